@@ -1,0 +1,34 @@
+"""Cohortlake keeps a data store's imaging metadata as Parquet that cohort studies can trust.
+
+It searches AWS HealthImaging in windows of study date and of `updatedAt`, flattens the
+DICOM tags into typed frames, and writes incremental Parquet snapshots.
+
+    >>> import cohortlake
+    >>> studies = cohortlake.read_table("var/demo/lake", "studies")  # doctest: +SKIP
+"""
+
+import logging
+
+from cohortlake.errors import CohortlakeError
+from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
+from cohortlake.healthimaging import Axis, HealthImaging, Window
+from cohortlake.lake.read import read_table
+from cohortlake.search import search
+from cohortlake.settings import Settings
+from cohortlake.sync import Sync
+
+__all__ = [
+    "Axis",
+    "CohortlakeError",
+    "HealthImaging",
+    "Settings",
+    "Sync",
+    "Window",
+    "flatten_pages",
+    "flatten_summaries",
+    "read_table",
+    "search",
+    "to_frame",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,0 +1,163 @@
+"""Every error Cohortlake raises on purpose, with its remedy.
+
+    CohortlakeError
+    ├── SettingError            a setting is missing or cannot be used
+    ├── WindowError             a window that holds no instant
+    ├── ServiceError            AWS HealthImaging did not answer as asked
+    │   ├── NoCredentials
+    │   ├── AccessDenied        names the missing action
+    │   ├── NoSuchDatastore
+    │   ├── DatastoreNotActive
+    │   ├── RequestRefused      the service calls the request invalid; asking again will not help
+    │   ├── TokenRefused        the service does not take a nextToken any more
+    │   └── ServiceUnavailable  transient: throttled, unreachable, 5xx or a cut answer
+    └── LakeError               the lake cannot be read or written as asked
+        ├── RootNotUsable
+        ├── NotALake            nothing was ever published or applied there
+        ├── CommitConflict      transient: another writer kept winning
+        ├── MissingKey          an existing lake without the key its hashes were made with
+        ├── UnknownTable
+        └── UnknownColumn
+
+A message names settings, columns, windows and image sets, and says the fix. It never
+holds the value of a DICOM tag: these are protected health information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CohortlakeError(Exception):
+    """The base of all of them.
+
+    Attributes:
+        transient: Whether the same call may succeed later without any change. Schedulers
+            retry transient errors and leave the others for a person.
+        exit_code: What the command line exits with.
+    """
+
+    transient = False
+    exit_code = 1
+
+
+class SettingError(CohortlakeError):
+    """Correct the environment variable or option that the message names."""
+
+    exit_code = 2
+
+
+class WindowError(CohortlakeError):
+    """Give a window whose start is before its end."""
+
+    exit_code = 2
+
+
+class ServiceError(CohortlakeError):
+    """See the subclass; the message carries the service's error code."""
+
+    exit_code = 3
+
+
+class NoCredentials(ServiceError):
+    """Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role."""
+
+
+class AccessDenied(ServiceError):
+    """Grant the action that the message names."""
+
+    def __init__(self, action: str, resource: str) -> None:
+        self.action = action
+        super().__init__(
+            f"access denied: the caller may not do {action} on {resource}; "
+            f"add {action} to its IAM policy (docs/how-to/aws.md has the policy in full)"
+        )
+
+
+class NoSuchDatastore(ServiceError):
+    """Correct COHORTLAKE_DATASTORES or the region."""
+
+    def __init__(self, datastore_id: str, region: str) -> None:
+        super().__init__(
+            f"no data store {datastore_id} in region {region}; `aws medical-imaging "
+            "list-datastores` shows those there are; set COHORTLAKE_DATASTORES and AWS_REGION"
+        )
+
+
+class DatastoreNotActive(ServiceError):
+    """Wait until the data store is ACTIVE, or leave it out of COHORTLAKE_DATASTORES."""
+
+    def __init__(self, datastore_id: str, status: str) -> None:
+        super().__init__(
+            f"data store {datastore_id} is {status}, and only an ACTIVE one can be searched; "
+            "wait, or leave it out of COHORTLAKE_DATASTORES"
+        )
+
+
+class RequestRefused(ServiceError):
+    """The service calls the request invalid: correct the criteria."""
+
+
+class TokenRefused(ServiceError):
+    """Search on from the last row seen; `search` does so by itself."""
+
+
+class ServiceUnavailable(ServiceError):
+    """Try again later; lower COHORTLAKE_TPS where the cause was throttling."""
+
+    transient = True
+    exit_code = 4
+
+
+class LakeError(CohortlakeError):
+    """See the subclass."""
+
+    exit_code = 5
+
+
+class RootNotUsable(LakeError):
+    """Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written."""
+
+
+class NotALake(LakeError):
+    """Run `cohortlake sync` first, or correct COHORTLAKE_ROOT."""
+
+
+class CommitConflict(LakeError):
+    """Run it again: another writer committed each time this one tried."""
+
+    transient = True
+    exit_code = 4
+
+
+class MissingKey(LakeError):
+    """Restore the key file from its backup; a new key would break every published hash."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'X'?"`, or nothing where no known name is near."""
+    folded = {name.casefold(): name for name in known}
+    near = get_close_matches(wrong.casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+class UnknownTable(LakeError):
+    """Use one of the names the message lists."""
+
+    exit_code = 2
+
+    def __init__(self, table: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(
+            f"{table!r} is not a table{did_you_mean(table, names)} (tables: {', '.join(names)})"
+        )
+
+
+class UnknownColumn(LakeError):
+    """Use a column of the table; `docs/reference/data-dictionary.md` lists them."""
+
+    exit_code = 2
+
+    def __init__(self, column: str, table: str, known: Iterable[str]) -> None:
+        super().__init__(f"{column!r} is not in {table!r}{did_you_mean(column, known)}")

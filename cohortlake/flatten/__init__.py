@@ -1,0 +1,7 @@
+"""Pages of summaries become typed columns: nothing dropped, every odd value counted."""
+
+from cohortlake.flatten.frame import to_frame
+from cohortlake.flatten.quality import invalid_values
+from cohortlake.flatten.table import flatten_pages, flatten_summaries
+
+__all__ = ["flatten_pages", "flatten_summaries", "invalid_values", "to_frame"]

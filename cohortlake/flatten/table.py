@@ -1,0 +1,224 @@
+"""Pages of summaries become one Arrow table with the columns of `schema.STATE`.
+
+Two ways lead there and give the same rows, which a property test holds:
+
+- *by columns*: pyarrow's JSON reader with the expected schema, which refuses any member
+  it does not know and any unexpected JSON type;
+- *by summaries*: one after the other in Python, for the rare batch that was refused. What
+  the schema does not name, or what has another JSON type than expected, goes to `extra`
+  exactly as it was sent.
+
+JSON null and an absent member mean the same here. How a text becomes a value is
+`flatten.values`'.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from cohortlake import schema
+from cohortlake.flatten import values
+
+# What the members are on the wire, before their values are parsed. Timestamps are epoch
+# seconds; the service's integers fit int64.
+_WIRE_TYPES = {
+    schema.INSTANT: pa.float64(),
+    pa.int32(): pa.int64(),
+    pa.date32(): pa.string(),
+    pa.time64("us"): pa.string(),
+}
+_MAX_EPOCH_SECONDS = 253_402_300_799.0  # the last second of the year 9999
+_INT64 = range(-(2**63), 2**63)
+
+
+def _wire_field(column: schema.Column) -> pa.Field:
+    return pa.field(column.wire, _WIRE_TYPES.get(column.type, column.type))
+
+
+_TAG_FIELDS = [_wire_field(column) for column in schema.DICOM_TAGS]
+_SUMMARY = pa.struct(
+    [
+        *(_wire_field(c) for c in schema.SUMMARY_FIELDS),
+        pa.field("DICOMTags", pa.struct(_TAG_FIELDS)),
+    ]
+)
+_PAGE = pa.schema(
+    [
+        pa.field("imageSetsMetadataSummaries", pa.list_(_SUMMARY)),
+        pa.field("sort", pa.struct([("sortField", pa.string()), ("sortOrder", pa.string())])),
+        pa.field("nextToken", pa.string()),
+    ]
+)
+
+
+def flatten_pages(bodies: Sequence[bytes], datastore_id: str) -> pa.Table:
+    """Flatten answers of SearchImageSets, as the service sent them.
+
+    Args:
+        bodies: Whole response bodies, each a JSON object.
+        datastore_id: The data store they come from.
+
+    Returns:
+        One row per summary, in the order sent, with the columns of `schema.STATE`.
+    """
+    try:
+        wire = _by_columns(bodies)
+    except pa.ArrowInvalid:
+        pages = [json.loads(body) for body in bodies]
+        summaries = [s for page in pages for s in page["imageSetsMetadataSummaries"]]
+        return flatten_summaries(summaries, datastore_id)
+    extra = pa.nulls(len(wire), pa.string())
+    return _typed(wire, extra, datastore_id)
+
+
+def flatten_summaries(summaries: Iterable[Mapping[str, Any]], datastore_id: str) -> pa.Table:
+    """Flatten summaries one by one: boto3's parsed ones, or any JSON objects.
+
+    Args:
+        summaries: Items of `imageSetsMetadataSummaries`; datetimes or epoch seconds.
+        datastore_id: The data store they come from.
+
+    Returns:
+        One row per summary, in the order given, with the columns of `schema.STATE`.
+    """
+    rows, extras = [], []
+    for summary in summaries:
+        row, extra = _split(summary, schema.SUMMARY_FIELDS)
+        tags = extra.pop("DICOMTags", None)
+        if isinstance(tags, Mapping):
+            row["DICOMTags"], tags = _split(tags, schema.DICOM_TAGS)
+        if tags:
+            extra["DICOMTags"] = tags
+        rows.append(row)
+        extras.append(json.dumps(extra, sort_keys=True, default=str) if extra else None)
+    wire = pa.array(rows, _SUMMARY)
+    return _typed(wire, pa.array(extras, pa.string()), datastore_id)
+
+
+def _by_columns(bodies: Sequence[bytes]) -> pa.StructArray:
+    # A line feed inside a body can only be insignificant white space, so a line is a page.
+    lines = b"\n".join(body.replace(b"\n", b" ") for body in bodies)
+    table = pj.read_json(
+        pa.BufferReader(lines),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=_PAGE, unexpected_field_behavior="error"),
+    )
+    summaries = table["imageSetsMetadataSummaries"].combine_chunks()
+    wire = summaries.flatten() if isinstance(summaries, pa.ListArray) else pa.array([], _SUMMARY)
+    for column in schema.SUMMARY_FIELDS:
+        if column.type == schema.INSTANT:
+            extremes = pc.min_max(wire.field(column.wire))
+            if any(abs(end or 0) > _MAX_EPOCH_SECONDS for end in extremes.as_py().values()):
+                raise pa.ArrowInvalid("a timestamp is out of range")
+    return wire
+
+
+def _split(
+    item: Mapping[str, Any], columns: Iterable[schema.Column]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part the members that have the expected JSON type from all others."""
+    row: dict[str, Any] = {}
+    rest = {name: value for name, value in item.items() if value is not None}
+    for column in columns:
+        value = _as_expected(rest.get(column.wire), column.type)
+        if value is not None:
+            row[column.wire] = value
+            del rest[column.wire]
+    return row, rest
+
+
+def _as_expected(value: Any, typ: pa.DataType) -> Any:
+    if typ == schema.INSTANT:
+        return _epoch_seconds(value)
+    wire = _WIRE_TYPES.get(typ, typ)
+    if wire == pa.string():
+        return value if isinstance(value, str) and _is_text(value) else None
+    if wire == pa.bool_():
+        return value if isinstance(value, bool) else None
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and value in _INT64
+    return value if is_integer else None
+
+
+def _is_text(value: str) -> bool:
+    # JSON may carry a lone surrogate, which no UTF-8 column can hold.
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _epoch_seconds(value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.fabs(value) <= _MAX_EPOCH_SECONDS else None
+
+
+def _typed(wire: pa.StructArray, extra: pa.Array, datastore_id: str) -> pa.Table:
+    columns: dict[str, pa.Array] = {
+        "datastore_id": pa.repeat(pa.scalar(datastore_id), len(wire)),
+        "extra": extra,
+    }
+    for column in schema.SUMMARY_FIELDS:
+        member = wire.field(column.wire)
+        columns[column.name] = _instants(member) if column.type == schema.INSTANT else member
+    tags = pc.struct_field(wire, "DICOMTags")
+    for column in schema.DICOM_TAGS:
+        _add_tag(columns, column, pc.struct_field(tags, column.wire))
+    family, given = values.name_parts(columns["PatientName"])
+    columns |= {"patient_family_name": family, "patient_given_name": given}
+    columns["state_key"] = _state_keys(pa.table(columns))
+    target = schema.arrow_schema(schema.STATE)
+    return pa.table([columns[name] for name in target.names], schema=target)
+
+
+def _add_tag(columns: dict[str, pa.Array], column: schema.Column, texts: pa.Array) -> None:
+    parsers = {"DA": values.parse_da, "TM": values.parse_tm, "IS": values.parse_is}
+    if column.vr in parsers:
+        columns[column.name], columns[column.raw_name] = parsers[column.vr](texts)
+    else:
+        columns[column.name] = texts
+
+
+def _instants(seconds: pa.Array) -> pa.Array:
+    """Turn epoch seconds into microseconds: a double holds the present to 0.24 of one."""
+    microseconds = pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64())
+    return microseconds.cast(schema.INSTANT)
+
+
+@functools.cache
+def _state_key_sql() -> str:
+    not_hashed = {*schema.VOLATILE, *(part.name for part in schema.NAME_PARTS), "state_key"}
+    hashed = [column for column in schema.STATE if column.name not in not_hashed]
+    values = [f"epoch_us({c.name})" if c.type == schema.INSTANT else c.name for c in hashed]
+    texts = [f"coalesce({value}::VARCHAR, chr(30))" for value in values]
+    joined = f"concat_ws(chr(31), {', '.join(texts)})"
+    # 63 bits: neither Delta Lake nor pandas' readers know unsigned integers everywhere.
+    return f"SELECT (md5_number_lower({joined}) >> 1)::BIGINT AS state_key FROM states"
+
+
+@functools.cache
+def _hasher() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": "1"})
+
+
+def _state_keys(states: pa.Table) -> pa.Array:
+    cursor = _hasher().cursor()
+    try:
+        cursor.register("states", states)
+        return cursor.sql(_state_key_sql()).to_arrow_table()["state_key"].combine_chunks()
+    finally:
+        cursor.close()

@@ -1,0 +1,21 @@
+"""SearchImageSets as fast as the quota lets; raw pages out.
+
+The service's own names (`DICOMPatientId`, `nextToken`) stop in this package and in the
+`member` column of `schema`.
+"""
+
+from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
+from cohortlake.healthimaging.page import Page
+from cohortlake.healthimaging.search import search_window
+from cohortlake.healthimaging.windows import EPOCH, Axis, Window
+
+__all__ = [
+    "EPOCH",
+    "Axis",
+    "Datastore",
+    "HealthImaging",
+    "Meter",
+    "Page",
+    "Window",
+    "search_window",
+]

@@ -1,0 +1,312 @@
+"""The service, as the lake needs it: a few calls, raw pages, errors that say the fix.
+
+Credentials, region, endpoint, signing and the first line of retries are boto3's. Ours
+are the pace (one token bucket for all threads, retries included), the check of each
+page, and the errors. How pages follow one another is `healthimaging.search`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.parsers import ResponseParserError
+
+from cohortlake.errors import (
+    AccessDenied,
+    DatastoreNotActive,
+    NoCredentials,
+    NoSuchDatastore,
+    RequestRefused,
+    ServiceUnavailable,
+    SettingError,
+    TokenRefused,
+)
+from cohortlake.healthimaging.page import BrokenAnswer, Page
+from cohortlake.healthimaging.rate import TokenBucket
+from cohortlake.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_medical_imaging import HealthImagingClient
+
+PAGE_SIZE = 50
+"""The most that SearchImageSets gives; its default is not documented, so it is always sent."""
+
+_ATTEMPTS = 8
+_LONGEST_WAIT_SECONDS = 20.0
+_THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
+_BAD_CREDENTIALS = (
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "MissingAuthenticationToken",
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Datastore:
+    """A data store.
+
+    Attributes:
+        datastore_id: Its id.
+        created_at: When it was created, if the service says.
+        now: The instant of the answer on the service's clock, to the second, rounded down.
+    """
+
+    datastore_id: str
+    created_at: datetime | None
+    now: datetime
+
+
+class Meter:
+    """Counts the requests one search sends, retries included, and those thrown back."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.throttles = 0
+
+
+class HealthImaging:
+    """A client of AWS HealthImaging, safe to share between threads.
+
+    Args:
+        settings: For `tps`, the pace.
+        session: A boto3 session; a fresh one by default.
+
+    Raises:
+        SettingError: No region is set, or the profile does not exist.
+    """
+
+    def __init__(self, settings: Settings, session: boto3.Session | None = None) -> None:
+        self._bucket = TokenBucket(settings.tps)
+        self._meters = threading.local()
+        self._client = _connect(session, settings.workers)
+        events = self._client.meta.events
+        events.register("before-send.medical-imaging", self._pace)
+        events.register("before-parse.medical-imaging.SearchImageSets", _hand_on_body)
+
+    def datastore(self, datastore_id: str) -> Datastore:
+        """Look a data store up.
+
+        Raises:
+            NoSuchDatastore: There is none of that id in this account and region.
+            DatastoreNotActive: It cannot be searched now.
+            ServiceError: See `errors`.
+        """
+        answer = self._retried(
+            "GetDatastore",
+            datastore_id,
+            lambda: _whole(
+                self._client.get_datastore(datastoreId=datastore_id), "datastoreProperties"
+            ),
+        )
+        properties = answer["datastoreProperties"]
+        if properties["datastoreStatus"] != "ACTIVE":
+            raise DatastoreNotActive(datastore_id, properties["datastoreStatus"])
+        created_at = properties.get("createdAt")
+        return Datastore(
+            datastore_id,
+            created_at.astimezone(UTC) if created_at else None,
+            _service_time(answer["ResponseMetadata"]["HTTPHeaders"]),
+        )
+
+    def search_page(
+        self,
+        datastore_id: str,
+        criteria: Mapping[str, Any],
+        next_token: str | None = None,
+        meter: Meter | None = None,
+    ) -> Page:
+        """Ask for one page, and again until it comes whole.
+
+        Args:
+            datastore_id: The data store to search.
+            criteria: `searchCriteria` as the API takes them.
+            next_token: The page to ask for; the first one by default.
+            meter: Counts what is sent.
+
+        Raises:
+            TokenRefused: The service does not take the token.
+            RequestRefused: It does not take the criteria.
+            ServiceUnavailable: It kept failing.
+            ServiceError: See `errors`.
+        """
+        request: dict[str, Any] = {
+            "datastoreId": datastore_id,
+            "searchCriteria": criteria,
+            "maxResults": PAGE_SIZE,
+        }
+        if next_token:
+            request["nextToken"] = next_token
+        self._meters.current = meter or Meter()
+
+        def ask() -> Page:
+            answer: Mapping[str, Any] = self._client.search_image_sets(**request)
+            return Page.checked(answer["body"])
+
+        try:
+            return self._retried("SearchImageSets", datastore_id, ask)
+        except RequestRefused:
+            if next_token:
+                raise TokenRefused("SearchImageSets did not take its nextToken") from None
+            raise
+
+    def has_image_set(self, datastore_id: str, image_set_id: str) -> bool:
+        """Ask GetImageSet whether an image set exists.
+
+        Raises:
+            AccessDenied: The caller may not call GetImageSet.
+            ServiceError: See `errors`.
+        """
+        try:
+            answer = self._retried(
+                "GetImageSet",
+                datastore_id,
+                lambda: _whole(
+                    self._client.get_image_set(datastoreId=datastore_id, imageSetId=image_set_id),
+                    "imageSetState",
+                ),
+            )
+        except NoSuchDatastore:  # ResourceNotFoundException names either of them
+            return False
+        return bool(answer["imageSetState"] != "DELETED")
+
+    def _pace(self, **_: Any) -> None:
+        self._bucket.acquire()
+        meter = getattr(self._meters, "current", None)
+        if meter is not None:
+            meter.requests += 1
+
+    def _retried(self, operation: str, datastore_id: str, call: Callable[[], T]) -> T:
+        """Call until it works, with full jitter between attempts."""
+        failure = ServiceUnavailable(f"{operation} was not answered")
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                longest = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt)
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
+            try:
+                return call()
+            except ClientError as error:
+                code = str(error.response.get("Error", {}).get("Code", ""))
+                if code in _THROTTLES and operation == "SearchImageSets":
+                    self._meters.current.throttles += 1
+                failure = self._explained(code, error, operation, datastore_id)
+            except (NoCredentialsError, PartialCredentialsError):
+                raise _no_credentials("there are none") from None
+            except BrokenAnswer as error:
+                failure = error
+            except ResponseParserError:
+                failure = BrokenAnswer(f"{operation} kept answering with what is no JSON")
+            except (HTTPClientError, OSError) as error:
+                failure = ServiceUnavailable(
+                    f"{operation} could not reach {self._client.meta.endpoint_url} "
+                    f"({type(error).__name__}); check the network, AWS_REGION and "
+                    "AWS_ENDPOINT_URL_MEDICAL_IMAGING"
+                )
+            except BotoCoreError as error:
+                # Its text may hold the rejected value; its type is enough to act on.
+                raise RequestRefused(
+                    f"boto3 refused to send {operation} ({type(error).__name__}); "
+                    "check the criteria against the SearchImageSets API page"
+                ) from None
+        raise failure from None
+
+    def _explained(
+        self, code: str, error: ClientError, operation: str, datastore_id: str
+    ) -> ServiceUnavailable:
+        """Raise what is final, and return what is worth another attempt."""
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in _THROTTLES or status == 429:
+            return ServiceUnavailable(
+                f"{operation} was throttled {_ATTEMPTS} times in a row; lower COHORTLAKE_TPS "
+                "or ask AWS for a higher quota"
+            )
+        if status >= 500:
+            return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
+        if code in _BAD_CREDENTIALS:
+            raise _no_credentials(f"the service answered {code}") from None
+        if code == "AccessDeniedException" or status == 403:
+            raise AccessDenied(
+                f"medical-imaging:{operation}", f"data store {datastore_id}"
+            ) from None
+        if code == "ResourceNotFoundException":
+            raise NoSuchDatastore(datastore_id, self._client.meta.region_name) from None
+        raise RequestRefused(
+            f"{operation} was refused with {status} {code}; check the criteria against the API page"
+        ) from None
+
+
+def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient:
+    # The session's retries would hide throttling from the pace; ours are in `_retried`.
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        max_pool_connections=workers + 4,
+        connect_timeout=10,
+        read_timeout=30,
+    )
+    try:
+        session = session or boto3.Session()
+        # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.
+        region = os.environ.get("AWS_REGION") or session.region_name
+        client = session.client("medical-imaging", region_name=region, config=config)
+        host = urlsplit(client.meta.endpoint_url).hostname or ""
+        if "amazonaws" not in host:
+            # boto3 would put "runtime-" before any other endpoint's host name too.
+            config = config.merge(Config(inject_host_prefix=False))
+            client = session.client("medical-imaging", region_name=region, config=config)
+    except NoRegionError:
+        raise SettingError("no AWS region is set; set AWS_REGION or a profile with one") from None
+    except ProfileNotFound:
+        raise SettingError("AWS_PROFILE names a profile that does not exist") from None
+    return client
+
+
+def _hand_on_body(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Keep botocore from parsing a good page: that takes three quarters of its time."""
+    if response_dict["status_code"] == 200:
+        customized_response_dict["body"] = response_dict["body"]
+        response_dict["body"] = b"{}"
+
+
+def _whole(answer: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    """Return an answer that has its required member; a cut body comes out without."""
+    if member not in answer:
+        raise BrokenAnswer(f"the service kept answering without {member}")
+    return answer
+
+
+def _service_time(headers: Mapping[str, str]) -> datetime:
+    """Return the answer's Date header: windows end on the service's clock, not on ours."""
+    date = headers.get("date")
+    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
+
+
+def _no_credentials(why: str) -> NoCredentials:
+    return NoCredentials(
+        f"no usable AWS credentials: {why}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or run where a role gives them"
+    )

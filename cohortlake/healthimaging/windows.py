@@ -1,0 +1,123 @@
+"""Windows: half-open stretches of one axis, [start, end), and the criteria that find them.
+
+Which ends the service's BETWEEN includes is not documented. So the criteria ask for a
+little more than the window on both sides, and `Window.mask` keeps exactly the half-open
+window on this side: either meaning gives the same rows, and windows that touch neither
+share a row nor lose one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake.errors import WindowError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before any instant of the service's: where the first window of a data store starts."""
+
+# The service's timestamps are milliseconds; its index may round them either way.
+_MARGIN = timedelta(milliseconds=2)
+_DAY = timedelta(days=1)
+
+
+class Axis(StrEnum):
+    """What a window is a stretch of."""
+
+    UPDATED_AT = "updated_at"
+    CREATED_AT = "created_at"
+    STUDY_DATE = "study_date"
+
+    @property
+    def member(self) -> str:
+        """The service's name for it, as filter and as sort field."""
+        return _MEMBERS[self]
+
+
+_MEMBERS = {
+    Axis.UPDATED_AT: "updatedAt",
+    Axis.CREATED_AT: "createdAt",
+    Axis.STUDY_DATE: "DICOMStudyDateAndTime",
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows whose value on `axis` lies in [start, end).
+
+    Attributes:
+        axis: The axis.
+        start: First instant, UTC. On the study date axis: midnight of the first day, of
+            the modality's local calendar, which has no zone and is only labelled UTC.
+        end: First instant after it, likewise.
+
+    Raises:
+        WindowError: The start is not before the end, or one of them is naive or, for
+            study dates, not a midnight.
+    """
+
+    axis: Axis
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for bound in (self.start, self.end):
+            if bound.utcoffset() != timedelta(0):
+                raise WindowError(f"{bound.isoformat()} is not UTC; give windows in UTC")
+            if self.axis is Axis.STUDY_DATE and bound.time() != EPOCH.time():
+                raise WindowError(f"{bound.isoformat()} is not a midnight; study dates are days")
+        if self.start >= self.end:
+            raise WindowError(
+                f"window [{self.start.isoformat()}, {self.end.isoformat()}) holds nothing: "
+                "its start must be before its end"
+            )
+
+    def criteria(self) -> dict[str, Any]:
+        """Return the `searchCriteria` that find at least the window, in ascending order."""
+        bounds = (
+            (_last_instant_of(self.start - _DAY), {"DICOMStudyDate": _da(self.end)})
+            if self.axis is Axis.STUDY_DATE
+            else (self.start - _MARGIN, self.end + _MARGIN)
+        )
+        return {
+            "filters": [
+                {"operator": "BETWEEN", "values": [{self.axis.member: bound} for bound in bounds]}
+            ],
+            "sort": {"sortField": self.axis.member, "sortOrder": "ASC"},
+        }
+
+    def mask(self, table: pa.Table) -> pa.Array:
+        """Return which rows of `schema.STATE` lie in the window.
+
+        A row without a value on a time axis cannot be placed, and stays where it was
+        found: better seen twice than lost. A row without a study date is none of a study
+        date window's.
+        """
+        if self.axis is Axis.STUDY_DATE:
+            start, end, column = self.start.date(), self.end.date(), table["StudyDate"]
+        else:
+            start, end, column = self.start, self.end, table[self.axis.value]
+        lower = pa.scalar(start, column.type)
+        upper = pa.scalar(end, column.type)
+        inside = pc.and_(pc.greater_equal(column, lower), pc.less(column, upper))
+        return pc.fill_null(inside, self.axis is not Axis.STUDY_DATE)
+
+    def resumed_at(self, position: datetime) -> Window:
+        """Return what is left of the window from a row's position on, that row included."""
+        if not self.start <= position < self.end:  # found by the margin, not in the window
+            return self
+        return replace(self, start=position)
+
+
+def _da(day: datetime) -> str:
+    return f"{day.year:04d}{day:%m%d}"
+
+
+def _last_instant_of(day: datetime) -> dict[str, str]:
+    # Without a time the service takes 00:00, and BETWEEN would lose the rest of the day.
+    return {"DICOMStudyDate": _da(day), "DICOMStudyTime": "235959.999999"}

@@ -1,0 +1,123 @@
+"""The ledger: which windows were searched, when, and what they held.
+
+One row per increment that was applied, so it also says which increments those are. Says
+up to which instant a data store is complete, and which windows are due. Nothing here
+trusts a clock of this machine: instants are the service's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from cohortlake import schema
+from cohortlake.errors import CommitConflict
+from cohortlake.healthimaging import EPOCH, Axis
+from cohortlake.lake import increments
+from cohortlake.lake.root import Root
+
+TABLE = "coverage"
+_WRITER = "cohortlake"
+_ATTEMPTS = 10
+_SCHEMA = schema.arrow_schema(schema.COVERAGE)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of the updatedAt axis, [start, end), that is proven complete."""
+
+    start: datetime
+    end: datetime
+
+
+def read(root: Root) -> pa.Table:
+    """Return the ledger, with the columns of `schema.COVERAGE`."""
+    try:
+        table = DeltaTable(root.uri_of(TABLE))
+    except TableNotFoundError:
+        return _SCHEMA.empty_table()
+    stored: pa.Table = table.to_pyarrow_table()
+    return stored.select(_SCHEMA.names).cast(_SCHEMA)
+
+
+def pending(root: Root) -> list[str]:
+    """Return the paths of the increments that were not applied yet."""
+    applied = set(read(root)["increment"].to_pylist())
+    return [path for path in increments.paths(root) if path not in applied]
+
+
+def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
+    """Write down that increments were applied; those that are there already stay once.
+
+    Args:
+        root: The lake.
+        paths: The increments.
+        rebuild: Forget the ledger and make it anew from these increments.
+
+    Raises:
+        CommitConflict: Other writers kept committing first.
+    """
+    for _ in range(_ATTEMPTS):
+        table = _open(root)
+        known = set() if rebuild else set(read(root)["increment"].to_pylist())
+        rows = [_row(increments.read_record(root, path)) for path in paths if path not in known]
+        if not rows and not rebuild:
+            return
+        number = (table.transaction_version(_WRITER) or 0) + 1 if table else 1
+        with contextlib.suppress(CommitFailedError), root.explained():
+            write_deltalake(
+                table or root.uri_of(TABLE),
+                pa.Table.from_pylist(rows, _SCHEMA),
+                mode="overwrite" if rebuild else "append",
+                commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+            )
+            return
+    raise CommitConflict(f"{_ATTEMPTS} commits to {TABLE} were overtaken by others; run it again")
+
+
+def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stretch]:
+    """Return what is proven complete on the updatedAt axis, in order and merged.
+
+    A search proves its window only up to `settle` before it began: what changed later may
+    not have been searchable yet.
+    """
+    stretches = [
+        Stretch(row["start"], min(row["end"], row["searched_at"] - settle))
+        for row in ledger.to_pylist()
+        if row["datastore_id"] == datastore_id
+        and row["axis"] == Axis.UPDATED_AT
+        and row["complete"]
+    ]
+    merged: list[Stretch] = []
+    for stretch in sorted(stretches, key=lambda s: s.start):
+        if stretch.start >= stretch.end:
+            continue
+        if merged and stretch.start <= merged[-1].end:
+            last = merged.pop()
+            stretch = Stretch(last.start, max(last.end, stretch.end))
+        merged.append(stretch)
+    return merged
+
+
+def complete_until(stretches: Sequence[Stretch]) -> datetime:
+    """Return the instant up to which nothing is missing; the epoch if nothing is proven."""
+    return stretches[0].end if stretches and stretches[0].start == EPOCH else EPOCH
+
+
+def _open(root: Root) -> DeltaTable | None:
+    try:
+        return DeltaTable(root.uri_of(TABLE))
+    except TableNotFoundError:
+        return None
+
+
+def _row(record: increments.Record) -> dict[str, object]:
+    counts = json.dumps(record.invalid_values, sort_keys=True)
+    return asdict(record) | {"increment": record.path, "invalid_values": counts}

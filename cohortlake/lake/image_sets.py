@@ -1,0 +1,303 @@
+"""The memory: a Delta table that is only ever appended to.
+
+Owns how increments are applied and how the table is read. A *version* row is an interval
+of a time line that was seen for the first time; a *closure* row says that one ended. What
+the intervals are is worked out in `lake.timeline`, for the image sets that changed only.
+
+One commit holds all of it, and writers see each other: each commit claims the next number
+of one Delta application transaction, so two that read the same state cannot both land.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from cohortlake import schema
+from cohortlake.errors import CommitConflict
+from cohortlake.lake import engine, increments, timeline
+from cohortlake.lake.root import Root
+
+TABLE = "image_sets"
+_WRITER = "cohortlake"
+_ATTEMPTS = 10
+
+# Delta Lake has no type for a time of day: it is kept as microseconds since midnight.
+_TIMES = [column.name for column in schema.STATE if column.type == pa.time64("us")]
+_STORED = pa.schema(
+    [pa.field(c.name, pa.int64() if c.name in _TIMES else c.type) for c in schema.IMAGE_SETS]
+)
+_STATE_COLUMNS = ", ".join(column.name for column in schema.STATE)
+_IDENTITY = "datastore_id, image_set_id"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one commit brought.
+
+    Attributes:
+        version: The table's version now, or None where there is no table yet.
+        rows: Rows appended.
+        changes: Kind of change (created, updated, reappeared, deleted) -> how many.
+    """
+
+    version: int | None
+    rows: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
+
+
+def apply(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> Applied:
+    """Add to the memory what increments say that it does not know.
+
+    Args:
+        root: The lake.
+        paths: The increments, in any order; those applied before add nothing.
+        rebuild: Forget the memory and make it anew from these increments, in one commit.
+
+    Raises:
+        CommitConflict: Other writers kept committing first.
+    """
+    for _ in range(_ATTEMPTS):
+        table = open_table(root)
+        with engine.connection() as con:
+            _register_table(con, root, None if rebuild else table)
+            _load(con, root, paths)
+            timeline.build(con)
+            con.execute(_NEWS)
+            rows = _count(con, "SELECT count(*) FROM news")
+            if not rows and not rebuild:
+                return Applied(table.version() if table else None)
+            with contextlib.suppress(CommitFailedError):
+                _commit(con, root, table, overwrite=rebuild)
+                changes = con.sql(_CHANGES).fetchall()
+                return Applied(version(root), rows, dict(changes))
+    raise CommitConflict(f"{_ATTEMPTS} commits to {TABLE} were overtaken by others; run it again")
+
+
+def has_news(root: Root, state_keys: np.ndarray) -> bool:
+    """Return whether any of some states is not known to be true now."""
+    wanted = np.unique(state_keys)
+    if not len(wanted):
+        return False
+    with engine.connection() as con:
+        register(con, root)
+        con.register("wanted", pa.table({"state_key": wanted}))
+        known = "SELECT count(DISTINCT state_key) FROM current SEMI JOIN wanted USING (state_key)"
+        return _count(con, known) < len(wanted)
+
+
+def register(con: duckdb.DuckDBPyConnection, root: Root, version: int | None = None) -> None:
+    """Make the memory readable.
+
+    Args:
+        con: Gets the views `versions`, `closures`, `current` (the versions that no closure
+            ends) and `history` (all intervals, with how and when they ended).
+        root: The lake.
+        version: Which of the table's versions; the newest by default.
+    """
+    _register_table(con, root, open_table(root, version))
+
+
+def open_table(root: Root, version: int | None = None) -> DeltaTable | None:
+    """Return the Delta table, or None where nothing was ever applied."""
+    try:
+        return DeltaTable(root.uri_of(TABLE), version=version)
+    except TableNotFoundError:
+        return None
+
+
+def version(root: Root) -> int | None:
+    """Return the table's newest version, or None where nothing was ever applied."""
+    table = open_table(root)
+    return table.version() if table else None
+
+
+def changed_months(
+    con: duckdb.DuckDBPyConnection, root: Root, since: int | None, version: int
+) -> set[str]:
+    """Return the study months with rows that were committed after a version.
+
+    Args:
+        con: With the views of `register` for `version`.
+        root: The lake.
+        since: The earlier version; None for all months there are.
+        version: The later one.
+    """
+    view = "stored"
+    if since is not None and (appended := _appended(root, since, version)) is not None:
+        view = "appended"
+        _register_files(con, view, root, appended)
+    return {
+        str(month) for (month,) in con.sql(f"SELECT DISTINCT study_month FROM {view}").fetchall()
+    }
+
+
+def _appended(root: Root, since: int, version: int) -> list[str] | None:
+    """Return the files that only the later version has, or None if it is no continuation."""
+    try:
+        before = DeltaTable(root.uri_of(TABLE), version=since).file_uris()
+    except DeltaError:  # its log has been cleaned up
+        return None
+    now = DeltaTable(root.uri_of(TABLE), version=version).file_uris()
+    return sorted(set(now) - set(before)) if set(before) <= set(now) else None
+
+
+def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:
+    _register_files(con, "stored", root, table.file_uris() if table else [])
+    con.execute(_VIEWS)
+
+
+def _register_files(
+    con: duckdb.DuckDBPyConnection, view: str, root: Root, uris: Sequence[str]
+) -> None:
+    if not uris:
+        con.register(view, _STORED.empty_table())
+    elif root.is_local:
+        con.read_parquet(list(uris), hive_partitioning=True).create_view(view)
+    else:
+        paths = [uri.removeprefix("s3://") for uri in uris]
+        files = pads.dataset(
+            paths, _STORED, format="parquet", filesystem=root.filesystem, partitioning="hive"
+        )
+        con.register(view, files)
+
+
+_VIEWS = f"""
+CREATE VIEW versions AS
+    SELECT * EXCLUDE (row_kind) REPLACE (
+        {", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)}
+    ) FROM stored WHERE row_kind = 'version';
+CREATE VIEW closures AS
+    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at
+    FROM stored WHERE row_kind = 'closure';
+CREATE VIEW current AS
+    SELECT * FROM versions ANTI JOIN closures USING (interval_key);
+CREATE VIEW ends AS
+    SELECT interval_key, min(effective_at) AS valid_to,
+           arg_min(observed_at, effective_at) AS observed_to,
+           arg_min(change, effective_at) AS ended_by
+    FROM closures GROUP BY interval_key;
+CREATE VIEW history AS
+    SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,
+           observed_at AS observed_from, observed_to, ended_by
+    FROM versions LEFT JOIN ends USING (interval_key)
+    WHERE ended_by IS DISTINCT FROM 'restated';
+"""
+
+# A restated closure must win over any other of the same interval: nothing is earlier.
+_RESTATED_AT = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
+
+
+def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
+    """Put what the increments say beside what the memory knows of the same image sets."""
+    absence = f"/{increments.ABSENCE_AXIS}/"
+    found = [path for path in paths if absence not in path]
+    engine.register(con, "found", root, found, increments.FOUND)
+    absent = [path for path in paths if absence in path]
+    engine.register(con, "absent", root, absent, increments.ABSENT)
+    con.execute(_RELATIONS)
+
+
+_RELATIONS = f"""
+CREATE TEMP TABLE touched AS
+    SELECT {_IDENTITY} FROM found UNION SELECT {_IDENTITY} FROM absent;
+CREATE TEMP TABLE known AS
+    SELECT * FROM versions SEMI JOIN touched USING ({_IDENTITY});
+CREATE TEMP TABLE known_closures AS
+    SELECT * FROM closures SEMI JOIN touched USING ({_IDENTITY});
+CREATE TEMP TABLE standing AS
+    SELECT * FROM known
+    ANTI JOIN (FROM known_closures WHERE change = 'restated') USING (interval_key);
+CREATE TEMP VIEW observations AS
+    SELECT {_IDENTITY}, state_key, observed_at, run_id FROM found
+    UNION ALL
+    SELECT {_IDENTITY}, state_key, observed_at, run_id FROM standing;
+CREATE TEMP VIEW absences AS
+    SELECT {_IDENTITY}, observed_at FROM absent
+    UNION
+    SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted';
+CREATE TEMP TABLE states AS
+    SELECT DISTINCT ON (state_key) state_key, version, updated_at, study_month FROM (
+        SELECT state_key, version, updated_at, {timeline.STUDY_MONTH_SQL} AS study_month FROM found
+        UNION ALL
+        SELECT state_key, version, updated_at, study_month FROM standing
+    );
+"""
+
+_NEWS = f"""
+CREATE TEMP TABLE new_intervals AS
+    SELECT * FROM intervals ANTI JOIN known USING (interval_key);
+CREATE TEMP TABLE new_closures AS
+    SELECT {_IDENTITY}, interval_key, study_month, ended_by AS change,
+           valid_to AS effective_at, observed_to AS observed_at
+    FROM intervals WHERE ended_by IS NOT NULL
+    EXCEPT
+    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at
+    FROM known_closures
+    UNION ALL
+    SELECT {_IDENTITY}, interval_key, study_month, 'restated', {_RESTATED_AT}, observed_at
+    FROM standing ANTI JOIN intervals USING (interval_key);
+CREATE TEMP TABLE payload AS
+    WITH wanted AS (
+        SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals
+    )
+    SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
+        SELECT {_STATE_COLUMNS}, observed_at FROM found
+        UNION ALL
+        SELECT {_STATE_COLUMNS}, observed_at FROM standing
+    ) SEMI JOIN wanted USING (state_key)
+    ORDER BY state_key, observed_at;
+CREATE TEMP VIEW news AS
+    SELECT 'version' AS row_kind,
+           new.* REPLACE (epoch_us(new.StudyTime) AS StudyTime),
+           i.study_month, i.interval_key, i.change,
+           CASE WHEN i.prior_state_key IS NOT NULL
+                THEN {timeline.changed_fields_sql("new", "old")} END AS changed_fields,
+           i.valid_from AS effective_at, i.observed_from AS observed_at, i.run_id
+    FROM new_intervals i
+    JOIN payload new ON new.state_key = i.state_key
+    LEFT JOIN payload old ON old.state_key = i.prior_state_key
+    UNION ALL BY NAME
+    SELECT 'closure' AS row_kind, * FROM new_closures;
+"""
+
+_CHANGES = """
+SELECT change, count(*) FROM news
+WHERE change IN ('created', 'updated', 'reappeared', 'deleted') GROUP BY change ORDER BY change
+"""
+
+
+def _commit(
+    con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None, *, overwrite: bool
+) -> None:
+    number = (table.transaction_version(_WRITER) or 0) + 1 if table else 1
+    columns = ", ".join(_STORED.names)
+    ordered = f"SELECT {columns} FROM news ORDER BY study_month, updated_at"
+    with root.explained():
+        write_deltalake(
+            table or root.uri_of(TABLE),
+            engine.batches(con, ordered, _STORED),
+            mode="overwrite" if overwrite else "append",
+            partition_by=["row_kind"],
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+            commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+        )
+
+
+def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    ((count,),) = con.sql(query).fetchall()
+    return int(count)

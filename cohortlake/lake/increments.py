@@ -1,0 +1,200 @@
+"""Increments: what one search found, one immutable Parquet file per window and run.
+
+A file's footer is its record: window, run, counts and hash. So the files alone tell what
+was searched, and everything else in the lake can be rebuilt from them. A file has its
+name only when its search reached the last token; a search that failed leaves nothing.
+Applying them is `lake.image_sets`'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cohortlake import schema
+from cohortlake.flatten import invalid_values
+from cohortlake.healthimaging import Meter
+from cohortlake.lake.engine import ROW_GROUP_ROWS
+from cohortlake.lake.root import Root
+
+FOUND = schema.arrow_schema(schema.FOUND)
+ABSENT = schema.arrow_schema(schema.ABSENCE)
+ABSENCE_AXIS = "absence"
+
+_FOOTER_KEY = "cohortlake"
+# Ids, instants and hashes hardly repeat; a dictionary of them costs more than it saves.
+_DICTIONARY = [
+    column.name
+    for column in schema.FOUND
+    if column.type != schema.INSTANT
+    and column.vr not in ("UI", "PN")
+    and column.name not in ("image_set_id", "state_key", "PatientID", "AccessionNumber")
+]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an increment says of itself; the columns of `schema.COVERAGE`."""
+
+    datastore_id: str
+    axis: str
+    partition: str
+    start: datetime
+    end: datetime
+    searched_at: datetime
+    run_id: str
+    duration_seconds: float = 0.0
+    complete: bool = True
+    pages: int = 0
+    rows: int = 0
+    kept_rows: int = 0
+    requests: int = 0
+    throttles: int = 0
+    content_hash: int = 0
+    invalid_values: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where the increment lies below the root."""
+        parts = ("increments", self.datastore_id, self.axis, self.partition, self.run_id)
+        return "/".join(parts) + ".parquet"
+
+    def to_footer(self) -> bytes:
+        """Return the record as the footer's JSON."""
+        items = {"format": schema.FORMAT_VERSION} | asdict(self)
+        return json.dumps(items, default=datetime.isoformat).encode()
+
+    @classmethod
+    def from_footer(cls, text: bytes) -> Record:
+        """Read a record back."""
+        items = json.loads(text)
+        del items["format"]
+        for name in ("start", "end", "searched_at"):
+            items[name] = datetime.fromisoformat(items[name])
+        return cls(**items)
+
+
+class Increment:
+    """An increment being written, in bounded memory: row groups as pages arrive.
+
+    Use it as a context manager; leave it without `finish` and nothing remains.
+
+    Args:
+        root: The lake.
+        record: Whom, what and when; the counts are filled in here.
+    """
+
+    def __init__(self, root: Root, record: Record) -> None:
+        self._root = root
+        self._record = record
+        self._draft = root.draft(record.path)
+        self._writer = _writer(self._draft.stream, FOUND)
+        self._buffer: list[pa.Table] = []
+        self._buffered_rows = 0
+        self._state_keys: list[np.ndarray] = []
+        self._invalid: dict[str, int] = {}
+
+    def add(self, states: pa.Table) -> None:
+        """Add rows of `schema.STATE` with the column `page`."""
+        for name, count in invalid_values(states).items():
+            self._invalid[name] = self._invalid.get(name, 0) + count
+        self._state_keys.append(states["state_key"].to_numpy())
+        self._buffer.append(with_run(states, self._record))
+        self._buffered_rows += len(states)
+        if self._buffered_rows >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def state_keys(self) -> np.ndarray:
+        """Return the hashes of all rows added, int64."""
+        return np.concatenate([np.empty(0, np.int64), *self._state_keys])
+
+    def finish(self, *, keep_rows: bool, pages: int, meter: Meter, seconds: float) -> Record:
+        """Name the file, with its rows or, where they tell nothing new, without.
+
+        Args:
+            keep_rows: Whether to keep the rows.
+            pages: Pages read.
+            meter: What the search sent.
+            seconds: How long it took.
+        """
+        keys = self.state_keys()
+        record = replace(
+            self._record,
+            rows=len(keys),
+            kept_rows=len(keys) if keep_rows else 0,
+            content_hash=content_hash(keys),
+            invalid_values=self._invalid,
+            pages=pages,
+            requests=meter.requests,
+            throttles=meter.throttles,
+            duration_seconds=round(seconds, 3),
+        )
+        if keep_rows:
+            self._flush()
+            self._writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
+            self._writer.close()
+            with self._root.explained():
+                self._draft.keep()
+        else:
+            write_table(self._root, record, FOUND.empty_table())
+        return record
+
+    def __enter__(self) -> Increment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # on a full disk nothing can be written at all
+            self._writer.close()
+        self._draft.discard()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            with self._root.explained():
+                self._writer.write_table(pa.concat_tables(self._buffer).combine_chunks())
+        self._buffer, self._buffered_rows = [], 0
+
+
+def write_table(root: Root, record: Record, rows: pa.Table) -> None:
+    """Write a small increment in one go."""
+    with root.writing(record.path) as stream, _writer(stream, rows.schema) as writer:
+        if len(rows):
+            writer.write_table(rows)
+        writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
+
+
+def with_run(rows: pa.Table, record: Record) -> pa.Table:
+    """Add the columns that every row of an increment shares."""
+    observed = pa.repeat(pa.scalar(record.searched_at, schema.INSTANT), len(rows))
+    run = pa.repeat(pa.scalar(record.run_id), len(rows))
+    return rows.append_column("observed_at", observed).append_column("run_id", run)
+
+
+def read_record(root: Root, path: str) -> Record:
+    """Read the record in an increment's footer."""
+    with root.open(path) as file:
+        return Record.from_footer(pq.read_metadata(file).metadata[_FOOTER_KEY.encode()])
+
+
+def paths(root: Root) -> list[str]:
+    """Return the paths of all increments, sorted."""
+    return root.files("increments", ".parquet")
+
+
+def content_hash(state_keys: Iterable[int] | np.ndarray) -> int:
+    """Return an order-independent hash of a set of rows: the sum modulo 2^63."""
+    total = np.asarray(state_keys, np.int64).astype(np.uint64).sum(dtype=np.uint64)
+    return int(total) % 2**63
+
+
+def _writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:
+    dictionary = [name for name in columns.names if name in _DICTIONARY]
+    return pq.ParquetWriter(
+        stream, columns, compression="zstd", compression_level=3, use_dictionary=dictionary
+    )

@@ -1,0 +1,99 @@
+"""What each published table holds, as SQL over the memory.
+
+Each query gives all columns of `schema.PUBLISHED` for its table, and the month of its
+partition; a policy then leaves columns out. When and where they are written is
+`lake.publish`'s.
+
+The relation `people` (datastore_id, PatientID, patient_key) and `orders` (datastore_id,
+AccessionNumber, accession_key) hold the keyed hashes.
+"""
+
+from __future__ import annotations
+
+# Nobody is negative years old: a study before birth is an error in one of the two dates,
+# and gives no age. (date_sub would give those born on 29 February a birthday on the 28th.)
+_AGE = """
+CASE WHEN StudyDate >= PatientBirthDate
+     THEN least(90, year(StudyDate) - year(PatientBirthDate)
+                    - (strftime(StudyDate, '%m%d') < strftime(PatientBirthDate, '%m%d'))::INT
+          )::SMALLINT
+END AS age_at_study_years
+"""
+
+
+def keyed(relation: str) -> str:
+    """Return SQL that adds the keys and the age to rows of the memory."""
+    return f"""
+        SELECT r.*, {_AGE}, people.patient_key, orders.accession_key
+        FROM {relation} r
+        LEFT JOIN people USING (datastore_id, PatientID)
+        LEFT JOIN orders USING (datastore_id, AccessionNumber)
+    """
+
+
+# A row without the UID of its level is an entity of its own: nothing is dropped, and
+# nothing is thrown together that may not belong together.
+_STUDY = "datastore_id, coalesce(StudyInstanceUID, image_set_id)"
+_SERIES = "datastore_id, coalesce(SeriesInstanceUID, image_set_id)"
+
+# Where an entity's image sets disagree, the primary one speaks, the latest first.
+_SPEAKER = (
+    "(coalesce(is_primary, true), coalesce(version, 0), "
+    "coalesce(updated_at, to_timestamp(0)), image_set_id)"
+)
+
+
+def _said(*columns: str) -> str:
+    return ", ".join(f"arg_max_null({c}, {_SPEAKER}) AS {c}" for c in columns)
+
+
+_STUDY_SAYS = _said(
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "patient_key",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "age_at_study_years",
+)
+
+SERIES = f"""
+SELECT datastore_id, {_STUDY_SAYS},
+       {_said("SeriesInstanceUID", "Modality", "BodyPartExamined", "SeriesNumber",
+              "image_set_id", "is_primary")},
+       count(*) AS n_image_sets,
+       min(created_at) AS first_created_at, max(updated_at) AS last_updated_at,
+       min(study_month) AS study_month
+FROM rows GROUP BY {_SERIES}
+"""  # fmt: skip
+
+STUDIES = f"""
+SELECT datastore_id, {_STUDY_SAYS},
+       {_said("accession_key", "AccessionNumber", "NumberOfStudyRelatedSeries",
+              "NumberOfStudyRelatedInstances")},
+       list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS modalities,
+       list_sort(list(DISTINCT BodyPartExamined)
+                 FILTER (BodyPartExamined IS NOT NULL)) AS body_parts,
+       count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
+       count(*) AS n_image_sets,
+       min(created_at) AS first_created_at, max(updated_at) AS last_updated_at,
+       min(study_month) AS study_month
+FROM rows GROUP BY {_STUDY}
+"""  # fmt: skip
+
+# An image set without a PatientID belongs to no known patient; it is counted in studies.
+PATIENTS = f"""
+SELECT datastore_id,
+       {_said("patient_key", "PatientID", "PatientName", "PatientBirthDate", "PatientSex")},
+       count(DISTINCT PatientSex) AS n_sexes,
+       min(StudyDate) AS first_study_date, max(StudyDate) AS last_study_date,
+       count(DISTINCT coalesce(StudyInstanceUID, image_set_id)) AS n_studies,
+       count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
+       count(*) AS n_image_sets,
+       list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS modalities
+FROM rows WHERE patient_key IS NOT NULL GROUP BY datastore_id, patient_key
+"""

@@ -1,0 +1,138 @@
+"""The partitions of the two axes, and which windows they stand for.
+
+- updatedAt: UTC days. The first day of a data store reaches back to the epoch, so that
+  the days tile the whole time line.
+- study date: months of the modality's calendar, and `undated` for whatever lies in none of
+  them: no usable date, a date before the first month, or one in the future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake import schema
+from cohortlake.errors import WindowError
+from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
+from cohortlake.lake.coverage import Stretch
+
+FIRST_DAY = date(2023, 7, 19)
+"""No image set can be older: the API's version date. Where the daily partitions begin."""
+
+FIRST_MONTH = date(1990, 1, 1)
+"""Where the monthly partitions begin; older studies are swept with `undated`."""
+
+_DAY = timedelta(days=1)
+
+
+def first_day(store: Datastore) -> date:
+    """Return the first UTC day that has a partition for a data store."""
+    created = store.created_at.date() if store.created_at else FIRST_DAY
+    return min(max(created, FIRST_DAY), store.now.date())
+
+
+def day_window(key: str, store: Datastore) -> Window | None:
+    """Return the window of a UTC day, as far as time has come.
+
+    Args:
+        key: YYYY-MM-DD.
+        store: The data store, with the service's present instant.
+
+    Returns:
+        The window, or None for a day before the data store's first or in the future.
+
+    Raises:
+        WindowError: The key is no day.
+    """
+    try:
+        day = date.fromisoformat(key)
+    except ValueError:
+        raise WindowError(f"{key!r} is no day; days are written YYYY-MM-DD") from None
+    midnight = datetime.combine(day, datetime.min.time(), UTC)
+    start = EPOCH if day == first_day(store) else midnight
+    end = min(midnight + _DAY, store.now)
+    if day < first_day(store) or start >= end:
+        return None
+    return Window(Axis.UPDATED_AT, start, end)
+
+
+def due_windows(
+    store: Datastore, proven: Sequence[Stretch], lookback: timedelta
+) -> dict[str, Window]:
+    """Return what must be searched so that nothing up to now is missing.
+
+    Every day that is not proven to its end is due, however long ago the last run was. One
+    that is proven in part is searched from there on, minus the lookback.
+
+    Args:
+        store: The data store, with the service's present instant.
+        proven: What is proven complete, see `coverage.proven`.
+        lookback: Overlap with what is proven.
+
+    Returns:
+        Day (YYYY-MM-DD) -> window, in order.
+    """
+    due = {}
+    for key in days_until_now(store):
+        window = day_window(key, store)
+        if window is None:
+            continue
+        day_end = datetime.combine(date.fromisoformat(key), datetime.min.time(), UTC) + _DAY
+        done = max((s.end for s in proven if s.start <= window.start <= s.end), default=None)
+        if done is None:
+            due[key] = window
+        elif done < min(day_end, store.now):
+            start = max(EPOCH, done - lookback)
+            due[key] = Window(Axis.UPDATED_AT, start, window.end)
+    return due
+
+
+def days_until_now(store: Datastore) -> Iterator[str]:
+    """Yield the keys of all days from a data store's first until the service's today."""
+    day = first_day(store)
+    while day <= store.now.date():
+        yield day.isoformat()
+        day += _DAY
+
+
+def months_until_now(store: Datastore) -> list[str]:
+    """Return the keys of all study months until the service's present one."""
+    months, month = [], FIRST_MONTH
+    while month <= store.now.date():
+        months.append(f"{month:%Y-%m}")
+        month = _next_month(month)
+    return months
+
+
+def month_window(key: str) -> Window:
+    """Return the window of a study month.
+
+    Raises:
+        WindowError: The key is no month.
+    """
+    try:
+        first = date.fromisoformat(f"{key}-01")
+    except ValueError:
+        raise WindowError(f"{key!r} is no month; months are written YYYY-MM") from None
+    bounds = (datetime(d.year, d.month, 1, tzinfo=UTC) for d in (first, _next_month(first)))
+    return Window(Axis.STUDY_DATE, *bounds)
+
+
+def in_no_month(store: Datastore, states: pa.Table) -> pa.Array:
+    """Return which rows of `schema.STATE` belong to the partition `undated`."""
+    last = month_window(months_until_now(store)[-1])
+    first = datetime.combine(FIRST_MONTH, datetime.min.time(), UTC)
+    return pc.invert(Window(Axis.STUDY_DATE, first, last.end).mask(states))
+
+
+def of_month(study_month: str, store: Datastore) -> str:
+    """Return the partition that a row's study_month belongs to: itself, or `undated`."""
+    months = months_until_now(store)
+    return study_month if months[0] <= study_month <= months[-1] else schema.UNDATED
+
+
+def _next_month(month: date) -> date:
+    return (month.replace(day=1) + timedelta(days=32)).replace(day=1)

@@ -1,0 +1,192 @@
+"""The root of a lake: a local folder or `s3://bucket/prefix`, behind one set of calls.
+
+The only module that knows which of the two it is. Files appear whole or not at all: they
+are written under a hidden temporary name and moved. On a local disk the restricted zone
+(`increments/`, `image_sets/`, `coverage/`, `keys/`) is for its owner only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from cohortlake.errors import RootNotUsable
+
+RESTRICTED = ("increments", "image_sets", "coverage", "keys")
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class Draft:
+    """A file being written under a hidden name. Keep it or discard it; the first wins."""
+
+    def __init__(
+        self, fs: pafs.FileSystem, temporary: str, final: str, stream: pa.NativeFile
+    ) -> None:
+        self._fs, self._temporary, self._final = fs, temporary, final
+        self.stream = stream
+        self._is_open = True
+
+    def keep(self) -> None:
+        """Give the file its name."""
+        self.stream.close()
+        self._fs.move(self._temporary, self._final)
+        self._is_open = False
+
+    def discard(self) -> None:
+        """Delete the file, unless it was kept."""
+        if self._is_open:
+            self._is_open = False
+            with contextlib.suppress(OSError):  # a full disk: the file is deleted all the same
+                self.stream.close()
+            self._fs.delete_file(self._temporary)
+
+
+class Root:
+    """Files below a lake's root, named by relative paths with `/`.
+
+    Args:
+        uri: A local path, a `file://` or an `s3://` URL.
+
+    Attributes:
+        uri: The same, absolute.
+        is_local: Whether it is a folder of this machine.
+        filesystem: Where `path` leads.
+
+    Raises:
+        RootNotUsable: The URL cannot be understood.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.is_local = not uri.startswith("s3://")
+        if self.is_local:
+            self._base = str(Path(uri.removeprefix("file://")).expanduser().absolute())
+            self.filesystem: pafs.FileSystem = pafs.LocalFileSystem()
+            self.uri = self._base
+        else:
+            self._base = uri.removeprefix("s3://").rstrip("/")
+            self.filesystem = _s3()
+            self.uri = f"s3://{self._base}"
+
+    def path(self, *parts: str) -> str:
+        """Return the full path of a file or folder, as the file system takes it."""
+        return "/".join((self._base, *parts))
+
+    def uri_of(self, *parts: str) -> str:
+        """Return the full path or `s3://` URL of a file or folder, as other tools take it."""
+        return "/".join((self.uri, *parts))
+
+    def prepare(self) -> None:
+        """Make the local folders, the restricted ones with mode 0700.
+
+        Raises:
+            RootNotUsable: They cannot be made or written.
+        """
+        if not self.is_local:
+            return
+        with self.explained():
+            for name in (*RESTRICTED, "published"):
+                folder = Path(self.path(name))
+                folder.mkdir(parents=True, exist_ok=True)
+                if name in RESTRICTED:
+                    folder.chmod(0o700)
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """Return the relative paths of all finished files below a folder, sorted."""
+        selector = pafs.FileSelector(self.path(folder), recursive=True, allow_not_found=True)
+        paths = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
+        relative = [path.removeprefix(self._base).lstrip("/") for path in paths]
+        return sorted(
+            path
+            for path in relative
+            if path.endswith(suffix) and not path.rsplit("/", 1)[-1].startswith((".", "_"))
+        )
+
+    def exists(self, path: str) -> bool:
+        """Return whether a file is there."""
+        return bool(self.filesystem.get_file_info(self.path(path)).is_file)
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random reading."""
+        return self.filesystem.open_input_file(self.path(path))
+
+    def read(self, path: str) -> bytes:
+        """Return a whole small file."""
+        with self.open(path) as file:
+            return bytes(file.read())
+
+    def delete(self, path: str) -> None:
+        """Delete a file."""
+        self.filesystem.delete_file(self.path(path))
+
+    def draft(self, path: str) -> Draft:
+        """Open a hidden file that may become the file at `path`.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        folder, _, name = path.rpartition("/")
+        temporary = self.path(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        with self.explained():
+            self.filesystem.create_dir(self.path(folder), recursive=True)
+            stream = self.filesystem.open_output_stream(temporary)
+            if self.is_local and folder.split("/", 1)[0] in RESTRICTED:
+                Path(temporary).chmod(0o600)
+        return Draft(self.filesystem, temporary, self.path(path), stream)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[pa.NativeFile]:
+        """Give a stream that becomes the file at `path` when the block ends well.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        draft = self.draft(path)
+        try:
+            with self.explained():
+                yield draft.stream
+                draft.keep()
+        finally:
+            draft.discard()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file, whole or not at all.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        with self.writing(path) as stream:
+            stream.write(content)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn the operating system's errors inside the block into RootNotUsable."""
+        try:
+            yield
+        except OSError as error:
+            raise self._not_usable(error) from None
+
+    def _not_usable(self, error: OSError) -> RootNotUsable:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        return RootNotUsable(
+            f"cannot write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder or "
+            "s3:// prefix that this user may write, with room left"
+        )
+
+
+def _s3() -> pafs.FileSystem:
+    options: dict[str, Any] = {}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region:
+        options["region"] = region
+    return pafs.S3FileSystem(**options)

@@ -1,0 +1,98 @@
+"""Is the lake complete, and up to when? Answered from the ledger alone, without the service."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake.lake import coverage, image_sets
+from cohortlake.lake.coverage import Stretch
+from cohortlake.lake.publish import read_marker
+from cohortlake.lake.root import Root
+from cohortlake.schema import PUBLISHED
+
+
+@dataclass(frozen=True)
+class DatastoreStatus:
+    """How complete one data store is.
+
+    Attributes:
+        datastore_id: Its id.
+        complete_until: The instant up to which nothing is missing; None if nothing is proven.
+        gaps: Stretches after it that were not searched although later ones were.
+        last_search_at: When the last search on the ledger began.
+        last_sweep_at: When the last sweep by study date began.
+        windows: Searches on the ledger.
+    """
+
+    datastore_id: str
+    complete_until: datetime | None
+    gaps: tuple[Stretch, ...]
+    last_search_at: datetime | None
+    last_sweep_at: datetime | None
+    windows: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the lake stands.
+
+    Attributes:
+        datastores: One each.
+        pending: Increments not applied yet.
+        image_sets_version: Version of the memory, or None where there is none.
+        published_version: The version `published/` shows, or None.
+        policy: The policy of `published/`, or None.
+        rows: Published table -> rows.
+    """
+
+    datastores: tuple[DatastoreStatus, ...]
+    pending: int
+    image_sets_version: int | None
+    published_version: int | None
+    policy: str | None
+    rows: dict[str, int]
+
+
+def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status:
+    """Read how the lake stands.
+
+    Args:
+        root: The lake.
+        datastores: Ids; by default those on the ledger.
+        settle: How long the search index may lag.
+    """
+    ledger = coverage.read(root)
+    ids = datastores or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
+    marker = read_marker(root)
+    return Status(
+        datastores=tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids),
+        pending=len(coverage.pending(root)),
+        image_sets_version=image_sets.version(root),
+        published_version=marker.image_sets_version if marker else None,
+        policy=marker.policy if marker else None,
+        rows={table: marker.rows(table) if marker else 0 for table in PUBLISHED},
+    )
+
+
+def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:
+    own = ledger.filter(pc.equal(ledger["datastore_id"], datastore_id))
+    proven = coverage.proven(own, datastore_id, settle)
+    until = coverage.complete_until(proven)
+    gaps = tuple(Stretch(before.end, after.start) for before, after in itertools.pairwise(proven))
+    by_axis = {
+        axis: pc.max(own.filter(pc.equal(own["axis"], axis))["searched_at"]).as_py()
+        for axis in ("updated_at", "study_date")
+    }
+    return DatastoreStatus(
+        datastore_id,
+        until,
+        gaps,
+        by_axis["updated_at"],
+        by_axis["study_date"],
+        len(own),
+    )

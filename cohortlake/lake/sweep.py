@@ -1,0 +1,172 @@
+"""A sweep: all of one study-date partition, searched to the end, shows what is gone.
+
+Deleted image sets just stop being returned. So what the lake holds in a partition and a
+complete sweep of it did not find is a candidate; each one is confirmed by a second call
+before anything is closed, because it may have moved to another partition meanwhile. A
+sweep that fails before its last token proves nothing, and closes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.errors import AccessDenied
+from cohortlake.healthimaging import EPOCH, Axis, Datastore, HealthImaging, Window
+from cohortlake.lake import engine, image_sets, increments, partitions
+from cohortlake.lake.extract import Found, Search, extract
+from cohortlake.lake.root import Root
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep brought.
+
+    Attributes:
+        found: What it found.
+        missing: Candidates: held by the lake, not found by the sweep.
+        absent: Those of them that are confirmed gone.
+    """
+
+    found: Found
+    missing: int
+    absent: int
+
+
+class Held:
+    """What the lake holds of a data store, by study-date partition, read once for many sweeps.
+
+    Use it as a context manager, from any thread.
+
+    Args:
+        root: The lake.
+        store: The data store; only what was seen before its `now` counts.
+    """
+
+    def __init__(self, root: Root, store: Datastore) -> None:
+        self._store = store
+        self._stack = contextlib.ExitStack()
+        self._con = self._stack.enter_context(engine.connection())
+        image_sets.register(self._con, root)
+        self._con.execute(_HELD, {"id": store.datastore_id, "began": store.now})
+        months = self._con.sql("SELECT DISTINCT study_month FROM held").fetchall()
+        self._months = {str(month) for (month,) in months}
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def rows(self, partition: str) -> list[dict[str, Any]]:
+        """Return the ids and UIDs of a partition's image sets."""
+        months = [m for m in self._months if partitions.of_month(m, self._store) == partition]
+        if not months:
+            return []
+        with self._con.cursor() as cursor:
+            own = cursor.sql(
+                "SELECT * FROM held WHERE study_month IN $months", params={"months": months}
+            )
+            rows: list[dict[str, Any]] = own.to_arrow_table().to_pylist()
+        return rows
+
+
+_HELD = """
+CREATE TABLE held AS
+SELECT datastore_id, image_set_id, study_month, SeriesInstanceUID, StudyInstanceUID
+FROM current WHERE datastore_id = $id AND observed_at < $began
+"""
+
+
+def sweep(
+    root: Root, service: HealthImaging, held: Held, store: Datastore, partition: str, run_id: str
+) -> Swept:
+    """Sweep a study month, or `undated`.
+
+    Args:
+        root: The lake.
+        service: The client.
+        held: What the lake held before.
+        store: The data store, with the service's present instant.
+        partition: YYYY-MM or `undated`.
+        run_id: The run's id.
+
+    Raises:
+        WindowError: The partition is no month.
+        ServiceError: The sweep did not reach its end.
+    """
+    search = _search(store, partition)
+    found = extract(root, service, search, run_id, must_record=True, collect_ids=True)
+    missing = [c for c in held.rows(partition) if c["image_set_id"] not in found.image_set_ids]
+    confirmed = [(c, _absence(service, c)) for c in missing]
+    rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
+    if rows:
+        _write_absences(root, service, search, run_id, rows)
+    return Swept(found, len(missing), len(rows))
+
+
+def _search(store: Datastore, partition: str) -> Search:
+    if partition == schema.UNDATED:
+        # No study date finds these: all image sets are looked at, by creation.
+        window = Window(Axis.CREATED_AT, EPOCH, store.now)
+        return Search(
+            store, partition, window, lambda states: partitions.in_no_month(states, store)
+        )
+    return Search(store, partition, partitions.month_window(partition))
+
+
+def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
+    """Return the call that shows that a candidate is gone, or None where it is not."""
+    datastore_id, image_set_id = candidate["datastore_id"], candidate["image_set_id"]
+    try:
+        exists = service.has_image_set(datastore_id, image_set_id)
+        return None if exists else "GetImageSet"
+    except AccessDenied:
+        gone = _is_not_found(service, candidate)
+        return "SearchImageSets" if gone else None
+
+
+def _is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
+    """Search for a candidate by its series or study; one without either is never closed."""
+    for column in ("SeriesInstanceUID", "StudyInstanceUID"):
+        if candidate[column]:
+            value = {f"DICOM{column}": candidate[column]}
+            criteria = {"filters": [{"operator": "EQUAL", "values": [value]}]}
+            ids = _ids(service, candidate["datastore_id"], criteria)
+            return candidate["image_set_id"] not in ids
+    return False
+
+
+def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) -> Iterator[str]:
+    token = None
+    while True:
+        page = service.search_page(datastore_id, criteria, token)
+        yield from (head.image_set_id for head in page.heads)
+        token = page.next_token
+        if token is None:
+            return
+
+
+def _write_absences(
+    root: Root, service: HealthImaging, search: Search, run_id: str, rows: list[dict[str, str]]
+) -> None:
+    datastore_id = search.store.datastore_id
+    confirmed_at = service.datastore(datastore_id).now
+    record = replace(
+        search.record(run_id),
+        axis=increments.ABSENCE_AXIS,
+        searched_at=confirmed_at,
+        rows=len(rows),
+        kept_rows=len(rows),
+    )
+    gone = pa.Table.from_pylist(
+        [{"datastore_id": datastore_id, **row} for row in rows],
+        schema.arrow_schema(schema.ABSENCE[:3]),
+    )
+    increments.write_table(root, record, increments.with_run(gone, record))

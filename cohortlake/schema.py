@@ -1,0 +1,378 @@
+"""THE schema: every column of every table, once.
+
+Owns names, types, meanings, the DICOM tag and VR a column comes from, the service's own
+name for it, and how far it identifies a person. The flatten layer, the lake, the privacy
+policies and the data dictionary read it from here; none of them names a column type of
+its own. How a value is parsed does not belong here (`flatten.values`), nor which columns
+a policy shows (`privacy.policy`).
+
+A column that is a DICOM attribute carries the exact DICOM keyword; a column of the
+service or of ours is snake_case with its unit last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import pyarrow as pa
+
+from cohortlake.errors import UnknownTable
+
+FORMAT_VERSION = 1
+"""Version of the files' layout, written into each footer."""
+
+INSTANT = pa.timestamp("us", tz="UTC")
+RAW_SUFFIX = "_raw"
+
+
+class Identifies(Enum):
+    """How far a column's values identify a person."""
+
+    NO = "no"
+    INDIRECTLY = "indirectly"
+    BIRTH_DATE = "birth date"
+    FREE_TEXT = "free text"
+    DIRECTLY = "directly"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: The DICOM keyword, or a name of ours.
+        type: Its Arrow type.
+        description: What it holds, with its unit.
+        identifies: How far its values identify a person.
+        member: The service's name for it in an ImageSetsMetadataSummary or its DICOMTags.
+        tag: The DICOM tag as (group,element).
+        vr: The DICOM value representation (PS3.5 section 6.2).
+    """
+
+    name: str
+    type: pa.DataType
+    description: str
+    identifies: Identifies = Identifies.NO
+    member: str | None = None
+    tag: str | None = None
+    vr: str | None = None
+
+    @property
+    def wire(self) -> str:
+        """The service's name for a column that it has a member for."""
+        assert self.member, self.name  # noqa: S101 - asked only of the service's columns
+        return self.member
+
+    @property
+    def raw_name(self) -> str:
+        """The column beside it that holds what the typed value cannot give back."""
+        return self.name + RAW_SUFFIX
+
+
+# What DICOM's value representations become. Text is kept as it came; the other three are
+# parsed, and the text is kept beside them wherever it cannot be had back from the value.
+VR_TYPES = {
+    "LO": pa.string(),
+    "SH": pa.string(),
+    "PN": pa.string(),
+    "CS": pa.string(),
+    "UI": pa.string(),
+    "DA": pa.date32(),
+    "TM": pa.time64("us"),
+    "IS": pa.int32(),
+}
+PARSED_VRS = ("DA", "TM", "IS")
+
+
+def _tag(
+    name: str, member: str, tag: str, vr: str, identifies: Identifies, description: str
+) -> Column:
+    return Column(name, VR_TYPES[vr], description, identifies, member, tag, vr)
+
+
+_D, _I, _N = Identifies.DIRECTLY, Identifies.INDIRECTLY, Identifies.NO
+_BIRTH, _FREE = Identifies.BIRTH_DATE, Identifies.FREE_TEXT
+
+DICOM_TAGS: tuple[Column, ...] = (
+    _tag("PatientID", "DICOMPatientId", "(0010,0020)", "LO", _D,
+         "The patient's id, unique only within its issuer; pair it with datastore_id."),
+    _tag("PatientName", "DICOMPatientName", "(0010,0010)", "PN", _D,
+         "The patient's name, whole, with its component groups."),
+    _tag("PatientBirthDate", "DICOMPatientBirthDate", "(0010,0030)", "DA", _BIRTH,
+         "The patient's date of birth."),
+    _tag("PatientSex", "DICOMPatientSex", "(0010,0040)", "CS", _I,
+         "The patient's sex as sent: M, F, O by the standard."),
+    _tag("StudyInstanceUID", "DICOMStudyInstanceUID", "(0020,000D)", "UI", _I,
+         "The study's unique id."),
+    _tag("StudyID", "DICOMStudyId", "(0020,0010)", "SH", _D,
+         "The id a person or a device gave the study."),
+    _tag("StudyDescription", "DICOMStudyDescription", "(0008,1030)", "LO", _FREE,
+         "What the institution calls the study; free text."),
+    _tag("NumberOfStudyRelatedSeries", "DICOMNumberOfStudyRelatedSeries",
+         "(0020,1206)", "IS", _N,
+         "Series in the whole study. Repeats on each of its rows: never add it up."),
+    _tag("NumberOfStudyRelatedInstances", "DICOMNumberOfStudyRelatedInstances",
+         "(0020,1208)", "IS", _N,
+         "Instances in the whole study. Repeats on each of its rows: never add it up."),
+    _tag("AccessionNumber", "DICOMAccessionNumber", "(0008,0050)", "SH", _D,
+         "The departmental system's number of the order."),
+    _tag("SeriesInstanceUID", "DICOMSeriesInstanceUID", "(0020,000E)", "UI", _I,
+         "The series' unique id."),
+    _tag("Modality", "DICOMSeriesModality", "(0008,0060)", "CS", _N,
+         "The kind of device: CT, MR, MG and so on."),
+    _tag("BodyPartExamined", "DICOMSeriesBodyPart", "(0018,0015)", "CS", _N,
+         "The part of the body, as sent."),
+    _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", _N,
+         "The series' number within its study."),
+    _tag("StudyDate", "DICOMStudyDate", "(0008,0020)", "DA", _I,
+         "The day the study started, in the modality's local time."),
+    _tag("StudyTime", "DICOMStudyTime", "(0008,0030)", "TM", _I,
+         "The time the study started, in the modality's local time, without a zone."),
+)  # fmt: skip
+"""The sixteen DICOM tags of a summary. Four members are not the keyword with DICOM in
+front (DICOMPatientId, DICOMStudyId, DICOMSeriesModality, DICOMSeriesBodyPart), so the
+map is written out. Source: botocore's medical-imaging model, shape DICOMTags."""
+
+DATASTORE_ID = Column("datastore_id", pa.string(), "The data store's id.")
+
+SUMMARY_FIELDS: tuple[Column, ...] = (
+    Column("image_set_id", pa.string(), "The image set's id.", _I, "imageSetId"),
+    Column("version", pa.int64(), "The image set's version, from 1.", member="version"),
+    Column("created_at", INSTANT, "When the image set was created.", _I, "createdAt"),
+    Column("updated_at", INSTANT, "When this version came to be.", _I, "updatedAt"),
+    Column("last_accessed_at", INSTANT, "When it was last read.", _N, "lastAccessedAt"),
+    Column("storage_tier", pa.string(), "FREQUENT_ACCESS or ARCHIVE_INSTANT_ACCESS.",
+           member="storageTier"),
+    Column("is_primary", pa.bool_(),
+           "False for an image set that repeats a series whose re-import conflicted.",
+           member="isPrimary"),
+)  # fmt: skip
+"""The other members of an ImageSetsMetadataSummary."""
+
+RAW_COLUMNS: tuple[Column, ...] = tuple(
+    Column(
+        column.raw_name,
+        pa.string(),
+        f"{column.name} as sent, wherever the typed value cannot give it back.",
+        _FREE,
+    )
+    for column in DICOM_TAGS
+    if column.vr in PARSED_VRS
+)
+
+NAME_PARTS: tuple[Column, ...] = (
+    Column("patient_family_name", pa.string(), "Family name, of PatientName's first group.", _D),
+    Column("patient_given_name", pa.string(), "Given name, of PatientName's first group.", _D),
+)
+
+EXTRA = Column(
+    "extra",
+    pa.string(),
+    "JSON of all members that the schema does not name or whose JSON type is not the "
+    "expected one, exactly as sent.",
+    _FREE,
+)
+
+STATE_KEY = Column(
+    "state_key",
+    pa.int64(),
+    "Hash of the state: of all columns but last_accessed_at and storage_tier.",
+)
+
+STATE: tuple[Column, ...] = (
+    DATASTORE_ID,
+    *SUMMARY_FIELDS,
+    *DICOM_TAGS,
+    *RAW_COLUMNS,
+    *NAME_PARTS,
+    EXTRA,
+    STATE_KEY,
+)
+"""One state of an image set, as one search saw it. What `flatten` gives."""
+
+VOLATILE = ("last_accessed_at", "storage_tier")
+"""Columns that may change without the image set having changed."""
+
+STUDY_MONTH = Column(
+    "study_month", pa.string(), "YYYY-MM of StudyDate, or `undated` where there is none."
+)
+UNDATED = "undated"
+
+_OBSERVED_AT = Column(
+    "observed_at", INSTANT, "When the search that saw this began, on the service's clock."
+)
+_RUN_ID = Column("run_id", pa.string(), "The run that saw this.")
+
+FOUND: tuple[Column, ...] = (
+    *STATE,
+    Column("page", pa.int32(), "Which page of the search brought it, from 0."),
+    _OBSERVED_AT,
+    _RUN_ID,
+)
+"""An increment: what one search window found."""
+
+ABSENCE: tuple[Column, ...] = (
+    DATASTORE_ID,
+    SUMMARY_FIELDS[0],
+    Column("confirmed_by", pa.string(), "The call that showed it: GetImageSet or SearchImageSets."),
+    _OBSERVED_AT,
+    _RUN_ID,
+)
+"""An increment of absences: image sets that a complete sweep did not find and a second call
+confirmed gone."""
+
+IMAGE_SETS: tuple[Column, ...] = (
+    Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
+    *STATE,
+    STUDY_MONTH,
+    Column("interval_key", pa.int64(), "Hash of the state, when it was first seen and the state "
+           "before it: ties a closure to the version it ends."),
+    Column("change", pa.string(), "version: created, updated, reappeared. closure: "
+           "superseded, deleted, or restated where an earlier state came to light."),
+    Column("changed_fields", pa.list_(pa.string()), "Columns that differ from the state before."),
+    Column("effective_at", INSTANT, "When the state began or ended, on the service's clock."),
+    _OBSERVED_AT,
+    _RUN_ID,
+)  # fmt: skip
+"""The memory, `image_sets/`: append-only rows of versions and closures."""
+
+COVERAGE: tuple[Column, ...] = (
+    Column("increment", pa.string(), "Path of the increment below the root."),
+    DATASTORE_ID,
+    Column("axis", pa.string(), "updated_at, study_date, created_at or absence."),
+    Column("partition", pa.string(), "The UTC day, or the study month."),
+    Column("start", INSTANT, "First instant of the window."),
+    Column("end", INSTANT, "First instant after the window."),
+    Column("searched_at", INSTANT, "When the search began, on the service's clock."),
+    Column("duration_seconds", pa.float64(), "How long the search took."),
+    Column("complete", pa.bool_(), "Whether every last token was reached."),
+    Column("pages", pa.int64(), "Pages read."),
+    Column("rows", pa.int64(), "Image sets found in the window."),
+    Column("kept_rows", pa.int64(), "Rows the increment holds: 0 where all were known."),
+    Column("requests", pa.int64(), "Requests sent, retries included."),
+    Column("throttles", pa.int64(), "Requests the service threw back."),
+    Column("content_hash", pa.int64(), "Sum of the rows' state_key modulo 2^63."),
+    Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
+    Column("run_id", pa.string(), "The run that wrote it."),
+)
+"""The ledger, `coverage/`: one row per window searched."""
+
+PATIENT_KEY = Column("patient_key", pa.string(), "Keyed hash of datastore_id and PatientID.", _I)
+ACCESSION_KEY = Column(
+    "accession_key", pa.string(), "Keyed hash of datastore_id and AccessionNumber.", _I
+)
+AGE = Column(
+    "age_at_study_years", pa.int16(),
+    "Whole years from PatientBirthDate to StudyDate; 90 stands for 90 and over.", _I,
+)  # fmt: skip
+
+
+def _named(*names: str) -> tuple[Column, ...]:
+    by_name = {column.name: column for column in (*STATE, STUDY_MONTH)}
+    return tuple(by_name[name] for name in names)
+
+
+_PATIENT = (PATIENT_KEY, *_named("PatientID", "PatientName", "PatientBirthDate", "PatientSex"))
+_STUDY = _named("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription")
+_N_IMAGE_SETS = Column("n_image_sets", pa.int64(), "Image sets, primary or not.")
+_N_SERIES = Column("n_series", pa.int64(), "Series found in the lake.")
+_FIRST_SEEN = Column("first_created_at", INSTANT, "Earliest created_at of its image sets.", _I)
+_LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _I)
+
+PUBLISHED: dict[str, tuple[Column, ...]] = {
+    "image_sets": (
+        DATASTORE_ID,
+        *SUMMARY_FIELDS,
+        PATIENT_KEY,
+        ACCESSION_KEY,
+        AGE,
+        *DICOM_TAGS,
+        *RAW_COLUMNS,
+        *NAME_PARTS,
+        EXTRA,
+        STUDY_MONTH,
+    ),
+    "series": (
+        DATASTORE_ID,
+        *_named("SeriesInstanceUID"),
+        *_STUDY,
+        *_PATIENT,
+        AGE,
+        *_named("Modality", "BodyPartExamined", "SeriesNumber"),
+        _N_IMAGE_SETS,
+        Column("image_set_id", pa.string(),
+               "The image set that stands for the series: the primary one, latest first.", _I),
+        Column("is_primary", pa.bool_(), "Whether that image set is primary."),
+        _FIRST_SEEN,
+        _LAST_CHANGED,
+        STUDY_MONTH,
+    ),
+    "studies": (
+        DATASTORE_ID,
+        *_STUDY,
+        *_PATIENT,
+        AGE,
+        ACCESSION_KEY,
+        *_named("AccessionNumber"),
+        Column("modalities", pa.list_(pa.string()), "Its series' modalities, sorted."),
+        Column("body_parts", pa.list_(pa.string()), "Its series' body parts, sorted."),
+        _N_SERIES,
+        _N_IMAGE_SETS,
+        *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
+        _FIRST_SEEN,
+        _LAST_CHANGED,
+        STUDY_MONTH,
+    ),
+    "patients": (
+        DATASTORE_ID,
+        *_PATIENT,
+        Column("n_sexes", pa.int64(), "Different PatientSex values; above 1 is a conflict."),
+        Column("first_study_date", pa.date32(), "Earliest StudyDate.", _I),
+        Column("last_study_date", pa.date32(), "Latest StudyDate.", _I),
+        Column("n_studies", pa.int64(), "Studies found in the lake."),
+        _N_SERIES,
+        _N_IMAGE_SETS,
+        Column("modalities", pa.list_(pa.string()), "Modalities over all series, sorted."),
+    ),
+    "history": (
+        DATASTORE_ID,
+        *SUMMARY_FIELDS,
+        PATIENT_KEY,
+        ACCESSION_KEY,
+        AGE,
+        *DICOM_TAGS,
+        *RAW_COLUMNS,
+        *NAME_PARTS,
+        EXTRA,
+        Column("valid_from", INSTANT, "When the state began, on the service's clock.", _I),
+        Column("valid_to", INSTANT, "When it ended, on the service's clock; null while true. For "
+               "a deletion: when its absence was confirmed.", _I),
+        Column("observed_from", INSTANT, "When the lake first saw it."),
+        Column("observed_to", INSTANT, "When the lake saw that it had ended; null while true."),
+        Column("change", pa.string(), "How it began: created, updated or reappeared."),
+        Column("changed_fields", pa.list_(pa.string()), "Columns changed by it."),
+        Column("ended_by", pa.string(), "How it ended: superseded or deleted; null while true."),
+        STUDY_MONTH,
+    ),
+}  # fmt: skip
+"""What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
+
+PARTITIONED_BY_MONTH = ("image_sets", "series", "studies", "history")
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """Return the Arrow schema of some columns."""
+    return pa.schema([pa.field(column.name, column.type) for column in columns])
+
+
+def published(table: str) -> tuple[Column, ...]:
+    """Return the columns of a published table.
+
+    Raises:
+        UnknownTable: There is none of that name.
+    """
+    if table not in PUBLISHED:
+        raise UnknownTable(table, PUBLISHED)
+    return PUBLISHED[table]

@@ -1,0 +1,45 @@
+"""A question to the service, answered as a frame: for notebooks and `cohortlake search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.flatten import flatten_pages, to_frame
+from cohortlake.healthimaging import HealthImaging
+
+
+def search(
+    service: HealthImaging,
+    datastore_id: str,
+    criteria: Mapping[str, Any],
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """Search a data store, page after page.
+
+    Args:
+        service: The client.
+        datastore_id: The data store.
+        criteria: `searchCriteria` as the SearchImageSets API takes them: one or two
+            `filters`, and `sort`.
+        limit: The most rows to return; all by default.
+
+    Returns:
+        One row per image set, with the columns of `schema.STATE` and Arrow-backed dtypes.
+
+    Raises:
+        ServiceError: See `errors`.
+    """
+    tables, rows, token = [schema.arrow_schema(schema.STATE).empty_table()], 0, None
+    while limit is None or rows < limit:
+        page = service.search_page(datastore_id, criteria, token)
+        tables.append(flatten_pages([page.body], datastore_id))
+        rows += len(tables[-1])
+        token = page.next_token
+        if token is None:
+            break
+    return to_frame(pa.concat_tables(tables)[:limit])

@@ -1,0 +1,173 @@
+"""The settings, read in one place.
+
+`SETTINGS` is the one table of them: it names the environment variable, the default and
+the meaning, and the docs page is generated from it. Credentials, region and endpoint
+are boto3's own (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_MEDICAL_IMAGING) and are
+not read here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cohortlake.errors import SettingError, did_you_mean
+
+POLICIES = ("safe", "limited", "identified")
+
+_DATASTORE_ID = re.compile(r"[0-9a-z]{32}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the settings table."""
+
+    variable: str
+    default: str
+    meaning: str
+
+
+SETTINGS = (
+    Setting("COHORTLAKE_DATASTORES", "", "Data store ids, comma separated. Has no default."),
+    Setting("COHORTLAKE_ROOT", "cohortlake-data", "The lake: a folder, or `s3://bucket/prefix`."),
+    Setting(
+        "COHORTLAKE_TPS",
+        "25",
+        "SearchImageSets requests per second that the account's quota leaves to this process.",
+    ),
+    Setting(
+        "COHORTLAKE_WORKERS",
+        "",
+        "Requests in flight at once. By default what the quota needs at 100 ms latency, "
+        "with room to spare: TPS / 5, at least 4, at most 64.",
+    ),
+    Setting(
+        "COHORTLAKE_LOOKBACK_SECONDS",
+        "600",
+        "How far before the last proven instant each tick searches again.",
+    ),
+    Setting(
+        "COHORTLAKE_SETTLE_SECONDS",
+        "300",
+        "How long a change may take to become searchable. A window closes only after it.",
+    ),
+    Setting(
+        "COHORTLAKE_PRIVACY",
+        "safe",
+        "What `published/` may show: `safe`, `limited` or `identified`.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a deployment runs.
+
+    Attributes:
+        datastores: Ids of the data stores in this lake.
+        root: A local path or an `s3://` URL.
+        tps: SearchImageSets requests per second.
+        workers: Requests in flight at once.
+        lookback: Overlap of an open window's next search with its last one.
+        settle: How long the search index may lag behind a change.
+        privacy: The policy of `published/`.
+    """
+
+    datastores: tuple[str, ...] = ()
+    root: str = "cohortlake-data"
+    tps: float = 25.0
+    workers: int = 5
+    lookback: timedelta = timedelta(seconds=600)
+    settle: timedelta = timedelta(seconds=300)
+    privacy: str = "safe"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from environment variables.
+
+        Args:
+            environ: Where to read; the process's environment by default.
+
+        Raises:
+            SettingError: A value cannot be used; the message names the variable.
+        """
+        env = os.environ if environ is None else environ
+        unknown_setting(env)
+        values = {s.variable: env.get(s.variable, "").strip() or s.default for s in SETTINGS}
+        tps = _number("COHORTLAKE_TPS", values, above_zero=True)
+        return cls(
+            datastores=_datastores(values["COHORTLAKE_DATASTORES"]),
+            root=values["COHORTLAKE_ROOT"],
+            tps=tps,
+            workers=_workers(values["COHORTLAKE_WORKERS"], tps),
+            lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
+            settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
+            privacy=_policy(values["COHORTLAKE_PRIVACY"]),
+        )
+
+    def require_datastores(self) -> tuple[str, ...]:
+        """Return the data stores.
+
+        Raises:
+            SettingError: None is set.
+        """
+        if not self.datastores:
+            raise SettingError(
+                "COHORTLAKE_DATASTORES is not set; give the ids of the data stores to keep, "
+                "comma separated (`aws medical-imaging list-datastores` shows them)"
+            )
+        return self.datastores
+
+
+def unknown_setting(environ: Mapping[str, str]) -> None:
+    """Refuse a COHORTLAKE_ variable that nothing reads: a typo would go unnoticed.
+
+    Raises:
+        SettingError: There is one; the message names the nearest that exists.
+    """
+    known = [s.variable for s in SETTINGS]
+    for name in environ:
+        if name.startswith("COHORTLAKE_") and name not in known and "_TEST_" not in name:
+            raise SettingError(f"{name} is not a setting{did_you_mean(name, known)}")
+
+
+def _datastores(text: str) -> tuple[str, ...]:
+    ids = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for datastore_id in ids:
+        if not _DATASTORE_ID.fullmatch(datastore_id):
+            raise SettingError(
+                f"COHORTLAKE_DATASTORES: {datastore_id!r} is not a data store id; "
+                "these are 32 characters of 0-9 and a-z"
+            )
+    return ids
+
+
+def _number(variable: str, values: Mapping[str, str], *, above_zero: bool = False) -> float:
+    try:
+        number = float(values[variable])
+    except ValueError:
+        number = float("nan")
+    if not (0 < number < 1e9 if above_zero else 0 <= number < 1e9):
+        least = "above 0" if above_zero else "0 or more"
+        raise SettingError(f"{variable} must be a number {least}, not {values[variable]!r}")
+    return number
+
+
+def _workers(text: str, tps: float) -> int:
+    if not text:
+        return min(64, max(4, round(tps / 5)))
+    if not text.isdecimal() or not 1 <= int(text) <= 512:
+        raise SettingError(f"COHORTLAKE_WORKERS must be a whole number from 1 to 512, not {text!r}")
+    return int(text)
+
+
+def _policy(text: str) -> str:
+    if text not in POLICIES:
+        raise SettingError(
+            f"COHORTLAKE_PRIVACY must be one of {', '.join(POLICIES)}, not {text!r}"
+            f"{did_you_mean(text, POLICIES)}"
+        )
+    return text

@@ -1,0 +1,218 @@
+"""The stages in order, for those who run without Dagster, and one by one for those who do.
+
+Data flows one way: search -> increments -> image_sets -> published. `Sync` puts the lake,
+the service and the settings together; the Dagster assets call the same methods.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from cohortlake.healthimaging import Datastore, HealthImaging, Window
+from cohortlake.lake import coverage, image_sets, increments, partitions, status
+from cohortlake.lake.extract import Found, Search, closes, extract
+from cohortlake.lake.image_sets import Applied
+from cohortlake.lake.publish import Publication, publish
+from cohortlake.lake.root import Root
+from cohortlake.lake.sweep import Held, Swept, sweep
+from cohortlake.schema import UNDATED
+from cohortlake.settings import Settings
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Told how a long run goes. This one listens to nobody; the command line's draws a bar."""
+
+    def began(self, what: str, total: int) -> None:
+        """A stage began that has so many partitions."""
+
+    def landed(self, partition: str, rows: int, requests: int) -> None:
+        """A partition landed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a whole run did.
+
+    Attributes:
+        partitions: Partitions searched.
+        rows: Rows found.
+        requests: Requests sent.
+        throttles: Requests thrown back.
+        applied: What the memory gained.
+        publication: What stands in `published/`, or None where nothing ever was found.
+    """
+
+    partitions: int
+    rows: int
+    requests: int
+    throttles: int
+    applied: Applied
+    publication: Publication | None
+
+
+class Sync:
+    """A lake, the service it is filled from, and the settings.
+
+    Args:
+        settings: Data stores, root, pace and policy.
+        service: The client; by default one over boto3's own configuration.
+
+    Raises:
+        SettingError: The service cannot be reached with what is configured.
+        RootNotUsable: The root cannot be written.
+    """
+
+    def __init__(self, settings: Settings, service: HealthImaging | None = None) -> None:
+        self.settings = settings
+        self.root = Root(settings.root)
+        self.root.prepare()
+        self._service = service or HealthImaging(settings)
+
+    def datastore(self, datastore_id: str) -> Datastore:
+        """Look a data store up; its `now` is when the searches that follow begin.
+
+        Raises:
+            ServiceError: See `errors`.
+        """
+        return self._service.datastore(datastore_id)
+
+    def due(self, store: Datastore) -> dict[str, Window]:
+        """Return the days to search so that nothing up to now is missing."""
+        ledger = coverage.read(self.root)
+        proven = coverage.proven(ledger, store.datastore_id, self.settings.settle)
+        return partitions.due_windows(store, proven, self.settings.lookback)
+
+    def extract(
+        self, store: Datastore, windows: Mapping[str, Window]
+    ) -> Iterator[tuple[str, Found]]:
+        """Search days, several at once; yield each as it lands.
+
+        Args:
+            store: The data store.
+            windows: Day -> window.
+
+        Raises:
+            ServiceError: A day failed. Those that landed before stay.
+        """
+        run_id = new_run_id(store.now)
+
+        def one(day: str) -> Found:
+            search = Search(store, day, windows[day])
+            must_record = closes(search, self.settings.settle)
+            return extract(self.root, self._service, search, run_id, must_record=must_record)
+
+        return self._side_by_side(one, windows)
+
+    def sweep(self, store: Datastore, keys: list[str]) -> Iterator[tuple[str, Swept]]:
+        """Sweep study-date partitions, several at once; yield each as it lands.
+
+        Args:
+            store: The data store.
+            keys: Study months (YYYY-MM) and `undated`.
+
+        Raises:
+            ServiceError: A partition failed. Those that landed before stay.
+        """
+        run_id = new_run_id(store.now)
+        with Held(self.root, store) as held:
+            yield from self._side_by_side(
+                lambda key: sweep(self.root, self._service, held, store, key, run_id), keys
+            )
+
+    def apply(self) -> Applied:
+        """Bring the memory and the ledger up to date with the increments there are."""
+        pending = coverage.pending(self.root)
+        applied = image_sets.apply(self.root, pending)
+        # After the commit: a run that dies in between applies them again, to no effect.
+        coverage.record(self.root, pending)
+        return applied
+
+    def publish(self) -> Publication | None:
+        """Bring `published/` up to date with the memory."""
+        return publish(self.root, self.settings.privacy)
+
+    def rebuild(self) -> Applied:
+        """Make the memory, the ledger and `published/` anew from the increments."""
+        paths = increments.paths(self.root)
+        applied = image_sets.apply(self.root, paths, rebuild=True)
+        coverage.record(self.root, paths, rebuild=True)
+        self.publish()
+        return applied
+
+    def status(self) -> status.Status:
+        """Read how the lake stands."""
+        return status.status(self.root, self.settings.datastores, self.settings.settle)
+
+    def run(self, progress: Progress | None = None) -> Outcome:
+        """Bring the lake up to date: the first run backfills, later ones take what is new.
+
+        Raises:
+            CohortlakeError: See `errors`. What landed stays, and the next run goes on.
+        """
+        return self._run(self._run_days, progress or Progress())
+
+    def reconcile(self, progress: Progress | None = None) -> Outcome:
+        """Sweep all study-date partitions, and close what is gone.
+
+        Raises:
+            CohortlakeError: See `errors`. What landed stays.
+        """
+        return self._run(self._run_sweeps, progress or Progress())
+
+    def _run(
+        self, search: Callable[[Datastore, Progress], Iterator[Found]], progress: Progress
+    ) -> Outcome:
+        found: list[Found] = []
+        try:
+            for datastore_id in self.settings.require_datastores():
+                found.extend(search(self.datastore(datastore_id), progress))
+        finally:
+            # What landed before a failure counts: the next run need not ask for it again.
+            applied = self.apply()
+            publication = self.publish()
+        return Outcome(
+            partitions=len(found),
+            rows=sum(f.rows for f in found),
+            requests=sum(f.requests for f in found),
+            throttles=sum(f.throttles for f in found),
+            applied=applied,
+            publication=publication,
+        )
+
+    def _run_days(self, store: Datastore, progress: Progress) -> Iterator[Found]:
+        windows = self.due(store)
+        progress.began("days", len(windows))
+        for day, found in self.extract(store, windows):
+            progress.landed(day, found.rows, found.requests)
+            yield found
+
+    def _run_sweeps(self, store: Datastore, progress: Progress) -> Iterator[Found]:
+        keys = [*partitions.months_until_now(store), UNDATED]
+        progress.began("study months", len(keys))
+        for key, swept in self.sweep(store, keys):
+            progress.landed(key, swept.found.rows, swept.found.requests)
+            yield swept.found
+
+    def _side_by_side(
+        self, work: Callable[[str], T], keys: Mapping[str, object] | list[str]
+    ) -> Iterator[tuple[str, T]]:
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            futures = {pool.submit(work, key): key for key in keys}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+
+def new_run_id(now: datetime) -> str:
+    """Return an id that sorts by time and that no other run has."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,143 @@
+"""A second endpoint, which shares no code with the emulator: a list, filters and sort in
+plain Python behind `http.server`. What a lake holds is checked against its list."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+DATASTORE = "0123456789abcdef0123456789abcdef"
+
+
+class Endpoint:
+    """The data store behind the endpoint; change `image_sets` at will between calls."""
+
+    def __init__(self) -> None:
+        self.image_sets: list[dict[str, Any]] = []
+        self.created_at = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+        self.now = datetime(2026, 2, 1, 12, tzinfo=UTC)
+        self.status = "ACTIVE"
+        self.denied: set[str] = set()
+        self.requests: list[str] = []
+        self.url = ""
+
+    def search(self, criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
+        field = criteria.get("sort", {}).get("sortField", "updatedAt")
+        descending = criteria.get("sort", {}).get("sortOrder", "DESC") == "DESC"
+        rows = [r for r in self.image_sets if all(_matches(r, f) for f in criteria["filters"])]
+        rows.sort(key=lambda r: (_value(r, field) or 0, r["imageSetId"]), reverse=descending)
+        start = int(token or 0)
+        answer: dict[str, Any] = {"imageSetsMetadataSummaries": rows[start : start + size]}
+        if start + size < len(rows):
+            answer["nextToken"] = str(start + size)
+        return answer
+
+
+def _value(row: dict[str, Any], field: str) -> Any:
+    if field != "DICOMStudyDateAndTime":
+        return row.get(field, row.get("DICOMTags", {}).get(field))
+    date = row.get("DICOMTags", {}).get("DICOMStudyDate", "")
+    return (
+        float(date + (row["DICOMTags"].get("DICOMStudyTime") or "0")[:2])
+        if _is_date(date)
+        else None
+    )
+
+
+def _is_date(text: str) -> bool:
+    return len(text) == 8 and text.isdecimal()
+
+
+def _bound(value: dict[str, Any]) -> tuple[str, Any]:
+    ((field, bound),) = value.items()
+    if field == "DICOMStudyDateAndTime":
+        return field, float(bound["DICOMStudyDate"] + bound.get("DICOMStudyTime", "00")[:2])
+    return field, bound
+
+
+def _matches(row: dict[str, Any], condition: dict[str, Any]) -> bool:
+    bounds = [_bound(value) for value in condition["values"]]
+    value = _value(row, bounds[0][0])
+    if value is None:
+        return False
+    if condition["operator"] == "EQUAL":
+        return bool(value == bounds[0][1])
+    return bool(bounds[0][1] <= value <= bounds[1][1])
+
+
+@contextmanager
+def serving() -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(int(endpoint.now.timestamp()))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def answer(self, status: int, body: dict[str, Any], error: str = "") -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            if error:
+                self.send_header("x-amzn-ErrorType", error)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            if "GetDatastore" in endpoint.denied:
+                return self.answer(403, {"message": "no"}, "AccessDeniedException")
+            if DATASTORE not in self.path:
+                return self.answer(404, {"message": "none"}, "ResourceNotFoundException")
+            self.answer(
+                200,
+                {
+                    "datastoreProperties": {
+                        "datastoreId": DATASTORE,
+                        "datastoreName": "plain",
+                        "datastoreStatus": endpoint.status,
+                        "createdAt": endpoint.created_at,
+                    }
+                },
+            )
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            url = urlsplit(self.path)
+            endpoint.requests.append(url.path)
+            if url.path.endswith("/getImageSet"):
+                return self.get_image_set(url.path.split("/")[-2])
+            query = parse_qs(url.query)
+            token = query.get("nextToken", [None])[0]
+            self.answer(
+                200, endpoint.search(json.loads(content), int(query["maxResults"][0]), token)
+            )
+
+        def get_image_set(self, image_set_id: str) -> None:
+            if "GetImageSet" in endpoint.denied:
+                return self.answer(403, {"message": "no"}, "AccessDeniedException")
+            if not any(r["imageSetId"] == image_set_id for r in endpoint.image_sets):
+                return self.answer(404, {"message": "none"}, "ResourceNotFoundException")
+            state = {"datastoreId": DATASTORE, "imageSetId": image_set_id, "versionId": "1"}
+            self.answer(200, state | {"imageSetState": "ACTIVE"})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    endpoint.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
