@@ -6,6 +6,7 @@ the service and the settings together; the Dagster assets call the same methods.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -65,7 +66,6 @@ class Sync:
         service: The client; by default one over boto3's own configuration.
 
     Raises:
-        SettingError: The service cannot be reached with what is configured.
         RootNotUsable: The root cannot be written.
     """
 
@@ -73,7 +73,12 @@ class Sync:
         self.settings = settings
         self.root = Root(settings.root)
         self.root.prepare()
-        self._service = service or HealthImaging(settings)
+        self._given_service = service
+
+    @functools.cached_property
+    def _service(self) -> HealthImaging:
+        # Made when first asked for: applying and publishing need no service.
+        return self._given_service or HealthImaging(self.settings)
 
     def datastore(self, datastore_id: str) -> Datastore:
         """Look a data store up; its `now` is when the searches that follow begin.
@@ -169,9 +174,10 @@ class Sync:
     def _run(
         self, search: Callable[[Datastore, Progress], Iterator[Found]], progress: Progress
     ) -> Outcome:
+        datastores = self.settings.require_datastores()
         found: list[Found] = []
         try:
-            for datastore_id in self.settings.require_datastores():
+            for datastore_id in datastores:
                 found.extend(search(self.datastore(datastore_id), progress))
         finally:
             # What landed before a failure counts: the next run need not ask for it again.

@@ -250,7 +250,14 @@ CREATE TEMP TABLE new_closures AS
     FROM known_closures
     UNION ALL
     SELECT {_IDENTITY}, interval_key, study_month, 'restated', {_RESTATED_AT}, observed_at
-    FROM standing ANTI JOIN intervals USING (interval_key);
+    FROM standing ANTI JOIN intervals USING (interval_key)
+    UNION ALL  -- an absence that ends nothing known yet: an earlier state may come to light
+    SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, observed_at FROM absences
+    ANTI JOIN (
+        SELECT {_IDENTITY}, observed_to AS observed_at FROM intervals WHERE ended_by = 'deleted'
+        UNION
+        SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted'
+    ) USING ({_IDENTITY}, observed_at);
 CREATE TEMP TABLE payload AS
     WITH wanted AS (
         SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals
@@ -277,7 +284,7 @@ CREATE TEMP VIEW news AS
 
 _CHANGES = """
 SELECT change, count(*) FROM news
-WHERE change IN ('created', 'updated', 'reappeared', 'deleted') GROUP BY change ORDER BY change
+WHERE interval_key IS NOT NULL AND change IN ('created', 'updated', 'reappeared', 'deleted') GROUP BY change ORDER BY change
 """
 
 

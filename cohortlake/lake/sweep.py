@@ -9,7 +9,6 @@ sweep that fails before its last token proves nothing, and closes nothing.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,0 +1,284 @@
+"""The command line: arguments in, library calls, tables or JSON out. No logic of its own.
+
+The only module that may import `emulator`. Progress and errors go to standard error, so
+that standard output can be piped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from cohortlake.errors import CohortlakeError, SettingError
+from cohortlake.healthimaging import HealthImaging
+from cohortlake.healthimaging.criteria import criteria
+from cohortlake.lake.root import Root
+from cohortlake.lake.status import Status, status
+from cohortlake.search import search as search_frame
+from cohortlake.settings import Settings
+from cohortlake.sync import Outcome, Progress, Sync
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Keep a HealthImaging data store's metadata as Parquet that cohort studies can trust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its traceback would print local variables, tags too
+)
+
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="The lake; COHORTLAKE_ROOT by default.")
+]
+DatastoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_err = Console(stderr=True)
+_out = Console()
+
+
+def _explained(command: Callable[P, T]) -> Callable[P, T]:
+    """Print our errors as one line and exit with their code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CohortlakeError as error:
+            _err.print(f"error: {error}", style="red", markup=False, highlight=False)
+            raise typer.Exit(error.exit_code) from None
+
+    return wrapped
+
+
+@app.command()
+@_explained
+def sync(
+    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Bring the lake up to date: the first run backfills, later ones take what is new."""
+    work = Sync(_settings(root, datastore))
+    with _progress(quiet=as_json) as progress:
+        outcome = work.run(progress)
+    _print_outcome(outcome, as_json)
+
+
+@app.command()
+@_explained
+def reconcile(
+    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Sweep all study dates and close what was deleted."""
+    work = Sync(_settings(root, datastore))
+    with _progress(quiet=as_json) as progress:
+        outcome = work.reconcile(progress)
+    _print_outcome(outcome, as_json)
+
+
+@app.command(name="status")
+@_explained
+def show_status(
+    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Say up to when the lake is complete, what it holds and what is missing.
+
+    Reads the lake only. Exits with 1 where a data store has gaps or nothing is proven.
+    """
+    settings = _settings(root, datastore)
+    found = status(Root(settings.root), settings.datastores, settings.settle)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        _print_status(found)
+    if not found.datastores or any(d.gaps or not d.windows for d in found.datastores):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_explained
+def rebuild(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """Make image_sets/, coverage/ and published/ anew from increments/."""
+    work = Sync(_settings(root, None))
+    applied = work.rebuild()
+    if as_json:
+        _print_json(asdict(applied))
+    else:
+        _out.print(f"rebuilt: {applied.rows:,} rows in version {applied.version} of image_sets")
+
+
+@app.command()
+@_explained
+def publish(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """Bring published/ up to date with image_sets/ and the privacy policy."""
+    publication = Sync(_settings(root, None)).publish()
+    if publication is None:
+        raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
+    if as_json:
+        _print_json(asdict(publication))
+    else:
+        written, removed = len(publication.written), len(publication.removed)
+        _out.print(
+            f"published under {publication.policy}: {written} files written, {removed} removed"
+        )
+
+
+@app.command()
+@_explained
+def search(
+    equal: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=VALUE, up to twice.")] = None,
+    between: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=FROM..TO.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="updatedAt, createdAt or DICOMStudyDateAndTime; add :DESC.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most rows; all by default.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")] = None,
+    datastore: DatastoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the service itself: any criteria the API takes, as a table, JSON, Parquet or CSV.
+
+    The answer is identified data, whatever COHORTLAKE_PRIVACY says.
+    """  # fmt: skip
+    settings = _settings(None, datastore)
+    (datastore_id, *more) = settings.require_datastores()
+    if more:
+        raise SettingError("a search takes one data store; name it with --datastore")
+    if output and output.suffix not in (".parquet", ".csv"):
+        raise SettingError(f"--output must end in .parquet or .csv, not {output.suffix!r}")
+    wanted = criteria(equal or (), between or (), sort)
+    frame = search_frame(HealthImaging(settings), datastore_id, wanted, limit)
+    if output:
+        _write_frame(frame, output)
+        _err.print(f"{len(frame):,} rows written to {output}")
+    elif as_json:
+        sys.stdout.write(frame.to_json(orient="records", lines=True, date_format="iso"))
+    else:
+        _print_frame(frame)
+
+
+def _settings(root: str | None, datastores: list[str] | None) -> Settings:
+    given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
+    return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
+
+
+class _BarProgress(Progress):
+    """Draws one bar per stage, with its rate and what remains."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._rows = self._requests = 0
+
+    def began(self, what: str, total: int) -> None:
+        self._task = self._bar.add_task(what, total=total, found="")
+
+    def landed(self, partition: str, rows: int, requests: int) -> None:
+        self._rows += rows
+        self._requests += requests
+        elapsed = self._bar.tasks[self._task].elapsed or 1.0
+        found = f"{self._rows:,} rows, {self._requests / elapsed:.0f} requests/s"
+        self._bar.update(self._task, advance=1, found=found)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[found]}"),
+        TimeRemainingColumn(),
+    )
+    if quiet or not _err.is_terminal:
+        yield Progress()
+        return
+    with Bar(*columns, console=_err) as bar:
+        yield _BarProgress(bar)
+
+
+def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(outcome))
+        return
+    _out.print(
+        f"{outcome.partitions:,} windows, {outcome.rows:,} rows found, "
+        f"{outcome.requests:,} requests, {outcome.throttles:,} throttled"
+    )
+    changes = ", ".join(f"{n:,} {kind}" for kind, n in outcome.applied.changes.items())
+    _out.print(changes or "nothing changed")
+    if outcome.publication:
+        _out.print(f"published version {outcome.publication.image_sets_version} "
+                   f"under {outcome.publication.policy}")  # fmt: skip
+
+
+def _print_status(found: Status) -> None:
+    stores = Table("data store", "complete until (UTC)", "gaps", "last search", "last sweep")
+    for store in found.datastores:
+        until = str(store.complete_until) if store.windows else "nothing proven"
+        gaps = ", ".join(f"{gap.start} to {gap.end}" for gap in store.gaps) or "none"
+        searched, swept = store.last_search_at, store.last_sweep_at
+        stores.add_row(
+            store.datastore_id, until, gaps, str(searched or "never"), str(swept or "never")
+        )
+    _out.print(stores)
+    tables = Table("published", "rows")
+    for name, rows in found.rows.items():
+        tables.add_row(name, f"{rows:,}")
+    _out.print(tables)
+    _out.print(
+        f"image_sets version {found.image_sets_version}, published version "
+        f"{found.published_version} under {found.policy}, {found.pending} increments to apply"
+    )
+
+
+def _print_frame(frame: pd.DataFrame) -> None:
+    shown = ["image_set_id", "version", "updated_at", "PatientID", "StudyDate", "Modality",
+             "BodyPartExamined", "StudyDescription"]  # fmt: skip
+    table = Table(*shown)
+    for row in frame[shown].itertuples(index=False):
+        table.add_row(*("" if pd.isna(value) else str(value) for value in row))
+    _out.print(table)
+    _out.print(f"{len(frame):,} rows")
+
+
+def _write_frame(frame: pd.DataFrame, output: Path) -> None:
+    try:
+        if output.suffix == ".parquet":
+            frame.to_parquet(output, index=False)
+        else:
+            frame.to_csv(output, index=False)
+    except OSError as error:
+        raise SettingError(f"cannot write {output}: {error.strerror}") from None
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, default=str, indent=1) + "\n")
+
+
+def _mount_emulator() -> None:
+    try:
+        from emulator.cli import app as emulator_app
+    except ModuleNotFoundError:  # installed without the extra
+        return
+    app.add_typer(emulator_app, name="emulator")
+
+
+_mount_emulator()
