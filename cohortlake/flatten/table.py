@@ -37,6 +37,7 @@ _WIRE_TYPES = {
     pa.date32(): pa.string(),
     pa.time64("us"): pa.string(),
 }
+_NO_STATES = schema.arrow_schema(schema.STATE).empty_table()
 _MAX_EPOCH_SECONDS = 253_402_300_799.0  # the last second of the year 9999
 _INT64 = range(-(2**63), 2**63)
 
@@ -168,6 +169,8 @@ def _epoch_seconds(value: Any) -> float | None:
 
 
 def _typed(wire: pa.StructArray, extra: pa.Array, datastore_id: str) -> pa.Table:
+    if not len(wire):  # a window without rows: most of a backfill's days
+        return _NO_STATES
     columns: dict[str, pa.Array] = {
         "datastore_id": pa.repeat(pa.scalar(datastore_id), len(wire)),
         "extra": extra,

@@ -284,7 +284,8 @@ CREATE TEMP VIEW news AS
 
 _CHANGES = """
 SELECT change, count(*) FROM news
-WHERE interval_key IS NOT NULL AND change IN ('created', 'updated', 'reappeared', 'deleted') GROUP BY change ORDER BY change
+WHERE interval_key IS NOT NULL AND change IN ('created', 'updated', 'reappeared', 'deleted')
+GROUP BY change ORDER BY change
 """
 
 

@@ -22,9 +22,10 @@ from cohortlake import schema
 from cohortlake.flatten import invalid_values
 from cohortlake.healthimaging import Meter
 from cohortlake.lake.engine import ROW_GROUP_ROWS
-from cohortlake.lake.root import Root
+from cohortlake.lake.root import Draft, Root
 
 FOUND = schema.arrow_schema(schema.FOUND)
+NOTHING = FOUND.empty_table()
 ABSENT = schema.arrow_schema(schema.ABSENCE)
 ABSENCE_AXIS = "absence"
 
@@ -94,9 +95,8 @@ class Increment:
     def __init__(self, root: Root, record: Record) -> None:
         self._root = root
         self._record = record
-        self._draft = root.draft(record.path)
-        self._writer = _writer(self._draft.stream, FOUND)
-        self._buffer: list[pa.Table] = []
+        self._open: tuple[Draft, pq.ParquetWriter] | None = None  # once there is a row group
+        self._buffer: list[pa.Table] = [NOTHING]
         self._buffered_rows = 0
         self._state_keys: list[np.ndarray] = []
         self._invalid: dict[str, int] = {}
@@ -136,29 +136,36 @@ class Increment:
             throttles=meter.throttles,
             duration_seconds=round(seconds, 3),
         )
-        if keep_rows:
-            self._flush()
-            self._writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
-            self._writer.close()
-            with self._root.explained():
-                self._draft.keep()
+        if not keep_rows:
+            write_table(self._root, record, NOTHING)
+        elif self._open is None:
+            write_table(self._root, record, pa.concat_tables(self._buffer))
         else:
-            write_table(self._root, record, FOUND.empty_table())
+            self._flush()
+            draft, writer = self._open
+            with self._root.explained():
+                writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
+                writer.close()
+                draft.keep()
         return record
 
     def __enter__(self) -> Increment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # on a full disk nothing can be written at all
-            self._writer.close()
-        self._draft.discard()
+        if self._open is not None:
+            draft, writer = self._open
+            with contextlib.suppress(OSError):  # on a full disk nothing can be written at all
+                writer.close()
+            draft.discard()
 
     def _flush(self) -> None:
-        if self._buffer:
-            with self._root.explained():
-                self._writer.write_table(pa.concat_tables(self._buffer).combine_chunks())
-        self._buffer, self._buffered_rows = [], 0
+        with self._root.explained():
+            if self._open is None:
+                draft = self._root.draft(self._record.path)
+                self._open = draft, _writer(draft.stream, FOUND)
+            self._open[1].write_table(pa.concat_tables(self._buffer).combine_chunks())
+        self._buffer, self._buffered_rows = [NOTHING], 0
 
 
 def write_table(root: Root, record: Record, rows: pa.Table) -> None:

@@ -123,15 +123,14 @@ def month_window(key: str) -> Window:
 
 def in_no_month(store: Datastore, states: pa.Table) -> pa.Array:
     """Return which rows of `schema.STATE` belong to the partition `undated`."""
-    last = month_window(months_until_now(store)[-1])
-    first = datetime.combine(FIRST_MONTH, datetime.min.time(), UTC)
-    return pc.invert(Window(Axis.STUDY_DATE, first, last.end).mask(states))
+    first, last = month_window(f"{FIRST_MONTH:%Y-%m}"), month_window(f"{store.now:%Y-%m}")
+    return pc.invert(Window(Axis.STUDY_DATE, first.start, last.end).mask(states))
 
 
 def of_month(study_month: str, store: Datastore) -> str:
     """Return the partition that a row's study_month belongs to: itself, or `undated`."""
-    months = months_until_now(store)
-    return study_month if months[0] <= study_month <= months[-1] else schema.UNDATED
+    is_month = f"{FIRST_MONTH:%Y-%m}" <= study_month <= f"{store.now:%Y-%m}"
+    return study_month if is_month else schema.UNDATED
 
 
 def _next_month(month: date) -> date:

@@ -9,6 +9,7 @@ sweep that fails before its last token proves nothing, and closes nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,9 +115,8 @@ def _search(store: Datastore, partition: str) -> Search:
     if partition == schema.UNDATED:
         # No study date finds these: all image sets are looked at, by creation.
         window = Window(Axis.CREATED_AT, EPOCH, store.now)
-        return Search(
-            store, partition, window, lambda states: partitions.in_no_month(states, store)
-        )
+        keep = functools.partial(partitions.in_no_month, store)
+        return Search(store, partition, window, keep)
     return Search(store, partition, partitions.month_window(partition))
 
 

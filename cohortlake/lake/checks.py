@@ -1,0 +1,92 @@
+"""What must hold of a lake, counted: the figures behind the asset checks.
+
+Each function reads what lies on disk and returns counts; it raises nothing and decides
+nothing. What is too many is the caller's to say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow.compute as pc
+
+from cohortlake import schema
+from cohortlake.healthimaging import Axis
+from cohortlake.lake import coverage, engine, image_sets
+from cohortlake.lake.publish import read_marker
+from cohortlake.lake.root import Root
+
+_IDENTITY = schema.arrow_schema((schema.DATASTORE_ID, schema.SUMMARY_FIELDS[0]))
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of the memory and of what was published from it, counted in the files.
+
+    Attributes:
+        current: Image sets that are true now in the version of the memory that was published.
+        image_sets: Rows of the published table `image_sets`.
+        history: Rows of the published table `history`.
+    """
+
+    current: int = 0
+    image_sets: int = 0
+    history: int = 0
+
+
+def row_counts(root: Root) -> RowCounts:
+    """Count the rows of the memory and of what was published from it."""
+    marker = read_marker(root)
+    if marker is None:
+        return RowCounts()
+    with engine.connection() as con:
+        image_sets.register(con, root, marker.image_sets_version)
+        for table in ("image_sets", "history"):
+            _register_published(con, root, table)
+        return RowCounts(
+            current=_count(con, "SELECT count(*) FROM current"),
+            image_sets=_count(con, "SELECT count(*) FROM published_image_sets"),
+            history=_count(con, "SELECT count(*) FROM published_history"),
+        )
+
+
+def repeated_image_sets(root: Root) -> int:
+    """Count the image sets that the published table `image_sets` holds more than once."""
+    names = ", ".join(_IDENTITY.names)
+    with engine.connection() as con:
+        _register_published(con, root, "image_sets")
+        return _count(
+            con,
+            f"SELECT count(*) FROM (SELECT {names} FROM published_image_sets "
+            f"GROUP BY {names} HAVING count(*) > 1)",
+        )
+
+
+def invalid_shares(root: Root) -> dict[str, float]:
+    """Return which share of the values that were found could not be parsed, by column.
+
+    Counts what the searches by updatedAt found; an image set that was found twice, because
+    it changed, counts twice.
+    """
+    ledger = coverage.read(root)
+    found = ledger.filter(pc.equal(ledger["axis"], Axis.UPDATED_AT.value))
+    rows = pc.sum(found["rows"]).as_py() or 0
+    invalid: Counter[str] = Counter()
+    for counts in found["invalid_values"].to_pylist():
+        invalid.update(json.loads(counts))
+    return {column: count / rows for column, count in sorted(invalid.items()) if rows}
+
+
+def _register_published(con: duckdb.DuckDBPyConnection, root: Root, table: str) -> None:
+    marker = read_marker(root)
+    folder = f"published/{table}/"
+    files = [path for path in marker.files if path.startswith(folder)] if marker else []
+    engine.register(con, f"published_{table}", root, files, _IDENTITY)
+
+
+def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    ((count,),) = con.sql(query).fetchall()
+    return int(count)

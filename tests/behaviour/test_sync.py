@@ -1,0 +1,301 @@
+"""`Sync` over HTTP, against an endpoint that is not our emulator."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from endpoint import Endpoint
+
+from cohortlake import Settings, Sync, read_table
+from cohortlake.errors import (
+    AccessDenied,
+    DatastoreNotActive,
+    MissingKey,
+    NoCredentials,
+    NoSuchDatastore,
+    NotALake,
+    RootNotUsable,
+    ServiceUnavailable,
+    SettingError,
+    UnknownColumn,
+    UnknownTable,
+)
+from cohortlake.schema import PUBLISHED
+
+TABLES = tuple(PUBLISHED)
+
+
+def fill(endpoint: Endpoint, count: int, seed: int = 1) -> None:
+    """Import image sets at random instants of January 2026."""
+    rnd = random.Random(seed)  # noqa: S311
+    for _ in range(count):
+        number = len(endpoint.image_sets)
+        at = round(endpoint.created_at + rnd.random() * 86400 * 30, 3)
+        study = number // 3
+        tags = {
+            "DICOMPatientId": f"P{study % 40}",
+            "DICOMPatientName": "Canary^Bird",
+            "DICOMPatientBirthDate": "19500101",
+            "DICOMStudyInstanceUID": f"1.2.{study}",
+            "DICOMSeriesInstanceUID": f"1.2.{study}.{number}",
+            "DICOMSeriesModality": rnd.choice(["CT", "MR"]),
+            "DICOMStudyDate": f"2025{study % 12 + 1:02d}15" if study % 10 else "20240230",
+            "DICOMStudyTime": "101500",
+        }
+        endpoint.image_sets.append(
+            {"imageSetId": f"{number:032x}", "version": 1, "createdAt": at, "updatedAt": at,
+             "isPrimary": True, "storageTier": "FREQUENT_ACCESS", "DICOMTags": tags}
+        )  # fmt: skip
+
+
+def change(endpoint: Endpoint, number: int, **tags: Any) -> None:
+    """Give an image set a new version, an hour before now."""
+    row = endpoint.image_sets[number]
+    row["version"] += 1
+    row["updatedAt"] = endpoint.now.timestamp() - 3600
+    row["DICOMTags"] |= tags
+
+
+def assert_equal_to_truth(root: str, endpoint: Endpoint) -> None:
+    """Compare published/image_sets with the endpoint's own list, row by row."""
+    published = read_table(root, "image_sets")
+    assert not published.duplicated(["datastore_id", "image_set_id"]).any()
+    rows = {
+        row.image_set_id: (row.version, row.updated_at.timestamp(), row.Modality)
+        for row in published.itertuples()
+    }
+    assert rows == {
+        row["imageSetId"]: (
+            row["version"], row["updatedAt"], row["DICOMTags"].get("DICOMSeriesModality")
+        )
+        for row in endpoint.image_sets
+    }  # fmt: skip
+
+
+def test_first_run_backfills_and_later_runs_take_what_is_new(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 300)
+    first = Sync(lake_settings).run()
+    assert first.applied.changes == {"created": 300}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+    endpoint.now += timedelta(days=3)
+    fill(endpoint, 0)
+    change(endpoint, 5, DICOMPatientSex="F")
+    change(endpoint, 6, DICOMStudyDate="20250620")
+    second = Sync(lake_settings).run()
+    assert second.applied.changes == {"updated": 2}
+    assert second.requests < 10
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+    history = read_table(lake_settings.root, "history")
+    updated = history[history["change"] == "updated"].set_index("image_set_id")
+    assert set(updated.loc[f"{5:032x}"]["changed_fields"]) == {
+        "version",
+        "updated_at",
+        "PatientSex",
+    }
+    ended = history[history["ended_by"].notna()]
+    assert sorted(ended["image_set_id"]) == [f"{5:032x}", f"{6:032x}"]
+
+
+def test_a_run_with_nothing_new_writes_no_file(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 20)
+    Sync(lake_settings).run()
+    before = _files(lake_settings.root)
+    endpoint.now += timedelta(minutes=30)
+    outcome = Sync(lake_settings).run()
+    assert (outcome.requests, outcome.rows) == (1, 0)
+    assert _files(lake_settings.root) == before
+
+
+def _files(root: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}
+
+
+def test_reconcile_closes_what_is_gone_and_nothing_else(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 120)
+    Sync(lake_settings).run()
+    del endpoint.image_sets[40], endpoint.image_sets[0]  # 0 has no usable study date
+    # Moved to another month since the last tick: absent from its old partition, not gone.
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 20, DICOMStudyDate="20250101")
+    outcome = Sync(lake_settings).reconcile()
+    assert outcome.applied.changes == {"deleted": 2, "updated": 1}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+@pytest.mark.parametrize("denied", [set(), {"GetImageSet"}])
+def test_deletions_are_confirmed_by_search_where_get_is_denied(
+    endpoint: Endpoint, lake_settings: Settings, denied: set[str]
+) -> None:
+    fill(endpoint, 30)
+    Sync(lake_settings).run()
+    endpoint.denied = denied
+    del endpoint.image_sets[7]
+    endpoint.now += timedelta(hours=1)
+    Sync(lake_settings).reconcile()
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_rebuild_gives_the_same_rows(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 60)
+    work = Sync(lake_settings)
+    work.run()
+    endpoint.now += timedelta(days=1)
+    change(endpoint, 3, DICOMPatientSex="M")
+    del endpoint.image_sets[9]
+    work.run()
+    work.reconcile()
+    before = {table: _sorted(read_table(lake_settings.root, table)) for table in TABLES}
+    work.rebuild()
+    for table in TABLES:
+        pd.testing.assert_frame_equal(_sorted(read_table(lake_settings.root, table)), before[table])
+
+
+def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
+    keys = [c for c in ("image_set_id", "version", "StudyInstanceUID", "patient_key") if c in frame]
+    return frame.sort_values(keys, ignore_index=True)
+
+
+def test_plain_readers_read_each_row_once(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 90)
+    Sync(lake_settings).run()
+    endpoint.now += timedelta(days=1)
+    change(endpoint, 3)
+    Sync(lake_settings).run()
+    for table in TABLES:
+        folder = f"{lake_settings.root}/published/{table}"
+        rows = len(read_table(lake_settings.root, table))
+        assert rows
+        query = f"SELECT count(*) FROM '{folder}/**/*.parquet'"  # noqa: S608
+        assert duckdb.sql(query).fetchall() == [(rows,)]
+        assert len(pd.read_parquet(folder)) == rows
+
+
+def test_safe_publishes_no_identifier(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 12)
+    Sync(lake_settings).run()
+    for path in Path(lake_settings.root, "published").rglob("*.parquet"):
+        content = duckdb.sql(f"FROM '{path}'").to_arrow_table().to_pydict()
+        assert "Canary" not in json.dumps(content, default=str)
+        assert not {"PatientID", "PatientName", "PatientBirthDate"} & set(content)
+    frame = read_table(lake_settings.root, "image_sets")
+    assert frame["patient_key"].nunique() == 4
+    assert set(frame["age_at_study_years"].dropna()) == {75}
+
+
+def test_another_policy_publishes_all_anew(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 12)
+    Sync(lake_settings).run()
+    keys = set(read_table(lake_settings.root, "patients")["patient_key"])
+    identified = Settings(**(lake_settings.__dict__ | {"privacy": "identified"}))
+    Sync(identified).publish()
+    frame = read_table(lake_settings.root, "patients")
+    assert set(frame["PatientName"]) == {"Canary^Bird"}
+    assert set(frame["patient_key"]) == keys
+
+
+def test_the_restricted_zone_is_for_its_owner(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 3)
+    Sync(lake_settings).run()
+    root = Path(lake_settings.root)
+    for folder in ("increments", "image_sets", "coverage", "keys"):
+        assert (root / folder).stat().st_mode & 0o777 == 0o700
+    assert (root / "keys/patient-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lost_key_is_an_error_and_no_new_key(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 3)
+    Sync(lake_settings).run()
+    Path(lake_settings.root, "keys/patient-key").unlink()
+    endpoint.now += timedelta(days=1)
+    change(endpoint, 1)
+    with pytest.raises(MissingKey, match="restore it"):
+        Sync(lake_settings).run()
+    assert not Path(lake_settings.root, "keys/patient-key").exists()
+
+
+def test_a_run_that_fails_keeps_what_landed(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(endpoint, 100)
+    monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
+    search = endpoint.search
+
+    def failing(criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
+        if criteria["filters"][0]["values"][0]["updatedAt"] > endpoint.created_at + 86400 * 20:
+            return {"no": "page"}
+        return search(criteria, size, token)
+
+    endpoint.search = failing  # type: ignore[method-assign]
+    with pytest.raises(ServiceUnavailable, match="broken pages"):
+        Sync(lake_settings).run()
+    kept = len(read_table(lake_settings.root, "image_sets"))
+    assert 0 < kept < 100
+    temporary = [p for p in Path(lake_settings.root).rglob("*") if p.name.endswith(".tmp")]
+    assert temporary == []
+
+    endpoint.search = search  # type: ignore[method-assign]
+    endpoint.requests.clear()
+    Sync(lake_settings).run()
+    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert len(endpoint.requests) < 25, "what had landed was not asked for again"
+
+
+@pytest.mark.parametrize("created_at", [None, datetime(2026, 2, 1, tzinfo=UTC).timestamp()])
+def test_rows_older_than_the_data_store_says_it_is_are_found(
+    endpoint: Endpoint, lake_settings: Settings, created_at: float | None
+) -> None:
+    fill(endpoint, 10)
+    endpoint.created_at = created_at  # type: ignore[assignment]
+    Sync(lake_settings).run()
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_errors_say_the_fix(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = Settings(**(lake_settings.__dict__ | {"datastores": ("f" * 32,)}))
+    with pytest.raises(NoSuchDatastore, match="COHORTLAKE_DATASTORES"):
+        Sync(other).run()
+    with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):
+        Sync(Settings(root=lake_settings.root)).run()
+    endpoint.status = "DELETING"
+    with pytest.raises(DatastoreNotActive, match="is DELETING"):
+        Sync(lake_settings).run()
+    endpoint.denied = {"GetDatastore"}
+    with pytest.raises(AccessDenied, match="medical-imaging:GetDatastore"):
+        Sync(lake_settings).run()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RootNotUsable, match="COHORTLAKE_ROOT"):
+        Sync(Settings(root=f"{tmp_path}/file/lake"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(NoCredentials, match="AWS_PROFILE"):
+        Sync(lake_settings).run()
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(SettingError, match="AWS_REGION"):
+        Sync(lake_settings).run()
+
+
+def test_reading_says_what_there_is(endpoint: Endpoint, lake_settings: Settings) -> None:
+    with pytest.raises(NotALake, match="cohortlake sync"):
+        read_table(lake_settings.root, "series")
+    fill(endpoint, 3)
+    Sync(lake_settings).run()
+    with pytest.raises(UnknownTable, match="did you mean 'studies'"):
+        read_table(lake_settings.root, "study")
+    with pytest.raises(UnknownColumn, match="did you mean 'BodyPartExamined'"):
+        read_table(lake_settings.root, "series", ["BodyPartExamned"])
+    assert list(read_table(lake_settings.root, "series", ["Modality"]).columns) == ["Modality"]

@@ -1,0 +1,36 @@
+"""What every test gets: fake credentials, no settings of the machine, no real AWS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from endpoint import DATASTORE, Endpoint, serving
+
+from cohortlake import Settings
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "COHORTLAKE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with serving() as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", served.url)
+        yield served
+
+
+@pytest.fixture
+def lake_settings(tmp_path: object) -> Settings:
+    return Settings(datastores=(DATASTORE,), root=f"{tmp_path}/lake", tps=1000, workers=8)
