@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from queue import SimpleQueue
+from threading import Event
 from typing import TypeVar
 
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
-from cohortlake.lake.extract import Found, Search, closes, extract
-from cohortlake.lake.image_sets import Applied
+from cohortlake.lake.extract import Extractor, Found, Search
+from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept, sweep
@@ -25,6 +28,9 @@ from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_DAYS_PER_STRETCH = 31
 
 
 class Progress:
@@ -106,14 +112,11 @@ class Sync:
         Raises:
             ServiceError: A day failed. Those that landed before stay.
         """
-        run_id = new_run_id(store.now)
-
-        def one(day: str) -> Found:
-            search = Search(store, day, windows[day])
-            must_record = closes(search, self.settings.settle)
-            return extract(self.root, self._service, search, run_id, must_record=must_record)
-
-        return self._side_by_side(one, windows)
+        searches = [Search(store, day, window) for day, window in windows.items()]
+        with self._extractor(store) as run:
+            yield from self._side_by_side(
+                lambda stretch: run.days(stretch, self.settings.settle), _stretches(searches)
+            )
 
     def sweep(self, store: Datastore, keys: list[str]) -> Iterator[tuple[str, Swept]]:
         """Sweep study-date partitions, several at once; yield each as it lands.
@@ -125,11 +128,12 @@ class Sync:
         Raises:
             ServiceError: A partition failed. Those that landed before stay.
         """
-        run_id = new_run_id(store.now)
-        with Held(self.root, store) as held:
-            yield from self._side_by_side(
-                lambda key: sweep(self.root, self._service, held, store, key, run_id), keys
-            )
+        with self._extractor(store) as run, Held(self.root, store) as held:
+
+            def one(key: str) -> Generator[tuple[str, Swept]]:
+                yield key, sweep(run, held, store, key)
+
+            yield from self._side_by_side(one, keys)
 
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
@@ -206,17 +210,55 @@ class Sync:
             progress.landed(key, swept.found.rows, swept.found.requests)
             yield swept.found
 
+    @contextmanager
+    def _extractor(self, store: Datastore) -> Iterator[Extractor]:
+        with Known(self.root) as known:
+            yield Extractor(self.root, self._service, known, new_run_id(store.now))
+
     def _side_by_side(
-        self, work: Callable[[str], T], keys: Mapping[str, object] | list[str]
-    ) -> Iterator[tuple[str, T]]:
-        with ThreadPoolExecutor(self.settings.workers) as pool:
-            futures = {pool.submit(work, key): key for key in keys}
+        self, work: Callable[[T], Generator[tuple[str, R]]], items: Iterable[T]
+    ) -> Iterator[tuple[str, R]]:
+        """Work on items several at once, and yield whatever lands, as it lands.
+
+        The first failure stops the others at their next landing; it is raised after
+        everything that landed has been yielded.
+        """
+        landed: SimpleQueue[tuple[str, R] | None] = SimpleQueue()
+        stop = Event()
+
+        def one(item: T) -> None:
             try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
+                with closing(work(item)) as results:
+                    while not stop.is_set() and (result := next(results, None)) is not None:
+                        landed.put(result)
+            except BaseException:
+                stop.set()
+                raise
             finally:
-                for future in futures:
-                    future.cancel()
+                landed.put(None)
+
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            futures = [pool.submit(one, item) for item in items]
+            try:
+                for _ in futures:
+                    yield from iter(landed.get, None)
+            finally:
+                stop.set()
+        for future in futures:
+            future.result()
+
+
+def _stretches(searches: Sequence[Search]) -> Iterator[list[Search]]:
+    """Part days into stretches of days that follow one another."""
+    stretch: list[Search] = []
+    for search in searches:
+        follows = stretch and stretch[-1].window.end == search.window.start
+        if stretch and (not follows or len(stretch) == _DAYS_PER_STRETCH):
+            yield stretch
+            stretch = []
+        stretch.append(search)
+    if stretch:
+        yield stretch
 
 
 def new_run_id(now: datetime) -> str:

@@ -88,16 +88,38 @@ def apply(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> Applied
     raise CommitConflict(f"{_ATTEMPTS} commits to {TABLE} were overtaken by others; run it again")
 
 
-def has_news(root: Root, state_keys: np.ndarray) -> bool:
-    """Return whether any of some states is not known to be true now."""
-    wanted = np.unique(state_keys)
-    if not len(wanted):
-        return False
-    with engine.connection() as con:
-        register(con, root)
-        con.register("wanted", pa.table({"state_key": wanted}))
-        known = "SELECT count(DISTINCT state_key) FROM current SEMI JOIN wanted USING (state_key)"
-        return _count(con, known) < len(wanted)
+class Known:
+    """The states that were true when it was made, to ask many times. Safe between threads.
+
+    Use it as a context manager.
+
+    Args:
+        root: The lake.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._stack = contextlib.ExitStack()
+        self._table = open_table(root)
+        self._con = self._stack.enter_context(engine.connection())
+        _register_table(self._con, root, self._table)
+
+    def __enter__(self) -> Known:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def lacks(self, state_keys: np.ndarray) -> bool:
+        """Return whether any of some states is not among them."""
+        if not len(state_keys) or self._table is None:
+            return bool(len(state_keys))
+        wanted = np.unique(state_keys)
+        with self._con.cursor() as cursor:
+            cursor.register("wanted", pa.table({"state_key": wanted}))
+            return _count(cursor, _KNOWN) < len(wanted)
+
+
+_KNOWN = "SELECT count(DISTINCT state_key) FROM current SEMI JOIN wanted USING (state_key)"
 
 
 def register(con: duckdb.DuckDBPyConnection, root: Root, version: int | None = None) -> None:

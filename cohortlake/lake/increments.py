@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.flatten import invalid_values
-from cohortlake.healthimaging import Meter
 from cohortlake.lake.engine import ROW_GROUP_ROWS
 from cohortlake.lake.root import Draft, Root
 
@@ -85,7 +84,7 @@ class Record:
 class Increment:
     """An increment being written, in bounded memory: row groups as pages arrive.
 
-    Use it as a context manager; leave it without `finish` and nothing remains.
+    `close` it in the end; without `finish` nothing remains.
 
     Args:
         root: The lake.
@@ -115,13 +114,16 @@ class Increment:
         """Return the hashes of all rows added, int64."""
         return np.concatenate([np.empty(0, np.int64), *self._state_keys])
 
-    def finish(self, *, keep_rows: bool, pages: int, meter: Meter, seconds: float) -> Record:
+    def finish(
+        self, *, keep_rows: bool, pages: int, requests: int, throttles: int, seconds: float
+    ) -> Record:
         """Name the file, with its rows or, where they tell nothing new, without.
 
         Args:
             keep_rows: Whether to keep the rows.
             pages: Pages read.
-            meter: What the search sent.
+            requests: Requests sent, retries included.
+            throttles: Requests the service threw back.
             seconds: How long it took.
         """
         keys = self.state_keys()
@@ -132,8 +134,8 @@ class Increment:
             content_hash=content_hash(keys),
             invalid_values=self._invalid,
             pages=pages,
-            requests=meter.requests,
-            throttles=meter.throttles,
+            requests=requests,
+            throttles=throttles,
             duration_seconds=round(seconds, 3),
         )
         if not keep_rows:
@@ -149,10 +151,8 @@ class Increment:
                 draft.keep()
         return record
 
-    def __enter__(self) -> Increment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of it; what was not finished leaves nothing behind."""
         if self._open is not None:
             draft, writer = self._open
             with contextlib.suppress(OSError):  # on a full disk nothing can be written at all

@@ -20,7 +20,7 @@ from cohortlake import schema
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, HealthImaging, Window
 from cohortlake.lake import engine, image_sets, increments, partitions
-from cohortlake.lake.extract import Found, Search, extract
+from cohortlake.lake.extract import Extractor, Found, Search
 from cohortlake.lake.root import Root
 
 
@@ -84,30 +84,26 @@ FROM current WHERE datastore_id = $id AND observed_at < $began
 """
 
 
-def sweep(
-    root: Root, service: HealthImaging, held: Held, store: Datastore, partition: str, run_id: str
-) -> Swept:
+def sweep(run: Extractor, held: Held, store: Datastore, partition: str) -> Swept:
     """Sweep a study month, or `undated`.
 
     Args:
-        root: The lake.
-        service: The client.
-        held: What the lake held before.
+        run: What the searches of the run share.
+        held: The image sets that the lake held before.
         store: The data store, with the service's present instant.
         partition: YYYY-MM or `undated`.
-        run_id: The run's id.
 
     Raises:
         WindowError: The partition is no month.
         ServiceError: The sweep did not reach its end.
     """
     search = _search(store, partition)
-    found = extract(root, service, search, run_id, must_record=True, collect_ids=True)
+    found = run.whole(search)
     missing = [c for c in held.rows(partition) if c["image_set_id"] not in found.image_set_ids]
-    confirmed = [(c, _absence(service, c)) for c in missing]
+    confirmed = [(c, _absence(run.service, c)) for c in missing]
     rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
     if rows:
-        _write_absences(root, service, search, run_id, rows)
+        _write_absences(run, search, rows)
     return Swept(found, len(missing), len(rows))
 
 
@@ -152,15 +148,12 @@ def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) ->
             return
 
 
-def _write_absences(
-    root: Root, service: HealthImaging, search: Search, run_id: str, rows: list[dict[str, str]]
-) -> None:
+def _write_absences(run: Extractor, search: Search, rows: list[dict[str, str]]) -> None:
     datastore_id = search.store.datastore_id
-    confirmed_at = service.datastore(datastore_id).now
     record = replace(
-        search.record(run_id),
+        search.record(run.run_id),
         axis=increments.ABSENCE_AXIS,
-        searched_at=confirmed_at,
+        searched_at=run.service.datastore(datastore_id).now,  # when the last one was confirmed
         rows=len(rows),
         kept_rows=len(rows),
     )
@@ -168,4 +161,4 @@ def _write_absences(
         [{"datastore_id": datastore_id, **row} for row in rows],
         schema.arrow_schema(schema.ABSENCE[:3]),
     )
-    increments.write_table(root, record, increments.with_run(gone, record))
+    increments.write_table(run.root, record, increments.with_run(gone, record))

@@ -1,0 +1,62 @@
+# `make help` is the manual. Everything runs in .venv, which `make .venv` fills from the
+# locked requirements.txt; nothing else of the machine is used but Python 3.11+ and git.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+# One Dagster store for the command line, the UI and the notebooks: dagster.yaml lies here,
+# and git ignores what Dagster puts beside it.
+export DAGSTER_HOME := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test dev lint docs lock clean
+
+help:  ## Show this
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: $(READY)  ## Run the main job end to end against the emulator; leaves the lake in var/demo
+	$(BIN)/python scripts/demo.py
+
+test: $(READY)  ## Run every test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+dev: $(READY)  ## Start the emulator and Dagster's UI on this machine
+	$(BIN)/python scripts/dev.py
+
+lint: $(READY)  ## Check style, types, spelling and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/typos
+
+docs: $(READY)  ## Write the generated reference pages anew
+	$(BIN)/python scripts/reference.py
+
+lock: $(READY)  ## Lock the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--no-strip-extras --python-version 3.11 --all-extras --group dev \
+		pyproject.toml --output-file requirements.txt
+
+clean:  ## Remove what was made, the virtual environment too
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
+		uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt && \
+		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	else \
+		"$(PYTHON)" -m venv $(VENV) && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+			--requirement requirements.txt && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+			--editable .; \
+	fi
+	@touch $(READY)

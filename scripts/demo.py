@@ -1,0 +1,238 @@
+"""The main job, end to end: first load, a week of a hospital's life, what changed, and proof.
+
+Ends with exit code 0 only if the published table equals the data store, row by row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pydicom.data
+from hospital import COHORTLAKE, REPOSITORY, Hospital, serving
+from rich.console import Console
+from rich.table import Table
+
+DEMO = REPOSITORY / "var" / "demo"
+LAKE = DEMO / "lake"
+TABLES = ("image_sets", "series", "studies", "patients", "history")
+WEEK = timedelta(days=7)
+# Dagster would print a line per event; they are all in its UI.
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+console = Console(width=110, highlight=False)
+
+
+def main() -> int:
+    """Run it."""
+    shutil.rmtree(DEMO, ignore_errors=True)
+    DEMO.mkdir(parents=True)
+    dicom = Path(pydicom.data.__file__).parent / "test_files"
+    last_week = datetime.now(UTC) - WEEK
+    options = (
+        "--synthetic",
+        "20000",
+        "--seed",
+        "1",
+        "--dicom",
+        dicom,
+        "--now",
+        f"{last_week:%FT%TZ}",
+    )
+    with serving(*options) as hospital:
+        os.environ.update(hospital.environment(LAKE))
+        console.rule("1. First load")
+        console.print(
+            f"A hospital of 20,000 image sets and pydicom's DICOM files at {hospital.endpoint}"
+        )
+        with timed("Dagster job 'backfill'"):
+            run_job("backfill")
+        show_counts()
+        show_newest_studies()
+
+        console.rule("2. A week later")
+        loaded = query("SELECT max(observed_from) AS at FROM {history}")["at"][0]
+        lived = live(hospital, WEEK.days)
+        console.print("The hospital lived a week: " + counted(lived))
+        with timed("Dagster jobs 'tick', 'reconcile' and 'reconcile_undated'"):
+            for job in ("tick", "reconcile", "reconcile_undated"):
+                run_job(job)
+        show_counts()
+        show_changes(loaded)
+
+        console.rule("3. Proof")
+        differences = compare(hospital)
+    show_next_steps(hospital)
+    return 1 if differences else 0
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print how long a step took."""
+    began = time.monotonic()
+    yield
+    console.print(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+def run_job(name: str) -> None:
+    """Run a Dagster job in this process, on the instance that the UI shows."""
+    from pipelines.definitions import defs  # reads the data stores' ids when it loads
+
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def(name).execute_in_process(instance=instance, run_config=QUIET)
+    if not result.success:
+        sys.exit(f"the job {name} failed")
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            console.print(f"check {check.check_name} of {check.asset_key.to_user_string()} failed")
+
+
+def live(hospital: Hospital, days: int) -> dict[str, int]:
+    """Let simulated days go by."""
+    command = (COHORTLAKE, "emulator", "live", "--endpoint", hospital.endpoint,
+               "--days", str(days), "--seed", "3")  # fmt: skip
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    lived: dict[str, int] = json.loads(output)
+    return {kind: n for kind, n in lived.items() if isinstance(n, int)}
+
+
+def query(sql: str) -> pd.DataFrame:
+    """Ask DuckDB about the published folder, as anyone could."""
+    for table in TABLES:
+        sql = sql.replace(f"{{{table}}}", f"'{LAKE}/published/{table}/**/*.parquet'")
+    return duckdb.sql(sql).to_arrow_table().to_pandas()
+
+
+def show_counts() -> None:
+    """Print the rows of each table."""
+    table = Table("table", "rows")
+    for name in TABLES:
+        table.add_row(name, f"{query(f'SELECT count(*) AS n FROM {{{name}}}')['n'][0]:,}")
+    console.print(table)
+
+
+def show_newest_studies() -> None:
+    """Print the ten newest studies."""
+    newest = query(
+        "SELECT StudyDate, modalities, body_parts, n_series, n_image_sets, PatientSex AS sex, "
+        "age_at_study_years AS age, patient_key FROM {studies} "
+        "WHERE StudyDate IS NOT NULL ORDER BY StudyDate DESC, StudyInstanceUID LIMIT 10"
+    )
+    table = Table(*newest.columns, title="The ten newest studies")
+    for row in newest.itertuples(index=False):
+        table.add_row(*(shown(value) for value in row))
+    console.print(table)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a cell."""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return ", ".join(value)
+    return "" if pd.isna(value) else str(value)
+
+
+def show_changes(since: datetime) -> None:
+    """Print what the lake has seen change since an instant, by kind, and which columns."""
+    kinds = query(
+        "SELECT change AS kind, count(*) AS n FROM {history} "
+        f"WHERE observed_from > '{since:%F %T}+00' GROUP BY change "
+        "UNION ALL SELECT 'deleted', count(*) FROM {history} WHERE ended_by = 'deleted' "
+        "ORDER BY kind"
+    )
+    console.print("The lake saw: " + counted(dict(kinds.itertuples(index=False))))
+    fields = query(
+        "SELECT unnest(changed_fields) AS field, count(*) AS n FROM {history} "
+        "WHERE change = 'updated' GROUP BY field ORDER BY n DESC, field"
+    )
+    console.print("Columns that changed: " + counted(dict(fields.itertuples(index=False))))
+
+
+def counted(counts: dict[str, int]) -> str:
+    """Return counts as a line."""
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+
+
+# A published column and where a summary has it, for all that the policy `safe` shows as it is.
+COMPARED = {
+    "version": ("version", None),
+    "is_primary": ("isPrimary", None),
+    "storage_tier": ("storageTier", None),
+    "PatientSex": ("DICOMPatientSex", "DICOMTags"),
+    "StudyInstanceUID": ("DICOMStudyInstanceUID", "DICOMTags"),
+    "SeriesInstanceUID": ("DICOMSeriesInstanceUID", "DICOMTags"),
+    "SeriesNumber": ("DICOMSeriesNumber", "DICOMTags"),
+    "Modality": ("DICOMSeriesModality", "DICOMTags"),
+    "BodyPartExamined": ("DICOMSeriesBodyPart", "DICOMTags"),
+}
+INSTANTS = {"created_at": "createdAt", "updated_at": "updatedAt"}
+
+
+def compare(hospital: Hospital) -> int:
+    """Compare published/image_sets with the emulator's own state; return the differences."""
+    truth = dict(true_rows(hospital))
+    instants = ", ".join(f"epoch_ms({c}) AS {c}" for c in INSTANTS)
+    rows = duckdb.sql(
+        f"SELECT image_set_id, {', '.join(COMPARED)}, {instants} "  # noqa: S608
+        f"FROM '{LAKE}/published/image_sets/**/*.parquet'"
+    ).fetchall()
+    published = {row[0]: row[1:] for row in rows}
+    twice = len(rows) - len(published)
+    missing, extra = truth.keys() - published.keys(), published.keys() - truth.keys()
+    differ = [key for key in truth.keys() & published.keys() if truth[key] != published[key]]
+    differences = twice + len(missing) + len(extra) + len(differ)
+    verdict = "equals" if not differences else "DIFFERS FROM"
+    console.print(
+        f"published/image_sets {verdict} the data store: {len(truth):,} image sets compared in "
+        f"{len(COMPARED) + len(INSTANTS)} columns; {len(missing)} missing, {len(extra)} too many, "
+        f"{twice} twice, {len(differ)} different."
+    )
+    return differences
+
+
+def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield what the emulator holds, from its own state and not through its search."""
+    command = (COHORTLAKE, "emulator", "truth", "--endpoint", hospital.endpoint)
+    output = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
+    for line in output.splitlines():
+        summary = json.loads(line)
+        values = [
+            (summary.get(group, {}) if group else summary).get(member)
+            for member, group in COMPARED.values()
+        ]
+        values += [round(summary[member] * 1000) for member in INSTANTS.values()]
+        yield summary["imageSetId"], tuple(values)
+
+
+def show_next_steps(hospital: Hospital) -> None:
+    """Print three ways to go on."""
+    lake = LAKE.relative_to(REPOSITORY)
+    sql = (
+        "SELECT year(StudyDate) AS year, count(*) AS studies "
+        f"FROM '{lake}/published/studies/**/*.parquet' GROUP BY year ORDER BY year"  # noqa: S608
+    )
+    frame = f"pandas.read_parquet('{lake}/published/studies')"
+    settings = f"COHORTLAKE_ROOT={lake} COHORTLAKE_DATASTORES={hospital.datastore_id}"
+    console.print("\nThe lake stays in var/demo/lake. Try next:", style="bold")
+    for line in (
+        f'.venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{sql}\\"))"',
+        f'.venv/bin/python -c "import pandas; print({frame}.modalities.str.join('
+        + ').value_counts())"',
+        f"DAGSTER_HOME=$PWD {settings} .venv/bin/dg dev",
+    ):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

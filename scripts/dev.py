@@ -1,0 +1,32 @@
+"""A hospital and Dagster's UI on this machine, to try things: `make dev`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from hospital import REPOSITORY, serving
+
+
+def main() -> int:
+    """Serve both until interrupted."""
+    state = REPOSITORY / "var" / "dev"
+    state.mkdir(parents=True, exist_ok=True)
+    with serving(
+        "--synthetic", "5000", "--seed", "1", "--db", state / "hospital.sqlite"
+    ) as hospital:
+        environment = os.environ | hospital.environment(state / "lake")
+        sys.stderr.write(f"emulator at {hospital.endpoint}, lake in {state / 'lake'}\n")
+        dagster = Path(sys.executable).parent / "dg"
+        command = (dagster, "dev", "--host", "127.0.0.1", *sys.argv[1:])
+        with suppress(KeyboardInterrupt):
+            done = subprocess.run(command, env=environment, cwd=REPOSITORY, check=False)  # noqa: S603
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Measures the emulator: how fast it fills, and how many full pages a second it serves.
+
+    python scripts/emulator_throughput.py --image-sets 20000 --seconds 5
+
+The server runs in a process of its own. The client is as thin as it can be, so that the figure is
+the server's: sockets that send the same search and walk on by nextToken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from emulator import AdminClient
+
+_TOKEN = re.compile(rb'"nextToken":"([^"]+)"')
+
+
+def main(
+    image_sets: Annotated[int, typer.Option(help="Image sets to serve.")] = 20_000,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 5.0,
+    connections: Annotated[int, typer.Option(help="Connections at once.")] = 4,
+) -> None:
+    """Serves a synthetic hospital and pages through it as fast as it goes."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "emulator", "serve", "--synthetic", str(image_sets)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:  # noqa: S603 - our own
+        line = server.stdout.readline() if server.stdout else b""
+        ready = json.loads(line)
+        typer.echo(f"{image_sets} image sets ready after {time.perf_counter() - started:.1f} s")
+        until = time.perf_counter() + seconds
+        address = urlsplit(ready["endpoint"])
+        arguments = (address.port, ready["datastores"][0], until)
+        threads = [threading.Thread(target=_page, args=arguments) for _ in range(connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        served = AdminClient(ready["endpoint"]).stats()["requests"]["SearchImageSets"]
+        typer.echo(f"{served / seconds:.0f} requests/s of 50 rows over {connections} connections")
+        server.terminate()
+
+
+def _page(port: int, datastore_id: str, until: float) -> None:
+    address = ("127.0.0.1", port)
+    with socket.create_connection(address) as connection, connection.makefile("rb") as answers:
+        token = b""
+        while time.perf_counter() < until:
+            query = f"?maxResults=50&nextToken={quote(token)}" if token else "?maxResults=50"
+            line = f"POST /datastore/{datastore_id}/searchImageSets{query} HTTP/1.1"
+            connection.sendall(f"{line}\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            length = 0
+            while (header := answers.readline()) != b"\r\n":
+                if header.lower().startswith(b"content-length:"):
+                    length = int(header[15:])
+            body = answers.read(length)
+            found = _TOKEN.search(body, len(body) - 300)
+            token = found[1] if found else b""
+
+
+if __name__ == "__main__":
+    typer.run(main)
