@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ import pydicom.data
 from hospital import COHORTLAKE, REPOSITORY, Hospital, serving
 from rich.console import Console
 from rich.table import Table
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 DEMO = REPOSITORY / "var" / "demo"
 LAKE = DEMO / "lake"
@@ -103,7 +106,7 @@ def live(hospital: Hospital, days: int) -> dict[str, int]:
     """Let simulated days go by."""
     command = (COHORTLAKE, "emulator", "live", "--endpoint", hospital.endpoint,
                "--days", str(days), "--seed", "3")  # fmt: skip
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lived: dict[str, int] = json.loads(output)
     return {kind: n for kind, n in lived.items() if isinstance(n, int)}
 
@@ -184,7 +187,7 @@ def compare(hospital: Hospital) -> int:
     truth = dict(true_rows(hospital))
     instants = ", ".join(f"epoch_ms({c}) AS {c}" for c in INSTANTS)
     rows = duckdb.sql(
-        f"SELECT image_set_id, {', '.join(COMPARED)}, {instants} "  # noqa: S608
+        f"SELECT image_set_id, {', '.join(COMPARED)}, {instants} "
         f"FROM '{LAKE}/published/image_sets/**/*.parquet'"
     ).fetchall()
     published = {row[0]: row[1:] for row in rows}
@@ -204,7 +207,7 @@ def compare(hospital: Hospital) -> int:
 def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield what the emulator holds, from its own state and not through its search."""
     command = (COHORTLAKE, "emulator", "truth", "--endpoint", hospital.endpoint)
-    output = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
+    output = subprocess.run(command, check=True, capture_output=True).stdout
     for line in output.splitlines():
         summary = json.loads(line)
         values = [
@@ -220,15 +223,14 @@ def show_next_steps(hospital: Hospital) -> None:
     lake = LAKE.relative_to(REPOSITORY)
     sql = (
         "SELECT year(StudyDate) AS year, count(*) AS studies "
-        f"FROM '{lake}/published/studies/**/*.parquet' GROUP BY year ORDER BY year"  # noqa: S608
+        f"FROM '{lake}/published/studies/**/*.parquet' GROUP BY year ORDER BY year"
     )
     frame = f"pandas.read_parquet('{lake}/published/studies')"
     settings = f"COHORTLAKE_ROOT={lake} COHORTLAKE_DATASTORES={hospital.datastore_id}"
     console.print("\nThe lake stays in var/demo/lake. Try next:", style="bold")
     for line in (
         f'.venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{sql}\\"))"',
-        f'.venv/bin/python -c "import pandas; print({frame}.modalities.str.join('
-        + ').value_counts())"',
+        f'.venv/bin/python -c "import pandas; print({frame}.n_series.describe())"',
         f"DAGSTER_HOME=$PWD {settings} .venv/bin/dg dev",
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)

@@ -23,7 +23,7 @@ def main() -> int:
         dagster = Path(sys.executable).parent / "dg"
         command = (dagster, "dev", "--host", "127.0.0.1", *sys.argv[1:])
         with suppress(KeyboardInterrupt):
-            done = subprocess.run(command, env=environment, cwd=REPOSITORY, check=False)  # noqa: S603
+            done = subprocess.run(command, env=environment, cwd=REPOSITORY, check=False)
             return done.returncode
     return 0
 

@@ -49,7 +49,7 @@ def serving(*options: str | Path) -> Iterator[Hospital]:
         *options: Options of `cohortlake emulator serve`.
     """
     command: Sequence[str | Path] = (COHORTLAKE, "emulator", "serve", "--port", "0", *options)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         first_line = process.stdout.readline()
