@@ -47,6 +47,11 @@ def _said(*columns: str) -> str:
     return ", ".join(f"arg_max_null({c}, {_SPEAKER}) AS {c}" for c in columns)
 
 
+def _distinct(column: str) -> str:
+    """Return SQL for a column's distinct values, sorted; an empty list where there are none."""
+    return f"coalesce(list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL)), [])"
+
+
 _STUDY_SAYS = _said(
     "StudyInstanceUID",
     "StudyDate",
@@ -75,9 +80,8 @@ STUDIES = f"""
 SELECT datastore_id, {_STUDY_SAYS},
        {_said("accession_key", "AccessionNumber", "NumberOfStudyRelatedSeries",
               "NumberOfStudyRelatedInstances")},
-       list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS modalities,
-       list_sort(list(DISTINCT BodyPartExamined)
-                 FILTER (BodyPartExamined IS NOT NULL)) AS body_parts,
+       {_distinct("Modality")} AS modalities,
+       {_distinct("BodyPartExamined")} AS body_parts,
        count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
        count(*) AS n_image_sets,
        min(created_at) AS first_created_at, max(updated_at) AS last_updated_at,
@@ -94,6 +98,6 @@ SELECT datastore_id,
        count(DISTINCT coalesce(StudyInstanceUID, image_set_id)) AS n_studies,
        count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
        count(*) AS n_image_sets,
-       list_sort(list(DISTINCT Modality) FILTER (Modality IS NOT NULL)) AS modalities
+       {_distinct("Modality")} AS modalities
 FROM rows WHERE patient_key IS NOT NULL GROUP BY datastore_id, patient_key
 """

@@ -1,0 +1,15 @@
+"""A local AWS HealthImaging endpoint, driven by botocore's own service model.
+
+    with emulator.running(synthetic=2000, seed=1) as healthimaging:
+        client = boto3.client("medical-imaging", endpoint_url=healthimaging.endpoint, ...)
+
+The package imports nothing of `cohortlake`, so that neither can hide the other's mistakes. What is
+emulated, what is assumed and what is not there: `docs/reference/emulator.md`.
+"""
+
+from emulator.client import AdminClient, AdminError
+from emulator.faults import Behaviour
+from emulator.options import Options
+from emulator.runner import Emulator, running
+
+__all__ = ["AdminClient", "AdminError", "Behaviour", "Emulator", "Options", "running"]

@@ -1,0 +1,209 @@
+"""The admin API: all routes under `/_emulator/`, to look behind the service and change its world.
+
+It owns these routes and their JSON. It is no part of HealthImaging, suffers none of its faults and
+is the only way to the clock, to the truth and to changes that a search must find.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from emulator import records
+from emulator.datetimes import seconds
+from emulator.faults import Behaviour
+from emulator.hospital import DAY_MS
+from emulator.life import Life
+from emulator.records import Record
+from emulator.seeded import identifier
+from emulator.store import Datastore, Store
+from emulator.wire import Answer, Stream, answer, decode, invalid
+from emulator.world import World
+
+PREFIX = "/_emulator/"
+_AT_ONCE = 1000
+
+Given = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One admin route; its handler's docstring says what it does, `example` what it takes."""
+
+    method: str
+    path: str
+    handle: Callable[[Given], Awaitable[Answer | Stream]]
+    example: str = ""
+
+
+class Admin:
+    """The admin API of one world. Where a route takes a `datastoreId`, the first is the default."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._store = world.store
+        self.routes = (
+            Route("GET", "clock", self.clock),
+            Route("POST", "clock", self.advance, '{"seconds": 30, "days": 1}'),
+            Route("POST", "live", self.live, '{"days": 7, "seed": 3, "overSeconds": 0}'),
+            Route("POST", "import", self.import_summaries, '{"summaries": [{"DICOMTags": {}}]}'),
+            Route(
+                "POST", "update", self.update, '{"imageSetId": "", "tags": {}, "cascade": false}'
+            ),
+            Route("POST", "delete", self.delete, '{"imageSetId": ""}'),
+            Route("GET", "truth", self.truth, "?datastoreId="),
+            Route("GET", "behaviour", self.behaviour),
+            Route("POST", "behaviour", self.behave, '{"quota": 25, "cut_rate": 0.01}'),
+            Route("GET", "stats", self.stats),
+            Route("DELETE", "stats", self.clear_stats),
+        )
+
+    async def answer(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes
+    ) -> Answer | Stream | None:
+        """Answers an admin request; `None` if there is no such route."""
+        for route in self.routes:
+            if (route.method, PREFIX + route.path) == (method, path):
+                given = decode(body) if body else {}
+                if not isinstance(given, dict):
+                    raise invalid("The admin API takes one JSON object")
+                return await route.handle({**query, **given})
+        return None
+
+    async def clock(self, given: Given) -> Answer:
+        """Tells the simulated time."""
+        now_ms = self._world.clock.now_ms()
+        now = self._world.clock.now().isoformat(timespec="milliseconds")
+        return answer({"now": now, "epochSeconds": seconds(now_ms)})
+
+    async def advance(self, given: Given) -> Answer:
+        """Moves the clock on by seconds and days."""
+        step_ms = _number(given, "seconds") * 1000 + _number(given, "days") * DAY_MS
+        self._world.clock.advance(round(step_ms))
+        return await self.clock(given)
+
+    async def live(self, given: Given) -> Answer:
+        """Lives simulated days, over real seconds if told; counts image sets touched by kind."""
+        life = Life(self._world, self._datastore(given), round(_number(given, "seed")))
+        return answer(await life.live(_number(given, "days"), _number(given, "overSeconds")))
+
+    async def import_summaries(self, given: Given) -> Answer:
+        """Imports image sets: what a summary has is kept, what it leaves out is filled in."""
+        datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
+        summaries = given.get("summaries")
+        if not isinstance(summaries, list) or not all(isinstance(one, dict) for one in summaries):
+            raise invalid("Give the summaries as a list of objects")
+        imported: dict[str, Record] = {}
+        for place, summary in enumerate(summaries):
+            record = self._imported(datastore, summary, now_ms, place)
+            if record.image_set_id in imported or self._is_known(datastore, record):
+                raise invalid(
+                    "An imageSetId is already taken; leave it out, or update the image set"
+                )
+            imported[record.image_set_id] = record
+        return self._put(list(imported.values()), now_ms)
+
+    async def update(self, given: Given) -> Answer:
+        """Changes tags (null takes one away); with cascade in every image set of the study."""
+        datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
+        tags = given.get("tags")
+        if not isinstance(tags, dict):
+            raise invalid("Give the changed tags as an object of members of DICOMTags")
+        changed = [self._current(datastore, given)]
+        if given.get("cascade") and changed[0].study_uid is not None:
+            changed = self._store.of_study(datastore, changed[0].study_uid)
+        return self._put([records.next_version(one, tags, now_ms) for one in changed], now_ms)
+
+    async def delete(self, given: Given) -> Answer:
+        """Deletes an image set."""
+        datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
+        return self._put([records.deletion(self._current(datastore, given), now_ms)], now_ms)
+
+    async def truth(self, given: Given) -> Stream:
+        """Streams every current image set, searchable yet or not, as NDJSON ordered by id."""
+        return Stream(_truth(self._store, self._datastore(given)))
+
+    async def behaviour(self, given: Given) -> Answer:
+        """Tells how the service behaves."""
+        return answer(asdict(self._world.faults.behaviour))
+
+    async def behave(self, given: Given) -> Answer:
+        """Changes how the service behaves: any of the options marked so above."""
+        try:
+            self._world.faults.behaviour = _changed(self._world.faults.behaviour, given)
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        return await self.behaviour(given)
+
+    async def stats(self, given: Given) -> Answer:
+        """Counts requests by operation, errors by code and injected faults by kind."""
+        return answer(vars(self._world.stats))
+
+    async def clear_stats(self, given: Given) -> Answer:
+        """Starts counting anew."""
+        self._world.stats.clear()
+        return await self.stats(given)
+
+    def _datastore(self, given: Given) -> Datastore:
+        asked = given.get("datastoreId")
+        return self._store.datastore(str(asked)) if asked else self._store.datastores()[0]
+
+    def _current(self, datastore: Datastore, given: Given) -> Record:
+        return self._store.current(datastore, str(given.get("imageSetId")))
+
+    def _is_known(self, datastore: Datastore, record: Record) -> bool:
+        return bool(self._store.versions(datastore, record.image_set_id, limit=1))
+
+    def _put(self, changed: list[Record], now_ms: int) -> Answer:
+        self._store.put(changed, now_ms, self._world.faults.behaviour.index_lag_ms)
+        return answer({"imageSetIds": [record.image_set_id for record in changed]})
+
+    def _imported(
+        self, datastore: Datastore, summary: dict[str, Any], now_ms: int, place: int
+    ) -> Record:
+        tags = summary.get("DICOMTags")
+        series = tags.get("DICOMSeriesInstanceUID") if isinstance(tags, dict) else None
+        size = self._store.row_count()
+        defaults = {
+            "imageSetId": identifier("import", datastore.id, size, place),
+            "version": 1,
+            "createdAt": seconds(now_ms),
+            "updatedAt": seconds(now_ms),
+            "lastAccessedAt": seconds(now_ms),
+            "storageTier": records.FREQUENT,
+            "DICOMTags": {},
+            "isPrimary": not self._store.has_primary(datastore, series),
+        }
+        if not isinstance(summary.get("imageSetId", ""), str):
+            raise invalid("An imageSetId is a string")
+        return records.from_summary(datastore.number, defaults | summary)
+
+
+def _truth(store: Store, datastore: Datastore) -> Iterator[bytes]:
+    after = ""
+    while found := store.truth(datastore, after, _AT_ONCE):
+        yield b"".join(record.summary + b"\n" for record in found)
+        after = found[-1].image_set_id
+
+
+def _number(given: Given, name: str) -> float:
+    value = given.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise invalid(f"{name} is a number")
+    if not math.isfinite(value) or value < 0:
+        raise invalid(f"{name} is zero or more")
+    return value
+
+
+def _changed(behaviour: Behaviour, given: Given) -> Behaviour:
+    """A behaviour with some of its fields changed; a field keeps the type that it has."""
+    for name, value in given.items():
+        now = getattr(behaviour, name, None)
+        if now is None:
+            raise ValueError(f"{name} is no behaviour; GET {PREFIX}behaviour lists them")
+        whole = isinstance(now, float) and type(value) is int
+        if type(value) is not type(now) and not whole:
+            raise ValueError(f"{name} takes a {type(now).__name__}")
+    return replace(behaviour, **given)

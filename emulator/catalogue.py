@@ -1,0 +1,84 @@
+"""The catalogue: the invented names, examinations and odd values that synthetic data is made of.
+
+It owns reading `catalogue.json` into tables ready to draw from. Names are made up; what is not
+ASCII or not valid in them is there on purpose. How often and when something is drawn is for
+`hospital`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import accumulate
+from random import Random
+from typing import Any
+
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Values to draw with unequal chances; `None` stands for an absent tag."""
+
+    values: tuple[str | None, ...]
+    cumulative: tuple[int, ...]
+
+    def draw(self, chance: Random) -> str | None:
+        """Draws one value."""
+        return chance.choices(self.values, cum_weights=self.cumulative)[0]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is examined how: a body part under one modality."""
+
+    modality: str
+    body_part: str
+    description: str
+    fewest_instances: int
+    most_instances: int
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything there is to draw from."""
+
+    family: tuple[str, ...]
+    given: tuple[str, ...]
+    worldwide: tuple[str, ...]
+    sexes: Weighted
+    birth_dates: Weighted
+    study_dates: Weighted
+    study_times: Weighted
+    examinations: tuple[Examination, ...]
+    examination_weights: tuple[int, ...]
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The catalogue, read once."""
+    raw: dict[str, Any] = json.loads(files("emulator").joinpath("catalogue.json").read_bytes())
+    examinations, weights = [], []
+    for modality in raw["modalities"]:
+        chosen = [(part, text) for part, texts in modality["parts"].items() for text in texts]
+        for part, text in chosen:
+            examinations.append(Examination(modality["name"], part, text, *modality["instances"]))
+            weights.append(60 * modality["weight"] // len(chosen))
+    return Catalogue(
+        family=tuple(raw["family"]),
+        given=tuple(raw["given"]),
+        worldwide=tuple(raw["worldwide"]),
+        sexes=_weighted(raw["sexes"]),
+        birth_dates=_weighted(raw["birth_dates"]),
+        study_dates=_weighted(raw["study_dates"]),
+        study_times=_weighted(raw["study_times"]),
+        examinations=tuple(examinations),
+        examination_weights=tuple(accumulate(weights)),
+    )
+
+
+def _weighted(raw: dict[str, int]) -> Weighted:
+    values = tuple(None if value == ABSENT else value for value in raw)
+    return Weighted(values, tuple(accumulate(raw.values())))

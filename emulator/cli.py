@@ -1,0 +1,206 @@
+"""The command line: `serve`, and one command for each thing the admin API does.
+
+It owns words on the terminal. Options come from `Options`, calls go through `client`; nothing is
+decided here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from emulator import runner
+from emulator.client import AdminClient, AdminError
+from emulator.faults import Behaviour
+from emulator.options import Options
+from emulator.reference import render
+from emulator.world import World
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A local AWS HealthImaging endpoint: serve one, and change its world while it runs.",
+)
+
+Endpoint = Annotated[str, typer.Option(help="Endpoint that `serve` printed.")]
+DatastoreId = Annotated[str, typer.Option(help="Data store; the first by default.")]
+Seed = Annotated[int, typer.Option(help="Seed of what happens.")]
+ImageSetId = Annotated[str, typer.Argument(help="The image set's id.")]
+_BEHAVIOUR = {field.name for field in fields(Behaviour)}
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what can go wrong for a user into one line on stderr and exit code 1."""
+    try:
+        yield
+    except (AdminError, OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _announce(emulator: runner.Emulator, world: World) -> None:
+    host = world.options.host
+    if not _is_loopback(host):
+        typer.echo(
+            f"notice: listening on {host}, which others may reach; no signature is verified",
+            err=True,
+        )
+    if world.skipped:
+        typer.echo(f"notice: {world.skipped} files were no DICOM objects", err=True)
+    _print({"endpoint": emulator.endpoint, "datastores": emulator.datastores})
+    sys.stdout.flush()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _serve_command() -> Callable[..., None]:
+    """The function behind `serve`, with one parameter for each field of `Options`."""
+
+    def serve(**given: Any) -> None:
+        with _explained():
+            runner.serve(Options(**given), _announce)
+
+    hints = get_type_hints(Options, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=[] if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in sorted(fields(Options), key=lambda field: field.name in _BEHAVIOUR)
+    ]
+    serve.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    serve.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return serve
+
+
+app.command(
+    "serve",
+    help="Serve until interrupted. The first line printed is a JSON object: endpoint, datastores.",
+)(_serve_command())
+
+
+@app.command()
+def clock(
+    endpoint: Endpoint,
+    seconds: Annotated[float, typer.Option(help="Seconds to move the clock on by.")] = 0.0,
+    days: Annotated[float, typer.Option(help="Days to move the clock on by.")] = 0.0,
+) -> None:
+    """Tell the simulated time, after moving it on if told to."""
+    with _explained():
+        admin = AdminClient(endpoint)
+        _print(admin.advance(seconds=seconds, days=days) if seconds or days else admin.clock())
+
+
+@app.command()
+def live(
+    endpoint: Endpoint,
+    days: Annotated[float, typer.Option(help="Simulated days to live.")] = 1.0,
+    seed: Seed = 0,
+    over_seconds: Annotated[float, typer.Option(help="Real seconds to spread them over.")] = 0.0,
+    datastore: DatastoreId = "",
+) -> None:
+    """Live some days: imports, corrections, updates, re-imports, moved study dates, deletions."""
+    with _explained():
+        admin = AdminClient(endpoint)
+        _print(admin.live(days, seed=seed, over_s=over_seconds, datastore_id=datastore or None))
+
+
+@app.command("import")
+def import_summaries(
+    endpoint: Endpoint,
+    file: Annotated[Path, typer.Argument(help="NDJSON file of summaries in wire form.")],
+    datastore: DatastoreId = "",
+) -> None:
+    """Import image sets; what a summary leaves out is filled in."""
+    with _explained():
+        summaries = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+        _print(AdminClient(endpoint).import_summaries(summaries, datastore_id=datastore or None))
+
+
+@app.command()
+def update(
+    endpoint: Endpoint,
+    image_set_id: ImageSetId,
+    tag: Annotated[
+        list[str], typer.Option(help="A tag as DICOMPatientName=value; `name=` removes it.")
+    ],
+    cascade: Annotated[bool, typer.Option(help="Change every image set of the study.")] = False,
+    datastore: DatastoreId = "",
+) -> None:
+    """Change tags of an image set, which makes a new version of it."""
+    pairs = [pair.partition("=") for pair in tag]
+    tags = {name: value or None for name, _, value in pairs}
+    with _explained():
+        admin = AdminClient(endpoint)
+        _print(admin.update(image_set_id, tags, cascade=cascade, datastore_id=datastore or None))
+
+
+@app.command()
+def delete(endpoint: Endpoint, image_set_id: ImageSetId, datastore: DatastoreId = "") -> None:
+    """Delete an image set."""
+    with _explained():
+        AdminClient(endpoint).delete(image_set_id, datastore_id=datastore or None)
+
+
+@app.command()
+def truth(endpoint: Endpoint, datastore: DatastoreId = "") -> None:
+    """Print every current image set as NDJSON, ordered by id."""
+    with _explained():
+        for line in AdminClient(endpoint).truth_lines(datastore_id=datastore or None):
+            sys.stdout.buffer.write(line)
+
+
+@app.command()
+def behave(
+    endpoint: Endpoint,
+    change: Annotated[
+        list[str] | None, typer.Argument(help="Changes as name=value, such as quota=25.")
+    ] = None,
+) -> None:
+    """Tell how the service behaves, after changing it if told to."""
+    pairs = [pair.partition("=") for pair in change or ()]
+    with _explained():
+        admin = AdminClient(endpoint)
+        changes = {name.replace("-", "_"): _literal(value) for name, _, value in pairs}
+        _print(admin.behave(**changes) if changes else admin.behaviour())
+
+
+@app.command()
+def stats(endpoint: Endpoint) -> None:
+    """Print the counts of requests, errors and injected faults."""
+    with _explained():
+        _print(AdminClient(endpoint).stats())
+
+
+@app.command()
+def docs() -> None:
+    """Print the reference page in Markdown."""
+    typer.echo(render(app), nl=False)
+
+
+def _literal(text: str) -> Any:
+    """A number or a truth value as JSON has it, anything else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

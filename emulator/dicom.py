@@ -1,0 +1,211 @@
+"""DICOM files: a folder of P10 files as image sets, grouped as HealthImaging's import groups them.
+
+It owns which file goes to which image set, and the metadata document of each. Pixel data is never
+read. When and where the result is loaded is for `world`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+
+from emulator.datetimes import seconds
+from emulator.metadata import PATIENT_LEVEL, SERIES_LEVEL, STUDY_LEVEL, pack
+from emulator.records import FREQUENT, Record, from_summary
+from emulator.seeded import identifier
+from emulator.store import Datastore
+
+# The levels of PS3.3's patient, study and series modules that a document keeps above the instance.
+_PATIENT = {*PATIENT_LEVEL.values(), "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs"}
+_STUDY = {*STUDY_LEVEL.values(), "ReferringPhysicianName", "PatientAge", "PatientWeight"}
+_SERIES = {*SERIES_LEVEL.values(), "SeriesDescription", "SeriesDate", "SeriesTime", "Laterality"}
+
+Level = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Import:
+    """What a folder gave: records, their documents, and the number of files passed over."""
+
+    records: list[Record]
+    documents: list[tuple[int, str, bytes]]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """One file: its identifiers, what it says about the upper levels, and the rest."""
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    patient: Level
+    study: Level
+    series: Level
+    own: Level
+
+
+@dataclass
+class _ImageSet:
+    """An image set under construction; all its instances agree about the upper levels."""
+
+    first: _Instance
+    instances: dict[str, Level] = field(default_factory=dict)
+
+    def takes(self, other: _Instance) -> bool:
+        """Whether an instance belongs here: no conflict in any level, its own included."""
+        first = self.first
+        agrees = (first.patient, first.study, first.series) == (
+            other.patient,
+            other.study,
+            other.series,
+        )
+        return agrees and self.instances.get(other.sop_uid, other.own) == other.own
+
+
+def read(folder: Path, datastore: Datastore, now_ms: int) -> Import:
+    """Reads a folder of DICOM P10 files.
+
+    Args:
+        folder: Searched recursively, in order of the paths.
+        datastore: The data store that the image sets go to.
+        now_ms: Their `createdAt`.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a folder of DICOM files")
+    series: dict[tuple[str, str], list[_ImageSet]] = {}
+    skipped = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        instance = _instance(path)
+        if instance is None:
+            skipped += 1
+            continue
+        image_sets = series.setdefault((instance.study_uid, instance.series_uid), [])
+        taker = next((one for one in image_sets if one.takes(instance)), None)
+        if taker is None:
+            taker = _ImageSet(instance)
+            image_sets.append(taker)
+        taker.instances[instance.sop_uid] = instance.own
+    imported = list(_image_sets(series, datastore, now_ms))
+    return Import([record for record, _ in imported], [doc for _, doc in imported], skipped)
+
+
+def _image_sets(
+    series: dict[tuple[str, str], list[_ImageSet]], datastore: Datastore, now_ms: int
+) -> Iterator[tuple[Record, tuple[int, str, bytes]]]:
+    totals: dict[str, tuple[set[str], set[str]]] = {}
+    for (study_uid, series_uid), image_sets in series.items():
+        series_uids, sop_uids = totals.setdefault(study_uid, (set(), set()))
+        series_uids.add(series_uid)
+        sop_uids.update(uid for image_set in image_sets for uid in image_set.instances)
+    for (study_uid, series_uid), image_sets in series.items():
+        counts = {
+            "DICOMNumberOfStudyRelatedSeries": len(totals[study_uid][0]),
+            "DICOMNumberOfStudyRelatedInstances": len(totals[study_uid][1]),
+        }
+        for place, image_set in enumerate(image_sets):
+            image_set_id = identifier(datastore.id, study_uid, series_uid, place)
+            summary = {
+                "imageSetId": image_set_id,
+                "version": 1,
+                "createdAt": seconds(now_ms),
+                "updatedAt": seconds(now_ms),
+                "lastAccessedAt": seconds(now_ms),
+                "storageTier": FREQUENT,
+                "DICOMTags": _tags(image_set.first) | counts,
+                "isPrimary": place == 0,
+            }
+            record = from_summary(datastore.number, summary, instances=len(image_set.instances))
+            yield record, (datastore.number, image_set_id, pack(_document(image_set)))
+
+
+def _document(image_set: _ImageSet) -> dict[str, Any]:
+    first = image_set.first
+    instances = {
+        uid: {
+            "DICOM": own,
+            "ImageFrames": [{"ID": identifier(uid, "frame")}],
+        }
+        for uid, own in image_set.instances.items()
+    }
+    series = {first.series_uid: {"DICOM": first.series, "Instances": instances}}
+    study = {"DICOM": first.study, "Series": series}
+    return {"Patient": {"DICOM": first.patient}, "Study": study}
+
+
+def _tags(instance: _Instance) -> dict[str, Any]:
+    """The summary's tags; an empty element counts as absent."""
+    keywords = instance.patient | instance.study | instance.series
+    tags: dict[str, Any] = {}
+    for member, keyword in (PATIENT_LEVEL | STUDY_LEVEL | SERIES_LEVEL).items():
+        value = keywords.get(keyword)
+        if isinstance(value, list):
+            value = "\\".join(map(str, value))
+        if member == "DICOMSeriesNumber":
+            value = _integer(value)
+        if value is not None:
+            tags[member] = value
+    return tags
+
+
+def _integer(value: str | None) -> int | None:
+    """The number of an IS value; `None` if it is none that a summary could show."""
+    return int(value) if value is not None and re.fullmatch(r"[+-]?\d{1,9}", value) else None
+
+
+def _instance(path: Path) -> _Instance | None:
+    """Reads one file; `None` if it is no DICOM object with the three identifiers."""
+    try:
+        # Odd values are what such folders are for; pydicom warns about each of them.
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")
+            keywords = _keywords(pydicom.dcmread(file, stop_before_pixels=True))
+    except (InvalidDicomError, EOFError, ValueError, TypeError, KeyError, NotImplementedError):
+        return None
+    uids = [keywords.get(f"{level}InstanceUID") for level in ("Study", "Series", "SOP")]
+    if not all(isinstance(uid, str) for uid in uids):
+        return None
+    study_uid, series_uid, sop_uid = map(str, uids)
+    return _Instance(
+        study_uid,
+        series_uid,
+        sop_uid,
+        patient={k: v for k, v in keywords.items() if k in _PATIENT},
+        study={k: v for k, v in keywords.items() if k in _STUDY},
+        series={k: v for k, v in keywords.items() if k in _SERIES},
+        own={k: v for k, v in keywords.items() if k not in _PATIENT | _STUDY | _SERIES},
+    )
+
+
+def _keywords(dataset: Dataset) -> Level:
+    """A data set as JSON values by keyword; private and binary elements are left out."""
+    return {
+        element.keyword: _value(element)
+        for element in dataset
+        if element.keyword and not isinstance(element.value, bytes)
+    }
+
+
+def _value(element: DataElement) -> Any:
+    value = element.value
+    if isinstance(value, Sequence):
+        return [_keywords(item) for item in value]
+    if isinstance(value, MultiValue):
+        return [str(item) for item in value]
+    # Numbers travel as strings, as DS and IS do, and what is empty as null.
+    text = "" if value is None else str(value)
+    return text or None

@@ -1,0 +1,180 @@
+"""The service model: botocore's own description of HealthImaging, as routes and a validator.
+
+It owns which requests exist, what shape they have and which HTTP status an error has; all of it is
+read from botocore's data and none of it is written down here. What an operation does is for
+`operations`; rules that the model does not state (which operator takes how many values) are for
+`search`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import unquote
+
+from botocore.loaders import Loader
+from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
+
+from emulator.wire import decode, invalid
+
+SERVICE = "medical-imaging"
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "structure": (dict,),
+    "list": (list,),
+    "map": (dict,),
+    "string": (str,),
+    "blob": (str,),
+    "integer": (int,),
+    "long": (int,),
+    "float": (int, float),
+    "double": (int, float),
+    "timestamp": (int, float),
+    "boolean": (bool,),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the model and how a request for it is recognised."""
+
+    name: str
+    method: str
+    path: re.Pattern[str]
+    input_shape: StructureShape
+
+
+class HealthImaging:
+    """The service model, read once."""
+
+    def __init__(self) -> None:
+        description = Loader().load_service_model(SERVICE, "service-2")
+        self._service = ServiceModel(cast("dict[str, Any]", description), SERVICE)
+        self.operations = tuple(map(self._operation, self._service.operation_names))
+
+    def route(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
+        """Finds the operation that a request line means, and its path parameters."""
+        for operation in self.operations:
+            match = operation.path.fullmatch(path) if operation.method == method else None
+            if match:
+                return operation, {name: unquote(text) for name, text in match.groupdict().items()}
+        return None
+
+    def read(
+        self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: bytes
+    ) -> dict[str, Any]:
+        """Puts a request's parts together as the operation's input and checks it.
+
+        Raises:
+            ServiceError: `ValidationException`, naming every member at fault and no value.
+        """
+        shape = operation.input_shape
+        values: dict[str, Any] = {}
+        for name, member in shape.members.items():
+            location = member.serialization.get("location")
+            wire_name = str(member.serialization.get("name", name))
+            if location == "uri":
+                values[name] = path[wire_name]
+            elif location == "querystring" and wire_name in query:
+                values[name] = _from_query(member, query[wire_name])
+        payload = shape.serialization.get("payload")
+        if payload is not None and body:
+            values[str(payload)] = decode(body)
+        problems = list(_problems(shape, values, ""))
+        if problems:
+            count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''} detected"
+            raise invalid(f"{count}: {'; '.join(problems)}")
+        return values
+
+    def status(self, code: str) -> int:
+        """The HTTP status that the model gives an error code."""
+        error = self._service.shape_for(code).metadata["error"]
+        return int(error["httpStatusCode"])
+
+    def _operation(self, name: str) -> Operation:
+        described = self._service.operation_model(name)
+        path = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(described.http["requestUri"]))
+        shape = cast("StructureShape", described.input_shape)
+        return Operation(name, described.http["method"], re.compile(path), shape)
+
+
+def _from_query(shape: Shape, text: str) -> Any:
+    """Reads a query parameter; text that is not of the shape's type is left for the validator."""
+    if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        return int(text)
+    if shape.type_name == "boolean" and text in ("true", "false"):
+        return text == "true"
+    return text
+
+
+def _problems(shape: Shape, value: Any, at: str) -> Iterator[str]:
+    """Walks a value along its shape and yields what breaks the model's limits."""
+    if not _has_type(shape.type_name, value):
+        yield f"Value at '{at}' failed to satisfy constraint: Member must be a {shape.type_name}"
+    elif shape.type_name == "structure":
+        yield from _structure_problems(cast("StructureShape", shape), value, at)
+    elif shape.type_name == "list":
+        yield from _size_problems(shape, len(value), "length", at)
+        for place, item in enumerate(value, 1):
+            yield from _problems(cast("ListShape", shape).member, item, f"{at}.{place}.member")
+    elif shape.type_name == "map":
+        for key, item in value.items():
+            yield from _problems(cast("MapShape", shape).key, key, f"{at}.key")
+            yield from _problems(cast("MapShape", shape).value, item, f"{at}.value")
+    elif shape.type_name == "string":
+        yield from _string_problems(cast("StringShape", shape), value, at)
+    elif shape.type_name in ("integer", "long", "float", "double"):
+        yield from _size_problems(shape, value, "value", at)
+
+
+def _has_type(type_name: str, value: Any) -> bool:
+    # A bool is an int to Python and no number to JSON.
+    if isinstance(value, bool):
+        return type_name == "boolean"
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return isinstance(value, _TYPES[type_name])
+
+
+def _structure_problems(shape: StructureShape, value: dict[str, Any], at: str) -> Iterator[str]:
+    # JSON's null stands for an absent member, and unknown members pass, as they do at AWS.
+    given = {name: item for name, item in value.items() if item is not None}
+    prefix = f"{at}." if at else ""
+    for name in shape.required_members:
+        if name not in given:
+            yield _broken(f"{prefix}{name}", "Member must not be null")
+    if shape.is_tagged_union and (len(given) != 1 or not given.keys() <= shape.members.keys()):
+        yield _broken(at, f"Member must have exactly one of [{', '.join(shape.members)}]")
+    for name, member in shape.members.items():
+        if name in given:
+            yield from _problems(member, given[name], f"{prefix}{name}")
+
+
+def _string_problems(shape: StringShape, value: str, at: str) -> Iterator[str]:
+    yield from _size_problems(shape, len(value), "length", at)
+    if shape.enum and value not in shape.enum:
+        yield _broken(at, f"Member must satisfy enum value set: [{', '.join(shape.enum)}]")
+    pattern = shape.metadata.get("pattern")
+    if pattern is not None and not _matcher(str(pattern))(value):
+        yield _broken(at, f"Member must satisfy regular expression pattern: {pattern}")
+
+
+def _size_problems(shape: Shape, size: float, what: str, at: str) -> Iterator[str]:
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    if least is not None and size < least:
+        yield _broken(at, f"Member must have {what} greater than or equal to {least}")
+    if most is not None and size > most:
+        yield _broken(at, f"Member must have {what} less than or equal to {most}")
+
+
+def _broken(at: str, constraint: str) -> str:
+    return f"Value at '{at}' failed to satisfy constraint: {constraint}"
+
+
+@lru_cache
+def _matcher(pattern: str) -> Callable[[str], object]:
+    # The model's patterns are Java's; \p{ASCII} is the one construct in them that Python lacks.
+    return re.compile(pattern.replace(r"\p{ASCII}", r"[\x00-\x7f]"), re.ASCII).fullmatch

@@ -1,0 +1,198 @@
+"""The operations that are emulated: what each one does with a checked input.
+
+It owns one method for each operation, under a table of their names in the model. Shapes are already
+checked by `model`; faults are not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from emulator import metadata, records
+from emulator.clock import Clock
+from emulator.datetimes import UNSORTABLE, seconds
+from emulator.faults import Faults
+from emulator.records import Record
+from emulator.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
+from emulator.store import Datastore, Store
+from emulator.wire import Answer, answer, decode, encode, invalid, not_found
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+
+Input = Mapping[str, Any]
+
+
+class Operations:
+    """HealthImaging's operations on one store."""
+
+    def __init__(self, store: Store, clock: Clock, faults: Faults) -> None:
+        self._store = store
+        self._clock = clock
+        self._faults = faults
+        self.handlers: Mapping[str, Callable[[Input], Answer]] = {
+            "SearchImageSets": self.search_image_sets,
+            "GetDatastore": self.get_datastore,
+            "ListDatastores": self.list_datastores,
+            "GetImageSet": self.get_image_set,
+            "GetImageSetMetadata": self.get_image_set_metadata,
+            "ListImageSetVersions": self.list_image_set_versions,
+            "DeleteImageSet": self.delete_image_set,
+        }
+
+    def search_image_sets(self, given: Input) -> Answer:
+        """One page of summaries; the stored texts are joined, never parsed."""
+        datastore = self._store.datastore(given["datastoreId"])
+        criteria = _criteria(encode(given.get("searchCriteria") or {}))
+        self._store.settle(self._clock.now_ms())
+        page = search(
+            self._store,
+            datastore,
+            criteria,
+            self._faults.behaviour,
+            limit=given.get("maxResults", DEFAULT_PAGE_SIZE),
+            token=given.get("nextToken"),
+        )
+        rest: dict[str, Any] = {
+            "sort": {"sortOrder": criteria.sort_order, "sortField": criteria.sort_field}
+        }
+        if page.next_token is not None:
+            rest["nextToken"] = page.next_token
+        summaries = b",".join(page.summaries)
+        return Answer(b'{"imageSetsMetadataSummaries":[%b],%b' % (summaries, encode(rest)[1:]))
+
+    def get_datastore(self, given: Input) -> Answer:
+        """The properties of one data store."""
+        return answer(
+            {"datastoreProperties": _described(self._store.datastore(given["datastoreId"]))}
+        )
+
+    def list_datastores(self, given: Input) -> Answer:
+        """The data stores, all of them ACTIVE, page by page."""
+        found = (
+            self._store.datastores() if given.get("datastoreStatus", "ACTIVE") == "ACTIVE" else []
+        )
+        start = _token_number(given, 0)
+        end = start + given.get("maxResults", DEFAULT_PAGE_SIZE)
+        page: dict[str, Any] = {"datastoreSummaries": [_described(one) for one in found[start:end]]}
+        if end < len(found):
+            page["nextToken"] = str(end)
+        return answer(page)
+
+    def get_image_set(self, given: Input) -> Answer:
+        """The properties of an image set, of its newest version or of the one asked for."""
+        datastore = self._store.datastore(given["datastoreId"])
+        record = self._version(datastore, given)
+        arn = f"{_arn(datastore)}/imageset/{record.image_set_id}"
+        properties = _properties(record) | {"datastoreId": datastore.id, "imageSetArn": arn}
+        tier = {k: v for k, v in record.wire().items() if k in ("lastAccessedAt", "storageTier")}
+        return answer(properties | tier)
+
+    def get_image_set_metadata(self, given: Input) -> Answer:
+        """The metadata document; reading it brings an archived image set back."""
+        datastore = self._store.datastore(given["datastoreId"])
+        self._store.current(datastore, given["imageSetId"])
+        record = self._version(datastore, given)
+        document = self._store.document(record)
+        self._store.replace(records.accessed(record, self._clock.now_ms()))
+        body = metadata.blob(datastore.id, record, document)
+        return Answer(body, content_type="text/plain", headers={"Content-Encoding": "gzip"})
+
+    def list_image_set_versions(self, given: Input) -> Answer:
+        """All versions of an image set, newest first."""
+        datastore = self._store.datastore(given["datastoreId"])
+        self._store.current(datastore, given["imageSetId"])
+        limit = given.get("maxResults", DEFAULT_PAGE_SIZE)
+        below = _token_number(given, 2**62)
+        found = self._store.versions(datastore, given["imageSetId"], below=below, limit=limit + 1)
+        listed = [_properties(record) for record in found[:limit]]
+        for properties in listed:
+            # This one member of ImageSetProperties is spelled with a capital in the model.
+            properties["ImageSetWorkflowStatus"] = properties.pop("imageSetWorkflowStatus")
+        page: dict[str, Any] = {"imageSetPropertiesList": listed}
+        if len(found) > limit:
+            page["nextToken"] = str(found[limit - 1].version)
+        return answer(page)
+
+    def delete_image_set(self, given: Input) -> Answer:
+        """Deletes an image set at once, and answers as if that took a while."""
+        datastore = self._store.datastore(given["datastoreId"])
+        now_ms = self._clock.now_ms()
+        mark = records.deletion(self._store.current(datastore, given["imageSetId"]), now_ms)
+        self._store.put([mark], now_ms, self._faults.behaviour.index_lag_ms)
+        return answer(
+            {
+                "datastoreId": datastore.id,
+                "imageSetId": mark.image_set_id,
+                "imageSetState": "LOCKED",
+                "imageSetWorkflowStatus": "DELETING",
+            }
+        )
+
+    def _version(self, datastore: Datastore, given: Input) -> Record:
+        image_set_id, asked = given["imageSetId"], given.get("versionId")
+        below = None if asked is None else int(asked[:18]) + 1
+        found = self._store.versions(datastore, image_set_id, below=below, limit=1)
+        newest = self._store.versions(datastore, image_set_id, limit=1)
+        if not found or (asked is not None and found[0].version != int(asked)):
+            raise not_found(f"Image set {image_set_id}")
+        if newest[0].deleted_ms is not None and not self._faults.behaviour.deleted_found:
+            raise not_found(f"Image set {image_set_id}")
+        return found[0]
+
+
+@lru_cache(maxsize=1024)
+def _criteria(search_criteria: bytes) -> Criteria:
+    # A client that pages sends the same criteria with every page.
+    return criteria_of(decode(search_criteria))
+
+
+def _arn(datastore: Datastore) -> str:
+    return f"arn:aws:medical-imaging:{REGION}:{ACCOUNT}:datastore/{datastore.id}"
+
+
+def _described(datastore: Datastore) -> dict[str, Any]:
+    return {
+        "datastoreId": datastore.id,
+        "datastoreName": datastore.name,
+        "datastoreStatus": "ACTIVE",
+        "datastoreArn": _arn(datastore),
+        "createdAt": seconds(datastore.created_ms),
+        "updatedAt": seconds(datastore.created_ms),
+    }
+
+
+def _properties(record: Record) -> dict[str, Any]:
+    deleted = record.deleted_ms is not None
+    properties: dict[str, Any] = {
+        "imageSetId": record.image_set_id,
+        "versionId": str(record.version),
+        "imageSetState": "DELETED" if deleted else "ACTIVE",
+        "imageSetWorkflowStatus": _workflow_status(record),
+    }
+    if record.created_ms != UNSORTABLE:
+        properties["createdAt"] = seconds(record.created_ms)
+    if record.updated_ms != UNSORTABLE:
+        properties["updatedAt"] = seconds(record.updated_ms)
+    if record.deleted_ms is not None:
+        properties["deletedAt"] = seconds(record.deleted_ms)
+    if record.is_primary is not None:
+        properties["isPrimary"] = bool(record.is_primary)
+    return properties
+
+
+def _workflow_status(record: Record) -> str:
+    if record.deleted_ms is not None:
+        return "DELETED"
+    return "CREATED" if record.version == 1 else "UPDATED"
+
+
+def _token_number(given: Input, otherwise: int) -> int:
+    token = given.get("nextToken")
+    if token is None:
+        return otherwise
+    if not token.isdecimal() or len(token) > 18:
+        raise invalid("The nextToken does not belong to this list; start again without it")
+    return int(token)

@@ -1,0 +1,73 @@
+"""The options: everything that a run of the emulator can be told, each in one place.
+
+It owns names, defaults and help texts; the command line, `running` and the documentation are all
+made from the fields of `Options`. What an option does is for the module that it configures.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from emulator.faults import Behaviour
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Behaviour):
+    """What to serve, where, from when on, and how it behaves.
+
+    Raises:
+        ValueError: If two options contradict each other or one is out of range.
+    """
+
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0
+    synthetic: Annotated[
+        int, typer.Option(help="Image sets of a synthetic hospital that grew over three years.")
+    ] = 0
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
+    load: Annotated[
+        list[Path],
+        typer.Option(help="NDJSON file of summaries in wire form, served as they are. Repeatable."),
+    ] = field(default_factory=list)
+    dicom: Annotated[
+        list[Path],
+        typer.Option(help="Folder of DICOM P10 files, searched recursively. Repeatable."),
+    ] = field(default_factory=list)
+    datastores: Annotated[int, typer.Option(help="Number of data stores.")] = 1
+    datastore_id: Annotated[
+        str, typer.Option(help="Id of the first data store; follows from the seed by default.")
+    ] = ""
+    db: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps the state; in memory by default.")
+    ] = None
+    now: Annotated[
+        str, typer.Option(help="ISO 8601 time at which the clock starts; the real time by default.")
+    ] = ""
+    clock: Annotated[
+        Literal["running", "stopped"],
+        typer.Option(help="A stopped clock moves only when the admin API moves it."),
+    ] = "running"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clock not in ("running", "stopped"):
+            raise ValueError("the clock is either running or stopped")
+        if self.datastores < 1 or self.synthetic < 0:
+            raise ValueError("give at least one data store and no negative number of image sets")
+        if self.datastore_id and not re.fullmatch(r"[0-9a-z]{32}", self.datastore_id):
+            raise ValueError("a data store's id has 32 characters of [0-9a-z]")
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """The part of the options that may change while the emulator runs."""
+        return Behaviour(**{field.name: getattr(self, field.name) for field in fields(Behaviour)})
+
+    @property
+    def has_loads(self) -> bool:
+        """Whether there is anything to load."""
+        return bool(self.synthetic or self.load or self.dicom)

@@ -1,0 +1,123 @@
+"""A record: one version of one image set, as the store keeps it and as the wire shows it.
+
+It owns how a summary in wire form becomes a row with its search keys, and how a changed or deleted
+version follows from an earlier one. Where rows live is for `store`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from emulator.datetimes import from_wire, seconds, study_key
+from emulator.wire import encode
+
+ARCHIVE = "ARCHIVE_INSTANT_ACCESS"
+FREQUENT = "FREQUENT_ACCESS"
+
+
+class Record(NamedTuple):
+    """One row of the table `image_sets`, in the order of its columns.
+
+    `current` says what is true now and `searchable` what a search finds; the two differ while the
+    index lags. `due_ms` is when a change reaches the index. A record with `deleted_ms` is the mark
+    that its image set is gone.
+    """
+
+    datastore: int
+    image_set_id: str
+    version: int
+    created_ms: int
+    updated_ms: int
+    study_key: int
+    patient_id: str | None
+    accession_number: str | None
+    study_id: str | None
+    study_uid: str | None
+    series_uid: str | None
+    is_primary: int | None
+    instances: int
+    summary: bytes
+    current: int = 1
+    searchable: int = 1
+    deleted_ms: int | None = None
+    due_ms: int | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The summary as parsed JSON."""
+        summary: dict[str, Any] = json.loads(self.summary)
+        return summary
+
+
+def from_summary(
+    datastore: int,
+    summary: Mapping[str, Any],
+    *,
+    text: bytes | None = None,
+    instances: int = 1,
+) -> Record:
+    """Makes a record of a summary in wire form.
+
+    Members that are unknown or of a wrong type stay in the summary as they are; they only give no
+    search key.
+
+    Args:
+        datastore: The data store's number in the store.
+        summary: The parsed summary; its `imageSetId` is a string.
+        text: The summary as it was written, if it is to be served byte for byte.
+        instances: How many SOP instances the image set holds.
+    """
+    tags = summary.get("DICOMTags")
+    tags = tags if isinstance(tags, dict) else {}
+    version, primary = summary.get("version"), summary.get("isPrimary")
+    return Record(
+        datastore=datastore,
+        image_set_id=summary["imageSetId"],
+        version=version if type(version) is int else 1,
+        created_ms=from_wire(summary.get("createdAt")),
+        updated_ms=from_wire(summary.get("updatedAt")),
+        study_key=study_key(tags.get("DICOMStudyDate"), tags.get("DICOMStudyTime")),
+        patient_id=_text(tags, "DICOMPatientId"),
+        accession_number=_text(tags, "DICOMAccessionNumber"),
+        study_id=_text(tags, "DICOMStudyId"),
+        study_uid=_text(tags, "DICOMStudyInstanceUID"),
+        series_uid=_text(tags, "DICOMSeriesInstanceUID"),
+        is_primary=primary if isinstance(primary, bool) else None,
+        instances=instances,
+        summary=encode(summary) if text is None else text,
+    )
+
+
+def next_version(record: Record, tags: Mapping[str, Any], at_ms: int) -> Record:
+    """The version that follows when tags change: `createdAt` stays, `updatedAt` is new.
+
+    Args:
+        record: The image set's newest version.
+        tags: Members of `DICOMTags` and their new values; `None` takes a member away.
+        at_ms: When the change is made.
+    """
+    summary = record.wire()
+    old = summary.get("DICOMTags")
+    merged = {**(old if isinstance(old, dict) else {}), **tags}
+    summary["DICOMTags"] = {name: value for name, value in merged.items() if value is not None}
+    summary["version"] = record.version + 1
+    # Two changes within one millisecond still get two updatedAts.
+    summary["updatedAt"] = seconds(max(at_ms, record.updated_ms + 1))
+    return from_summary(record.datastore, summary, instances=record.instances)
+
+
+def deletion(record: Record, at_ms: int) -> Record:
+    """The mark that an image set is gone."""
+    return record._replace(version=record.version + 1, current=0, deleted_ms=at_ms)
+
+
+def accessed(record: Record, at_ms: int) -> Record:
+    """The same version after its metadata was read: in the frequent tier, accessed just now."""
+    summary = record.wire() | {"lastAccessedAt": seconds(at_ms), "storageTier": FREQUENT}
+    return record._replace(summary=encode(summary))
+
+
+def _text(tags: Mapping[str, Any], name: str) -> str | None:
+    value = tags.get(name)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,188 @@
+"""The server: HTTP requests to operations and admin routes, and answers or faults back.
+
+It owns connections. Which request is which operation is `model`'s to say, what is answered is for
+`operations` and `admin`, and what goes wrong on purpose is drawn by `faults`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import traceback
+import uuid
+from email.utils import format_datetime
+
+from aiohttp import hdrs, web
+
+from emulator.admin import PREFIX, Admin
+from emulator.faults import Cut, Fate
+from emulator.model import HealthImaging, Operation
+from emulator.operations import Operations
+from emulator.wire import NDJSON, Answer, ServiceError, Stream, failure, invalid
+from emulator.world import World
+
+_LARGEST_BODY = 256 * 1024 * 1024
+# A nextToken of the model's 8,192 characters must fit into the request line, percent-encoded.
+_LONGEST_LINE = 32 * 1024
+_log = logging.getLogger(__name__)
+# aiohttp quotes what it cannot read, and that may be tags.
+_unheard = logging.getLogger(f"{__name__}.unheard")
+_unheard.disabled = True
+
+
+class Server:
+    """Serves one world on one address."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._model = HealthImaging()
+        self._operations = Operations(world.store, world.clock, world.faults)
+        self._admin = Admin(world)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> str:
+        """Starts to listen and returns the endpoint.
+
+        Raises:
+            OSError: If the address is taken or not this machine's.
+        """
+        application = web.Application(client_max_size=_LARGEST_BODY)
+        application.router.add_route("*", "/{anything:.*}", self._handle)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            logger=_unheard,
+            shutdown_timeout=0,
+            max_line_size=_LONGEST_LINE,
+        )
+        await self._runner.setup()
+        options = self._world.options
+        await web.TCPSite(self._runner, options.host, options.port).start()
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def stop(self) -> None:
+        """Closes all connections and stops to listen."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        try:
+            if path.startswith(PREFIX):
+                body = await request.read()
+                found = await self._admin.answer(request.method, path, request.query, body)
+                return await self._send(request, found or _unknown(request))
+            routed = self._model.route(request.method, path)
+            if routed is None:
+                return await self._send(request, _unknown(request))
+            return await self._serve(request, *routed)
+        except ServiceError as error:
+            return await self._send(request, self._failed(error))
+        except ConnectionError:
+            raise
+        except Exception as error:
+            # The error's own text may quote a tag: its type and its place say enough.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("%s in\n%s", type(error).__name__, place)
+            message = "The emulator failed; its log says where"
+            return await self._send(request, self._failed(_internal(message)))
+
+    async def _serve(
+        self, request: web.Request, operation: Operation, path: dict[str, str]
+    ) -> web.StreamResponse:
+        """Serves an operation, or what its fate puts in its place."""
+        stats = self._world.stats
+        stats.requests[operation.name] += 1
+        body = await request.read()
+        fate = self._world.faults.fate(operation.name)
+        if fate.delay_s:
+            await asyncio.sleep(fate.delay_s)
+        if fate.reset:
+            stats.faults["reset"] += 1
+            return _reset(request)
+        try:
+            self._refuse(fate, request)
+            answer = self._call(request, operation, path, body)
+        except ServiceError as error:
+            return await self._send(request, self._failed(error))
+        if fate.cut is not None and answer.status == 200:
+            stats.faults[f"cut_{fate.cut}"] += 1
+            return await self._send_cut(request, answer, fate.cut)
+        return await self._send(request, answer)
+
+    def _refuse(self, fate: Fate, request: web.Request) -> None:
+        faults = self._world.stats.faults
+        if fate.throttled:
+            faults["throttled"] += 1
+            raise ServiceError("ThrottlingException", "Rate exceeded")
+        if fate.failed:
+            faults["failed"] += 1
+            raise _internal("An internal error was injected")
+        if fate.token_refused and "nextToken" in request.query:
+            faults["token_refused"] += 1
+            raise invalid("The nextToken is no longer valid; start again without it")
+
+    def _call(
+        self, request: web.Request, operation: Operation, path: dict[str, str], body: bytes
+    ) -> Answer:
+        handler = self._operations.handlers.get(operation.name)
+        if handler is None:
+            message = f"{operation.name} is in the service model and not emulated"
+            return failure("NotEmulated", message, 501)
+        return handler(self._model.read(operation, path, request.query, body))
+
+    def _failed(self, error: ServiceError) -> Answer:
+        self._world.stats.errors[error.code] += 1
+        return failure(error.code, error.message, self._model.status(error.code))
+
+    def _headers(self, answer: Answer) -> dict[str, str]:
+        return {
+            hdrs.CONTENT_TYPE: answer.content_type,
+            hdrs.DATE: format_datetime(self._world.clock.now(), usegmt=True),
+            "x-amzn-RequestId": str(uuid.uuid4()),
+            **answer.headers,
+        }
+
+    async def _send(self, request: web.Request, answer: Answer | Stream) -> web.StreamResponse:
+        if isinstance(answer, Answer):
+            headers = self._headers(answer)
+            return web.Response(body=answer.body, status=answer.status, headers=headers)
+        response = web.StreamResponse(headers=self._headers(Answer(b"", content_type=NDJSON)))
+        await response.prepare(request)
+        for piece in answer.pieces:
+            await response.write(piece)
+        return response
+
+    async def _send_cut(self, request: web.Request, answer: Answer, cut: Cut) -> web.StreamResponse:
+        half = answer.body[: len(answer.body) // 2]
+        headers = self._headers(answer)
+        if cut != "short":
+            return web.Response(body=b"" if cut == "empty" else half, headers=headers)
+        headers[hdrs.CONTENT_LENGTH] = str(len(answer.body))
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        await response.write(half)
+        if request.transport is not None:
+            request.transport.close()
+        return response
+
+
+def _internal(message: str) -> ServiceError:
+    return ServiceError("InternalServerException", message)
+
+
+def _unknown(request: web.Request) -> Answer:
+    message = f"No operation answers {request.method} on this path"
+    return failure("UnknownOperationException", message, 404)
+
+
+def _reset(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        # Closing without lingering is what makes the kernel send RST instead of FIN.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return web.Response()

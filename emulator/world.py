@@ -1,0 +1,120 @@
+"""A world: the clock, the store and the faults of one run, put together from its options.
+
+It owns what is loaded at the start, and into which data store. How it is served is for `server`;
+what may be asked of it is for `operations` and `admin`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator import dicom, history
+from emulator.clock import Clock
+from emulator.datetimes import from_iso8601
+from emulator.faults import Faults
+from emulator.hospital import Hospital
+from emulator.options import Options
+from emulator.records import Record, from_summary
+from emulator.seeded import identifier
+from emulator.stats import Stats
+from emulator.store import Datastore, Store
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that one run of the emulator works on.
+
+    Attributes:
+        skipped: How many files in the DICOM folders were no DICOM objects.
+    """
+
+    options: Options
+    clock: Clock
+    store: Store
+    faults: Faults
+    stats: Stats
+    skipped: int
+
+    def close(self) -> None:
+        """Closes the store."""
+        self.store.close()
+
+
+def build(options: Options) -> World:
+    """Makes a world and loads it.
+
+    Raises:
+        ValueError: If an option or a file to load is no good; the message says which and why.
+    """
+    start_ms = from_iso8601(options.now) if options.now else None
+    clock = Clock(start_ms, stopped=options.clock == "stopped")
+    store = Store(options.db)
+    try:
+        if store.datastores():
+            _reopen(options, store, clock)
+            skipped = 0
+        else:
+            with store.transaction():
+                skipped = _fill(options, store, clock.now_ms())
+    except BaseException:
+        store.close()
+        raise
+    return World(options, clock, store, Faults(options.behaviour, options.seed), Stats(), skipped)
+
+
+def _reopen(options: Options, store: Store, clock: Clock) -> None:
+    if options.has_loads:
+        raise ValueError(f"{options.db} already holds data stores; load nothing or take a new file")
+    # What was written on a clock that ran ahead must not lie in the future now.
+    clock.move_to(store.newest_ms() + 1)
+
+
+def _fill(options: Options, store: Store, now_ms: int) -> int:
+    datastores = [_add(options, store, number, now_ms) for number in range(options.datastores)]
+    first = datastores[0]
+    imports = [dicom.read(folder, first, now_ms) for folder in options.dicom]
+    store.load(_records(options, datastores, now_ms, imports))
+    for imported in imports:
+        store.add_documents(imported.documents)
+    return sum(imported.skipped for imported in imports)
+
+
+def _add(options: Options, store: Store, number: int, now_ms: int) -> Datastore:
+    datastore_id = identifier("datastore", options.seed, number)
+    if number == 0 and options.datastore_id:
+        datastore_id = options.datastore_id
+    created_ms = now_ms - history.HISTORY_MS
+    return store.add_datastore(datastore_id, f"emulated-{number + 1}", created_ms)
+
+
+def _records(
+    options: Options, datastores: list[Datastore], now_ms: int, imports: list[dicom.Import]
+) -> Iterator[Record]:
+    share, rest = divmod(options.synthetic, len(datastores))
+    for place, datastore in enumerate(datastores):
+        hospital = Hospital(datastore.number, options.seed, now_ms)
+        yield from history.records(hospital, share + (place < rest))
+    for path in options.load:
+        yield from _summaries(path, datastores[0])
+    for imported in imports:
+        yield from imported.records
+
+
+def _summaries(path: Path, datastore: Datastore) -> Iterator[Record]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            text = line.strip()
+            if not text:
+                continue
+            try:
+                summary = json.loads(text)
+            except ValueError:
+                raise ValueError(
+                    f"{path}, line {number}: not JSON; give one summary a line"
+                ) from None
+            if not isinstance(summary, dict) or not isinstance(summary.get("imageSetId"), str):
+                raise ValueError(f"{path}, line {number}: give an object with an imageSetId")
+            yield from_summary(datastore.number, summary, text=text)

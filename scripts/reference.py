@@ -1,0 +1,119 @@
+"""Write the reference pages from the code, or with --check say which are out of date."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+from typer.cli import get_docs_for_click
+
+from cohortlake import cli, schema
+from cohortlake.privacy import visible
+from cohortlake.settings import POLICIES, SETTINGS
+from emulator import reference as emulator_reference
+from emulator.cli import app as emulator_app
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+
+INTERNAL = {
+    "increments": (schema.FOUND, "What one search window found, as the service sent it."),
+    "increments (absences)": (schema.ABSENCE, "What a sweep found gone."),
+    "image_sets": (schema.IMAGE_SETS, "The memory: a Delta table that is only appended to."),
+    "coverage": (schema.COVERAGE, "The ledger: one row per window searched."),
+}
+
+
+def settings() -> str:
+    """Return the settings table."""
+    rows = ((f"`{s.variable}`", f"`{s.default}`" if s.default else "", s.meaning) for s in SETTINGS)
+    return f"""# Settings
+
+All settings are environment variables, read in one place (`cohortlake.settings`). A
+`COHORTLAKE_` variable that is none of these is an error, so that no typo goes unnoticed.
+
+{table(("variable", "default", "meaning"), rows)}
+
+Credentials, region and endpoint are boto3's own: `AWS_PROFILE` or the `AWS_ACCESS_KEY_ID`
+family, `AWS_REGION` (or `AWS_DEFAULT_REGION`), and `AWS_ENDPOINT_URL_MEDICAL_IMAGING` for another
+endpoint, such as the emulator's.
+"""
+
+
+def data_dictionary() -> str:
+    """Return every column of every table."""
+    parts = ["""# Data dictionary
+
+A column that is a DICOM attribute carries the DICOM keyword. All others are snake_case, with the
+unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the modality's local ones.
+
+## Published tables
+
+`published/<table>/` is plain Parquet. All but `patients` are in Hive partitions by `study_month`
+(`YYYY-MM`, or `undated`). Which columns are there depends on the policy (`COHORTLAKE_PRIVACY`).
+"""]  # fmt: skip
+    for name, columns in schema.PUBLISHED.items():
+        shown = {policy: set(visible(columns, policy)) for policy in POLICIES}
+        rows = (
+            (*described(column), ", ".join(p for p in POLICIES if column in shown[p]))
+            for column in columns
+        )
+        head = ("column", "type", "tag", "VR", "meaning", "policies that show it")
+        parts.append(f"### {name}\n\n{table(head, rows)}\n")
+    parts.append(
+        "## The restricted zone\n\nThese hold protected health information, whatever the policy.\n"
+    )
+    for name, (columns, meaning) in INTERNAL.items():
+        head = ("column", "type", "tag", "VR", "meaning", "identifies")
+        rows = ((*described(column), column.identifies.value) for column in columns)
+        parts.append(f"### {name}\n\n{meaning}\n\n{table(head, rows)}\n")
+    return "\n".join(parts)
+
+
+def command_line() -> str:
+    """Return typer's own description of the commands."""
+    click_app = typer.main.get_command(cli.app)
+    context = typer.Context(click_app)
+    docs: str = get_docs_for_click(obj=click_app, ctx=context, name="cohortlake")
+    return docs.rstrip() + "\n"
+
+
+def described(column: schema.Column) -> tuple[str, ...]:
+    """Return a column's cells."""
+    tag, vr = column.tag or "", column.vr or ""
+    return f"`{column.name}`", f"`{column.type}`", tag, vr, column.description
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
+
+
+PAGES = {
+    "settings.md": settings,
+    "data-dictionary.md": data_dictionary,
+    "cli.md": command_line,
+    "emulator.md": functools.partial(emulator_reference.render, emulator_app),
+}
+
+
+def main() -> int:
+    """Write or check."""
+    stale = []
+    for name, render in PAGES.items():
+        path, text = FOLDER / name, render()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if "--check" in sys.argv and stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run `make docs`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
