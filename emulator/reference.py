@@ -120,6 +120,11 @@ _ABSENT = (
     "Metadata documents of P10 files hold neither binary nor private elements. Those of other "
     "image sets are made up from the summary.",
     "An image set's storage tier does not change with the clock.",
+    "Conflicts between P10 files are judged per series: two series of one study whose study "
+    "attributes differ both stay primary.",
+    "Times in an import through the admin API are taken as given, future ones too.",
+    "Constant time for a search that is filtered by one attribute and sorted by another with more "
+    "than 2,000 matches: its first page may walk the sort index.",
     "NumberOfStudyRelatedSeries and NumberOfStudyRelatedInstances stay as loaded when the admin "
     "API imports more into a study.",
 )

@@ -11,6 +11,7 @@ of one Delta application transaction, so two that read the same state cannot bot
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -99,6 +100,7 @@ class Known:
 
     def __init__(self, root: Root) -> None:
         self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
         self._table = open_table(root)
         self._con = self._stack.enter_context(engine.connection())
         _register_table(self._con, root, self._table)
@@ -114,9 +116,9 @@ class Known:
         if not len(state_keys) or self._table is None:
             return bool(len(state_keys))
         wanted = np.unique(state_keys)
-        with self._con.cursor() as cursor:
-            cursor.register("wanted", pa.table({"state_key": wanted}))
-            return _count(cursor, _KNOWN) < len(wanted)
+        with self._lock:  # not a cursor each: they would not see what is registered
+            self._con.register("wanted", pa.table({"state_key": wanted}))
+            return _count(self._con, _KNOWN) < len(wanted)
 
 
 _KNOWN = "SELECT count(DISTINCT state_key) FROM current SEMI JOIN wanted USING (state_key)"

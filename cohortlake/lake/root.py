@@ -182,7 +182,7 @@ class Root:
 
 
 def _s3() -> pafs.FileSystem:
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"allow_delayed_open": True}  # a small file is one PUT, not three
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")

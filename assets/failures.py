@@ -1,0 +1,39 @@
+"""How a failure reaches Dagster: which are worth a retry, and what of them may be told.
+
+Dagster keeps the text of an error in its event log, which is no restricted zone. The text
+of the library's own errors holds no value of a tag. That of any other might, so only its
+type and where it was raised are passed on.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from cohortlake import CohortlakeError
+
+RETRY = dg.RetryPolicy(
+    max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+"""For transient errors; the library has asked the service eight times before it raises one."""
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Turn errors inside the block into `dagster.Failure`; only transient ones are retried."""
+    try:
+        yield
+    except CohortlakeError as error:
+        raise dg.Failure(str(error), allow_retries=error.transient) from None
+    except Exception as error:
+        raise dg.Failure(_without_text(error), allow_retries=False) from None
+
+
+def _without_text(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__} in {frame.filename}, line {frame.lineno} ({frame.name}); "
+        "its text is left out, because it may hold the value of a tag: run "
+        "`cohortlake sync` on the machine itself to see it"
+    )

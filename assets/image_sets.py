@@ -1,0 +1,34 @@
+"""The layer `image_sets`: the memory, every state ever seen and how it ended."""
+
+import dagster as dg
+
+from assets.failures import RETRY, failures_told
+from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
+from assets.metadata import column_schema
+from cohortlake import Sync
+from cohortlake.schema import IMAGE_SETS
+
+
+@dg.asset(
+    deps=[image_set_increments, study_date_sweeps, undated_sweeps],
+    retry_policy=RETRY,
+    group_name="image_sets",
+    kinds={"deltalake"},
+    metadata={"dagster/column_schema": column_schema(IMAGE_SETS)},
+)
+def image_sets(sync: dg.ResourceParam[Sync]) -> dg.MaterializeResult[None]:
+    """Every state of every image set, only ever appended to.
+
+    Takes all increments that were not applied yet, whichever run brought them; which those
+    are the lake knows, and not Dagster's event log.
+    """
+    with failures_told():
+        applied = sync.apply()
+    return dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(sync.root.uri_of("image_sets")),
+            "rows_appended": applied.rows,
+            **applied.changes,
+            **({} if applied.version is None else {"version": applied.version}),
+        }
+    )

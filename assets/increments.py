@@ -1,0 +1,104 @@
+"""The layer `increments`: what each search window found, by day of updatedAt or study month.
+
+A run that names partitions searches those; one that names none searches whatever is due,
+as the ledger and the service's clock tell it, however long ago the last run was. Either
+way many partitions are searched side by side in one run, and each is recorded as it lands:
+a run that dies at the eleventh keeps ten. What is done with what they hold is `image_sets`'.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import dagster as dg
+
+from assets.failures import RETRY, failures_told
+from assets.metadata import Metadata, column_schema, search_metadata
+from assets.partitions import (
+    DATASTORES,
+    STUDY_MONTHS,
+    UPDATED_DAYS,
+    day_key,
+    month_key,
+    names_partitions,
+    requested,
+)
+from cohortlake import Sync, Window
+from cohortlake.healthimaging import Datastore
+from cohortlake.lake.partitions import day_window, months_until_now
+from cohortlake.schema import FOUND, UNDATED
+
+POOL = "healthimaging"
+"""The pool that the account's quota stands behind; `dagster.yaml` has its limit."""
+
+_search_asset = partial(
+    dg.asset,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    retry_policy=RETRY,
+    pool=POOL,
+    group_name="increments",
+    kinds={"parquet"},
+    metadata={"dagster/column_schema": column_schema(FOUND)},
+)
+
+
+@_search_asset(partitions_def=UPDATED_DAYS)
+def image_set_increments(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
+    """Image sets whose updatedAt lies in a UTC day, exactly as the service sent them."""
+    with failures_told():
+        wanted = requested(context, sync.settings.require_datastores())
+        for datastore_id, days in wanted.items():
+            store = sync.datastore(datastore_id)
+            windows = _windows(sync, store, days)
+            for day, found in sync.extract(store, windows):
+                key = day_key(datastore_id, day)
+                _record(context, key, search_metadata(found, sync.root, windows[day]))
+            for day in sorted({*(days or ())} - {*windows}):
+                _record(context, day_key(datastore_id, day), {"dagster/row_count": 0})
+
+
+@_search_asset(partitions_def=STUDY_MONTHS)
+def study_date_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
+    """All image sets of a study month, and those of the lake's that are gone from it."""
+    with failures_told():
+        wanted = requested(context, sync.settings.require_datastores())
+        for datastore_id, months in wanted.items():
+            store = sync.datastore(datastore_id)
+            wanted_months = months or months_until_now(store)
+            keys = {month: month_key(datastore_id, month) for month in wanted_months}
+            _sweep(context, sync, store, keys)
+
+
+@_search_asset(partitions_def=DATASTORES)
+def undated_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
+    """All image sets that no study month holds: to find them a whole data store is read."""
+    with failures_told():
+        everywhere = sync.settings.require_datastores()
+        for datastore_id in context.partition_keys if names_partitions(context) else everywhere:
+            _sweep(context, sync, sync.datastore(datastore_id), {UNDATED: datastore_id})
+
+
+def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, Window]:
+    """Return what is due of some days; those that are not due are searched again, whole."""
+    due = sync.due(store)
+    if days is None:
+        return due
+    windows = {day: due.get(day) or day_window(day, store) for day in days}
+    return {day: window for day, window in windows.items() if window}
+
+
+def _sweep(
+    context: dg.AssetExecutionContext, sync: Sync, store: Datastore, keys: Mapping[str, str]
+) -> None:
+    """Sweep study-date partitions, given with the keys they are recorded under."""
+    for partition, swept in sync.sweep(store, list(keys)):
+        cost = search_metadata(swept.found, sync.root, None)
+        absent = {"missing": swept.missing, "confirmed_absent": swept.absent}
+        _record(context, keys[partition], {**cost, **absent})
+
+
+def _record(context: dg.AssetExecutionContext, key: str, metadata: Metadata) -> None:
+    """Record a partition now, and not when the whole run has ended well."""
+    context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+    if names_partitions(context):
+        # Dagster records the partitions a run names once more at its end.
+        context.add_asset_metadata(metadata, partition_key=key)

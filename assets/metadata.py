@@ -1,0 +1,54 @@
+"""What the assets tell Dagster: counts, names, instants and paths, never the value of a tag."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from cohortlake import Window
+from cohortlake.lake.extract import Found
+from cohortlake.lake.root import Root
+from cohortlake.schema import Column
+
+Value = dg.MetadataValue[Any] | dg.TableSchema | int | float | str
+Metadata = Mapping[str, Value]
+
+
+def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
+    """Return columns as Dagster's catalog shows them."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name, str(column.type), column.description, tags=_column_tags(column)
+            )
+            for column in columns
+        ]
+    )
+
+
+def search_metadata(found: Found, root: Root, window: Window | None) -> Metadata:
+    """Return what there is to tell about a partition that was searched.
+
+    Args:
+        found: What the search brought.
+        root: The lake.
+        window: What was searched, where the search left no record of it: nothing was new.
+    """
+    metadata: dict[str, Value] = {
+        "dagster/row_count": found.rows,
+        "requests": found.requests,
+        "throttles": found.throttles,
+    }
+    if found.record:
+        metadata["path"] = dg.MetadataValue.path(root.uri_of(found.record.path))
+        metadata["duration_seconds"] = found.record.duration_seconds
+    bounds = found.record or window
+    if bounds:
+        metadata["window_start"] = bounds.start.isoformat()
+        metadata["window_end"] = bounds.end.isoformat()
+    return metadata
+
+
+def _column_tags(column: Column) -> dict[str, str]:
+    tags = {"dicom_tag": column.tag, "dicom_vr": column.vr, "identifies": column.identifies.value}
+    return {name: value for name, value in tags.items() if value}

@@ -1,0 +1,82 @@
+"""The partitions of the assets, and which of them a run asks for.
+
+Lies here and not in `pipelines` because an asset is declared with its partitions. What a
+partition means, its window of time, is `cohortlake.lake.partitions`'; no clock is read
+here. The data stores come from COHORTLAKE_DATASTORES when the code location loads: where
+it is not set there are no partitions, and a run says so.
+"""
+
+import itertools
+from collections.abc import Iterable
+from operator import itemgetter
+
+import dagster as dg
+
+from cohortlake import Settings
+from cohortlake.lake.partitions import FIRST_DAY, FIRST_MONTH
+
+_DATASTORE, _DAY, _MONTH = "datastore", "day", "study_month"
+
+# Today's day and this month exist too, and are searched again until they have passed.
+_WITH_THE_OPEN_ONE = 1
+
+DATASTORES = dg.StaticPartitionsDefinition(Settings.from_env().datastores)
+
+UPDATED_DAYS = dg.MultiPartitionsDefinition(
+    {
+        _DATASTORE: DATASTORES,
+        _DAY: dg.DailyPartitionsDefinition(
+            start_date=FIRST_DAY.isoformat(), timezone="UTC", end_offset=_WITH_THE_OPEN_ONE
+        ),
+    }
+)
+"""Data store x UTC day of updatedAt."""
+
+STUDY_MONTHS = dg.MultiPartitionsDefinition(
+    {
+        _DATASTORE: DATASTORES,
+        _MONTH: dg.MonthlyPartitionsDefinition(
+            start_date=f"{FIRST_MONTH:%Y-%m}",
+            timezone="UTC",
+            fmt="%Y-%m",
+            end_offset=_WITH_THE_OPEN_ONE,
+        ),
+    }
+)
+"""Data store x month of the study date."""
+
+
+def day_key(datastore_id: str, day: str) -> dg.MultiPartitionKey:
+    """Return the key of a data store's UTC day."""
+    return dg.MultiPartitionKey({_DATASTORE: datastore_id, _DAY: day})
+
+
+def month_key(datastore_id: str, month: str) -> dg.MultiPartitionKey:
+    """Return the key of a data store's study month."""
+    return dg.MultiPartitionKey({_DATASTORE: datastore_id, _MONTH: month})
+
+
+def names_partitions(context: dg.AssetExecutionContext) -> bool:
+    """Return whether a run names the partitions it wants; one that does not wants what is due."""
+    return bool(context.has_partition_key or context.has_partition_key_range)
+
+
+def requested(
+    context: dg.AssetExecutionContext, datastore_ids: Iterable[str]
+) -> dict[str, list[str] | None]:
+    """Return what a run of a two-dimensional asset asks for.
+
+    Args:
+        context: The run's.
+        datastore_ids: All data stores.
+
+    Returns:
+        Data store -> days or months, or None for whatever is due.
+    """
+    if not names_partitions(context):
+        return dict.fromkeys(datastore_ids)
+    pairs = [key.split("|") for key in context.partition_keys]
+    return {
+        datastore_id: [window for _, window in own]
+        for datastore_id, own in itertools.groupby(pairs, key=itemgetter(0))
+    }

@@ -1,0 +1,67 @@
+"""The layer `published`: the tables that notebooks and BI read, under the privacy policy."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.failures import RETRY, failures_told
+from assets.image_sets import image_sets
+from assets.metadata import Metadata, column_schema
+from cohortlake import Sync
+from cohortlake.lake.publish import Publication
+from cohortlake.privacy import visible
+from cohortlake.schema import PUBLISHED
+
+_MEANINGS = {
+    "image_sets": "One row per image set that there is now.",
+    "series": "One row per series that there is now.",
+    "studies": "One row per study that there is now.",
+    "patients": "One row per patient that there is now.",
+    "history": "One row per state of an image set, with when it was valid and when it was seen.",
+}
+
+
+def published_key(table: str) -> dg.AssetKey:
+    """Return the key of a published table's asset."""
+    return dg.AssetKey(f"published_{table}")
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            published_key(table),
+            deps=[image_sets],
+            description=meaning,
+            group_name="published",
+            kinds={"parquet"},
+            metadata={"dagster/column_schema": column_schema(PUBLISHED[table])},
+        )
+        for table, meaning in _MEANINGS.items()
+    ],
+    retry_policy=RETRY,
+)
+def published(sync: dg.ResourceParam[Sync]) -> Iterator[dg.MaterializeResult[None]]:
+    """Bring all tables up to date with the memory, in the partitions that changed."""
+    with failures_told():
+        publication = sync.publish()
+    for table in _MEANINGS:
+        metadata = {
+            "path": dg.MetadataValue.path(sync.root.uri_of("published", table)),
+            **(_of_table(publication, table) if publication else {"dagster/row_count": 0}),
+        }
+        yield dg.MaterializeResult(asset_key=published_key(table), metadata=metadata)
+
+
+def _of_table(publication: Publication, table: str) -> Metadata:
+    folder = f"published/{table}/"
+    return {
+        # What the policy shows, which is what the files hold.
+        "dagster/column_schema": column_schema(visible(PUBLISHED[table], publication.policy)),
+        "dagster/row_count": publication.rows(table),
+        "files": sum(path.startswith(folder) for path in publication.files),
+        "files_written": sum(path.startswith(folder) for path in publication.written),
+        "files_removed": sum(path.startswith(folder) for path in publication.removed),
+        "policy": publication.policy,
+        "published_at": publication.published_at,
+        "image_sets_version": publication.image_sets_version,
+    }

@@ -1,0 +1,5 @@
+"""WHEN and WITH WHAT: definitions, resources, jobs and schedules of the deployment.
+
+What the assets are and do belongs into `assets`, and everything that is true without
+Dagster into `cohortlake`.
+"""

@@ -1,0 +1,20 @@
+"""The resources: the library, put together from the environment's settings."""
+
+import dagster as dg
+
+from cohortlake import Settings, Sync
+
+
+class SyncResource(dg.ConfigurableResource[Sync]):
+    """The lake and the service, from COHORTLAKE_* and boto3's own configuration.
+
+    Assets ask for `sync: dg.ResourceParam[Sync]`. It has no configuration in Dagster, so that
+    a run, the command line and a notebook cannot mean different lakes.
+    """
+
+    def create_resource(self, context: dg.InitResourceContext) -> Sync:
+        """Read the settings, when a run begins and not when the code location loads."""
+        return Sync(Settings.from_env())
+
+
+RESOURCES = {"sync": SyncResource()}

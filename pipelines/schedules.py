@@ -1,0 +1,42 @@
+"""The schedules: when the jobs run by themselves.
+
+A schedule asks for one run that names no partitions. Which windows are due is decided when
+that run starts, by the lake's ledger and the service's clock: so it does not matter how
+many ticks were missed meanwhile, and what Dagster remembers of earlier runs decides nothing.
+"""
+
+import dagster as dg
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def _every(cron_schedule: str, job_name: str) -> dg.ScheduleDefinition:
+    """Schedule a job, but pass while an earlier run of it waits or is at work."""
+
+    @dg.schedule(
+        name=job_name,
+        job_name=job_name,
+        cron_schedule=cron_schedule,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED)
+        if context.instance.get_runs_count(unfinished):
+            return dg.SkipReason(f"an earlier run of {job_name} has not finished")
+        return dg.RunRequest()
+
+    return request
+
+
+SCHEDULES = [
+    _every("0 * * * *", "tick"),
+    _every("15 2 * * 0", "reconcile"),
+    _every("45 2 * * 0", "reconcile_undated"),
+]

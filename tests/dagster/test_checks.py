@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from endpoint import Endpoint
+
+from .conftest import Run
+from .store import checks, image_set
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def filled(endpoint: Endpoint, lake: Path, run: Run) -> Path:
+    endpoint.image_sets = [image_set(i, NOON + i * timedelta(days=1)) for i in range(4)]
+    assert all(checks(run("tick")).values())
+    return lake
+
+
+@pytest.fixture
+def evaluate(deployment: ModuleType, instance: dg.DagsterInstance) -> Callable[[], dict[str, bool]]:
+    """Run the checks alone, against the lake as it lies."""
+    job = dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())
+    defs = dg.Definitions.merge(deployment.defs, dg.Definitions(jobs=[job]))
+
+    def execute() -> dict[str, bool]:
+        return checks(defs.resolve_job_def("checks").execute_in_process(instance=instance))
+
+    return execute
+
+
+def failing(outcome: dict[str, bool]) -> set[str]:
+    assert len(outcome) == 5
+    return {name for name, passed in outcome.items() if not passed}
+
+
+def rewrite(lake: Path, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    (path,) = (lake / "published" / table).rglob("*.parquet")
+    pq.write_table(change(pq.ParquetFile(path).read()), path)
+
+
+def test_they_hold_for_an_empty_lake(
+    endpoint: Endpoint, lake: Path, run: Run, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    assert run("tick").success
+    assert not failing(evaluate())
+
+
+def test_a_lake_never_filled_is_not_complete(
+    endpoint: Endpoint, lake: Path, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    assert failing(evaluate()) == {"coverage_is_complete"}
+
+
+def test_a_lake_that_fell_behind_is_not_complete(
+    endpoint: Endpoint, filled: Path, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    endpoint.now += timedelta(hours=10)
+    assert not failing(evaluate())
+    endpoint.now += timedelta(days=2)
+    assert failing(evaluate()) == {"coverage_is_complete"}
+
+
+def test_an_image_set_with_two_rows_is_noticed(
+    filled: Path, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    rewrite(filled, "image_sets", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)]))
+    assert failing(evaluate()) == {"each_image_set_once", "equals_memory", "holds_all_states"}
+
+
+def test_a_missing_state_is_noticed(filled: Path, evaluate: Callable[[], dict[str, bool]]) -> None:
+    rewrite(filled, "history", lambda rows: rows.slice(1))
+    assert failing(evaluate()) == {"holds_all_states"}
+
+
+def test_many_invalid_dates_are_noticed_but_only_warned_of(
+    endpoint: Endpoint, lake: Path, run: Run
+) -> None:
+    endpoint.image_sets = [image_set(i, NOON, DICOMStudyDate="20251399") for i in range(2)]
+    result = run("tick")
+    (warned,) = [c for c in result.get_asset_check_evaluations() if not c.passed]
+    assert warned.check_name == "values_are_valid"
+    assert warned.severity is dg.AssetCheckSeverity.WARN
+    assert warned.metadata["invalid_share_StudyDate"].value == 1.0

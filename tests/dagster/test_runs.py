@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+from endpoint import DATASTORE, Endpoint
+
+from cohortlake import HealthImaging, Settings, Sync, read_table
+from cohortlake.errors import AccessDenied
+from cohortlake.healthimaging import Page
+from cohortlake.lake import partitions
+from cohortlake.lake.publish import KEY_PATH
+from cohortlake.schema import PUBLISHED
+
+from .conftest import Run
+from .store import INCREMENTS, checks, days, image_set, published_ids
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def fill(endpoint: Endpoint, count: int) -> None:
+    endpoint.image_sets = [image_set(i, NOON + i * DAY) for i in range(count)]
+
+
+class Denying(HealthImaging):
+    """Answers so many pages and then no more, for a reason that no retry mends."""
+
+    def __init__(self, settings: Settings, pages: int) -> None:
+        super().__init__(settings)
+        self.pages = pages
+
+    def search_page(self, datastore_id: str, *args: Any, **kwargs: Any) -> Page:
+        self.pages -= 1
+        if self.pages < 0:
+            raise AccessDenied("medical-imaging:SearchImageSets", f"data store {datastore_id}")
+        return super().search_page(datastore_id, *args, **kwargs)
+
+
+def denied_after(pages: int) -> Sync:
+    settings = Settings.from_env()
+    return Sync(settings, Denying(settings, pages))
+
+
+def searches(lake: Path) -> Counter[str]:
+    """How many increments each day has."""
+    folder = lake / "increments" / DATASTORE / "updated_at"
+    return Counter(path.parent.name for path in folder.glob("*/*.parquet"))
+
+
+def test_a_range_of_days_is_one_run(
+    endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    fill(endpoint, 20)
+    result = run("backfill", keys=(f"{DATASTORE}|2026-01-03", f"{DATASTORE}|2026-01-12"))
+    assert result.success
+    assert days(instance) == {f"2026-01-{day:02}" for day in range(3, 13)}
+    assert len(published_ids(lake)) == 10
+    assert instance.get_runs_count() == 1
+
+
+def test_a_day_without_a_window_is_on_record(
+    endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
+) -> None:
+    fill(endpoint, 3)
+    result = run("backfill", keys=(f"{DATASTORE}|2025-12-30", f"{DATASTORE}|2026-01-02"))
+    assert result.success
+    assert days(instance) == {"2025-12-30", "2025-12-31", "2026-01-01", "2026-01-02"}
+
+
+def test_a_new_lake_is_filled_by_a_run_that_names_nothing(
+    endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    fill(endpoint, 20)
+    result = run("backfill")
+    assert result.success
+    assert len(days(instance)) == 32
+    assert len(published_ids(lake)) == 20
+    assert all(checks(result).values())
+    assert len(checks(result)) == 5
+
+
+@pytest.fixture
+def hundred_days(endpoint: Endpoint) -> None:
+    first = NOON - 70 * DAY
+    endpoint.created_at = first.timestamp()
+    endpoint.image_sets = [image_set(i, first + i * DAY) for i in range(100)]
+
+
+@pytest.mark.usefixtures("hundred_days")
+def test_what_landed_before_a_failure_stays_and_the_next_run_does_the_rest(
+    run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    assert not run("backfill", sync=denied_after(2)).success
+    landed = days(instance)
+    assert 10 < len(landed) < 90
+    assert landed == set(searches(lake))
+
+    assert run("backfill").success
+    assert len(days(instance)) == 102
+    assert len(published_ids(lake)) == 100
+    assert set(searches(lake).values()) == {1}
+
+
+@pytest.mark.usefixtures("hundred_days")
+def test_a_range_that_failed_is_finished_by_running_it_again(
+    run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    keys = (f"{DATASTORE}|2025-11-01", f"{DATASTORE}|2026-01-20")
+    assert not run("backfill", keys=keys, sync=denied_after(2)).success
+    assert 10 < len(days(instance)) < 70
+    assert run("backfill", keys=keys).success
+    assert len(days(instance)) == len(published_ids(lake)) == 81
+
+
+def test_a_tick_takes_everything_since_the_last_one(
+    endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    assert run("tick").success
+    endpoint.now += 5 * DAY
+    endpoint.image_sets = [
+        image_set(i, datetime(2026, 2, 1 + i, 1 + i, tzinfo=UTC)) for i in range(6)
+    ]
+    # The first of them changed before the last tick, but was not searchable then.
+    endpoint.image_sets[0]["updatedAt"] = datetime(2026, 2, 1, 11, 59, tzinfo=UTC).timestamp()
+    before = days(instance)
+    assert run("tick").success
+    assert days(instance) - before == {f"2026-02-{day:02}" for day in range(2, 7)}
+    assert len(published_ids(lake)) == 6
+
+
+def test_a_tick_decides_by_the_lake_and_not_by_dagsters_memory(
+    endpoint: Endpoint, lake: Path, run: Run
+) -> None:
+    fill(endpoint, 3)
+    assert run("tick").success
+    sent = len(endpoint.requests)
+    with dg.DagsterInstance.ephemeral() as another:
+        assert run("tick", on=another).success
+    assert len(endpoint.requests) == sent + 1
+
+
+def test_a_tick_with_nothing_new_writes_no_increment(
+    endpoint: Endpoint, run: Run, lake: Path
+) -> None:
+    fill(endpoint, 3)
+    run("tick")
+    files = sorted(lake.rglob("*.parquet"))
+    sent = len(endpoint.requests)
+    assert run("tick").success
+    assert sorted(lake.rglob("*.parquet")) == files
+    assert len(endpoint.requests) == sent + 1
+
+
+@pytest.mark.parametrize(
+    ("job", "study_date"), [("reconcile", "20251215"), ("reconcile_undated", "")]
+)
+def test_reconciling_closes_what_is_gone(
+    endpoint: Endpoint,
+    run: Run,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+    study_date: str,
+) -> None:
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 10, 1))  # few months, less to wait
+    fill(endpoint, 3)
+    for row in endpoint.image_sets:
+        row["DICOMTags"]["DICOMStudyDate"] = study_date
+    run("tick")
+    gone = endpoint.image_sets.pop()["imageSetId"]
+    endpoint.now += timedelta(hours=1)
+    result = run(job)
+    assert result.success
+    assert all(checks(result).values())
+    assert gone not in published_ids(lake)
+    history = read_table(str(lake), "history")
+    assert set(history.loc[history["ended_by"] == "deleted", "image_set_id"]) == {gone}
+
+
+def test_one_data_store_can_be_swept_alone(
+    endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
+) -> None:
+    assert run("reconcile_undated", keys=(DATASTORE, DATASTORE)).success
+    assert instance.get_materialized_partitions(dg.AssetKey("undated_sweeps")) == {DATASTORE}
+
+
+def test_study_months_can_be_had_before_all_others(
+    endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
+) -> None:
+    fill(endpoint, 3)
+    endpoint.image_sets[1]["DICOMTags"]["DICOMStudyDate"] = "20210301"
+    assert run("reconcile", keys=(f"{DATASTORE}|2025-07", f"{DATASTORE}|2025-12")).success
+    assert len(published_ids(lake)) == 2
+    assert len(instance.get_materialized_partitions(dg.AssetKey("study_date_sweeps"))) == 6
+
+
+def test_dagster_and_the_library_leave_the_same_rows(
+    endpoint: Endpoint, run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(endpoint, 20)
+    assert run("tick").success
+
+    monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "other"))
+    alone = Sync(Settings.from_env())
+    alone.root.write(KEY_PATH, (lake / KEY_PATH).read_bytes())
+    alone.run()
+    for table in PUBLISHED:
+        by = [c.name for c in PUBLISHED[table] if c.name in ("StudyInstanceUID", "patient_key")]
+        frames = [read_table(str(root), table) for root in (lake, tmp_path / "other")]
+        one, other = (frame.sort_values(by, ignore_index=True) for frame in frames)
+        assert len(one)
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_each_day_is_recorded_once(
+    endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
+) -> None:
+    assert run("tick").success
+    records = instance.fetch_materializations(INCREMENTS, limit=100).records
+    recorded = [record.partition_key for record in records if record.partition_key]
+    assert len(recorded) == len(set(recorded)) == 32
