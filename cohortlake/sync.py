@@ -71,15 +71,22 @@ class Sync:
         settings: Data stores, root, pace and policy.
         service: The client; by default one over boto3's own configuration.
 
-    Raises:
-        RootNotUsable: The root cannot be written.
     """
 
     def __init__(self, settings: Settings, service: HealthImaging | None = None) -> None:
         self.settings = settings
-        self.root = Root(settings.root)
-        self.root.prepare()
         self._given_service = service
+
+    @functools.cached_property
+    def root(self) -> Root:
+        """The lake's root, made when first asked for.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        root = Root(self.settings.root)
+        root.prepare()
+        return root
 
     @functools.cached_property
     def _service(self) -> HealthImaging:
@@ -96,7 +103,7 @@ class Sync:
 
     def due(self, store: Datastore) -> dict[str, Window]:
         """Return the days to search so that nothing up to now is missing."""
-        ledger = coverage.read(self.root)
+        ledger = coverage.searched(self.root)
         proven = coverage.proven(ledger, store.datastore_id, self.settings.settle)
         return partitions.due_windows(store, proven, self.settings.lookback)
 

@@ -44,7 +44,7 @@ def _value(row: dict[str, Any], field: str) -> Any:
         return row.get(field, row.get("DICOMTags", {}).get(field))
     date = row.get("DICOMTags", {}).get("DICOMStudyDate", "")
     return (
-        float(date + (row["DICOMTags"].get("DICOMStudyTime") or "0")[:2])
+        float(date + (row["DICOMTags"].get("DICOMStudyTime") or "00")[:2])
         if _is_date(date)
         else None
     )

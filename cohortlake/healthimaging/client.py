@@ -23,11 +23,14 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
+    CredentialRetrievalError,
     NoCredentialsError,
     NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
 
@@ -60,6 +63,13 @@ _BAD_CREDENTIALS = (
     "ExpiredTokenException",
     "InvalidClientTokenId",
     "MissingAuthenticationToken",
+)
+_NO_CREDENTIALS = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSOError,
+    TokenRetrievalError,
 )
 
 T = TypeVar("T")
@@ -213,24 +223,24 @@ class HealthImaging:
                 if code in _THROTTLES and operation == "SearchImageSets":
                     self._meters.current.throttles += 1
                 failure = self._explained(code, error, operation, datastore_id)
-            except (NoCredentialsError, PartialCredentialsError):
-                raise _no_credentials("there are none") from None
+            except _NO_CREDENTIALS as error:
+                raise _no_credentials(f"boto3 says {type(error).__name__}") from None
+            except ParamValidationError:
+                # Its text holds the rejected value, which may be a patient's.
+                raise RequestRefused(
+                    f"boto3 refused to send {operation}: a parameter is missing or has the wrong "
+                    "type; check the criteria against the SearchImageSets API page"
+                ) from None
             except BrokenAnswer as error:
                 failure = error
             except ResponseParserError:
                 failure = BrokenAnswer(f"{operation} kept answering with what is no JSON")
-            except (HTTPClientError, OSError) as error:
+            except (BotoCoreError, OSError) as error:
                 failure = ServiceUnavailable(
                     f"{operation} could not reach {self._client.meta.endpoint_url} "
                     f"({type(error).__name__}); check the network, AWS_REGION and "
                     "AWS_ENDPOINT_URL_MEDICAL_IMAGING"
                 )
-            except BotoCoreError as error:
-                # Its text may hold the rejected value; its type is enough to act on.
-                raise RequestRefused(
-                    f"boto3 refused to send {operation} ({type(error).__name__}); "
-                    "check the criteria against the SearchImageSets API page"
-                ) from None
         raise failure from None
 
     def _explained(

@@ -53,6 +53,12 @@ def pending(root: Root) -> list[str]:
     return [path for path in increments.paths(root) if path not in applied]
 
 
+def searched(root: Root) -> pa.Table:
+    """Return the ledger, and with it the increments that were not applied yet."""
+    waiting = [_row(increments.read_record(root, path)) for path in pending(root)]
+    return pa.concat_tables([read(root), pa.Table.from_pylist(waiting, _SCHEMA)])
+
+
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
     """Write down that increments were applied; those that are there already stay once.
 

@@ -222,13 +222,16 @@ def _rows_before(states: pa.Table, end: datetime) -> int:
 
 def _batches(pages: Iterator[Page]) -> Iterator[list[Page]]:
     batch: list[Page] = []
-    for page in pages:
-        batch.append(page)
-        if len(batch) == _PAGES_PER_BATCH:
+    try:
+        for page in pages:
+            batch.append(page)
+            if len(batch) == _PAGES_PER_BATCH:
+                yield batch
+                batch = []
+    finally:
+        # Even after a failure: what had come may complete some days.
+        if batch:
             yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _states(batch: list[Page], first_page: int, datastore_id: str) -> pa.Table:

@@ -279,7 +279,7 @@ def test_errors_say_the_fix(
         Sync(lake_settings).run()
     (tmp_path / "file").write_text("")
     with pytest.raises(RootNotUsable, match="COHORTLAKE_ROOT"):
-        Sync(Settings(root=f"{tmp_path}/file/lake"))
+        Sync(Settings(root=f"{tmp_path}/file/lake")).publish()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(NoCredentials, match="AWS_PROFILE"):

@@ -74,8 +74,12 @@ _TEXT = st.text(max_size=12) | st.sampled_from(
 )
 _ODD = st.none() | st.booleans() | st.integers() | st.lists(st.integers(), max_size=2)
 _SECONDS = st.integers(0, 2_000_000_000_000).map(lambda ms: ms / 1000)
-_PROPER = {schema.INSTANT: _SECONDS, schema.pa.int64(): st.integers(-(2**63), 2**63 - 1),
-           schema.pa.int32(): st.integers(-(2**40), 2**40), schema.pa.bool_(): st.booleans()}  # fmt: skip
+_PROPER = {
+    schema.INSTANT: _SECONDS,
+    schema.pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    schema.pa.int32(): st.integers(-(2**40), 2**40),
+    schema.pa.bool_(): st.booleans(),
+}
 
 
 def _members(columns: tuple[schema.Column, ...]) -> dict[str, st.SearchStrategy[Any]]:

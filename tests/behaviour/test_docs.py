@@ -1,0 +1,45 @@
+"""Every Python snippet in the README and the how-to pages runs, on a lake like the demo's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cohortlake import Settings, Sync
+from emulator import running
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs/how-to").glob("*.md"))]
+SNIPPETS = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.fixture(scope="module")
+def demo_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    root = folder / "var/demo/lake"
+    with pytest.MonkeyPatch.context() as patch, running(synthetic=1500, seed=2) as emulator:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "none")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        Sync(Settings(emulator.datastores, str(root), tps=500, workers=8)).run()
+    return folder
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippet(
+    code: str, demo_like: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo_like)
+    exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - our own pages
+    assert capsys.readouterr().out.strip()
+
+
+def test_there_are_snippets() -> None:
+    assert len(SNIPPETS) >= 5

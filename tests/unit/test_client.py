@@ -1,0 +1,142 @@
+"""What the client relies on in botocore, and how it paces and explains."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from endpoint import DATASTORE, Endpoint
+
+from cohortlake import HealthImaging, Settings
+from cohortlake.errors import RequestRefused, ServiceUnavailable, SettingError
+from cohortlake.healthimaging import Axis, Meter, Window
+from cohortlake.healthimaging.criteria import criteria
+from cohortlake.healthimaging.page import BrokenAnswer, Page
+from cohortlake.healthimaging.rate import TokenBucket
+
+FAST = Settings(datastores=(DATASTORE,), tps=1000)
+WINDOW = Window(
+    Axis.UPDATED_AT, datetime(2026, 1, 1, 0, 0, 0, 123000, UTC), datetime(2026, 2, 1, tzinfo=UTC)
+)
+
+
+def test_the_hook_hands_on_the_body_as_sent(endpoint: Endpoint) -> None:
+    endpoint.image_sets = [{"imageSetId": "a" * 32, "updatedAt": 1767300000.123, "later": [1]}]
+    page = HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria())
+    assert b'"later": [1]' in page.body
+    assert [head.image_set_id for head in page.heads] == ["a" * 32]
+
+
+def test_request_timestamps_keep_their_milliseconds(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def search(criteria: dict[str, Any], *_: Any) -> dict[str, Any]:
+        sent.append(criteria["filters"][0]["values"])
+        return {"imageSetsMetadataSummaries": []}
+
+    monkeypatch.setattr(endpoint, "search", search)
+    HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria())
+    assert sent == [[{"updatedAt": 1767225600.121}, {"updatedAt": 1769904000.002}]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b'{"imageSetsMetadataSummaries": [',
+        b'{"imageSetsMetadataSummaries": null}',
+        b'{"imageSetsMetadataSummaries": [{"version": 1}]}',
+        b'{"imageSetsMetadataSummaries": [{"imageSetId": "../../etc"}]}',
+        b'{"imageSetsMetadataSummaries": [], "nextToken": 7}',
+    ],
+)
+def test_what_is_no_whole_page_is_refused(body: bytes) -> None:
+    with pytest.raises(BrokenAnswer):
+        Page.checked(body)
+
+
+def test_a_broken_page_is_asked_for_again(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([{}, {"imageSetsMetadataSummaries": []}])
+    monkeypatch.setattr(endpoint, "search", lambda *_: next(answers))
+    meter = Meter()
+    page = HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria(), meter=meter)
+    assert (page.heads, meter.requests) == ((), 2)
+
+
+def test_an_error_holds_no_tag(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+    service = HealthImaging(FAST)
+    bad = {"filters": [{"operator": "EQUAL", "values": [{"DICOMPatientId": ["Canary"]}]}]}
+    with pytest.raises(RequestRefused) as refused:
+        service.search_page(DATASTORE, bad)
+    error: BaseException | None = refused.value
+    while error is not None:  # as a traceback would print it
+        assert "Canary" not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", "http://127.0.0.1:9")
+    monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
+    with pytest.raises(ServiceUnavailable, match=r"could not reach http://127\.0\.0\.1:9"):
+        HealthImaging(FAST).datastore(DATASTORE)
+
+
+def test_the_bucket_spaces_slots_evenly_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    bucket = TokenBucket(4)
+    threads = [threading.Thread(target=bucket.acquire) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(slept) == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_criteria_from_text() -> None:
+    assert criteria(["PatientID=P1"], ["StudyDate=2024-01-01..2024-01-31T13:00"], "updatedAt") == {
+        "filters": [
+            {"operator": "EQUAL", "values": [{"DICOMPatientId": "P1"}]},
+            {
+                "operator": "BETWEEN",
+                "values": [
+                    {"DICOMStudyDateAndTime": {"DICOMStudyDate": "20240101",
+                                               "DICOMStudyTime": "000000.000000"}},
+                    {"DICOMStudyDateAndTime": {"DICOMStudyDate": "20240131",
+                                               "DICOMStudyTime": "130000.000000"}},
+                ],
+            },
+        ],
+        "sort": {"sortField": "updatedAt", "sortOrder": "ASC"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("equal", "between", "sort", "says"),
+    [
+        ([], [], None, "one or two filters"),
+        (["PatientID=1", "StudyID=2", "isPrimary=true"], [], None, "one or two filters"),
+        (["PatientId=1"], [], None, "did you mean 'PatientID'"),
+        (["Modality=CT"], [], None, "cannot be searched for"),
+        (["PatientID"], [], None, "ATTRIBUTE=VALUE"),
+        ([], ["updatedAt=2024-01-01"], None, r"FROM\.\.TO"),
+        ([], ["updatedAt=a..b"], None, "dates and times"),
+        (["isPrimary=maybe"], [], None, "true or false"),
+        (["PatientID=1"], [], "Modality", "cannot be searched for"),
+        (["PatientID=1"], [], "updatedAt:UP", "ASC or DESC"),
+    ],
+)
+def test_criteria_that_the_service_would_refuse(
+    equal: list[str], between: list[str], sort: str | None, says: str
+) -> None:
+    with pytest.raises(SettingError, match=says):
+        criteria(equal, between, sort)

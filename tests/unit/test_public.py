@@ -1,0 +1,115 @@
+"""The public surface: names, settings, errors, schema, docs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+
+import cohortlake
+from cohortlake import Settings, errors, schema
+from cohortlake.errors import SettingError
+from cohortlake.settings import SETTINGS
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_all_is_what_there_is() -> None:
+    assert sorted(cohortlake.__all__) == cohortlake.__all__
+    for name in cohortlake.__all__:
+        assert inspect.getdoc(getattr(cohortlake, name)), f"{name} has no docstring"
+
+
+def test_the_error_tree_is_drawn_in_full() -> None:
+    classes = {
+        name: value
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    tree = str(errors.__doc__).split("CohortlakeError", 1)[1].split("\n\n")[0]
+    drawn = re.findall(r"[├└]── (\w+)", tree)
+    assert {"CohortlakeError", *drawn} == set(classes)
+    assert all(inspect.getdoc(value) for value in classes.values())
+
+
+def test_dicom_columns_are_the_standards() -> None:
+    for column in schema.DICOM_TAGS:
+        tag = tag_for_keyword(column.name)
+        assert tag is not None, column.name
+        assert column.tag == f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+        assert column.vr == dictionary_VR(tag)
+        assert keyword_for_tag(tag) == column.name
+
+
+def test_every_column_is_described_and_named_by_the_rule() -> None:
+    tables = (*schema.PUBLISHED.values(), schema.FOUND, schema.IMAGE_SETS, schema.COVERAGE)
+    for column in {column for table in tables for column in table}:
+        assert column.description.endswith("."), column.name
+        stem = column.name.removesuffix(schema.RAW_SUFFIX)
+        assert tag_for_keyword(stem) or re.fullmatch(r"[a-z][a-z0-9_]*", column.name)
+    for name, table in schema.PUBLISHED.items():
+        names = [column.name for column in table]
+        assert len(names) == len(set(names)), name
+
+
+def test_the_map_of_members_is_botocores() -> None:
+    from botocore.loaders import Loader
+
+    model = Loader().load_service_model("medical-imaging", "service-2")["shapes"]
+    assert {c.wire for c in schema.DICOM_TAGS} == set(model["DICOMTags"]["members"])
+    summary = set(model["ImageSetsMetadataSummary"]["members"]) - {"DICOMTags"}
+    assert {c.wire for c in schema.SUMMARY_FIELDS} == summary
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("COHORTLAKE_TPS", "0", "above 0"),
+        ("COHORTLAKE_TPS", "fast", "above 0"),
+        ("COHORTLAKE_TPS", "nan", "above 0"),
+        ("COHORTLAKE_WORKERS", "0", "from 1 to 512"),
+        ("COHORTLAKE_WORKERS", "2.5", "from 1 to 512"),
+        ("COHORTLAKE_LOOKBACK_SECONDS", "-1", "0 or more"),
+        ("COHORTLAKE_SETTLE_SECONDS", "soon", "0 or more"),
+        ("COHORTLAKE_PRIVACY", "save", "did you mean 'safe'"),
+        ("COHORTLAKE_DATASTORES", "abc", "32 characters"),
+        ("COHORTLAKE_DATASTORES", "../" + "a" * 29, "32 characters"),
+        ("COHORTLAKE_DATASTORE", "a" * 32, "did you mean 'COHORTLAKE_DATASTORES'"),
+    ],
+)
+def test_a_bad_setting_says_the_fix(variable: str, value: str, says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        Settings.from_env({variable: value})
+
+
+def test_every_setting_has_a_default_but_the_data_store() -> None:
+    settings = Settings.from_env({})
+    assert (settings.tps, settings.workers, settings.privacy) == (25, 5, "safe")
+    assert [s.variable for s in SETTINGS if not s.default] == [
+        "COHORTLAKE_DATASTORES",
+        "COHORTLAKE_WORKERS",
+    ]
+    with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):
+        settings.require_datastores()
+
+
+def test_the_reference_pages_are_up_to_date() -> None:
+    command = [sys.executable, "scripts/reference.py", "--check"]
+    width = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=width, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_links_in_the_docs_lead_somewhere() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
