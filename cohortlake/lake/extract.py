@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cohortlake import schema
+from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages
 from cohortlake.healthimaging import (
     EPOCH,
@@ -228,10 +229,12 @@ def _batches(pages: Iterator[Page]) -> Iterator[list[Page]]:
             if len(batch) == _PAGES_PER_BATCH:
                 yield batch
                 batch = []
-    finally:
-        # Even after a failure: what had come may complete some days.
-        if batch:
+    except CohortlakeError:
+        if batch:  # what had come before may complete some days
             yield batch
+        raise
+    if batch:
+        yield batch
 
 
 def _states(batch: list[Page], first_page: int, datastore_id: str) -> pa.Table:
