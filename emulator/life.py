@@ -45,7 +45,8 @@ class Life:
     def __init__(self, world: World, datastore: Datastore, seed: int) -> None:
         self._world = world
         self._datastore = datastore
-        self._chance = generator("life", seed, datastore.number)
+        # The time is in it, so that the same seed lives other days when it is used again.
+        self._chance = generator("life", seed, datastore.number, world.clock.now_ms())
         self._seed = seed
         self._changes: Mapping[str, Callable[[int], list[Record]]] = {
             "imported": self._imported,

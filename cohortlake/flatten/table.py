@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +37,8 @@ _WIRE_TYPES = {
     pa.time64("us"): pa.string(),
 }
 _NO_STATES = schema.arrow_schema(schema.STATE).empty_table()
-_MAX_EPOCH_SECONDS = 253_402_300_799.0  # the last second of the year 9999
+# Year 1 to year 9999, as Python's datetime has them.
+_MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = -62_135_596_800.0, 253_402_300_799.0
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -118,8 +118,8 @@ def _by_columns(bodies: Sequence[bytes]) -> pa.StructArray:
     wire = summaries.flatten() if isinstance(summaries, pa.ListArray) else pa.array([], _SUMMARY)
     for column in schema.SUMMARY_FIELDS:
         if column.type == schema.INSTANT:
-            extremes = pc.min_max(wire.field(column.wire))
-            if any(abs(end or 0) > _MAX_EPOCH_SECONDS for end in extremes.as_py().values()):
+            extremes = pc.min_max(wire.field(column.wire)).as_py()
+            if not all(_is_instant(end) for end in extremes.values() if end is not None):
                 raise pa.ArrowInvalid("a timestamp is out of range")
     return wire
 
@@ -165,7 +165,11 @@ def _epoch_seconds(value: Any) -> float | None:
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.fabs(value) <= _MAX_EPOCH_SECONDS else None
+    return float(value) if _is_instant(value) else None
+
+
+def _is_instant(seconds: float) -> bool:
+    return _MIN_EPOCH_SECONDS <= seconds <= _MAX_EPOCH_SECONDS
 
 
 def _typed(wire: pa.StructArray, extra: pa.Array, datastore_id: str) -> pa.Table:

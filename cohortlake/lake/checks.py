@@ -47,9 +47,9 @@ def row_counts(root: Root) -> RowCounts:
         for table in ("image_sets", "history"):
             _register_published(con, root, table)
         return RowCounts(
-            current=_count(con, "SELECT count(*) FROM current"),
-            image_sets=_count(con, "SELECT count(*) FROM published_image_sets"),
-            history=_count(con, "SELECT count(*) FROM published_history"),
+            current=engine.count(con, "SELECT count(*) FROM current"),
+            image_sets=engine.count(con, "SELECT count(*) FROM published_image_sets"),
+            history=engine.count(con, "SELECT count(*) FROM published_history"),
         )
 
 
@@ -58,7 +58,7 @@ def repeated_image_sets(root: Root) -> int:
     names = ", ".join(_IDENTITY.names)
     with engine.connection() as con:
         _register_published(con, root, "image_sets")
-        return _count(
+        return engine.count(
             con,
             f"SELECT count(*) FROM (SELECT {names} FROM published_image_sets "
             f"GROUP BY {names} HAVING count(*) > 1)",
@@ -85,8 +85,3 @@ def _register_published(con: duckdb.DuckDBPyConnection, root: Root, table: str) 
     folder = f"published/{table}/"
     files = [path for path in marker.files if path.startswith(folder)] if marker else []
     engine.register(con, f"published_{table}", root, files, _IDENTITY)
-
-
-def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    ((count,),) = con.sql(query).fetchall()
-    return int(count)

@@ -7,25 +7,19 @@ trusts a clock of this machine: instants are the service's.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from cohortlake import schema
-from cohortlake.errors import CommitConflict
 from cohortlake.healthimaging import EPOCH, Axis
-from cohortlake.lake import increments
+from cohortlake.lake import delta, increments
 from cohortlake.lake.root import Root
 
 TABLE = "coverage"
-_WRITER = "cohortlake"
-_ATTEMPTS = 10
 _SCHEMA = schema.arrow_schema(schema.COVERAGE)
 
 
@@ -39,9 +33,8 @@ class Stretch:
 
 def read(root: Root) -> pa.Table:
     """Return the ledger, with the columns of `schema.COVERAGE`."""
-    try:
-        table = DeltaTable(root.uri_of(TABLE))
-    except TableNotFoundError:
+    table = delta.open_table(root, TABLE)
+    if table is None:
         return _SCHEMA.empty_table()
     stored: pa.Table = table.to_pyarrow_table()
     return stored.select(_SCHEMA.names).cast(_SCHEMA)
@@ -70,22 +63,16 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
     Raises:
         CommitConflict: Other writers kept committing first.
     """
-    for _ in range(_ATTEMPTS):
-        table = _open(root)
-        known = set() if rebuild else set(read(root)["increment"].to_pylist())
-        rows = [_row(increments.read_record(root, path)) for path in paths if path not in known]
-        if not rows and not rebuild:
-            return
-        number = (table.transaction_version(_WRITER) or 0) + 1 if table else 1
-        with contextlib.suppress(CommitFailedError), root.explained():
-            write_deltalake(
-                table or root.uri_of(TABLE),
-                pa.Table.from_pylist(rows, _SCHEMA),
-                mode="overwrite" if rebuild else "append",
-                commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
-            )
-            return
-    raise CommitConflict(f"{_ATTEMPTS} commits to {TABLE} were overtaken by others; run it again")
+    if paths or rebuild:
+        delta.retrying(TABLE, lambda: _record(root, paths, rebuild=rebuild))
+
+
+def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
+    table = delta.make_table(root, TABLE, _SCHEMA)
+    known = set() if rebuild else set(read(root)["increment"].to_pylist())
+    rows = [_row(increments.read_record(root, path)) for path in paths if path not in known]
+    if rows or rebuild:
+        delta.commit(root, TABLE, table, pa.Table.from_pylist(rows, _SCHEMA), overwrite=rebuild)
 
 
 def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stretch]:
@@ -115,13 +102,6 @@ def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stret
 def complete_until(stretches: Sequence[Stretch]) -> datetime:
     """Return the instant up to which nothing is missing; the epoch if nothing is proven."""
     return stretches[0].end if stretches and stretches[0].start == EPOCH else EPOCH
-
-
-def _open(root: Root) -> DeltaTable | None:
-    try:
-        return DeltaTable(root.uri_of(TABLE))
-    except TableNotFoundError:
-        return None
 
 
 def _row(record: increments.Record) -> dict[str, object]:

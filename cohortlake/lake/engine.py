@@ -68,3 +68,9 @@ def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa
     """
     reader: pa.RecordBatchReader = pa.RecordBatchReader.from_stream(con.sql(query))
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
+
+
+def count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the one number that a query gives."""
+    ((number,),) = con.sql(query).fetchall()
+    return int(number)

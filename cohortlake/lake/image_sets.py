@@ -4,8 +4,7 @@ Owns how increments are applied and how the table is read. A *version* row is an
 of a time line that was seen for the first time; a *closure* row says that one ended. What
 the intervals are is worked out in `lake.timeline`, for the image sets that changed only.
 
-One commit holds all of it, and writers see each other: each commit claims the next number
-of one Delta application transaction, so two that read the same state cannot both land.
+One commit holds all of it.
 """
 
 from __future__ import annotations
@@ -19,23 +18,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    Transaction,
-    WriterProperties,
-    write_deltalake,
-)
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from cohortlake import schema
-from cohortlake.errors import CommitConflict
-from cohortlake.lake import engine, increments, timeline
+from cohortlake.lake import delta, engine, increments, timeline
 from cohortlake.lake.root import Root
 
 TABLE = "image_sets"
-_WRITER = "cohortlake"
-_ATTEMPTS = 10
 
 # Delta Lake has no type for a time of day: it is kept as microseconds since midnight.
 _TIMES = [column.name for column in schema.STATE if column.type == pa.time64("us")]
@@ -72,21 +62,26 @@ def apply(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> Applied
     Raises:
         CommitConflict: Other writers kept committing first.
     """
-    for _ in range(_ATTEMPTS):
-        table = open_table(root)
-        with engine.connection() as con:
-            _register_table(con, root, None if rebuild else table)
-            _load(con, root, paths)
-            timeline.build(con)
-            con.execute(_NEWS)
-            rows = _count(con, "SELECT count(*) FROM news")
-            if not rows and not rebuild:
-                return Applied(table.version() if table else None)
-            with contextlib.suppress(CommitFailedError):
-                _commit(con, root, table, overwrite=rebuild)
-                changes = con.sql(_CHANGES).fetchall()
-                return Applied(version(root), rows, dict(changes))
-    raise CommitConflict(f"{_ATTEMPTS} commits to {TABLE} were overtaken by others; run it again")
+    return delta.retrying(TABLE, lambda: _apply(root, paths, rebuild=rebuild))
+
+
+def _apply(root: Root, paths: Sequence[str], *, rebuild: bool) -> Applied:
+    if not paths and not rebuild:
+        return Applied(version(root))
+    table = delta.make_table(root, TABLE, _STORED, partition_by=["row_kind"])
+    with engine.connection() as con:
+        _register_table(con, root, None if rebuild else table)
+        _load(con, root, paths)
+        timeline.build(con)
+        con.execute(_NEWS)
+        rows = engine.count(con, "SELECT count(*) FROM news")
+        if not rows and not rebuild:
+            return Applied(table.version())
+        columns = ", ".join(_STORED.names)
+        ordered = f"SELECT {columns} FROM news ORDER BY study_month, updated_at"
+        news = engine.batches(con, ordered, _STORED)
+        committed = delta.commit(root, TABLE, table, news, overwrite=rebuild)
+        return Applied(committed, rows, dict(con.sql(_CHANGES).fetchall()))
 
 
 class Known:
@@ -101,7 +96,7 @@ class Known:
     def __init__(self, root: Root) -> None:
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._table = open_table(root)
+        self._table = delta.open_table(root, TABLE)
         self._con = self._stack.enter_context(engine.connection())
         _register_table(self._con, root, self._table)
 
@@ -118,7 +113,7 @@ class Known:
         wanted = np.unique(state_keys)
         with self._lock:  # not a cursor each: they would not see what is registered
             self._con.register("wanted", pa.table({"state_key": wanted}))
-            return _count(self._con, _KNOWN) < len(wanted)
+            return engine.count(self._con, _KNOWN) < len(wanted)
 
 
 _KNOWN = "SELECT count(DISTINCT state_key) FROM current SEMI JOIN wanted USING (state_key)"
@@ -133,20 +128,12 @@ def register(con: duckdb.DuckDBPyConnection, root: Root, version: int | None = N
         root: The lake.
         version: Which of the table's versions; the newest by default.
     """
-    _register_table(con, root, open_table(root, version))
-
-
-def open_table(root: Root, version: int | None = None) -> DeltaTable | None:
-    """Return the Delta table, or None where nothing was ever applied."""
-    try:
-        return DeltaTable(root.uri_of(TABLE), version=version)
-    except TableNotFoundError:
-        return None
+    _register_table(con, root, delta.open_table(root, TABLE, version))
 
 
 def version(root: Root) -> int | None:
     """Return the table's newest version, or None where nothing was ever applied."""
-    table = open_table(root)
+    table = delta.open_table(root, TABLE)
     return table.version() if table else None
 
 
@@ -311,25 +298,3 @@ SELECT change, count(*) FROM news
 WHERE interval_key IS NOT NULL AND change IN ('created', 'updated', 'reappeared', 'deleted')
 GROUP BY change ORDER BY change
 """
-
-
-def _commit(
-    con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None, *, overwrite: bool
-) -> None:
-    number = (table.transaction_version(_WRITER) or 0) + 1 if table else 1
-    columns = ", ".join(_STORED.names)
-    ordered = f"SELECT {columns} FROM news ORDER BY study_month, updated_at"
-    with root.explained():
-        write_deltalake(
-            table or root.uri_of(TABLE),
-            engine.batches(con, ordered, _STORED),
-            mode="overwrite" if overwrite else "append",
-            partition_by=["row_kind"],
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
-            commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
-        )
-
-
-def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    ((count,),) = con.sql(query).fetchall()
-    return int(count)

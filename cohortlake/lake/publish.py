@@ -56,6 +56,12 @@ class Publication:
         prefix = f"published/{table}/"
         return sum(n for path, n in self.files.items() if path.startswith(prefix))
 
+    def to_marker(self) -> bytes:
+        """Return what the marker file says: all but what this run did."""
+        done = ("written", "removed")
+        items = {name: value for name, value in vars(self).items() if name not in done}
+        return json.dumps(items, indent=1).encode()
+
 
 def publish(root: Root, policy: str) -> Publication | None:
     """Bring `published/` up to date.
@@ -70,15 +76,28 @@ def publish(root: Root, policy: str) -> Publication | None:
     Raises:
         MissingKey: The lake was published before, and its key is gone.
     """
+    before = seen = read_marker(root)
+    while True:
+        publication = _publish_since(root, policy, before)
+        if publication is None:
+            return before
+        latest = read_marker(root)
+        if latest == seen:
+            # Last of all: a run that dies before it leaves its months due.
+            root.write(MARKER_PATH, publication.to_marker())
+            return publication
+        # Another run published meanwhile, and may have put its older files over ours.
+        seen = latest
+
+
+def _publish_since(root: Root, policy: str, before: Publication | None) -> Publication | None:
+    """Write what changed since a publication; return None where nothing did."""
     version = image_sets.version(root)
-    if version is None:
-        return None
-    before = read_marker(root)
     since = None
     if before and (before.policy, before.format) == (policy, schema.FORMAT_VERSION):
         since = before.image_sets_version
-        if since == version:
-            return before
+    if version is None or since == version:
+        return None
     key = _key(root, may_create=before is None)
     with engine.connection() as con:
         image_sets.register(con, root, version)
@@ -87,11 +106,7 @@ def publish(root: Root, policy: str) -> Publication | None:
         _write_tables(con, writer, key, months)
     if since is None:
         writer.remove_unwritten()
-    publication = writer.publication(version)
-    # Last of all: a run that dies before it leaves its months due.
-    marker = {k: v for k, v in publication.__dict__.items() if k not in ("written", "removed")}
-    root.write(MARKER_PATH, json.dumps(marker, indent=1).encode())
-    return publication
+    return writer.publication(version)
 
 
 def read_marker(root: Root) -> Publication | None:
@@ -259,6 +274,5 @@ def _key(root: Root, *, may_create: bool) -> bytes:
             f"{root.uri_of(KEY_PATH)} is gone, and patient_key was made with it; restore it "
             "from a backup (a new key would give every patient another hash)"
         )
-    key = new_key()
-    root.write(KEY_PATH, key)
-    return key
+    root.create(KEY_PATH, new_key())
+    return root.read(KEY_PATH)  # perhaps the one of a run that was faster

@@ -8,6 +8,7 @@ are written under a hidden temporary name and moved. On a local disk the restric
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.fs as pafs
+from botocore.exceptions import ClientError
 
 from cohortlake.errors import RootNotUsable
 
@@ -30,14 +33,15 @@ class Draft:
     def __init__(
         self, fs: pafs.FileSystem, temporary: str, final: str, stream: pa.NativeFile
     ) -> None:
-        self._fs, self._temporary, self._final = fs, temporary, final
+        self._fs, self._final = fs, final
+        self.temporary = temporary
         self.stream = stream
         self._is_open = True
 
     def keep(self) -> None:
         """Give the file its name."""
         self.stream.close()
-        self._fs.move(self._temporary, self._final)
+        self._fs.move(self.temporary, self._final)
         self._is_open = False
 
     def discard(self) -> None:
@@ -46,7 +50,7 @@ class Draft:
             self._is_open = False
             with contextlib.suppress(OSError):  # a full disk: the file is deleted all the same
                 self.stream.close()
-            self._fs.delete_file(self._temporary)
+            self._fs.delete_file(self.temporary)
 
 
 class Root:
@@ -164,6 +168,32 @@ class Root:
         """
         with self.writing(path) as stream:
             stream.write(content)
+
+    def create(self, path: str, content: bytes) -> None:
+        """Write a small file unless it is there: of several writers the first one wins.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        if not self.is_local:
+            self._create_object(path, content)
+            return
+        draft = self.draft(path)
+        try:
+            with self.explained(), contextlib.suppress(FileExistsError):
+                draft.stream.write(content)
+                draft.stream.close()
+                os.link(draft.temporary, self.path(path))
+        finally:
+            draft.discard()
+
+    def _create_object(self, path: str, content: bytes) -> None:
+        bucket, _, key = self.path(path).partition("/")
+        try:
+            boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "PreconditionFailed":
+                raise self._not_usable(PermissionError(errno.EACCES, "")) from None
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -153,7 +153,7 @@ def test_a_seed_repeats_the_days(fresh):
 
 def test_an_empty_data_store_comes_to_life(fresh):
     service = fresh()
-    counts = service.emulator.admin.live(1, seed=1)
+    counts = service.emulator.admin.live(3, seed=1)
     assert counts["imported"] > 0
     assert len(service.search()) > 0
 
@@ -161,7 +161,7 @@ def test_an_empty_data_store_comes_to_life(fresh):
 def test_only_the_data_store_asked_for_lives(fresh):
     service = fresh(datastores=2)
     first, second = service.emulator.datastores
-    service.emulator.admin.live(1, datastore_id=second)
+    service.emulator.admin.live(3, datastore_id=second)
     assert list(service.emulator.admin.truth(datastore_id=first)) == []
     assert list(service.emulator.admin.truth(datastore_id=second))
 

@@ -1,0 +1,117 @@
+"""Delta tables below the root: open one, commit to one, and see other writers.
+
+Each commit claims the next number of one application transaction. Of two writers that read
+the same version only one can claim it; the other is told, reads again and works out anew
+what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverage`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from cohortlake.errors import CommitConflict
+from cohortlake.lake.root import Root
+
+_WRITER = "cohortlake"
+_ATTEMPTS = 10
+
+T = TypeVar("T")
+
+
+def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable | None:
+    """Return a table, or None where there is none yet.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: Which of its versions; the newest by default.
+    """
+    try:
+        return DeltaTable(root.uri_of(name), version=version)
+    except TableNotFoundError:
+        return None
+
+
+def make_table(
+    root: Root, name: str, columns: pa.Schema, partition_by: Sequence[str] = ()
+) -> DeltaTable:
+    """Open a table, and make an empty one first where there is none.
+
+    Two writers that each began a table of their own would not see each other.
+
+    Args:
+        root: The lake.
+        name: The table.
+        columns: Its columns.
+        partition_by: Its partition columns.
+
+    Raises:
+        RootNotUsable: The root cannot be written.
+    """
+    table = open_table(root, name)
+    if table is None:
+        # Where another writer was faster, the one that is there counts.
+        with root.explained(), contextlib.suppress(DeltaError):
+            DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
+        table = DeltaTable(root.uri_of(name))
+    return table
+
+
+def retrying(name: str, attempt: Callable[[], T]) -> T:
+    """Read, work out and commit, again as long as other writers commit first.
+
+    Args:
+        name: The table.
+        attempt: One attempt, which begins by reading the table.
+
+    Raises:
+        CommitConflict: They always did.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except CommitFailedError:
+            continue
+    raise CommitConflict(f"{_ATTEMPTS} commits to {name} were overtaken by others; run it again")
+
+
+def commit(
+    root: Root,
+    name: str,
+    table: DeltaTable,
+    rows: pa.Table | pa.RecordBatchReader,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Append rows to a table as it was read, or put them in the place of all there are.
+
+    Args:
+        root: The lake.
+        name: The table.
+        table: The table as it was read.
+        rows: What to write.
+        overwrite: Whether to replace what is there.
+
+    Returns:
+        The table's new version.
+
+    Raises:
+        CommitFailedError: Another writer committed first; see `retrying`.
+        RootNotUsable: The root cannot be written.
+    """
+    number = (table.transaction_version(_WRITER) or 0) + 1
+    with root.explained():
+        write_deltalake(
+            table,
+            rows,
+            mode="overwrite" if overwrite else "append",
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+            commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+        )
+    return int(DeltaTable(root.uri_of(name)).version())
