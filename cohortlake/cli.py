@@ -76,10 +76,7 @@ def sync(
     root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
 ) -> None:
     """Bring the lake up to date: the first run backfills, later ones take what is new."""
-    work = Sync(_settings(root, datastore))
-    with _progress(quiet=as_json) as progress:
-        outcome = work.run(progress)
-    _print_outcome(outcome, as_json)
+    _run(Sync.run, root, datastore, as_json)
 
 
 @app.command()
@@ -88,10 +85,7 @@ def reconcile(
     root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
 ) -> None:
     """Sweep all study dates and close what was deleted."""
-    work = Sync(_settings(root, datastore))
-    with _progress(quiet=as_json) as progress:
-        outcome = work.reconcile(progress)
-    _print_outcome(outcome, as_json)
+    _run(Sync.reconcile, root, datastore, as_json)
 
 
 @app.command(name="status")
@@ -212,6 +206,18 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         return
     with Bar(*columns, console=_err) as bar:
         yield _BarProgress(bar)
+
+
+def _run(
+    method: Callable[[Sync, Progress], Outcome],
+    root: str | None,
+    datastores: list[str] | None,
+    as_json: bool,
+) -> None:
+    work = Sync(_settings(root, datastores))
+    with _progress(quiet=as_json) as progress:
+        outcome = method(work, progress)
+    _print_outcome(outcome, as_json)
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -15,10 +15,11 @@ def main() -> int:
     """Serve both until interrupted."""
     state = REPOSITORY / "var" / "dev"
     state.mkdir(parents=True, exist_ok=True)
-    with serving(
-        "--synthetic", "5000", "--seed", "1", "--db", state / "hospital.sqlite"
-    ) as hospital:
+    database = state / "hospital.sqlite"
+    grown = () if database.exists() else ("--synthetic", "5000", "--seed", "1")
+    with serving("--db", database, *grown) as hospital:
         environment = os.environ | hospital.environment(state / "lake")
+        environment["VIRTUAL_ENV"] = sys.prefix  # dg warns where it is not named
         sys.stderr.write(f"emulator at {hospital.endpoint}, lake in {state / 'lake'}\n")
         dagster = Path(sys.executable).parent / "dg"
         command = (dagster, "dev", "--host", "127.0.0.1", *sys.argv[1:])

@@ -88,7 +88,7 @@ def commit(
     rows: pa.Table | pa.RecordBatchReader,
     *,
     overwrite: bool = False,
-) -> int:
+) -> DeltaTable:
     """Append rows to a table as it was read, or put them in the place of all there are.
 
     Args:
@@ -99,7 +99,7 @@ def commit(
         overwrite: Whether to replace what is there.
 
     Returns:
-        The table's new version.
+        The table as it is then.
 
     Raises:
         CommitFailedError: Another writer committed first; see `retrying`.
@@ -114,4 +114,4 @@ def commit(
             writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
         )
-    return int(DeltaTable(root.uri_of(name)).version())
+    return DeltaTable(root.uri_of(name))

@@ -43,11 +43,13 @@ class Applied:
     Attributes:
         version: The table's version now, or None where there is no table yet.
         rows: Rows appended.
+        total_rows: Rows of the table, versions and closures.
         changes: Kind of change (created, updated, reappeared, deleted) -> how many.
     """
 
-    version: int | None
+    version: int | None = None
     rows: int = 0
+    total_rows: int = 0
     changes: dict[str, int] = field(default_factory=dict)
 
 
@@ -67,7 +69,8 @@ def apply(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> Applied
 
 def _apply(root: Root, paths: Sequence[str], *, rebuild: bool) -> Applied:
     if not paths and not rebuild:
-        return Applied(version(root))
+        known = delta.open_table(root, TABLE)
+        return Applied(known.version(), 0, known.count()) if known else Applied()
     table = delta.make_table(root, TABLE, _STORED, partition_by=["row_kind"])
     with engine.connection() as con:
         _register_table(con, root, None if rebuild else table)
@@ -76,12 +79,13 @@ def _apply(root: Root, paths: Sequence[str], *, rebuild: bool) -> Applied:
         con.execute(_NEWS)
         rows = engine.count(con, "SELECT count(*) FROM news")
         if not rows and not rebuild:
-            return Applied(table.version())
+            return Applied(table.version(), 0, table.count())
         columns = ", ".join(_STORED.names)
         ordered = f"SELECT {columns} FROM news ORDER BY study_month, updated_at"
         news = engine.batches(con, ordered, _STORED)
-        committed = delta.commit(root, TABLE, table, news, overwrite=rebuild)
-        return Applied(committed, rows, dict(con.sql(_CHANGES).fetchall()))
+        after = delta.commit(root, TABLE, table, news, overwrite=rebuild)
+        changes = dict(con.sql(_CHANGES).fetchall())
+        return Applied(after.version(), rows, after.count(), changes)
 
 
 class Known:
