@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-from cohortlake.healthimaging import Datastore, HealthImaging, Window
+from cohortlake.healthimaging import Datastore, HealthImaging, Ranges, Window
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
 from cohortlake.lake.extract import Extractor, Found, Search
 from cohortlake.lake.image_sets import Applied, Known
@@ -29,8 +29,6 @@ from cohortlake.settings import Settings
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_DAYS_PER_STRETCH = 31
 
 
 class Progress:
@@ -120,10 +118,13 @@ class Sync:
             ServiceError: A day failed. Those that landed before stay.
         """
         searches = [Search(store, day, window) for day, window in windows.items()]
+        ranges = Ranges(_stretches(windows.values()))
         with self._extractor(store) as run:
-            yield from self._side_by_side(
-                lambda stretch: run.days(stretch, self.settings.settle), _stretches(searches)
+            parts = self._side_by_side(
+                lambda _: run.days(searches, ranges, self.settings.settle),
+                range(self.settings.workers),
             )
+            yield from _whole_days(parts, windows)
 
     def sweep(self, store: Datastore, keys: list[str]) -> Iterator[tuple[str, Swept]]:
         """Sweep study-date partitions, several at once; yield each as it lands.
@@ -255,17 +256,31 @@ class Sync:
             future.result()
 
 
-def _stretches(searches: Sequence[Search]) -> Iterator[list[Search]]:
-    """Part days into stretches of days that follow one another."""
-    stretch: list[Search] = []
-    for search in searches:
-        follows = stretch and stretch[-1].window.end == search.window.start
-        if stretch and (not follows or len(stretch) == _DAYS_PER_STRETCH):
+def _stretches(windows: Iterable[Window]) -> Iterator[Window]:
+    """Join windows that follow one another: days that share pages cost one request."""
+    stretch: Window | None = None
+    for window in windows:
+        if stretch and stretch.end == window.start:
+            stretch = replace(stretch, end=window.end)
+            continue
+        if stretch:
             yield stretch
-            stretch = []
-        stretch.append(search)
+        stretch = window
     if stretch:
         yield stretch
+
+
+def _whole_days(
+    parts: Iterable[tuple[str, Found]], windows: Mapping[str, Window]
+) -> Iterator[tuple[str, Found]]:
+    """Join the parts of days, and yield each day once all of it has landed."""
+    missing = {day: window.end - window.start for day, window in windows.items()}
+    landed: dict[str, Found] = {}
+    for day, part in parts:
+        missing[day] -= part.window.end - part.window.start
+        landed[day] = landed[day].joined(part) if day in landed else part
+        if not missing[day]:
+            yield day, landed.pop(day)
 
 
 def new_run_id(now: datetime) -> str:

@@ -6,7 +6,8 @@ The service's own names (`DICOMPatientId`, `nextToken`) stop in this package and
 
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
 from cohortlake.healthimaging.page import Page
-from cohortlake.healthimaging.search import search_window
+from cohortlake.healthimaging.ranges import Range, Ranges
+from cohortlake.healthimaging.search import search_range
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "HealthImaging",
     "Meter",
     "Page",
+    "Range",
+    "Ranges",
     "Window",
-    "search_window",
+    "search_range",
 ]

@@ -205,9 +205,12 @@ class HealthImaging:
 
     def _pace(self, **_: Any) -> None:
         self._bucket.acquire()
-        meter = getattr(self._meters, "current", None)
-        if meter is not None:
-            meter.requests += 1
+        self._meter().requests += 1
+
+    def _meter(self) -> Meter:
+        """Return the meter of this thread's search; one that nobody reads outside a search."""
+        meter: Meter = getattr(self._meters, "current", None) or Meter()
+        return meter
 
     def _retried(self, operation: str, datastore_id: str, call: Callable[[], T]) -> T:
         """Call until it works, with full jitter between attempts."""
@@ -220,8 +223,9 @@ class HealthImaging:
                 return call()
             except ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
-                if code in _THROTTLES and operation == "SearchImageSets":
-                    self._meters.current.throttles += 1
+                if code in _THROTTLES:
+                    self._bucket.slow_down()
+                    self._meter().throttles += 1
                 failure = self._explained(code, error, operation, datastore_id)
             except _NO_CREDENTIALS as error:
                 raise _no_credentials(f"boto3 says {type(error).__name__}") from None

@@ -1,8 +1,8 @@
-"""Paging: one window in, its pages out, each row once.
+"""Paging: one range in, its pages out, each row once.
 
 A page that keeps failing is asked again with its token (`client`); when the token itself
-is refused, the search goes on from the last row seen. How many windows are searched at
-once is the caller's.
+is refused, the search goes on from the last row seen. Who pages which range, and how one
+is cut while it is being paged, is `healthimaging.ranges`'.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ import msgspec
 from cohortlake.errors import ServiceUnavailable, TokenRefused
 from cohortlake.healthimaging.client import HealthImaging, Meter
 from cohortlake.healthimaging.page import Head, Page
+from cohortlake.healthimaging.ranges import Range
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 _RESTARTS_WITHOUT_A_NEW_ROW = 10
 
 
-def search_window(
-    service: HealthImaging, datastore_id: str, window: Window, meter: Meter | None = None
+def search_range(
+    service: HealthImaging, datastore_id: str, part: Range, meter: Meter | None = None
 ) -> Iterator[Page]:
-    """Yield the pages that hold a window, in ascending order of its axis.
+    """Yield the pages that hold a range, in ascending order of its axis.
 
     Args:
         service: The client.
         datastore_id: The data store to search.
-        window: What to find. Pages hold a little more; `Window.mask` cuts it.
+        part: What to find. It may lose some of its end to others meanwhile.
         meter: Counts the requests.
 
     Yields:
-        Pages; leave out the rows whose id is in `Page.skip`.
+        Pages. They hold a little more than the range: cut it with `Window.mask`, and leave
+        out the rows whose id is in `Page.skip`.
 
     Raises:
-        ServiceError: See `errors`; nothing is known of the rest of the window then.
+        ServiceError: See `errors`; what lies behind `part.position` is not known then.
     """
-    rest, token, restarts = window, None, 0
-    trail = _Trail(window)
+    rest, token, restarts = part.window, None, 0
+    trail = _Trail(part.window)
     while True:
         try:
             page = service.search_page(datastore_id, rest.criteria(), token, meter)
@@ -50,12 +52,19 @@ def search_window(
                 raise ServiceUnavailable("SearchImageSets kept refusing its own tokens") from None
             rest, token = trail.rest(), None
             continue
+        before = trail.last
         page = replace(page, skip=trail.follow(page.heads))
-        if len(page.skip) < len(page.heads):
-            restarts = 0
-        yield page
         token = page.next_token
+        new = len(page.heads) - len(page.skip)
+        if new:
+            restarts = 0
+        first = before or trail.first
         if token is None:
+            part.close()
+        elif first and trail.last:
+            part.advance(first, trail.last, new)
+        yield page
+        if token is None or part.position >= part.end:
             return
 
 
@@ -64,7 +73,8 @@ class _Trail:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        self._last: datetime | None = None
+        self.first: datetime | None = None
+        self.last: datetime | None = None
         self._resumed_at: datetime | None = None
         self._seen: set[str] = set()
 
@@ -76,18 +86,18 @@ class _Trail:
             if self._is_behind(position) or head.image_set_id in self._seen:
                 known.add(head.image_set_id)
                 continue
-            if position is not None and (self._last is None or position > self._last):
-                self._last = position
+            if position is not None and (self.last is None or position > self.last):
+                self.first, self.last = self.first or position, position
                 self._seen.clear()
             self._seen.add(head.image_set_id)
         return frozenset(known)
 
     def rest(self) -> Window:
         """Return the window from the last row seen on."""
-        if self._last is None:
+        if self.last is None:
             return self._window
-        self._resumed_at = self._last
-        return self._window.resumed_at(self._last)
+        self._resumed_at = self.last
+        return self._window.resumed_at(self.last)
 
     def _is_behind(self, position: datetime | None) -> bool:
         # A resumed search brings rows from a little before where it was resumed.

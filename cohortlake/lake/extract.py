@@ -23,8 +23,10 @@ from cohortlake.healthimaging import (
     HealthImaging,
     Meter,
     Page,
+    Range,
+    Ranges,
     Window,
-    search_window,
+    search_range,
 )
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record
@@ -32,7 +34,7 @@ from cohortlake.lake.root import Root
 
 _DAY = timedelta(days=1)
 _NO_ROWS = schema.arrow_schema(schema.FOUND[:-2]).empty_table()
-_PAGES_PER_BATCH = 160
+_PAGES_PER_BATCH = 64
 
 Keep = Callable[[pa.Table], pa.Array]
 
@@ -78,6 +80,7 @@ class Found:
 
     Attributes:
         record: Its record, or None where nothing was written.
+        window: What was searched.
         rows: Rows found.
         requests: Requests sent.
         throttles: Requests thrown back.
@@ -85,10 +88,23 @@ class Found:
     """
 
     record: Record | None
+    window: Window
     rows: int
     requests: int
     throttles: int
     image_set_ids: frozenset[str] = frozenset()
+
+    def joined(self, other: Found) -> Found:
+        """Return both as one, for parts of the same partition."""
+        start = min(self.window.start, other.window.start)
+        end = max(self.window.end, other.window.end)
+        return Found(
+            other.record or self.record,
+            replace(self.window, start=start, end=end),
+            self.rows + other.rows,
+            self.requests + other.requests,
+            self.throttles + other.throttles,
+        )
 
 
 @dataclass(frozen=True)
@@ -114,50 +130,77 @@ class Extractor:
             ServiceError: The search did not reach its end; nothing was written.
             RootNotUsable: The increment could not be written.
         """
-        ids = set[str]()
-        with _Part(self, search, _Account()) as part:
-            for states in self._pages(search, part.account):
+        ids, part = set[str](), Range(search.window)
+        with _Part(self, search, _Account()) as writing:
+            for states in self._pages(search.store, part, writing.account):
                 keep = search.keep(states) if search.keep else search.window.mask(states)
                 kept = states.filter(keep)
-                part.add(kept)
+                writing.add(kept)
                 ids.update(kept["image_set_id"].to_pylist())
-            return replace(part.finish(must_record=True), image_set_ids=frozenset(ids))
+            found = writing.finish(search.window.end, must_record=True)
+            return replace(found, image_set_ids=frozenset(ids))
 
-    def days(self, searches: Sequence[Search], settle: timedelta) -> Generator[tuple[str, Found]]:
-        """Search days that follow one another in one go, and yield each as it lands.
+    def days(
+        self, searches: Sequence[Search], ranges: Ranges, settle: timedelta
+    ) -> Generator[tuple[str, Found]]:
+        """Work on shared ranges until none is left, and yield each part of a day as it lands.
 
-        The service gives rows in ascending order, so a day is complete as soon as a row of
-        a later one has come; days that share pages cost one request, not one each.
+        The service gives rows in ascending order, so a day is done as soon as a row of a
+        later one has come; days that share pages cost one request, not one each.
 
         Args:
-            searches: The days, each window's end the next one's start.
+            searches: The days, in order.
+            ranges: What is to be paged; all workers of a run take from the same.
             settle: How long the search index may lag.
 
         Raises:
-            ServiceError: The search did not reach its end. Days that landed stay.
+            ServiceError: A range did not reach its end. What landed stays.
             RootNotUsable: An increment could not be written.
         """
+        while (part := ranges.take()) is not None:
+            try:
+                yield from self._days_of(searches, part, ranges, settle)
+            except BaseException:
+                ranges.stop()
+                raise
+            finally:
+                ranges.done(part)
+
+    def _days_of(
+        self, searches: Sequence[Search], part: Range, ranges: Ranges, settle: timedelta
+    ) -> Generator[tuple[str, Found]]:
         account = _Account()
-        stretch = replace(searches[0].window, end=searches[-1].window.end)
-        pages = self._pages(replace(searches[0], window=stretch), account)
-        rest = _NO_ROWS
+        pages = self._pages(searches[0].store, part, account, ranges.paged)
+        rest, start = _NO_ROWS, part.window.start
         for search in searches:
-            with _Part(self, search, account) as part:
+            if search.window.end <= start or search.window.start >= part.end:
+                continue
+            own = replace(
+                search, window=replace(search.window, start=max(start, search.window.start))
+            )
+            with _Part(self, own, account) as writing:
                 while True:
-                    own = _rows_before(rest, search.window.end)
-                    part.add(rest[:own])
-                    rest = rest[own:]
+                    count = _rows_before(rest, own.window.end)
+                    writing.add(rest[:count])
+                    rest = rest[count:]
                     if len(rest) or (more := next(pages, None)) is None:
                         break
-                    rest = more.filter(stretch.mask(more))
-                yield search.partition, part.finish(must_record=search.closes(settle))
+                    bounds = replace(part.window, end=part.end)
+                    rest = more.filter(bounds.mask(more))
+                end = min(own.window.end, part.end)
+                yield own.partition, writing.finish(end, must_record=search.closes(settle))
 
-    def _pages(self, search: Search, account: _Account) -> Iterator[pa.Table]:
-        """Yield the rows of a search, some pages at a time, with the column `page`."""
-        datastore_id = search.store.datastore_id
-        found = search_window(self.service, datastore_id, search.window, account.meter)
-        for batch in _batches(found):
-            yield _states(batch, account.pages, datastore_id)
+    def _pages(
+        self,
+        store: Datastore,
+        part: Range,
+        account: _Account,
+        paged: Callable[[], None] = lambda: None,
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of a range, some pages at a time, with the column `page`."""
+        found = search_range(self.service, store.datastore_id, part, account.meter)
+        for batch in _batches(found, paged):
+            yield _states(batch, account.pages, store.datastore_id)
             account.pages += len(batch)
 
 
@@ -177,6 +220,7 @@ class _Part:
         self._run = run
         self._increment = Increment(run.root, search.record(run.run_id))
         self.account = account
+        self._window = search.window
         self._before = (account.pages, account.meter.requests, account.meter.throttles)
         self._began = monotonic()
 
@@ -185,8 +229,13 @@ class _Part:
         if len(states):
             self._increment.add(states)
 
-    def finish(self, *, must_record: bool) -> Found:
-        """Write the increment if there is news or a record is due."""
+    def finish(self, end: datetime, *, must_record: bool) -> Found:
+        """Write the increment if there is news or a record is due.
+
+        Args:
+            end: Where it ends after all; it may have given the rest of its window away.
+            must_record: Whether a record is due.
+        """
         account = self.account
         now = (account.pages, account.meter.requests, account.meter.throttles)
         pages, requests, throttles = (b - a for a, b in zip(self._before, now, strict=True))
@@ -195,13 +244,15 @@ class _Part:
         record = None
         if news or must_record:
             record = self._increment.finish(
+                end=end,
                 keep_rows=news,
                 pages=pages,
                 requests=requests,
                 throttles=throttles,
                 seconds=monotonic() - self._began,
             )
-        return Found(record, len(keys), requests, throttles)
+        window = replace(self._window, end=end)
+        return Found(record, window, len(keys), requests, throttles)
 
     def __enter__(self) -> _Part:
         return self
@@ -221,10 +272,11 @@ def _rows_before(states: pa.Table, end: datetime) -> int:
     return int(np.searchsorted(ascending, (end - EPOCH) // timedelta(microseconds=1)))
 
 
-def _batches(pages: Iterator[Page]) -> Iterator[list[Page]]:
+def _batches(pages: Iterator[Page], paged: Callable[[], None]) -> Iterator[list[Page]]:
     batch: list[Page] = []
     try:
         for page in pages:
+            paged()
             batch.append(page)
             if len(batch) == _PAGES_PER_BATCH:
                 yield batch

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.flatten import invalid_values
-from cohortlake.lake.engine import ROW_GROUP_ROWS
 from cohortlake.lake.root import Draft, Root
 
 FOUND = schema.arrow_schema(schema.FOUND)
@@ -28,6 +27,7 @@ NOTHING = FOUND.empty_table()
 ABSENT = schema.arrow_schema(schema.ABSENCE)
 ABSENCE_AXIS = "absence"
 
+_ROW_GROUP_ROWS = 25_000  # each worker of a search holds as many
 _FOOTER_KEY = "cohortlake"
 # Ids, instants and hashes hardly repeat; a dictionary of them costs more than it saves.
 _DICTIONARY = [
@@ -63,8 +63,9 @@ class Record:
     @property
     def path(self) -> str:
         """Where the increment lies below the root."""
-        parts = ("increments", self.datastore_id, self.axis, self.partition, self.run_id)
-        return "/".join(parts) + ".parquet"
+        # A run may search a day in several parts, which differ in where they start.
+        name = f"{self.run_id}-{self.start:%Y%m%dT%H%M%S%f}.parquet"
+        return "/".join(("increments", self.datastore_id, self.axis, self.partition, name))
 
     def to_footer(self) -> bytes:
         """Return the record as the footer's JSON."""
@@ -107,7 +108,7 @@ class Increment:
         self._state_keys.append(states["state_key"].to_numpy())
         self._buffer.append(with_run(states, self._record))
         self._buffered_rows += len(states)
-        if self._buffered_rows >= ROW_GROUP_ROWS:
+        if self._buffered_rows >= _ROW_GROUP_ROWS:
             self._flush()
 
     def state_keys(self) -> np.ndarray:
@@ -115,12 +116,20 @@ class Increment:
         return np.concatenate([np.empty(0, np.int64), *self._state_keys])
 
     def finish(
-        self, *, keep_rows: bool, pages: int, requests: int, throttles: int, seconds: float
+        self,
+        *,
+        keep_rows: bool,
+        end: datetime,
+        pages: int,
+        requests: int,
+        throttles: int,
+        seconds: float,
     ) -> Record:
         """Name the file, with its rows or, where they tell nothing new, without.
 
         Args:
             keep_rows: Whether to keep the rows.
+            end: First instant after what was searched.
             pages: Pages read.
             requests: Requests sent, retries included.
             throttles: Requests the service threw back.
@@ -129,6 +138,7 @@ class Increment:
         keys = self.state_keys()
         record = replace(
             self._record,
+            end=end,
             rows=len(keys),
             kept_rows=len(keys) if keep_rows else 0,
             content_hash=content_hash(keys),

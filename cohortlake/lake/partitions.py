@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -75,18 +76,20 @@ def due_windows(
     Returns:
         Day (YYYY-MM-DD) -> window, in order.
     """
-    due = {}
+    due: dict[str, Window] = {}
+    searched_to = EPOCH  # by the windows that are due before; none may overlap another
     for key in days_until_now(store):
         window = day_window(key, store)
         if window is None:
             continue
         day_end = datetime.combine(date.fromisoformat(key), datetime.min.time(), UTC) + _DAY
         done = max((s.end for s in proven if s.start <= window.start <= s.end), default=None)
-        if done is None:
-            due[key] = window
-        elif done < min(day_end, store.now):
-            start = max(EPOCH, done - lookback)
-            due[key] = Window(Axis.UPDATED_AT, start, window.end)
+        if done is not None:
+            if done >= min(day_end, store.now):
+                continue
+            window = replace(window, start=max(searched_to, done - lookback))
+        due[key] = window
+        searched_to = window.end
     return due
 
 

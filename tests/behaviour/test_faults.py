@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cohortlake import HealthImaging, Settings, Sync, read_table
-from cohortlake.healthimaging import EPOCH, Axis, Window, search_window
+from cohortlake.healthimaging import EPOCH, Axis, Range, Window, search_range
 from emulator import Emulator, running
 
 NOW = "2026-06-01T12:00:00Z"
@@ -71,8 +71,11 @@ def test_the_lake_equals_the_data_store(hospital: Emulator, tmp_path: object) ->
     assert _published(settings) == _truth(hospital)
 
 
-@pytest.mark.parametrize("hospital", [{"quota": 60, "burst": 5}], indirect=True)
-def test_throttling_is_waited_out_and_counted(hospital: Emulator, tmp_path: object) -> None:
+@pytest.mark.parametrize("hospital", [{"quota": 20, "burst": 1}], indirect=True)
+def test_throttling_is_waited_out_and_counted(
+    hospital: Emulator, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 2.0)
     settings = _settings(hospital, tmp_path)
     outcome = Sync(settings).run()
     assert outcome.throttles > 0
@@ -99,7 +102,7 @@ def test_a_search_resumes_where_its_token_was_refused(hospital: Emulator, axis: 
     (datastore_id,) = hospital.datastores
     service = HealthImaging(Settings(tps=1000))
     window = Window(axis, EPOCH, service.datastore(datastore_id).now.replace(hour=0))
-    pages = list(search_window(service, datastore_id, window))
+    pages = list(search_range(service, datastore_id, Range(window)))
     ids = [h.image_set_id for p in pages for h in p.heads if h.image_set_id not in p.skip]
     assert len(ids) == len(set(ids))
     assert hospital.admin.stats()["faults"]["token_refused"] > 0

@@ -96,7 +96,7 @@ def hundred_days(endpoint: Endpoint) -> None:
 def test_what_landed_before_a_failure_stays_and_the_next_run_does_the_rest(
     run: Run, instance: dg.DagsterInstance, lake: Path
 ) -> None:
-    assert not run("backfill", sync=denied_after(2)).success
+    assert not run("backfill", sync=denied_after(1)).success
     landed = days(instance)
     assert 10 < len(landed) < 90
     assert landed == set(searches(lake))
@@ -112,7 +112,7 @@ def test_a_range_that_failed_is_finished_by_running_it_again(
     run: Run, instance: dg.DagsterInstance, lake: Path
 ) -> None:
     keys = (f"{DATASTORE}|2025-11-01", f"{DATASTORE}|2026-01-20")
-    assert not run("backfill", keys=keys, sync=denied_after(2)).success
+    assert not run("backfill", keys=keys, sync=denied_after(1)).success
     assert 10 < len(days(instance)) < 70
     assert run("backfill", keys=keys).success
     assert len(days(instance)) == len(published_ids(lake)) == 81

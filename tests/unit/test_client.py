@@ -102,6 +102,30 @@ def test_the_bucket_spaces_slots_evenly_for_all_threads(monkeypatch: pytest.Monk
     assert sorted(slept) == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+def test_the_bucket_slows_down_when_throttled_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    bucket = TokenBucket(10)
+
+    def spacing() -> float:
+        before = now[0]
+        bucket.acquire()
+        return now[0] - before
+
+    spacing()
+    assert spacing() == pytest.approx(0.1)
+    for _ in range(3):
+        bucket.slow_down()
+    spacing()
+    assert spacing() == pytest.approx(0.1 * 1.5**3, rel=0.05)
+    for _ in range(200):
+        spacing()
+    assert spacing() == pytest.approx(0.1)
+
+
 def test_criteria_from_text() -> None:
     assert criteria(["PatientID=P1"], ["StudyDate=2024-01-01..2024-01-31T13:00"], "updatedAt") == {
         "filters": [

@@ -136,6 +136,21 @@ def test_due_days_leave_no_gap_however_long_between_runs(minutes: list[int]) -> 
         assert complete_until(after) == now - SETTLE
 
 
+@given(st.lists(instants, max_size=8, unique=True).map(sorted))
+def test_what_is_due_and_what_is_proven_cover_all_time(cuts: list[datetime]) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    done = [Stretch(*pair) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
+    store = _store(datetime(2026, 1, 1, 9, tzinfo=UTC), now)
+    due = list(partitions.due_windows(store, done, LOOKBACK).values())
+    for earlier, later in pairwise(due):
+        assert earlier.end <= later.start, "windows of a run do not overlap"
+    reached = EPOCH
+    for stretch in sorted([*done, *(Stretch(w.start, w.end) for w in due)], key=lambda s: s.start):
+        assert stretch.start <= reached, "no gap"
+        reached = max(reached, stretch.end)
+    assert reached == now
+
+
 def test_a_gap_is_due_again() -> None:
     created, now = datetime(2026, 1, 5, 9, tzinfo=UTC), datetime(2026, 1, 9, 12, tzinfo=UTC)
     day = [datetime(2026, 1, n, tzinfo=UTC) for n in range(5, 11)]
