@@ -51,7 +51,7 @@ def image_set_increments(context: dg.AssetExecutionContext, sync: dg.ResourcePar
             windows = _windows(sync, store, days)
             for day, found in sync.extract(store, windows):
                 key = day_key(datastore_id, day)
-                _record(context, key, search_metadata(found, sync.root, windows[day]))
+                _record(context, key, search_metadata(found, sync.root))
             for day in sorted({*(days or ())} - {*windows}):
                 _record(context, day_key(datastore_id, day), {"dagster/row_count": 0})
 
@@ -91,7 +91,7 @@ def _sweep(
 ) -> None:
     """Sweep study-date partitions, given with the keys they are recorded under."""
     for partition, swept in sync.sweep(store, list(keys)):
-        cost = search_metadata(swept.found, sync.root, None)
+        cost = search_metadata(swept.found, sync.root)
         absent = {"missing": swept.missing, "confirmed_absent": swept.absent}
         _record(context, keys[partition], {**cost, **absent})
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from cohortlake import Window
 from cohortlake.lake.extract import Found
 from cohortlake.lake.root import Root
 from cohortlake.schema import Column
@@ -26,26 +25,19 @@ def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     )
 
 
-def search_metadata(found: Found, root: Root, window: Window | None) -> Metadata:
-    """Return what there is to tell about a partition that was searched.
-
-    Args:
-        found: What the search brought.
-        root: The lake.
-        window: What was searched, where the search left no record of it: nothing was new.
-    """
+def search_metadata(found: Found, root: Root) -> Metadata:
+    """Return what there is to tell about a partition that was searched."""
+    records = found.records
     metadata: dict[str, Value] = {
         "dagster/row_count": found.rows,
         "requests": found.requests,
         "throttles": found.throttles,
+        "window_start": min(record.start for record in records).isoformat(),
+        "window_end": max(record.end for record in records).isoformat(),
+        "duration_seconds": sum(record.duration_seconds for record in records),
     }
-    if found.record:
-        metadata["path"] = dg.MetadataValue.path(root.uri_of(found.record.path))
-        metadata["duration_seconds"] = found.record.duration_seconds
-    bounds = found.record or window
-    if bounds:
-        metadata["window_start"] = bounds.start.isoformat()
-        metadata["window_end"] = bounds.end.isoformat()
+    if found.is_written:
+        metadata["path"] = dg.MetadataValue.path(root.uri_of(records[0].path))
     return metadata
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from threading import Event
 from typing import TypeVar
 
 from cohortlake.healthimaging import Datastore, HealthImaging, Ranges, Window
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
-from cohortlake.lake.extract import Extractor, Found, Search
+from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
@@ -117,6 +117,7 @@ class Sync:
         Raises:
             ServiceError: A day failed. Those that landed before stay.
         """
+        windows = partitions.disjoint(windows)
         searches = [Search(store, day, window) for day, window in windows.items()]
         ranges = Ranges(_stretches(windows.values()))
         with self._extractor(store) as run:
@@ -124,7 +125,7 @@ class Sync:
                 lambda _: run.days(searches, ranges, self.settings.settle),
                 range(self.settings.workers),
             )
-            yield from _whole_days(parts, windows)
+            yield from self._whole_days(parts, windows)
 
     def sweep(self, store: Datastore, keys: list[str]) -> Iterator[tuple[str, Swept]]:
         """Sweep study-date partitions, several at once; yield each as it lands.
@@ -223,6 +224,18 @@ class Sync:
         with Known(self.root) as known:
             yield Extractor(self.root, self._service, known, new_run_id(store.now))
 
+    def _whole_days(
+        self, parts: Iterable[tuple[str, Found]], windows: Mapping[str, Window]
+    ) -> Iterator[tuple[str, Found]]:
+        """Join the parts of days, and yield each day once all of it has landed."""
+        missing = {day: window.end - window.start for day, window in windows.items()}
+        landed: dict[str, list[Found]] = {day: [] for day in windows}
+        for day, part in parts:
+            landed[day].append(part)
+            missing[day] -= sum((r.end - r.start for r in part.records), timedelta())
+            if not missing[day]:
+                yield day, joined(self.root, landed.pop(day))
+
     def _side_by_side(
         self, work: Callable[[T], Generator[tuple[str, R]]], items: Iterable[T]
     ) -> Iterator[tuple[str, R]]:
@@ -268,19 +281,6 @@ def _stretches(windows: Iterable[Window]) -> Iterator[Window]:
         stretch = window
     if stretch:
         yield stretch
-
-
-def _whole_days(
-    parts: Iterable[tuple[str, Found]], windows: Mapping[str, Window]
-) -> Iterator[tuple[str, Found]]:
-    """Join the parts of days, and yield each day once all of it has landed."""
-    missing = {day: window.end - window.start for day, window in windows.items()}
-    landed: dict[str, Found] = {}
-    for day, part in parts:
-        missing[day] -= part.window.end - part.window.start
-        landed[day] = landed[day].joined(part) if day in landed else part
-        if not missing[day]:
-            yield day, landed.pop(day)
 
 
 def new_run_id(now: datetime) -> str:

@@ -31,11 +31,12 @@ class Range:
         window: The stretch as it was handed out.
     """
 
-    def __init__(self, window: Window, rows_per_second: float | None = None) -> None:
+    def __init__(self, window: Window) -> None:
         self.window = window
         self._end = window.end
         self._position = window.start
-        self._rows_per_second = rows_per_second
+        self._first: datetime | None = None
+        self._rows = 0
         self._lock = threading.Lock()
 
     @property
@@ -52,14 +53,14 @@ class Range:
         """Take note of a page.
 
         Args:
-            first: Position of the row before it, or of its first row.
+            first: Position of its first row.
             last: Position of its last row.
             rows: How many new ones it brought.
         """
         with self._lock:
+            self._first = self._first or first
             self._position = max(self._position, last)
-            span = max(last - first, _MILLISECOND).total_seconds()
-            self._rows_per_second = rows / span
+            self._rows += rows
 
     def close(self) -> None:
         """Take note that its last page has come: there is nothing left to give away."""
@@ -67,9 +68,15 @@ class Range:
             self._position = self._end
 
     def rows_left(self) -> float:
-        """Return how many rows are still to come, as far as its density tells."""
-        seconds = (self._end - self._position).total_seconds()
-        return seconds * (self._rows_per_second or 0.0)
+        """Return how many rows are still to come, as far as its density tells.
+
+        The density is that of all it has seen, from its first row on: of a single page it
+        would take every burst for the rule. Before the first page nothing is known.
+        """
+        if self._first is None:
+            return 0.0
+        seen = max(self._position - self._first, _MILLISECOND)
+        return self._rows * ((self._end - self._position) / seen)
 
     def split(self) -> Range | None:
         """Give away the far half of what was not seen, if it can be cut and is worth it."""
@@ -79,7 +86,7 @@ class Range:
             if steps < 4 or self.rows_left() < _LEAST_ROWS_TO_SHARE:
                 return None
             cut = self._floor(self._position + (steps // 2 + 1) * grain)
-            given = Range(Window(self.window.axis, cut, self._end), self._rows_per_second)
+            given = Range(Window(self.window.axis, cut, self._end))
             self._end = cut
             return given
 

@@ -52,17 +52,15 @@ def search_range(
                 raise ServiceUnavailable("SearchImageSets kept refusing its own tokens") from None
             rest, token = trail.rest(), None
             continue
-        before = trail.last
         page = replace(page, skip=trail.follow(page.heads))
         token = page.next_token
         new = len(page.heads) - len(page.skip)
         if new:
             restarts = 0
-        first = before or trail.first
         if token is None:
             part.close()
-        elif first and trail.last:
-            part.advance(first, trail.last, new)
+        elif trail.first and trail.last:
+            part.advance(trail.first, trail.last, new)
         yield page
         if token is None or part.position >= part.end:
             return

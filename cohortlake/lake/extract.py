@@ -29,7 +29,7 @@ from cohortlake.healthimaging import (
     search_range,
 )
 from cohortlake.lake.image_sets import Known
-from cohortlake.lake.increments import Increment, Record
+from cohortlake.lake.increments import Increment, Record, write_empty
 from cohortlake.lake.root import Root
 
 _DAY = timedelta(days=1)
@@ -79,32 +79,43 @@ class Found:
     """What a search brought.
 
     Attributes:
-        record: Its record, or None where nothing was written.
-        window: What was searched.
-        rows: Rows found.
-        requests: Requests sent.
-        throttles: Requests thrown back.
+        records: What it says of itself, by part.
+        is_written: Whether they are in the lake; a search without news may leave nothing.
         image_set_ids: The ids found, where a sweep asked for them.
     """
 
-    record: Record | None
-    window: Window
-    rows: int
-    requests: int
-    throttles: int
+    records: tuple[Record, ...]
+    is_written: bool
     image_set_ids: frozenset[str] = frozenset()
 
-    def joined(self, other: Found) -> Found:
-        """Return both as one, for parts of the same partition."""
-        start = min(self.window.start, other.window.start)
-        end = max(self.window.end, other.window.end)
-        return Found(
-            other.record or self.record,
-            replace(self.window, start=start, end=end),
-            self.rows + other.rows,
-            self.requests + other.requests,
-            self.throttles + other.throttles,
-        )
+    @property
+    def rows(self) -> int:
+        """Rows found."""
+        return sum(record.rows for record in self.records)
+
+    @property
+    def requests(self) -> int:
+        """Requests sent, retries included."""
+        return sum(record.requests for record in self.records)
+
+    @property
+    def throttles(self) -> int:
+        """Requests the service threw back."""
+        return sum(record.throttles for record in self.records)
+
+
+def joined(root: Root, parts: Sequence[Found]) -> Found:
+    """Join the parts of a partition, once all have landed.
+
+    Where one of them has news, those without go on the ledger too, or it would show a gap.
+    """
+    records = tuple(record for part in parts for record in part.records)
+    is_written = any(part.is_written for part in parts)
+    for part in parts:
+        if is_written and not part.is_written:
+            for record in part.records:
+                write_empty(root, record)
+    return Found(records, is_written)
 
 
 @dataclass(frozen=True)
@@ -210,7 +221,6 @@ class _Account:
     def __init__(self) -> None:
         self.meter = Meter()
         self.pages = 0
-        self.began = monotonic()
 
 
 class _Part:
@@ -220,7 +230,6 @@ class _Part:
         self._run = run
         self._increment = Increment(run.root, search.record(run.run_id))
         self.account = account
-        self._window = search.window
         self._before = (account.pages, account.meter.requests, account.meter.throttles)
         self._began = monotonic()
 
@@ -239,20 +248,19 @@ class _Part:
         account = self.account
         now = (account.pages, account.meter.requests, account.meter.throttles)
         pages, requests, throttles = (b - a for a, b in zip(self._before, now, strict=True))
-        keys = self._increment.state_keys()
-        news = self._run.known.lacks(keys)
-        record = None
-        if news or must_record:
-            record = self._increment.finish(
-                end=end,
-                keep_rows=news,
-                pages=pages,
-                requests=requests,
-                throttles=throttles,
-                seconds=monotonic() - self._began,
-            )
-        window = replace(self._window, end=end)
-        return Found(record, window, len(keys), requests, throttles)
+        record = self._increment.summary(
+            end=end,
+            pages=pages,
+            requests=requests,
+            throttles=throttles,
+            seconds=monotonic() - self._began,
+        )
+        news = self._run.known.lacks(self._increment.state_keys())
+        if news:
+            record = self._increment.keep(record)
+        elif must_record:
+            write_empty(self._run.root, record)
+        return Found((record,), news or must_record)
 
     def __enter__(self) -> _Part:
         return self

@@ -85,7 +85,7 @@ class Record:
 class Increment:
     """An increment being written, in bounded memory: row groups as pages arrive.
 
-    `close` it in the end; without `finish` nothing remains.
+    `close` it in the end; without `keep` nothing remains.
 
     Args:
         root: The lake.
@@ -115,20 +115,12 @@ class Increment:
         """Return the hashes of all rows added, int64."""
         return np.concatenate([np.empty(0, np.int64), *self._state_keys])
 
-    def finish(
-        self,
-        *,
-        keep_rows: bool,
-        end: datetime,
-        pages: int,
-        requests: int,
-        throttles: int,
-        seconds: float,
+    def summary(
+        self, *, end: datetime, pages: int, requests: int, throttles: int, seconds: float
     ) -> Record:
-        """Name the file, with its rows or, where they tell nothing new, without.
+        """Return its record, as one that holds no rows.
 
         Args:
-            keep_rows: Whether to keep the rows.
             end: First instant after what was searched.
             pages: Pages read.
             requests: Requests sent, retries included.
@@ -136,11 +128,10 @@ class Increment:
             seconds: How long it took.
         """
         keys = self.state_keys()
-        record = replace(
+        return replace(
             self._record,
             end=end,
             rows=len(keys),
-            kept_rows=len(keys) if keep_rows else 0,
             content_hash=content_hash(keys),
             invalid_values=self._invalid,
             pages=pages,
@@ -148,17 +139,19 @@ class Increment:
             throttles=throttles,
             duration_seconds=round(seconds, 3),
         )
-        if not keep_rows:
-            write_table(self._root, record, NOTHING)
-        elif self._open is None:
+
+    def keep(self, summary: Record) -> Record:
+        """Name the file, with all its rows, and return its record."""
+        record = replace(summary, kept_rows=summary.rows)
+        if self._open is None:
             write_table(self._root, record, pa.concat_tables(self._buffer))
-        else:
-            self._flush()
-            draft, writer = self._open
-            with self._root.explained():
-                writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
-                writer.close()
-                draft.keep()
+            return record
+        self._flush()
+        draft, writer = self._open
+        with self._root.explained():
+            writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
+            writer.close()
+            draft.keep()
         return record
 
     def close(self) -> None:
@@ -176,6 +169,11 @@ class Increment:
                 self._open = draft, _writer(draft.stream, FOUND)
             self._open[1].write_table(pa.concat_tables(self._buffer).combine_chunks())
         self._buffer, self._buffered_rows = [NOTHING], 0
+
+
+def write_empty(root: Root, record: Record) -> None:
+    """Write an increment without rows: what it found was known, or there was nothing."""
+    write_table(root, record, NOTHING)
 
 
 def write_table(root: Root, record: Record, rows: pa.Table) -> None:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -77,7 +77,6 @@ def due_windows(
         Day (YYYY-MM-DD) -> window, in order.
     """
     due: dict[str, Window] = {}
-    searched_to = EPOCH  # by the windows that are due before; none may overlap another
     for key in days_until_now(store):
         window = day_window(key, store)
         if window is None:
@@ -87,10 +86,19 @@ def due_windows(
         if done is not None:
             if done >= min(day_end, store.now):
                 continue
-            window = replace(window, start=max(searched_to, done - lookback))
+            window = replace(window, start=max(EPOCH, done - lookback))
         due[key] = window
-        searched_to = window.end
     return due
+
+
+def disjoint(windows: Mapping[str, Window]) -> dict[str, Window]:
+    """Return windows in order, cut where one reaches back into the one before: its lookback."""
+    cut: dict[str, Window] = {}
+    searched_to = EPOCH
+    for key, window in sorted(windows.items()):
+        cut[key] = replace(window, start=max(searched_to, window.start))
+        searched_to = window.end
+    return cut
 
 
 def days_until_now(store: Datastore) -> Iterator[str]:

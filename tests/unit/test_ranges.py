@@ -51,7 +51,7 @@ def test_little_work_is_not_shared() -> None:
     assert part.split() is None, "nothing is known of it yet"
     part.advance(START, START + 30 * MINUTE, 50)
     assert part.split() is None, "two more pages at the most"
-    part.advance(START + 30 * MINUTE, START + 31 * MINUTE, 50)
+    part.advance(START, START + 31 * MINUTE, 300)
     assert part.split() is not None
     part.close()
     assert part.split() is None, "nothing is left of it"
