@@ -82,6 +82,5 @@ def invalid_shares(root: Root) -> dict[str, float]:
 
 def _register_published(con: duckdb.DuckDBPyConnection, root: Root, table: str) -> None:
     marker = read_marker(root)
-    folder = f"published/{table}/"
-    files = [path for path in marker.files if path.startswith(folder)] if marker else []
+    files = marker.paths(table) if marker else []
     engine.register(con, f"published_{table}", root, files, _IDENTITY)

@@ -42,14 +42,19 @@ def read(root: Root) -> pa.Table:
 
 def pending(root: Root) -> list[str]:
     """Return the paths of the increments that were not applied yet."""
-    applied = set(read(root)["increment"].to_pylist())
-    return [path for path in increments.paths(root) if path not in applied]
+    return _pending(root, read(root))
 
 
 def searched(root: Root) -> pa.Table:
     """Return the ledger, and with it the increments that were not applied yet."""
-    waiting = [_row(increments.read_record(root, path)) for path in pending(root)]
-    return pa.concat_tables([read(root), pa.Table.from_pylist(waiting, _SCHEMA)])
+    ledger = read(root)
+    waiting = [_row(increments.read_record(root, path)) for path in _pending(root, ledger)]
+    return pa.concat_tables([ledger, pa.Table.from_pylist(waiting, _SCHEMA)])
+
+
+def _pending(root: Root, ledger: pa.Table) -> list[str]:
+    applied = set(ledger["increment"].to_pylist())
+    return [path for path in increments.paths(root) if path not in applied]
 
 
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:

@@ -53,8 +53,11 @@ class Publication:
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
-        prefix = f"published/{table}/"
-        return sum(n for path, n in self.files.items() if path.startswith(prefix))
+        return sum(self.files[path] for path in self.paths(table))
+
+    def paths(self, table: str) -> list[str]:
+        """Return the paths of a table's files."""
+        return [path for path in self.files if path.startswith(f"published/{table}/")]
 
     def to_marker(self) -> bytes:
         """Return what the marker file says: all but what this run did."""

@@ -41,7 +41,7 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
     for name in columns or ():
         if name not in names:
             raise UnknownColumn(name, table, names)
-    files = [place.path(path) for path in marker.files if path.startswith(f"published/{table}/")]
+    files = [place.path(path) for path in marker.paths(table)]
     shown = schema.arrow_schema(c for c in known if c.name in names)
     found: pa.Table = pads.dataset(
         files, shown, format="parquet", filesystem=place.filesystem, partitioning="hive"
