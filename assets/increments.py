@@ -77,13 +77,13 @@ def undated_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Syn
             _sweep(context, sync, sync.datastore(datastore_id), {UNDATED: datastore_id})
 
 
-def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, Window]:
+def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, list[Window]]:
     """Return what is due of some days; those that are not due are searched again, whole."""
     due = sync.due(store)
     if days is None:
         return due
-    windows = {day: due.get(day) or day_window(day, store) for day in days}
-    return {day: window for day, window in windows.items() if window}
+    whole = {day: day_window(day, store) for day in days}
+    return {day: due.get(day) or [window] for day, window in whole.items() if window}
 
 
 def _sweep(

@@ -19,18 +19,19 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cohortlake.errors import CohortlakeError, SettingError
-from cohortlake.healthimaging import HealthImaging
+from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
+from cohortlake.progress import Progress, Told, in_words
 from cohortlake.search import search as search_frame
 from cohortlake.settings import Settings
-from cohortlake.sync import Outcome, Progress, Sync
+from cohortlake.sync import Outcome, Sync
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,38 +175,26 @@ def _settings(root: str | None, datastores: list[str] | None) -> Settings:
     return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
 
 
-class _BarProgress(Progress):
-    """Draws one bar per stage, with its rate and what remains."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._rows = self._requests = 0
-
-    def began(self, what: str, total: int) -> None:
-        self._task = self._bar.add_task(what, total=total, found="")
-
-    def landed(self, partition: str, rows: int, requests: int) -> None:
-        self._rows += rows
-        self._requests += requests
-        elapsed = self._bar.tasks[self._task].elapsed or 1.0
-        found = f"{self._rows:,} rows, {self._requests / elapsed:.0f} requests/s"
-        self._bar.update(self._task, advance=1, found=found)
-
-
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[found]}"),
-        TimeRemainingColumn(),
-    )
-    if quiet or not _err.is_terminal:
+def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
+    """Draw a bar where there is a terminal, and write a line a minute where there is none."""
+    if quiet:
         yield Progress()
-        return
-    with Bar(*columns, console=_err) as bar:
-        yield _BarProgress(bar)
+    elif not _err.is_terminal:
+        yield Told(lambda now: _tell(in_words(now, quota)), seconds=60)
+    else:
+        columns = BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Bar(*columns, console=_err) as bar:
+            task = bar.add_task("", total=1)
+
+            def draw(now: SearchProgress) -> None:
+                bar.update(task, completed=now.covered, description=in_words(now, quota))
+
+            yield Told(draw, seconds=0.5)
+
+
+def _tell(line: str) -> None:
+    _err.print(line, highlight=False, soft_wrap=True)
 
 
 def _run(
@@ -215,7 +204,7 @@ def _run(
     as_json: bool,
 ) -> None:
     work = Sync(_settings(root, datastores))
-    with _progress(quiet=as_json) as progress:
+    with _progress(work.settings.tps, quiet=as_json) as progress:
         outcome = method(work, progress)
     _print_outcome(outcome, as_json)
 

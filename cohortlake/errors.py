@@ -3,6 +3,7 @@
     CohortlakeError
     ├── SettingError            a setting is missing or cannot be used
     ├── WindowError             a window that holds no instant
+    ├── UnsupportedBotocore     a release that the search cannot rely on
     ├── ServiceError            AWS HealthImaging did not answer as asked
     │   ├── NoCredentials
     │   ├── AccessDenied        names the missing action
@@ -52,6 +53,16 @@ class WindowError(CohortlakeError):
     """Give a window whose start is before its end."""
 
     exit_code = 2
+
+
+class UnsupportedBotocore(CohortlakeError):
+    """Install a release of botocore that `pyproject.toml` allows."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"botocore {version} does not do what the search relies on; install the release "
+            "that requirements.txt locks"
+        )
 
 
 class ServiceError(CohortlakeError):

@@ -36,7 +36,18 @@ SETTINGS = (
     Setting(
         "COHORTLAKE_TPS",
         "25",
-        "SearchImageSets requests per second that the account's quota leaves to this process.",
+        "SearchImageSets requests per second that the account's quota leaves to the lake.",
+    ),
+    Setting(
+        "COHORTLAKE_BURST",
+        "",
+        "Requests that may go out at once after a pause. By default TPS, half of what AWS grants.",
+    ),
+    Setting(
+        "COHORTLAKE_SEARCHERS",
+        "1",
+        "Processes that may search at once, each with an equal share of TPS and BURST. "
+        "Dagster's pool `healthimaging` must have the same limit.",
     ),
     Setting(
         "COHORTLAKE_WORKERS",
@@ -69,7 +80,8 @@ class Settings:
     Attributes:
         datastores: Ids of the data stores in this lake.
         root: A local path or an `s3://` URL.
-        tps: SearchImageSets requests per second.
+        tps: SearchImageSets requests per second of this process.
+        burst: Requests that may go out at once after a pause, 1 or more.
         workers: Requests in flight at once.
         lookback: Overlap of an open window's next search with its last one.
         settle: How long the search index may lag behind a change.
@@ -79,6 +91,7 @@ class Settings:
     datastores: tuple[str, ...] = ()
     root: str = "cohortlake-data"
     tps: float = 25.0
+    burst: float = 25.0
     workers: int = 5
     lookback: timedelta = timedelta(seconds=600)
     settle: timedelta = timedelta(seconds=300)
@@ -97,11 +110,15 @@ class Settings:
         env = os.environ if environ is None else environ
         unknown_setting(env)
         values = {s.variable: env.get(s.variable, "").strip() or s.default for s in SETTINGS}
-        tps = _number("COHORTLAKE_TPS", values, above_zero=True)
+        searchers = _whole_number("COHORTLAKE_SEARCHERS", values["COHORTLAKE_SEARCHERS"])
+        quota = _number("COHORTLAKE_TPS", values, above_zero=True)
+        burst = _number("COHORTLAKE_BURST", values) if values["COHORTLAKE_BURST"] else quota
+        tps = quota / searchers
         return cls(
             datastores=_datastores(values["COHORTLAKE_DATASTORES"]),
             root=values["COHORTLAKE_ROOT"],
             tps=tps,
+            burst=max(1.0, burst / searchers),
             workers=_workers(values["COHORTLAKE_WORKERS"], tps),
             lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
@@ -159,8 +176,12 @@ def _number(variable: str, values: Mapping[str, str], *, above_zero: bool = Fals
 def _workers(text: str, tps: float) -> int:
     if not text:
         return min(64, max(4, round(tps / 5)))
+    return _whole_number("COHORTLAKE_WORKERS", text)
+
+
+def _whole_number(variable: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 512:
-        raise SettingError(f"COHORTLAKE_WORKERS must be a whole number from 1 to 512, not {text!r}")
+        raise SettingError(f"{variable} must be a whole number from 1 to 512, not {text!r}")
     return int(text)
 
 

@@ -8,37 +8,23 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from queue import SimpleQueue
-from threading import Event
-from typing import TypeVar
 
-from cohortlake.healthimaging import Datastore, HealthImaging, Ranges, Window
+from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
+from cohortlake.lake import sweep as sweeps
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
+from cohortlake.lake.increments import Record
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
-from cohortlake.lake.sweep import Held, Swept, sweep
+from cohortlake.lake.sweep import Held, Swept
+from cohortlake.progress import Progress
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Progress:
-    """Told how a long run goes. This one listens to nobody; the command line's draws a bar."""
-
-    def began(self, what: str, total: int) -> None:
-        """A stage began that has so many partitions."""
-
-    def landed(self, partition: str, rows: int, requests: int) -> None:
-        """A partition landed."""
 
 
 @dataclass(frozen=True)
@@ -99,50 +85,52 @@ class Sync:
         """
         return self._service.datastore(datastore_id)
 
-    def due(self, store: Datastore) -> dict[str, Window]:
-        """Return the days to search so that nothing up to now is missing."""
+    def due(self, store: Datastore) -> dict[str, list[Window]]:
+        """Return what to search, by day, so that nothing up to now is missing."""
         ledger = coverage.searched(self.root)
         proven = coverage.proven(ledger, store.datastore_id, self.settings.settle)
         return partitions.due_windows(store, proven, self.settings.lookback)
 
     def extract(
-        self, store: Datastore, windows: Mapping[str, Window]
+        self,
+        store: Datastore,
+        windows: Mapping[str, Sequence[Window]],
+        progress: Progress | None = None,
     ) -> Iterator[tuple[str, Found]]:
-        """Search days, several at once; yield each as it lands.
+        """Search days; yield each as it lands.
 
         Args:
             store: The data store.
-            windows: Day -> window.
+            windows: Day -> windows.
+            progress: Told how it goes.
 
         Raises:
-            ServiceError: A day failed. Those that landed before stay.
+            ServiceError: The search did not reach its end. The days that landed before stay,
+                and so does what had come of others.
         """
-        windows = partitions.disjoint(windows)
-        searches = [Search(store, day, window) for day, window in windows.items()]
-        ranges = Ranges(_stretches(windows.values()))
-        with self._extractor(store) as run:
-            parts = self._side_by_side(
-                lambda _: run.days(searches, ranges, self.settings.settle),
-                range(self.settings.workers),
-            )
-            yield from self._whole_days(parts, windows)
+        wanted = [Search(store, day, w) for day, w in partitions.disjoint(windows)]
+        for search, found in self._landed(store, wanted, self._extractor(store), progress):
+            yield search.partition, found
 
-    def sweep(self, store: Datastore, keys: list[str]) -> Iterator[tuple[str, Swept]]:
-        """Sweep study-date partitions, several at once; yield each as it lands.
+    def sweep(
+        self, store: Datastore, keys: Sequence[str], progress: Progress | None = None
+    ) -> Iterator[tuple[str, Swept]]:
+        """Sweep study-date partitions; yield each as it lands.
 
         Args:
             store: The data store.
             keys: Study months (YYYY-MM) and `undated`.
+            progress: Told how it goes.
 
         Raises:
-            ServiceError: A partition failed. Those that landed before stay.
+            ServiceError: The search did not reach its end. Those that landed before stay.
         """
-        with self._extractor(store) as run, Held(self.root, store) as held:
-
-            def one(key: str) -> Generator[tuple[str, Swept]]:
-                yield key, sweep(run, held, store, key)
-
-            yield from self._side_by_side(one, keys)
+        wanted = [sweeps.search_of(store, key) for key in sorted(keys)]
+        run = self._extractor(store)
+        with Held(self.root, store) as held:
+            for search, found in self._landed(store, wanted, run, progress):
+                swept = sweeps.close_missing(run, self._service, held, search, found)
+                yield search.partition, swept
 
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
@@ -206,74 +194,48 @@ class Sync:
         )
 
     def _run_days(self, store: Datastore, progress: Progress) -> Iterator[Found]:
-        windows = self.due(store)
-        progress.began("days", len(windows))
-        for day, found in self.extract(store, windows):
-            progress.landed(day, found.rows, found.requests)
+        for _, found in self.extract(store, self.due(store), progress):
             yield found
 
     def _run_sweeps(self, store: Datastore, progress: Progress) -> Iterator[Found]:
         keys = [*partitions.months_until_now(store), UNDATED]
-        progress.began("study months", len(keys))
-        for key, swept in self.sweep(store, keys):
-            progress.landed(key, swept.found.rows, swept.found.requests)
+        for _, swept in self.sweep(store, keys, progress):
             yield swept.found
 
-    @contextmanager
-    def _extractor(self, store: Datastore) -> Iterator[Extractor]:
-        with Known(self.root) as known:
-            yield Extractor(self.root, self._service, known, new_run_id(store.now))
+    def _extractor(self, store: Datastore) -> Extractor:
+        known = Known(self.root)
+        return Extractor(self.root, known, new_run_id(store.now), self.settings.settle)
 
-    def _whole_days(
-        self, parts: Iterable[tuple[str, Found]], windows: Mapping[str, Window]
-    ) -> Iterator[tuple[str, Found]]:
-        """Join the parts of days, and yield each day once all of it has landed."""
-        missing = {day: window.end - window.start for day, window in windows.items()}
-        landed: dict[str, list[Found]] = {day: [] for day in windows}
-        for day, part in parts:
-            landed[day].append(part)
-            missing[day] -= sum((r.end - r.start for r in part.records), timedelta())
-            if not missing[day]:
-                yield day, joined(self.root, landed.pop(day))
-
-    def _side_by_side(
-        self, work: Callable[[T], Generator[tuple[str, R]]], items: Iterable[T]
-    ) -> Iterator[tuple[str, R]]:
-        """Work on items several at once, and yield whatever lands, as it lands.
-
-        The first failure stops the others at their next landing; it is raised after
-        everything that landed has been yielded.
-        """
-        landed: SimpleQueue[tuple[str, R] | None] = SimpleQueue()
-        stop = Event()
-
-        def one(item: T) -> None:
-            try:
-                with closing(work(item)) as results:
-                    while not stop.is_set() and (result := next(results, None)) is not None:
-                        landed.put(result)
-            except BaseException:
-                stop.set()
-                raise
-            finally:
-                landed.put(None)
-
-        with ThreadPoolExecutor(self.settings.workers) as pool:
-            futures = [pool.submit(one, item) for item in items]
-            try:
-                for _ in futures:
-                    yield from iter(landed.get, None)
-            finally:
-                stop.set()
-        for future in futures:
-            future.result()
+    def _landed(
+        self,
+        store: Datastore,
+        wanted: Sequence[Search],
+        run: Extractor,
+        progress: Progress | None,
+    ) -> Iterator[tuple[Search, Found]]:
+        """Search partitions, join their parts, and yield each once all of it has landed."""
+        if not wanted:
+            return
+        windows = _stretches(search.window for search in wanted)
+        searching = WindowSearch(self._service, store, windows, self.settings.workers)
+        missing: Counter[str] = Counter()
+        for search in wanted:
+            missing[search.partition] += _length(search.window)
+        landed: dict[str, list[Found]] = {key: [] for key in missing}
+        with (progress or Progress()).watching(searching):
+            for search, part in run.land(searching, wanted):
+                key = search.partition
+                landed[key].append(part)
+                missing[key] -= sum(_length(record) for record in part.records)
+                if not missing[key]:
+                    yield search, joined(self.root, landed.pop(key))
 
 
 def _stretches(windows: Iterable[Window]) -> Iterator[Window]:
     """Join windows that follow one another: days that share pages cost one request."""
     stretch: Window | None = None
     for window in windows:
-        if stretch and stretch.end == window.start:
+        if stretch and (stretch.axis, stretch.end) == (window.axis, window.start):
             stretch = replace(stretch, end=window.end)
             continue
         if stretch:
@@ -281,6 +243,10 @@ def _stretches(windows: Iterable[Window]) -> Iterator[Window]:
         stretch = window
     if stretch:
         yield stretch
+
+
+def _length(stretch: Window | Record) -> int:
+    return (stretch.end - stretch.start) // timedelta(microseconds=1)
 
 
 def new_run_id(now: datetime) -> str:

@@ -14,13 +14,13 @@ JSON null and an absent member mean the same here. How a text becomes a value is
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
@@ -40,6 +40,12 @@ _NO_STATES = schema.arrow_schema(schema.STATE).empty_table()
 # Year 1 to year 9999, as Python's datetime has them.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = -62_135_596_800.0, 253_402_300_799.0
 _INT64 = range(-(2**63), 2**63)
+_NULL = "\x1e"
+_HASHED = [
+    column.name
+    for column in schema.STATE
+    if column.name not in (*schema.VOLATILE, "state_key") and column not in schema.NAME_PARTS
+]
 
 
 def _wire_field(column: schema.Column) -> pa.Field:
@@ -206,26 +212,24 @@ def _instants(seconds: pa.Array) -> pa.Array:
     return microseconds.cast(schema.INSTANT)
 
 
-@functools.cache
-def _state_key_sql() -> str:
-    not_hashed = {*schema.VOLATILE, *(part.name for part in schema.NAME_PARTS), "state_key"}
-    hashed = [column for column in schema.STATE if column.name not in not_hashed]
-    values = [f"epoch_us({c.name})" if c.type == schema.INSTANT else c.name for c in hashed]
-    texts = [f"coalesce({value}::VARCHAR, chr(30))" for value in values]
-    joined = f"concat_ws(chr(31), {', '.join(texts)})"
-    # 63 bits: neither Delta Lake nor pandas' readers know unsigned integers everywhere.
-    return f"SELECT (md5_number_lower({joined}) >> 1)::BIGINT AS state_key FROM states"
-
-
-@functools.cache
-def _hasher() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"threads": "1"})
-
-
 def _state_keys(states: pa.Table) -> pa.Array:
-    cursor = _hasher().cursor()
-    try:
-        cursor.register("states", states)
-        return cursor.sql(_state_key_sql()).to_arrow_table()["state_key"].combine_chunks()
-    finally:
-        cursor.close()
+    """Hash each row with BLAKE2b, to 63 bits: not all readers know unsigned integers.
+
+    Dates, times and instants count as integers, so that no library's way to print one is
+    part of the key; a null counts as a record separator, which no DICOM text holds.
+    """
+    texts = [_hashable(states[name]) for name in _HASHED]
+    rows = pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
+    digests = b"".join(
+        hashlib.blake2b(row.encode(), digest_size=8).digest() for row in rows.to_pylist()
+    )
+    return pa.array((np.frombuffer(digests, ">u8") >> np.uint64(1)).astype(np.int64))
+
+
+def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray | str:
+    if column.null_count == len(column):
+        return _NULL
+    if not pa.types.is_string(column.type):
+        narrow = column.cast(pa.int32()) if column.type == pa.date32() else column
+        column = narrow.cast(pa.int64()).cast(pa.string())
+    return pc.fill_null(column, _NULL) if column.null_count else column

@@ -8,6 +8,7 @@ together always reproduce what was sent. How pages become arrays is `flatten.tab
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from datetime import date, time
@@ -16,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-T = TypeVar("T", date, time)
+T = TypeVar("T", bound=tuple[date | time | None, str | None])
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
@@ -24,6 +25,7 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 _DA = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
 # TM is HH, HHMM, HHMMSS or HHMMSS.F to .FFFFFF; HH:MM:SS.FFFFFF is ACR-NEMA's way.
 _TM = re.compile(r"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
+_PLAIN_TM = r"^[0-9]{6}(\.[0-9]{1,6})?$"
 _TM_COLONS = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?", re.ASCII)
 
 
@@ -36,12 +38,17 @@ class Parsed(NamedTuple):
 
 def parse_da(texts: pa.Array) -> Parsed:
     """Parse dates into date32. `20240230` is no date: null, with the text kept."""
-    return _by_distinct(texts, _date, _canonical_date, pa.date32())
+    return _by_distinct(texts, _date, pa.date32())
 
 
 def parse_tm(texts: pa.Array) -> Parsed:
     """Parse times into time64[us]. Seconds of 60 (a leap second) are no `time`: kept as text."""
-    return _by_distinct(texts, _time, _canonical_time, pa.time64("us"))
+    plain = _plain_times(texts)
+    is_done = pc.or_(pc.is_valid(plain.value), pc.is_null(texts))
+    if pc.all(is_done).as_py() is not False:
+        return plain
+    odd = _by_distinct(pc.if_else(is_done, None, texts), _odd_time, pa.time64("us"))
+    return Parsed(pc.coalesce(plain.value, odd.value), pc.coalesce(odd.raw, plain.raw))
 
 
 def parse_is(integers: pa.Array) -> Parsed:
@@ -66,55 +73,64 @@ def name_parts(names: pa.Array) -> tuple[pa.Array, pa.Array]:
     return family, given
 
 
-def _by_distinct(
-    texts: pa.Array,
-    parse: Callable[[str], T | None],
-    canonical: Callable[[T], str],
-    typ: pa.DataType,
-) -> Parsed:
-    """Parse each distinct text once; dates and times repeat a great deal."""
+def _by_distinct(texts: pa.Array, parse: Callable[[str], T], typ: pa.DataType) -> Parsed:
+    """Parse each distinct text once; dates and odd times repeat a great deal."""
     encoded = pc.dictionary_encode(texts)
-    distinct = encoded.dictionary.to_pylist()
-    values = [parse(text) for text in distinct]
-    raws = [
-        None if value is not None and canonical(value) == text else text
-        for text, value in zip(distinct, values, strict=True)
-    ]
+    parsed = [parse(text) for text in encoded.dictionary.to_pylist()]
+    value, raw = zip(*parsed, strict=True) if parsed else ((), ())
     return Parsed(
-        pa.array(values, typ).take(encoded.indices),
-        pa.array(raws, pa.string()).take(encoded.indices),
+        pa.array(value, typ).take(encoded.indices),
+        pa.array(raw, pa.string()).take(encoded.indices),
     )
 
 
-def _date(text: str) -> date | None:
+@functools.lru_cache(maxsize=2**16)  # birth dates come again in every batch
+def _date(text: str) -> tuple[date | None, str | None]:
     match = _DA.fullmatch(text.strip(" "))
     if not match:
-        return None
+        return None, text
     year, month, day = (int(part) for part in match.groups() if part is not None)
     try:
-        return date(year, month, day)
+        value = date(year, month, day)
     except ValueError:
-        return None
+        return None, text
+    return value, None if _canonical_date(value) == text else text
 
 
-def _time(text: str) -> time | None:
+def _plain_times(texts: pa.Array) -> Parsed:
+    """Parse HHMMSS and HHMMSS.F to .FFFFFF by columns; all others stay null, without a text."""
+    plain = pc.if_else(pc.match_substring_regex(texts, _PLAIN_TM), texts, None)
+    hours, minutes, seconds = (_digits(plain, start, start + 2) for start in (0, 2, 4))
+    fraction = pc.utf8_rpad(pc.utf8_slice_codeunits(plain, 7), 6, "0").cast(pa.int64())
+    whole = pc.add(pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60), seconds)
+    microseconds = pc.add(pc.multiply(whole, 1_000_000), fraction)
+    is_time = pc.and_(pc.less(hours, 24), pc.and_(pc.less(minutes, 60), pc.less(seconds, 60)))
+    value = pc.if_else(is_time, microseconds, None).cast(pa.time64("us"))
+    length = pc.utf8_length(plain)
+    is_canonical = pc.or_(
+        pc.equal(length, 6), pc.and_(pc.equal(length, 13), pc.greater(fraction, 0))
+    )
+    return Parsed(value, pc.if_else(pc.and_(pc.is_valid(value), is_canonical), None, plain))
+
+
+def _digits(texts: pa.Array, start: int, stop: int) -> pa.Array:
+    return pc.utf8_slice_codeunits(texts, start, stop).cast(pa.int64())
+
+
+def _odd_time(text: str) -> tuple[time | None, str | None]:
     stripped = text.strip(" ")
     match = _TM.fullmatch(stripped) or _TM_COLONS.fullmatch(stripped)
     if not match:
-        return None
+        return None, text
     hours, minutes, seconds, fraction = match.groups(default="0")
     try:
-        return time(int(hours), int(minutes), int(seconds), int(fraction.ljust(6, "0")))
+        return time(int(hours), int(minutes), int(seconds), int(fraction.ljust(6, "0"))), text
     except ValueError:
-        return None
+        return None, text
 
 
 def _canonical_date(value: date) -> str:
     return f"{value.year:04d}{value:%m%d}"
-
-
-def _canonical_time(value: time) -> str:
-    return value.strftime("%H%M%S") + (f".{value.microsecond:06d}" if value.microsecond else "")
 
 
 def _split_name(text: str) -> tuple[str | None, str | None]:

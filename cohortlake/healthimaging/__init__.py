@@ -6,19 +6,20 @@ The service's own names (`DICOMPatientId`, `nextToken`) stop in this package and
 
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
 from cohortlake.healthimaging.page import Page
-from cohortlake.healthimaging.ranges import Range, Ranges
-from cohortlake.healthimaging.search import search_range
+from cohortlake.healthimaging.ranges import Range
+from cohortlake.healthimaging.search import Arrival, SearchProgress, WindowSearch
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 __all__ = [
     "EPOCH",
+    "Arrival",
     "Axis",
     "Datastore",
     "HealthImaging",
     "Meter",
     "Page",
     "Range",
-    "Ranges",
+    "SearchProgress",
     "Window",
-    "search_range",
+    "WindowSearch",
 ]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ from cohortlake.errors import (
     TokenRefused,
 )
 from cohortlake.healthimaging.page import BrokenAnswer, Page
+from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
 from cohortlake.settings import Settings
 
@@ -107,11 +109,13 @@ class HealthImaging:
 
     Raises:
         SettingError: No region is set, or the profile does not exist.
+        UnsupportedBotocore: See there.
     """
 
     def __init__(self, settings: Settings, session: boto3.Session | None = None) -> None:
-        self._bucket = TokenBucket(settings.tps)
+        self._bucket = TokenBucket(settings.tps, settings.burst)
         self._meters = threading.local()
+        check_botocore(_hand_on_body)
         self._client = _connect(session, settings.workers)
         events = self._client.meta.events
         events.register("before-send.medical-imaging", self._pace)
@@ -203,6 +207,10 @@ class HealthImaging:
             return False
         return bool(answer["imageSetState"] != "DELETED")
 
+    def has_slack(self) -> bool:
+        """Return whether slots of the quota go unused."""
+        return self._bucket.has_slack()
+
     def _pace(self, **_: Any) -> None:
         self._bucket.acquire()
         self._meter().requests += 1
@@ -275,6 +283,8 @@ class HealthImaging:
 def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient:
     # The session's retries would hide throttling from the pace; ours are in `_retried`.
     config = Config(
+        # A whole user agent, because boto3 would put its own together twice a request.
+        user_agent=f"cohortlake/{version('cohortlake')} boto3/{boto3.__version__}",
         retries={"mode": "standard", "total_max_attempts": 1},
         max_pool_connections=workers + 4,
         connect_timeout=10,

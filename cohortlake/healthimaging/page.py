@@ -49,6 +49,11 @@ class Page:
     next_token: str | None
     skip: frozenset[str] = frozenset()
 
+    @property
+    def new_rows(self) -> int:
+        """How many of its rows no earlier page has brought."""
+        return len(self.heads) - len(self.skip)
+
     @classmethod
     def checked(cls, body: bytes) -> Page:
         """Check a body: complete JSON, the required members, ids well formed.

@@ -2,8 +2,9 @@
 
 A reservation bucket: each caller takes the next free slot and sleeps until it comes, so
 waiting threads are served in turn and none polls. Retries take a slot like any request.
-The quota is the account's, and others may be using it: the pace falls when the service
-throws a request back, and comes back little by little.
+A pause saves slots up to the burst, which may then be taken at once. The quota is the
+account's, and others may be using it: the pace falls when the service throws a request
+back, and comes back little by little.
 """
 
 from __future__ import annotations
@@ -23,24 +24,33 @@ class TokenBucket:
 
     Args:
         rate: Slots per second, above 0: the fastest pace.
+        burst: How many may be taken at once after a pause, 1 or more.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst: float = 1) -> None:
         self._shortest = 1 / rate
         self._interval = self._shortest
-        self._next = 0.0
+        self._saved = burst - 1
+        self._next = time.monotonic() - self._saved * self._interval
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
         """Wait for the next slot."""
         with self._lock:
             now = time.monotonic()
-            slot = max(now, self._next)
+            slot = max(self._next, now - self._saved * self._interval)
             self._next = slot + self._interval
             self._interval = max(self._shortest, self._interval * _FASTER)
-        time.sleep(slot - now)
+        if slot > now:
+            time.sleep(slot - now)
 
     def slow_down(self) -> None:
         """Take note that the service threw a request back."""
         with self._lock:
             self._interval = min(self._interval * _SLOWER, self._shortest * _SLOWEST)
+            self._next = max(self._next, time.monotonic())  # and what was saved is gone
+
+    def has_slack(self) -> bool:
+        """Return whether slots go unused: more requests in flight would be faster."""
+        with self._lock:
+            return self._next <= time.monotonic()

@@ -1,121 +1,185 @@
-"""Paging: one range in, its pages out, each row once.
+"""Searching windows: several workers at once, all pages in one stream.
 
 A page that keeps failing is asked again with its token (`client`); when the token itself
-is refused, the search goes on from the last row seen. Who pages which range, and how one
-is cut while it is being paged, is `healthimaging.ranges`'.
+is refused, the chain goes on from the last row seen. What a worker pages is
+`healthimaging.sharing`'s, how far a chain has come `healthimaging.ranges`'.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from time import monotonic
 
-import msgspec
-
-from cohortlake.errors import ServiceUnavailable, TokenRefused
-from cohortlake.healthimaging.client import HealthImaging, Meter
-from cohortlake.healthimaging.page import Head, Page
-from cohortlake.healthimaging.ranges import Range
-from cohortlake.healthimaging.windows import EPOCH, Axis, Window
+from cohortlake.errors import RequestRefused, ServiceUnavailable, TokenRefused
+from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
+from cohortlake.healthimaging.page import Page
+from cohortlake.healthimaging.ranges import Chain, Range
+from cohortlake.healthimaging.sharing import Sharing
+from cohortlake.healthimaging.windows import EPOCH, Window
 
 _RESTARTS_WITHOUT_A_NEW_ROW = 10
+# Pages of 40 KB that wait for the reader: enough to keep all workers busy while it writes.
+_PAGES_WAITING = 256
 
 
-def search_range(
-    service: HealthImaging, datastore_id: str, part: Range, meter: Meter | None = None
-) -> Iterator[Page]:
-    """Yield the pages that hold a range, in ascending order of its axis.
+@dataclass(frozen=True)
+class Arrival:
+    """What the stream of a search brings.
+
+    Attributes:
+        part: The range that it belongs to.
+        page: A page with rows of the range, and some more: cut it with `Window.mask`, and
+            leave out the rows whose id is in `Page.skip`. The pages of a range that ends
+            well come in ascending order, but for those of one instant. None where the range
+            is done: all rows before `part.end` have come.
+        requests: Requests sent for it, retries included.
+        throttles: Those the service threw back.
+    """
+
+    part: Range
+    page: Page | None
+    requests: int = 0
+    throttles: int = 0
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How far a search has come.
+
+    Attributes:
+        covered: Share of its time range that has been seen, from 0 to 1.
+        rows: Rows that came.
+        rows_left: Rows still to come, by the density of the last pages: an estimate.
+        requests: Requests sent, retries included.
+        throttles: Those the service threw back.
+        seconds: How long it has been at work.
+    """
+
+    covered: float
+    rows: int
+    rows_left: int
+    requests: int
+    throttles: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows per second, on average."""
+        return self.rows / max(self.seconds, 1e-3)
+
+    @property
+    def requests_per_second(self) -> float:
+        """Requests per second, on average."""
+        return self.requests / max(self.seconds, 1e-3)
+
+
+class WindowSearch:
+    """A search of windows of one data store by several workers.
 
     Args:
         service: The client.
-        datastore_id: The data store to search.
-        part: What to find. It may lose some of its end to others meanwhile.
-        meter: Counts the requests.
-
-    Yields:
-        Pages. They hold a little more than the range: cut it with `Window.mask`, and leave
-        out the rows whose id is in `Page.skip`.
-
-    Raises:
-        ServiceError: See `errors`; what lies behind `part.position` is not known then.
+        store: The data store, with the instant at which the search begins.
+        windows: What to find; they must not overlap.
+        workers: Requests in flight at once.
     """
-    rest, token, restarts = part.window, None, 0
-    trail = _Trail(part.window)
-    while True:
+
+    def __init__(
+        self, service: HealthImaging, store: Datastore, windows: Iterable[Window], workers: int
+    ) -> None:
+        self._service = service
+        self._datastore_id = store.datastore_id
+        self._workers = workers
+        self._sharing = Sharing(windows, store.now, service.has_slack, store.created_at or EPOCH)
+        self._arrivals: SimpleQueue[Arrival | None] = SimpleQueue()
+        self._room = threading.Semaphore(_PAGES_WAITING)
+        self._rows = self._requests = self._throttles = 0
+        self._began = monotonic()
+
+    def arrivals(self) -> Iterator[Arrival]:
+        """Yield pages as they come, and word of each range that is done.
+
+        Raises:
+            ServiceError: See `errors`. It is raised after all that came has been yielded;
+                of the ranges that were not done, all before `part.position` has come.
+        """
+        with ThreadPoolExecutor(self._workers) as pool:
+            futures = [pool.submit(self._work) for _ in range(self._workers)]
+            try:
+                for _ in futures:
+                    for arrival in iter(self._arrivals.get, None):
+                        self._count(arrival)
+                        yield arrival
+            finally:
+                self._sharing.stop()
+                self._room.release(self._workers)
+        for future in futures:
+            future.result()
+
+    def progress(self) -> SearchProgress:
+        """Return how far the search has come."""
+        return SearchProgress(
+            covered=self._sharing.covered(),
+            rows=self._rows,
+            rows_left=self._sharing.rows_left(),
+            requests=self._requests,
+            throttles=self._throttles,
+            seconds=monotonic() - self._began,
+        )
+
+    def _count(self, arrival: Arrival) -> None:
+        self._requests += arrival.requests
+        self._throttles += arrival.throttles
+        if arrival.page:
+            self._room.release()
+            self._rows += arrival.page.new_rows
+
+    def _work(self) -> None:
         try:
-            page = service.search_page(datastore_id, rest.criteria(), token, meter)
-        except TokenRefused:
-            restarts += 1
-            if restarts > _RESTARTS_WITHOUT_A_NEW_ROW:
-                raise ServiceUnavailable("SearchImageSets kept refusing its own tokens") from None
-            rest, token = trail.rest(), None
-            continue
-        page = replace(page, skip=trail.follow(page.heads))
-        token = page.next_token
-        new = len(page.heads) - len(page.skip)
-        if new:
-            restarts = 0
-        if token is None:
-            part.close()
-        elif trail.first and trail.last:
-            part.advance(trail.first, trail.last, new)
-        yield page
-        if token is None or part.position >= part.end:
+            while (chain := self._sharing.take()) is not None:
+                self._follow(chain)
+        except BaseException:
+            self._sharing.stop()
+            raise
+        finally:
+            self._arrivals.put(None)
+
+    def _follow(self, chain: Chain) -> None:
+        try:
+            for arrival in self._pages(chain):
+                self._room.acquire()
+                self._arrivals.put(arrival)
+                self._sharing.paged(arrival.page.new_rows if arrival.page else 0)
+                if self._sharing.is_stopped:
+                    return
+        except RequestRefused:
+            if not chain.day or chain.new_rows:
+                raise
+            self._sharing.unslice(chain)
             return
+        if self._sharing.done(chain):
+            self._arrivals.put(Arrival(chain.part, None))
 
-
-class _Trail:
-    """How far a search has come: the last position, and the rows seen there."""
-
-    def __init__(self, window: Window) -> None:
-        self._window = window
-        self.first: datetime | None = None
-        self.last: datetime | None = None
-        self._resumed_at: datetime | None = None
-        self._seen: set[str] = set()
-
-    def follow(self, heads: tuple[Head, ...]) -> frozenset[str]:
-        """Take note of a page's rows, and return the ids that were seen before."""
-        known = set()
-        for head in heads:
-            position = _position(head, self._window.axis)
-            if self._is_behind(position) or head.image_set_id in self._seen:
-                known.add(head.image_set_id)
+    def _pages(self, chain: Chain) -> Iterator[Arrival]:
+        token, restarts, meter = None, 0, Meter()
+        while not chain.is_over:
+            try:
+                page = self._service.search_page(self._datastore_id, chain.criteria(), token, meter)
+            except TokenRefused:
+                restarts += 1
+                if restarts > _RESTARTS_WITHOUT_A_NEW_ROW:
+                    raise ServiceUnavailable(
+                        "SearchImageSets kept refusing its own tokens"
+                    ) from None
+                chain.resume()
+                token = None
                 continue
-            if position is not None and (self.last is None or position > self.last):
-                self.first, self.last = self.first or position, position
-                self._seen.clear()
-            self._seen.add(head.image_set_id)
-        return frozenset(known)
-
-    def rest(self) -> Window:
-        """Return the window from the last row seen on."""
-        if self.last is None:
-            return self._window
-        self._resumed_at = self.last
-        return self._window.resumed_at(self.last)
-
-    def _is_behind(self, position: datetime | None) -> bool:
-        # A resumed search brings rows from a little before where it was resumed.
-        resumed = self._resumed_at
-        return resumed is not None and position is not None and position < resumed
-
-
-def _position(head: Head, axis: Axis) -> datetime | None:
-    if axis is Axis.STUDY_DATE:
-        return _study_day(head.tags)
-    value = head.updated_at if axis is Axis.UPDATED_AT else head.created_at
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return datetime.fromisoformat(value).astimezone(UTC)
-    return EPOCH + timedelta(seconds=value) if isinstance(value, int | float) else None
-
-
-def _study_day(raw_tags: msgspec.Raw) -> datetime | None:
-    tags = msgspec.json.decode(raw_tags)
-    text = tags.get("DICOMStudyDate") if isinstance(tags, dict) else None
-    with contextlib.suppress(ValueError):
-        return datetime.strptime(str(text), "%Y%m%d").replace(tzinfo=UTC)
-    return None
+            page = chain.follow(page)
+            token = page.next_token
+            if page.new_rows:
+                restarts = 0
+            yield Arrival(chain.part, page, meter.requests, meter.throttles)
+            meter = Meter()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +22,13 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Before any instant of the service's: where the first window of a data store starts."""
 
 # The service's timestamps are milliseconds; its index may round them either way.
-_MARGIN = timedelta(milliseconds=2)
+MARGIN = timedelta(milliseconds=2)
+"""How much more than a window its criteria ask for, on both sides."""
+
 _DAY = timedelta(days=1)
+
+
+Order = Literal["ASC", "DESC"]
 
 
 class Axis(StrEnum):
@@ -77,19 +82,26 @@ class Window:
                 "its start must be before its end"
             )
 
-    def criteria(self) -> dict[str, Any]:
-        """Return the `searchCriteria` that find at least the window, in ascending order."""
+    def criteria(self, order: Order = "ASC", within: Window | None = None) -> dict[str, Any]:
+        """Return the `searchCriteria` that find at least the window.
+
+        Args:
+            order: Ascending or descending on the window's axis.
+            within: A window on another axis that the rows must lie in, too.
+        """
+        windows = (self, within) if within else (self,)
+        return {
+            "filters": [window._filter() for window in windows],
+            "sort": {"sortField": self.axis.member, "sortOrder": order},
+        }
+
+    def _filter(self) -> dict[str, Any]:
         bounds = (
             (_last_instant_of(self.start - _DAY), {"DICOMStudyDate": _da(self.end)})
             if self.axis is Axis.STUDY_DATE
-            else (self.start - _MARGIN, self.end + _MARGIN)
+            else (self.start - MARGIN, self.end + MARGIN)
         )
-        return {
-            "filters": [
-                {"operator": "BETWEEN", "values": [{self.axis.member: bound} for bound in bounds]}
-            ],
-            "sort": {"sortField": self.axis.member, "sortOrder": "ASC"},
-        }
+        return {"operator": "BETWEEN", "values": [{self.axis.member: bound} for bound in bounds]}
 
     def mask(self, table: pa.Table) -> pa.Array:
         """Return which rows of `schema.STATE` lie in the window.

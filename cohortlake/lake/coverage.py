@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,10 +26,17 @@ _SCHEMA = schema.arrow_schema(schema.COVERAGE)
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of the updatedAt axis, [start, end), that is proven complete."""
+    """A stretch of the updatedAt axis, [start, end), that is proven complete.
+
+    Attributes:
+        start: Its first instant.
+        end: First instant after it.
+        is_open: Whether it ends only because what changed later may not have been searchable.
+    """
 
     start: datetime
     end: datetime
+    is_open: bool = False
 
 
 def read(root: Root) -> pa.Table:
@@ -87,21 +95,27 @@ def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stret
     not have been searchable yet.
     """
     stretches = [
-        Stretch(row["start"], min(row["end"], row["searched_at"] - settle))
+        _proven_by(row, settle)
         for row in ledger.to_pylist()
         if row["datastore_id"] == datastore_id
         and row["axis"] == Axis.UPDATED_AT
         and row["complete"]
     ]
     merged: list[Stretch] = []
-    for stretch in sorted(stretches, key=lambda s: s.start):
+    for stretch in sorted(stretches, key=lambda s: (s.start, s.end)):
         if stretch.start >= stretch.end:
             continue
         if merged and stretch.start <= merged[-1].end:
             last = merged.pop()
-            stretch = Stretch(last.start, max(last.end, stretch.end))
+            longer = max(last, stretch, key=lambda s: s.end)
+            stretch = replace(longer, start=last.start)
         merged.append(stretch)
     return merged
+
+
+def _proven_by(row: dict[str, Any], settle: timedelta) -> Stretch:
+    trusted = row["searched_at"] - settle
+    return Stretch(row["start"], min(row["end"], trusted), is_open=trusted < row["end"])
 
 
 def complete_until(stretches: Sequence[Stretch]) -> datetime:

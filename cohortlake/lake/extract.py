@@ -1,40 +1,42 @@
 """Search windows become increments.
 
-Pages are flattened in batches as they arrive and streamed to the file, so memory does not
-grow with the window. A tick that finds nothing new writes nothing.
+Pages of all workers come in one stream, are flattened together some megabytes at a time,
+and go to the increments of their ranges row group by row group: memory grows neither with
+the window nor with the number of workers. A tick that finds nothing new writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cohortlake import schema
 from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages
 from cohortlake.healthimaging import (
     EPOCH,
+    Arrival,
+    Axis,
     Datastore,
-    HealthImaging,
-    Meter,
-    Page,
     Range,
-    Ranges,
     Window,
-    search_range,
+    WindowSearch,
 )
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record, write_empty
 from cohortlake.lake.root import Root
 
 _DAY = timedelta(days=1)
-_NO_ROWS = schema.arrow_schema(schema.FOUND[:-2]).empty_table()
-_PAGES_PER_BATCH = 64
+# 40 KB a page: sixty pages are decoded three times as fast as sixty times one.
+_BATCH_BYTES = 2_500_000
+# Of all open increments together; the one with the most is written first.
+_BUFFERED_BYTES = 48_000_000
 
 Keep = Callable[[pa.Table], pa.Array]
 
@@ -47,14 +49,16 @@ class Search:
         store: The data store, with the instant at which the search began.
         partition: The UTC day or the study month.
         window: What to search.
-        keep: Which of the rows found belong to the partition; those in the window by
-            default.
+        keep: Which of the rows in the window belong to the partition; all by default.
+        is_sweep: Whether what it finds is compared with what the lake holds: then the ids
+            are kept, and there is always a record.
     """
 
     store: Datastore
     partition: str
     window: Window
     keep: Keep | None = None
+    is_sweep: bool = False
 
     def record(self, run_id: str) -> Record:
         """Return the record of a run of it, still without counts."""
@@ -68,8 +72,13 @@ class Search:
             run_id=run_id,
         )
 
-    def closes(self, settle: timedelta) -> bool:
-        """Return whether it proves its day to the end, so that the day is not due again."""
+    def must_record(self, settle: timedelta) -> bool:
+        """Return whether it goes on the ledger even if it finds nothing new.
+
+        A sweep does, and a search that proves its day to the end: the day is not due again.
+        """
+        if self.is_sweep:
+            return True
         day_end = datetime.combine(date.fromisoformat(self.partition), time(), UTC) + _DAY
         return self.window.end == day_end and self.store.now - settle >= day_end
 
@@ -115,7 +124,8 @@ def joined(root: Root, parts: Sequence[Found]) -> Found:
         if is_written and not part.is_written:
             for record in part.records:
                 write_empty(root, record)
-    return Found(records, is_written)
+    ids = frozenset[str]().union(*(part.image_set_ids for part in parts))
+    return Found(records, is_written, ids)
 
 
 @dataclass(frozen=True)
@@ -124,184 +134,268 @@ class Extractor:
 
     Attributes:
         root: The lake.
-        service: The client.
         known: What the memory knows; a search that adds nothing to it keeps no rows.
         run_id: The run's id, which names the files.
+        settle: How long the search index may lag.
     """
 
     root: Root
-    service: HealthImaging
     known: Known
     run_id: str
+    settle: timedelta
 
-    def whole(self, search: Search) -> Found:
-        """Search a window to its last token; keep what is new, and always a record.
-
-        Raises:
-            ServiceError: The search did not reach its end; nothing was written.
-            RootNotUsable: The increment could not be written.
-        """
-        ids, part = set[str](), Range(search.window)
-        with _Part(self, search, _Account()) as writing:
-            for states in self._pages(search.store, part, writing.account):
-                keep = search.keep(states) if search.keep else search.window.mask(states)
-                kept = states.filter(keep)
-                writing.add(kept)
-                ids.update(kept["image_set_id"].to_pylist())
-            found = writing.finish(search.window.end, must_record=True)
-            return replace(found, image_set_ids=frozenset(ids))
-
-    def days(
-        self, searches: Sequence[Search], ranges: Ranges, settle: timedelta
-    ) -> Generator[tuple[str, Found]]:
-        """Work on shared ranges until none is left, and yield each part of a day as it lands.
-
-        The service gives rows in ascending order, so a day is done as soon as a row of a
-        later one has come; days that share pages cost one request, not one each.
+    def land(
+        self, search: WindowSearch, wanted: Sequence[Search]
+    ) -> Iterator[tuple[Search, Found]]:
+        """Write what a search brings, and yield each part of a partition as it lands.
 
         Args:
-            searches: The days, in order.
-            ranges: What is to be paged; all workers of a run take from the same.
-            settle: How long the search index may lag.
+            search: Pages the windows of `wanted`, of which those that follow one another may
+                be joined: days that share pages cost one request, not one each.
+            wanted: The partitions to find, in order.
 
         Raises:
-            ServiceError: A range did not reach its end. What landed stays.
+            ServiceError: The search did not reach its end. What landed stays, and all that
+                had come by then lands.
             RootNotUsable: An increment could not be written.
         """
-        while (part := ranges.take()) is not None:
-            try:
-                yield from self._days_of(searches, part, ranges, settle)
-            except BaseException:
-                ranges.stop()
-                raise
-            finally:
-                ranges.done(part)
-
-    def _days_of(
-        self, searches: Sequence[Search], part: Range, ranges: Ranges, settle: timedelta
-    ) -> Generator[tuple[str, Found]]:
-        account = _Account()
-        pages = self._pages(searches[0].store, part, account, ranges.paged)
-        rest, start = _NO_ROWS, part.window.start
-        for search in searches:
-            if search.window.end <= start or search.window.start >= part.end:
-                continue
-            own = replace(
-                search, window=replace(search.window, start=max(start, search.window.start))
-            )
-            with _Part(self, own, account) as writing:
-                while True:
-                    count = _rows_before(rest, own.window.end)
-                    writing.add(rest[:count])
-                    rest = rest[count:]
-                    if len(rest) or (more := next(pages, None)) is None:
-                        break
-                    bounds = replace(part.window, end=part.end)
-                    rest = more.filter(bounds.mask(more))
-                end = min(own.window.end, part.end)
-                yield own.partition, writing.finish(end, must_record=search.closes(settle))
-
-    def _pages(
-        self,
-        store: Datastore,
-        part: Range,
-        account: _Account,
-        paged: Callable[[], None] = lambda: None,
-    ) -> Iterator[pa.Table]:
-        """Yield the rows of a range, some pages at a time, with the column `page`."""
-        found = search_range(self.service, store.datastore_id, part, account.meter)
-        for batch in _batches(found, paged):
-            yield _states(batch, account.pages, store.datastore_id)
-            account.pages += len(batch)
+        landings = _Landings(self, wanted)
+        try:
+            for batch in _batches(search.arrivals()):
+                yield from landings.take(batch)
+        except CohortlakeError:
+            yield from landings.rescue()
+            raise
+        finally:
+            landings.close()
 
 
-class _Account:
-    """What a search has sent and read so far."""
+class _Landings:
+    """The ranges that are on their way into the lake."""
 
-    def __init__(self) -> None:
-        self.meter = Meter()
-        self.pages = 0
-
-
-class _Part:
-    """One partition of a search: its increment, and its share of what the search cost."""
-
-    def __init__(self, run: Extractor, search: Search, account: _Account) -> None:
+    def __init__(self, run: Extractor, wanted: Sequence[Search]) -> None:
         self._run = run
-        self._increment = Increment(run.root, search.record(run.run_id))
-        self.account = account
-        self._before = (account.pages, account.meter.requests, account.meter.throttles)
+        self._wanted = wanted
+        self._open: dict[Range, _Landing] = {}
+
+    def take(self, batch: Sequence[Arrival]) -> Iterator[tuple[Search, Found]]:
+        """Take in what has come, and yield what has landed by it."""
+        arrivals: dict[Range, list[Arrival]] = {}
+        for arrival in batch:
+            arrivals.setdefault(arrival.part, []).append(arrival)
+        for part in arrivals:
+            if part not in self._open:
+                self._open[part] = _Landing(self._run, part, self._wanted)
+        states = self._states([a for group in arrivals.values() for a in group])
+        for part, group in arrivals.items():
+            landing = self._open[part]
+            count = sum(len(a.page.heads) for a in group if a.page)
+            yield from landing.add(group, states[:count])
+            states = states[count:]
+            if group[-1].page is None:
+                yield from landing.finish(part.end)
+                del self._open[part]
+        self._flush_the_largest()
+
+    def rescue(self) -> Iterator[tuple[Search, Found]]:
+        """Land what has come of ranges that will not be done."""
+        for part, landing in self._open.items():
+            if not landing.is_sweep:  # part of a sweep proves nothing
+                yield from landing.finish(min(part.position, part.end))
+
+    def close(self) -> None:
+        """Let go of what did not land."""
+        for landing in self._open.values():
+            landing.close()
+
+    def _states(self, arrivals: Sequence[Arrival]) -> pa.Table:
+        pages = [arrival.page for arrival in arrivals if arrival.page]
+        datastore_id = self._wanted[0].store.datastore_id
+        states = flatten_pages([page.body for page in pages], datastore_id)
+        is_new = [head.image_set_id not in page.skip for page in pages for head in page.heads]
+        return states.append_column("is_new", pa.array(is_new, pa.bool_()))
+
+    def _flush_the_largest(self) -> None:
+        open_ones = sorted(self._open.values(), key=lambda landing: landing.buffered_bytes)
+        buffered = sum(landing.buffered_bytes for landing in open_ones)
+        while buffered > _BUFFERED_BYTES:
+            largest = open_ones.pop()
+            buffered -= largest.buffered_bytes
+            largest.flush()
+
+
+class _Landing:
+    """A range on its way: an increment for each partition it reaches into, one by one.
+
+    Rows come in ascending order, so a partition is done as soon as a row of a later one has
+    come.
+    """
+
+    def __init__(self, run: Extractor, part: Range, wanted: Iterable[Search]) -> None:
+        self._run = run
+        self._part = part
+        window = part.window
+        self._due = deque(
+            search
+            for search in wanted
+            if search.window.axis is window.axis
+            and search.window.start < window.end
+            and search.window.end > window.start
+        )
+        self._pages = 0
+        self._piece = self._next_piece()
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether its partitions are swept."""
+        return self._due[0].is_sweep
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much of it is in memory."""
+        return self._piece.increment.buffered_bytes
+
+    def add(self, arrivals: Sequence[Arrival], states: pa.Table) -> Iterator[tuple[Search, Found]]:
+        """Add pages, given with their rows, and yield the partitions that are done with them."""
+        for arrival in arrivals:
+            self._piece.cost += _Cost(
+                int(arrival.page is not None), arrival.requests, arrival.throttles
+            )
+        rows = self._own(arrivals, states)
+        while True:
+            count = _rows_before(rows, self._due[0].window)
+            self._piece.add(rows[:count])
+            rows = rows[count:]
+            if not len(rows):
+                return
+            yield self._landed(self._due[0].window.end)
+
+    def finish(self, end: datetime) -> Iterator[tuple[Search, Found]]:
+        """Land the rest, up to where the range ends after all."""
+        landed_to = self._piece.start
+        while self._due and landed_to < end:
+            landed_to = min(end, self._due[0].window.end)
+            yield self._landed(landed_to)
+
+    def flush(self) -> None:
+        """Write what is in memory as a row group."""
+        self._piece.increment.flush()
+
+    def close(self) -> None:
+        """Let go of what did not land."""
+        self._piece.increment.close()
+
+    def _own(self, arrivals: Sequence[Arrival], states: pa.Table) -> pa.Table:
+        sizes = [len(arrival.page.heads) for arrival in arrivals if arrival.page]
+        numbers = np.repeat(np.arange(self._pages, self._pages + len(sizes)), sizes)
+        self._pages += len(sizes)
+        states = states.append_column("page", pa.array(numbers, pa.int32()))
+        own = replace(self._part.window, end=self._part.end).mask(states)
+        return states.filter(pc.and_(own, states["is_new"])).drop_columns("is_new")
+
+    def _landed(self, end: datetime) -> tuple[Search, Found]:
+        piece, search = self._piece, self._due[0]
+        found = piece.finish(end)
+        if end == search.window.end:
+            self._due.popleft()
+        if self._due:
+            self._piece = self._next_piece()
+        return search, found
+
+    def _next_piece(self) -> _Piece:
+        search = self._due[0]
+        start = max(search.window.start, self._part.window.start)
+        return _Piece(self._run, replace(search, window=replace(search.window, start=start)))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    pages: int = 0
+    requests: int = 0
+    throttles: int = 0
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(
+            self.pages + other.pages,
+            self.requests + other.requests,
+            self.throttles + other.throttles,
+        )
+
+
+class _Piece:
+    """What a range brings of one partition: its increment, its news and its cost."""
+
+    def __init__(self, run: Extractor, search: Search) -> None:
+        self.increment = Increment(run.root, search.record(run.run_id))
+        self.cost = _Cost()
+        self._run = run
+        self._search = search
+        self._has_news = False
+        self._ids: set[str] = set()
         self._began = monotonic()
 
-    def add(self, states: pa.Table) -> None:
-        """Add rows."""
-        if len(states):
-            self._increment.add(states)
+    @property
+    def start(self) -> datetime:
+        """Where it starts."""
+        return self._search.window.start
 
-    def finish(self, end: datetime, *, must_record: bool) -> Found:
+    def add(self, states: pa.Table) -> None:
+        """Add rows of the range."""
+        if self._search.keep:
+            states = states.filter(self._search.keep(states))
+        if not len(states):
+            return
+        self._has_news = self._has_news or self._run.known.lacks(states["state_key"].to_numpy())
+        if self._search.is_sweep:
+            self._ids.update(states["image_set_id"].to_pylist())
+        self.increment.add(states)
+
+    def finish(self, end: datetime) -> Found:
         """Write the increment if there is news or a record is due.
 
         Args:
-            end: Where it ends after all; it may have given the rest of its window away.
-            must_record: Whether a record is due.
+            end: Where it ends after all; the range may have been cut meanwhile.
         """
-        account = self.account
-        now = (account.pages, account.meter.requests, account.meter.throttles)
-        pages, requests, throttles = (b - a for a, b in zip(self._before, now, strict=True))
-        record = self._increment.summary(
-            end=end,
-            pages=pages,
-            requests=requests,
-            throttles=throttles,
-            seconds=monotonic() - self._began,
+        record = self.increment.summary(
+            end=end, **vars(self.cost), seconds=monotonic() - self._began
         )
-        news = self._run.known.lacks(self._increment.state_keys())
-        if news:
-            record = self._increment.keep(record)
-        elif must_record:
-            write_empty(self._run.root, record)
-        return Found((record,), news or must_record)
-
-    def __enter__(self) -> _Part:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._increment.close()
+        must_record = replace(
+            self._search, window=replace(self._search.window, end=end)
+        ).must_record(self._run.settle)
+        if self._has_news:
+            record = self.increment.keep(record)
+        else:
+            self.increment.close()
+            if must_record:
+                write_empty(self._run.root, record)
+        return Found((record,), self._has_news or must_record, frozenset(self._ids))
 
 
-def _rows_before(states: pa.Table, end: datetime) -> int:
-    """Return how many of some ascending rows lie before an instant.
+def _rows_before(states: pa.Table, window: Window) -> int:
+    """Return how many of some ascending rows lie before the end of a window.
 
     A row without an instant stays with the one before it, and so would one out of order:
-    better in a neighbouring day's file than lost.
+    better in a neighbouring partition's file than lost.
     """
-    instants = states["updated_at"].cast(pa.int64()).fill_null(0).to_numpy()
+    column = "StudyDate" if window.axis is Axis.STUDY_DATE else window.axis.value
+    instants = states[column].cast(pa.timestamp("us")).cast(pa.int64()).fill_null(0).to_numpy()
     ascending = np.maximum.accumulate(instants) if len(instants) else instants
-    return int(np.searchsorted(ascending, (end - EPOCH) // timedelta(microseconds=1)))
+    return int(np.searchsorted(ascending, (window.end - EPOCH) // timedelta(microseconds=1)))
 
 
-def _batches(pages: Iterator[Page], paged: Callable[[], None]) -> Iterator[list[Page]]:
-    batch: list[Page] = []
+def _batches(arrivals: Iterator[Arrival]) -> Iterator[list[Arrival]]:
+    batch: list[Arrival] = []
+    size = 0
     try:
-        for page in pages:
-            paged()
-            batch.append(page)
-            if len(batch) == _PAGES_PER_BATCH:
+        for arrival in arrivals:
+            batch.append(arrival)
+            size += len(arrival.page.body) if arrival.page else 0
+            if size >= _BATCH_BYTES:
                 yield batch
-                batch = []
+                batch, size = [], 0
     except CohortlakeError:
-        if batch:  # what had come before may complete some days
+        if batch:
             yield batch
         raise
     if batch:
         yield batch
-
-
-def _states(batch: list[Page], first_page: int, datastore_id: str) -> pa.Table:
-    states = flatten_pages([page.body for page in batch], datastore_id)
-    numbers = [first_page + i for i, page in enumerate(batch) for _ in page.heads]
-    states = states.append_column("page", pa.array(numbers, pa.int32()))
-    if any(page.skip for page in batch):
-        new = [head.image_set_id not in page.skip for page in batch for head in page.heads]
-        states = states.filter(pa.array(new))
-    return states

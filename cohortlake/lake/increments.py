@@ -29,6 +29,7 @@ ABSENCE_AXIS = "absence"
 
 _ROW_GROUP_ROWS = 25_000  # each worker of a search holds as many
 _FOOTER_KEY = "cohortlake"
+_HASHES = 2**63
 # Ids, instants and hashes hardly repeat; a dictionary of them costs more than it saves.
 _DICTIONARY = [
     column.name
@@ -87,6 +88,9 @@ class Increment:
 
     `close` it in the end; without `keep` nothing remains.
 
+    Attributes:
+        buffered_bytes: How much of it is in memory.
+
     Args:
         root: The lake.
         record: Whom, what and when; the counts are filled in here.
@@ -98,22 +102,22 @@ class Increment:
         self._open: tuple[Draft, pq.ParquetWriter] | None = None  # once there is a row group
         self._buffer: list[pa.Table] = [NOTHING]
         self._buffered_rows = 0
-        self._state_keys: list[np.ndarray] = []
+        self.buffered_bytes = 0
+        self._rows = self._content_hash = 0
         self._invalid: dict[str, int] = {}
 
     def add(self, states: pa.Table) -> None:
         """Add rows of `schema.STATE` with the column `page`."""
         for name, count in invalid_values(states).items():
             self._invalid[name] = self._invalid.get(name, 0) + count
-        self._state_keys.append(states["state_key"].to_numpy())
+        self._rows += len(states)
+        hashed = content_hash(states["state_key"].to_numpy())
+        self._content_hash = (self._content_hash + hashed) % _HASHES
         self._buffer.append(with_run(states, self._record))
         self._buffered_rows += len(states)
+        self.buffered_bytes += states.nbytes
         if self._buffered_rows >= _ROW_GROUP_ROWS:
-            self._flush()
-
-    def state_keys(self) -> np.ndarray:
-        """Return the hashes of all rows added, int64."""
-        return np.concatenate([np.empty(0, np.int64), *self._state_keys])
+            self.flush()
 
     def summary(
         self, *, end: datetime, pages: int, requests: int, throttles: int, seconds: float
@@ -127,12 +131,11 @@ class Increment:
             throttles: Requests the service threw back.
             seconds: How long it took.
         """
-        keys = self.state_keys()
         return replace(
             self._record,
             end=end,
-            rows=len(keys),
-            content_hash=content_hash(keys),
+            rows=self._rows,
+            content_hash=self._content_hash,
             invalid_values=self._invalid,
             pages=pages,
             requests=requests,
@@ -146,7 +149,7 @@ class Increment:
         if self._open is None:
             write_table(self._root, record, pa.concat_tables(self._buffer))
             return record
-        self._flush()
+        self.flush()
         draft, writer = self._open
         with self._root.explained():
             writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
@@ -162,13 +165,14 @@ class Increment:
                 writer.close()
             draft.discard()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is in memory as a row group."""
         with self._root.explained():
             if self._open is None:
                 draft = self._root.draft(self._record.path)
                 self._open = draft, _writer(draft.stream, FOUND)
             self._open[1].write_table(pa.concat_tables(self._buffer).combine_chunks())
-        self._buffer, self._buffered_rows = [NOTHING], 0
+        self._buffer, self._buffered_rows, self.buffered_bytes = [NOTHING], 0, 0
 
 
 def write_empty(root: Root, record: Record) -> None:
@@ -205,7 +209,7 @@ def paths(root: Root) -> list[str]:
 def content_hash(state_keys: Iterable[int] | np.ndarray) -> int:
     """Return an order-independent hash of a set of rows: the sum modulo 2^63."""
     total = np.asarray(state_keys, np.int64).astype(np.uint64).sum(dtype=np.uint64)
-    return int(total) % 2**63
+    return int(total) % _HASHES
 
 
 def _writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:

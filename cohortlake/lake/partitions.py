@@ -62,11 +62,11 @@ def day_window(key: str, store: Datastore) -> Window | None:
 
 def due_windows(
     store: Datastore, proven: Sequence[Stretch], lookback: timedelta
-) -> dict[str, Window]:
+) -> dict[str, list[Window]]:
     """Return what must be searched so that nothing up to now is missing.
 
-    Every day that is not proven to its end is due, however long ago the last run was. One
-    that is proven in part is searched from there on, minus the lookback.
+    That is whatever is not proven, however long ago the last run was. Where it begins
+    because the search index was not trusted further, it begins earlier by the lookback.
 
     Args:
         store: The data store, with the service's present instant.
@@ -74,30 +74,42 @@ def due_windows(
         lookback: Overlap with what is proven.
 
     Returns:
-        Day (YYYY-MM-DD) -> window, in order.
+        Day (YYYY-MM-DD) -> windows, in order.
     """
-    due: dict[str, Window] = {}
+    due: dict[str, list[Window]] = {}
     for key in days_until_now(store):
         window = day_window(key, store)
-        if window is None:
-            continue
-        day_end = datetime.combine(date.fromisoformat(key), datetime.min.time(), UTC) + _DAY
-        done = max((s.end for s in proven if s.start <= window.start <= s.end), default=None)
-        if done is not None:
-            if done >= min(day_end, store.now):
-                continue
-            window = replace(window, start=max(EPOCH, done - lookback))
-        due[key] = window
+        gaps = _gaps(window, proven, lookback) if window else []
+        if gaps:
+            due[key] = gaps
     return due
 
 
-def disjoint(windows: Mapping[str, Window]) -> dict[str, Window]:
+def _gaps(window: Window, proven: Sequence[Stretch], lookback: timedelta) -> list[Window]:
+    """Return what of a window is not proven, in order."""
+    gaps, start = [], window.start
+    for stretch in proven:
+        if start < stretch.start < window.end:
+            gaps.append(replace(window, start=start, end=stretch.start))
+        if stretch.start < window.end and stretch.end >= start:
+            start = stretch.end - (lookback if _ends_openly(stretch, window) else timedelta())
+    if start < window.end:
+        gaps.append(replace(window, start=max(EPOCH, start)))
+    return gaps
+
+
+def _ends_openly(stretch: Stretch, window: Window) -> bool:
+    return stretch.is_open and window.start <= stretch.end < window.end
+
+
+def disjoint(windows: Mapping[str, Sequence[Window]]) -> list[tuple[str, Window]]:
     """Return windows in order, cut where one reaches back into the one before: its lookback."""
-    cut: dict[str, Window] = {}
+    cut = []
     searched_to = EPOCH
-    for key, window in sorted(windows.items()):
-        cut[key] = replace(window, start=max(searched_to, window.start))
-        searched_to = window.end
+    for key, own in sorted(windows.items()):
+        for window in own:
+            cut.append((key, replace(window, start=max(searched_to, window.start))))
+            searched_to = window.end
     return cut
 
 

@@ -84,36 +84,43 @@ FROM current WHERE datastore_id = $id AND observed_at < $began
 """
 
 
-def sweep(run: Extractor, held: Held, store: Datastore, partition: str) -> Swept:
-    """Sweep a study month, or `undated`.
-
-    Args:
-        run: What the searches of the run share.
-        held: The image sets that the lake held before.
-        store: The data store, with the service's present instant.
-        partition: YYYY-MM or `undated`.
+def search_of(store: Datastore, partition: str) -> Search:
+    """Return the search that sweeps a study month, or `undated`.
 
     Raises:
         WindowError: The partition is no month.
-        ServiceError: The sweep did not reach its end.
     """
-    search = _search(store, partition)
-    found = run.whole(search)
-    missing = [c for c in held.rows(partition) if c["image_set_id"] not in found.image_set_ids]
-    confirmed = [(c, _absence(run.service, c)) for c in missing]
-    rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
-    if rows:
-        _write_absences(run, search, rows)
-    return Swept(found, len(missing), len(rows))
-
-
-def _search(store: Datastore, partition: str) -> Search:
     if partition == schema.UNDATED:
         # No study date finds these: all image sets are looked at, by creation.
         window = Window(Axis.CREATED_AT, EPOCH, store.now)
         keep = functools.partial(partitions.in_no_month, store)
-        return Search(store, partition, window, keep)
-    return Search(store, partition, partitions.month_window(partition))
+        return Search(store, partition, window, keep, is_sweep=True)
+    return Search(store, partition, partitions.month_window(partition), is_sweep=True)
+
+
+def close_missing(
+    run: Extractor, service: HealthImaging, held: Held, search: Search, found: Found
+) -> Swept:
+    """Confirm what of a partition a complete sweep did not find, and write it down as absent.
+
+    Args:
+        run: What the searches of the run share.
+        service: The client.
+        held: The image sets that the lake held before.
+        search: The partition's.
+        found: All that it brought.
+
+    Raises:
+        ServiceError: A candidate could not be confirmed.
+    """
+    missing = [
+        c for c in held.rows(search.partition) if c["image_set_id"] not in found.image_set_ids
+    ]
+    confirmed = [(c, _absence(service, c)) for c in missing]
+    rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
+    if rows:
+        _write_absences(run, service, search, rows)
+    return Swept(found, len(missing), len(rows))
 
 
 def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
@@ -148,12 +155,14 @@ def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) ->
             return
 
 
-def _write_absences(run: Extractor, search: Search, rows: list[dict[str, str]]) -> None:
+def _write_absences(
+    run: Extractor, service: HealthImaging, search: Search, rows: list[dict[str, str]]
+) -> None:
     datastore_id = search.store.datastore_id
     record = replace(
         search.record(run.run_id),
         axis=increments.ABSENCE_AXIS,
-        searched_at=run.service.datastore(datastore_id).now,  # when the last one was confirmed
+        searched_at=service.datastore(datastore_id).now,  # when the last one was confirmed
         rows=len(rows),
         kept_rows=len(rows),
     )

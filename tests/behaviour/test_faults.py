@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cohortlake import HealthImaging, Settings, Sync, read_table
-from cohortlake.healthimaging import EPOCH, Axis, Range, Window, search_range
+from cohortlake.healthimaging import EPOCH, Axis, Window, WindowSearch
 from emulator import Emulator, running
 
 NOW = "2026-06-01T12:00:00Z"
@@ -101,8 +101,10 @@ def test_what_the_index_shows_late_is_found_by_the_next_tick(
 def test_a_search_resumes_where_its_token_was_refused(hospital: Emulator, axis: Axis) -> None:
     (datastore_id,) = hospital.datastores
     service = HealthImaging(Settings(tps=1000))
-    window = Window(axis, EPOCH, service.datastore(datastore_id).now.replace(hour=0))
-    pages = list(search_range(service, datastore_id, Range(window)))
+    store = service.datastore(datastore_id)
+    window = Window(axis, EPOCH, store.now.replace(hour=0))
+    arrivals = WindowSearch(service, store, [window], workers=1).arrivals()
+    pages = [arrival.page for arrival in arrivals if arrival.page]
     ids = [h.image_set_id for p in pages for h in p.heads if h.image_set_id not in p.skip]
     assert len(ids) == len(set(ids))
     assert hospital.admin.stats()["faults"]["token_refused"] > 0

@@ -8,13 +8,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.serialize import BaseRestSerializer
 from endpoint import DATASTORE, Endpoint
 
 from cohortlake import HealthImaging, Settings
-from cohortlake.errors import RequestRefused, ServiceUnavailable, SettingError
+from cohortlake.errors import (
+    RequestRefused,
+    ServiceUnavailable,
+    SettingError,
+    UnsupportedBotocore,
+)
 from cohortlake.healthimaging import Axis, Meter, Window
+from cohortlake.healthimaging.client import _hand_on_body
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.healthimaging.page import BrokenAnswer, Page
+from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
 
 FAST = Settings(datastores=(DATASTORE,), tps=1000)
@@ -42,6 +50,18 @@ def test_request_timestamps_keep_their_milliseconds(
     monkeypatch.setattr(endpoint, "search", search)
     HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria())
     assert sent == [[{"updatedAt": 1767225600.121}, {"updatedAt": 1769904000.002}]]
+
+
+def test_a_botocore_that_does_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_botocore(_hand_on_body)
+    with pytest.raises(UnsupportedBotocore, match="botocore"):
+        check_botocore(lambda **_: None)  # a release that does not heed the handler
+    serialise = BaseRestSerializer._timestamp_unixtimestamp
+    monkeypatch.setattr(
+        BaseRestSerializer, "_timestamp_unixtimestamp", lambda *given: int(serialise(*given))
+    )
+    with pytest.raises(UnsupportedBotocore):
+        check_botocore(_hand_on_body)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +119,30 @@ def test_the_bucket_spaces_slots_evenly_for_all_threads(monkeypatch: pytest.Monk
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(slept) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert sorted(slept) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_pause_saves_slots_up_to_the_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [100.0], list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", slept.append)
+    bucket = TokenBucket(4, burst=3)
+    for _ in range(4):
+        bucket.acquire()
+    assert slept == [0.25], "three at once, then the pace"
+    assert not bucket.has_slack()
+    now[0] = 500.0
+    assert bucket.has_slack()
+    slept.clear()
+    for _ in range(5):
+        bucket.acquire()
+    assert slept == [0.25, 0.5]
+    now[0] = 900.0
+    bucket.slow_down()
+    slept.clear()
+    for _ in range(2):
+        bucket.acquire()
+    assert slept == [pytest.approx(0.25 * 1.5)], "nothing is saved after a throttle"
 
 
 def test_the_bucket_slows_down_when_throttled_and_recovers(

@@ -90,9 +90,10 @@ def test_a_bad_setting_says_the_fix(variable: str, value: str, says: str) -> Non
 
 def test_every_setting_has_a_default_but_the_data_store() -> None:
     settings = Settings.from_env({})
-    assert (settings.tps, settings.workers, settings.privacy) == (25, 5, "safe")
+    assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
     assert [s.variable for s in SETTINGS if not s.default] == [
         "COHORTLAKE_DATASTORES",
+        "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
     ]
     with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):

@@ -129,21 +129,29 @@ def test_due_days_leave_no_gap_however_long_between_runs(minutes: list[int]) -> 
         store = _store(created, now)
         stretches = proven(_ledger(searches), "d" * 32, SETTLE)
         due = partitions.due_windows(store, stretches, LOOKBACK)
-        assert list(due.values())[-1].end == now, "what is open is always due"
-        searches += [(w.start, w.end, now) for w in due.values()]
+        windows = [window for own in due.values() for window in own]
+        assert windows[-1].end == now, "what is open is always due"
+        searches += [(w.start, w.end, now) for w in windows]
         after = proven(_ledger(searches), "d" * 32, SETTLE)
         assert len(after) == 1
         assert complete_until(after) == now - SETTLE
 
 
-@given(st.lists(instants, max_size=8, unique=True).map(sorted))
-def test_what_is_due_and_what_is_proven_cover_all_time(cuts: list[datetime]) -> None:
+@given(st.lists(instants, max_size=8, unique=True).map(sorted), st.booleans())
+def test_what_is_due_and_what_is_proven_cover_all_time(
+    cuts: list[datetime], are_open: bool
+) -> None:
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    done = [Stretch(*pair) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
+    done = [Stretch(*pair, are_open) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
     store = _store(datetime(2026, 1, 1, 9, tzinfo=UTC), now)
-    due = list(partitions.disjoint(partitions.due_windows(store, done, LOOKBACK)).values())
+    windows = partitions.disjoint(partitions.due_windows(store, done, LOOKBACK))
+    due = [window for _, window in windows]
     for earlier, later in pairwise(due):
         assert earlier.end <= later.start, "windows of a run do not overlap"
+    if not are_open:
+        for stretch in done:
+            asked_again = [w for w in due if w.start < stretch.end and stretch.start < w.end]
+            assert asked_again == [], "what is proven is not asked for again"
     reached = EPOCH
     for stretch in sorted([*done, *(Stretch(w.start, w.end) for w in due)], key=lambda s: s.start):
         assert stretch.start <= reached, "no gap"
@@ -154,11 +162,19 @@ def test_what_is_due_and_what_is_proven_cover_all_time(cuts: list[datetime]) -> 
 def test_a_gap_is_due_again() -> None:
     created, now = datetime(2026, 1, 5, 9, tzinfo=UTC), datetime(2026, 1, 9, 12, tzinfo=UTC)
     day = [datetime(2026, 1, n, tzinfo=UTC) for n in range(5, 11)]
-    done = [Stretch(EPOCH, day[1]), Stretch(day[2], now - timedelta(hours=1))]
+    noon = day[1] + timedelta(hours=12)
+    done = [
+        Stretch(EPOCH, day[1]),
+        Stretch(noon, noon + timedelta(hours=1)),
+        Stretch(day[2], now - timedelta(hours=1), is_open=True),
+    ]
     due = partitions.due_windows(_store(created, now), done, LOOKBACK)
     assert due == {
-        "2026-01-06": Window(Axis.UPDATED_AT, day[1] - LOOKBACK, day[2]),
-        "2026-01-09": Window(Axis.UPDATED_AT, now - timedelta(hours=1) - LOOKBACK, now),
+        "2026-01-06": [
+            Window(Axis.UPDATED_AT, day[1], noon),
+            Window(Axis.UPDATED_AT, noon + timedelta(hours=1), day[2]),
+        ],
+        "2026-01-09": [Window(Axis.UPDATED_AT, now - timedelta(hours=1) - LOOKBACK, now)],
     }
 
 

@@ -1,0 +1,69 @@
+"""How a long run goes, told while it is at work.
+
+Nobody knows how many rows there are, so what is told is what is known: how much of the time
+range has been seen, what came, how fast, and what the density of the last pages makes
+likely. Where it is shown is the caller's: a bar, a log, Dagster's events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from cohortlake.healthimaging import SearchProgress, WindowSearch
+
+
+class Progress:
+    """Told which search is at work. This one tells nobody."""
+
+    def watching(self, search: WindowSearch) -> AbstractContextManager[None]:
+        """Return what to hold open while a search is at work."""
+        del search
+        return nullcontext()
+
+
+class Told(Progress):
+    """Tells how a search goes, every few seconds and once at its end.
+
+    Args:
+        tell: Called with what there is to tell, from another thread.
+        seconds: How often.
+    """
+
+    def __init__(self, tell: Callable[[SearchProgress], None], seconds: float) -> None:
+        self._tell = tell
+        self._seconds = seconds
+
+    @contextmanager
+    def watching(self, search: WindowSearch) -> Iterator[None]:
+        """Tell how a search goes until the block ends."""
+        ended = threading.Event()
+
+        def repeat() -> None:
+            while not ended.wait(self._seconds):
+                self._tell(search.progress())
+
+        teller = threading.Thread(target=repeat, name="progress", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
+            self._tell(search.progress())
+
+
+def in_words(progress: SearchProgress, quota: float) -> str:
+    """Return one line: counts and rates only.
+
+    Args:
+        progress: How far the search has come.
+        quota: Requests per second that it may send.
+    """
+    return (
+        f"{progress.covered:.1%} of the time range, {progress.rows:,} rows, "
+        f"{progress.rows_per_second:,.0f} rows/s, "
+        f"{progress.requests_per_second:,.1f} of {quota:g} requests/s, "
+        f"{progress.throttles:,} throttled, about {progress.rows_left:,} rows to come"
+    )

@@ -1,0 +1,234 @@
+"""However a search is shared out, its ranges tile the windows and each row comes once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fake_service import FakeService
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cohortlake.errors import ServiceUnavailable
+from cohortlake.flatten import flatten_pages
+from cohortlake.healthimaging import Arrival, Axis, Datastore, Page, Range, Window, WindowSearch
+from cohortlake.healthimaging.sharing import Sharing
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+END = START + timedelta(days=30)
+STORE = Datastore("d" * 32, START, END)
+WHOLE = Window(Axis.UPDATED_AT, START, END)
+MILLISECOND = timedelta(milliseconds=1)
+_DAY = timedelta(days=1)
+
+
+def _image_sets(instants: Sequence[datetime]) -> list[dict[str, Any]]:
+    return [
+        {
+            "imageSetId": f"{number:032d}",
+            "updatedAt": instant.timestamp(),
+            "createdAt": (START + number * timedelta(minutes=7)).timestamp(),
+            "DICOMTags": {"DICOMStudyDate": f"{instant:%Y%m%d}"},
+        }
+        for number, instant in enumerate(instants)
+    ]
+
+
+def _search(service: FakeService, windows: Sequence[Window], workers: int = 4) -> WindowSearch:
+    return WindowSearch(service, STORE, windows, workers)  # type: ignore[arg-type]
+
+
+def _ids(arrivals: Sequence[Arrival]) -> list[str]:
+    """Return the ids of the rows that each range keeps."""
+    kept = []
+    for arrival in arrivals:
+        if arrival.page:
+            part = arrival.part
+            own = Window(part.window.axis, part.window.start, part.end)
+            rows = flatten_pages([arrival.page.body], STORE.datastore_id)
+            ids = rows.filter(own.mask(rows))["image_set_id"].to_pylist()
+            kept += [i for i in ids if i not in arrival.page.skip]
+    return kept
+
+
+def _assert_tiled(arrivals: Sequence[Arrival], windows: Sequence[Window]) -> None:
+    parts = {arrival.part for arrival in arrivals}
+    done = [arrival.part for arrival in arrivals if arrival.page is None]
+    assert Counter(done) == Counter(parts), "each range is done once"
+    bounds = sorted((part.window.start, part.end) for part in parts)
+    assert (bounds[0][0], bounds[-1][1]) == (windows[0].start, windows[-1].end)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
+
+
+clusters = st.lists(
+    st.tuples(
+        st.integers(0, 30 * 86_400_000 - 1),  # where, in milliseconds
+        st.integers(1, 400),  # how many
+        st.sampled_from([0, 1, 1000, 3_600_000]),  # how far apart
+    ),
+    max_size=5,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(clusters, st.integers(1, 6), st.sampled_from([0.0, 0.1]), st.booleans(), st.booleans())
+def test_each_row_comes_once(
+    found: list[tuple[int, int, int]], workers: int, refused: float, ties: bool, two: bool
+) -> None:
+    places = [at + n * apart for at, count, apart in found for n in range(count)]
+    instants = [START + place % (30 * 86_400_000) * MILLISECOND for place in places]
+    for axis in Axis:
+        service = FakeService(
+            _image_sets(instants),
+            reverses_ties=ties or axis is Axis.STUDY_DATE,
+            takes_two_filters=two,
+            refused_tokens=refused,
+        )
+        windows = [Window(axis, START, START + 9 * _DAY), Window(axis, START + 9 * _DAY, END)]
+        arrivals = list(_search(service, windows, workers).arrivals())
+        expected = _expected(service, axis)
+        assert sorted(_ids(arrivals)) == expected
+        _assert_tiled(arrivals, windows)
+
+
+def _expected(service: FakeService, axis: Axis) -> list[str]:
+    rows = service.image_sets
+    if axis is Axis.STUDY_DATE:
+        return sorted(row["imageSetId"] for row in rows)
+    return sorted(
+        row["imageSetId"] for row in rows if START.timestamp() <= row[axis.member] < END.timestamp()
+    )
+
+
+@pytest.mark.parametrize("reverses_ties", [True, False])
+def test_a_hot_millisecond_is_paged_from_both_ends(reverses_ties: bool) -> None:
+    hot = START + 5 * _DAY
+    service = FakeService(_image_sets([hot] * 5000), reverses_ties=reverses_ties)
+    arrivals = list(_search(service, [WHOLE]).arrivals())
+    assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(5000)]
+    orders = Counter(request["sort"]["sortOrder"] for request in service.requests)
+    if reverses_ties:
+        assert abs(orders["ASC"] - orders["DESC"]) < 20, "each did half"
+        assert len(service.requests) < 1.05 * 100
+    else:
+        assert orders["ASC"] >= 100, "the first chain went on to the end"
+
+
+@pytest.mark.parametrize("takes_two_filters", [True, False])
+def test_a_busy_day_of_studies_is_sliced_by_creation(takes_two_filters: bool) -> None:
+    busy = START + 5 * _DAY
+    service = FakeService(_image_sets([busy] * 4000), takes_two_filters=takes_two_filters)
+    arrivals = list(_search(service, [Window(Axis.STUDY_DATE, START, END)]).arrivals())
+    assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(4000)]
+    sliced = [r for r in service.requests if len(r["filters"]) > 1]
+    backwards = [r for r in service.requests if r["sort"]["sortOrder"] == "DESC"]
+    if takes_two_filters:
+        assert len(sliced) > 60
+        assert not backwards
+    else:
+        assert len(sliced) == 1
+        assert len(backwards) > 30
+
+
+def test_a_burst_is_shared_between_all_workers() -> None:
+    burst = [START + 20 * _DAY + n * 10 * MILLISECOND for n in range(5000)]
+    spread = [START + n * timedelta(hours=7) for n in range(100)]
+    service = FakeService(_image_sets(burst + spread), latency=0.002)
+    arrivals = list(_search(service, [WHOLE], workers=8).arrivals())
+    assert len(_ids(arrivals)) == 5100
+    rows = Counter(arrival.part for arrival in arrivals if arrival.page)
+    assert sum(pages >= 5 for pages in rows.values()) >= 6, "most workers had a part of it"
+    assert len(service.requests) < 1.2 * 5100 / 50
+
+
+def test_few_requests_are_in_vain() -> None:
+    spread = [START + n * timedelta(seconds=60) for n in range(20_000)]
+    service = FakeService(_image_sets(spread), latency=0.002)
+    list(_search(service, [WHOLE], workers=8).arrivals())
+    assert len(service.requests) <= 1.08 * 400
+
+
+def test_a_window_without_rows_costs_one_request() -> None:
+    service = FakeService([])
+    search = _search(service, [WHOLE], workers=8)
+    assert [arrival.page and arrival.page.heads for arrival in search.arrivals()] == [(), None]
+    assert len(service.requests) == 1
+    progress = search.progress()
+    assert (progress.covered, progress.rows, progress.requests) == (1.0, 0, 1)
+
+
+def test_little_work_is_not_shared() -> None:
+    service = FakeService(_image_sets([START + n * timedelta(hours=7) for n in range(100)]))
+    list(_search(service, [WHOLE], workers=8).arrivals())
+    assert len(service.requests) <= 3
+
+
+def test_without_slack_nobody_is_given_anything() -> None:
+    service = FakeService(_image_sets([START + n * timedelta(minutes=1) for n in range(3000)]))
+    service.has_slack = lambda: False  # type: ignore[method-assign]
+    arrivals = list(_search(service, [WHOLE], workers=8).arrivals())
+    assert len({arrival.part for arrival in arrivals}) == 1
+
+
+def test_progress_says_what_is_covered_and_what_is_likely_to_come() -> None:
+    service = FakeService(_image_sets([START + n * timedelta(minutes=43) for n in range(1000)]))
+    search = _search(service, [WHOLE], workers=1)
+    arrivals = search.arrivals()
+    for arrival in itertools.islice(arrivals, 10):
+        assert arrival.page
+    progress = search.progress()
+    assert progress.rows == 500
+    assert 0.49 <= progress.covered <= 1
+    assert progress.rows_left <= 520
+    list(arrivals)
+    assert search.progress().covered == 1.0
+    assert search.progress().rows_left == 0
+
+
+def test_a_failure_is_raised_after_all_that_came() -> None:
+    service = FakeService(_image_sets([START + n * timedelta(minutes=1) for n in range(3000)]))
+    answer, count = service.search_page, itertools.count()
+
+    def failing(*request: Any) -> Page:
+        if next(count) >= 20:
+            raise ServiceUnavailable("gone")
+        return answer(*request)
+
+    service.search_page = failing  # type: ignore[method-assign]
+    came: list[Arrival] = []
+    with pytest.raises(ServiceUnavailable):
+        came.extend(_each(came, _search(service, [WHOLE]).arrivals()))
+    ids = set(_ids(came))
+    assert len(ids) > 500
+    for part in {arrival.part for arrival in came}:
+        assert ids >= _rows_before_position(part)
+
+
+def _each(came: list[Arrival], arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+    for arrival in arrivals:
+        came.append(arrival)
+        yield from ()
+
+
+def _rows_before_position(part: Range) -> set[str]:
+    first = -(-((part.window.start - START) // MILLISECOND) // 60_000)
+    last = -(-((min(part.position, part.end) - START) // MILLISECOND) // 60_000)
+    return {f"{n:032d}" for n in range(first, min(last, 3000))}
+
+
+def test_a_reader_that_leaves_stops_the_search() -> None:
+    service = FakeService(_image_sets([START + n * timedelta(minutes=1) for n in range(40_000)]))
+    arrivals = _search(service, [WHOLE]).arrivals()
+    next(arrivals)
+    arrivals.close()  # type: ignore[attr-defined]
+    assert len(service.requests) < 800
+
+
+def test_a_stop_hands_nothing_out_any_more() -> None:
+    sharing = Sharing([WHOLE], END, lambda: True, START)
+    sharing.stop()
+    assert sharing.take() is None
