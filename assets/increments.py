@@ -25,6 +25,7 @@ from assets.partitions import (
 from cohortlake import Sync, Window
 from cohortlake.healthimaging import Datastore
 from cohortlake.lake.partitions import day_window, months_until_now
+from cohortlake.progress import Progress, Told, in_words
 from cohortlake.schema import FOUND, UNDATED
 
 POOL = "healthimaging"
@@ -49,7 +50,7 @@ def image_set_increments(context: dg.AssetExecutionContext, sync: dg.ResourcePar
         for datastore_id, days in wanted.items():
             store = sync.datastore(datastore_id)
             windows = _windows(sync, store, days)
-            for day, found in sync.extract(store, windows):
+            for day, found in sync.extract(store, windows, _progress(context, sync)):
                 key = day_key(datastore_id, day)
                 _record(context, key, search_metadata(found, sync.root))
             for day in sorted({*(days or ())} - {*windows}):
@@ -90,10 +91,15 @@ def _sweep(
     context: dg.AssetExecutionContext, sync: Sync, store: Datastore, keys: Mapping[str, str]
 ) -> None:
     """Sweep study-date partitions, given with the keys they are recorded under."""
-    for partition, swept in sync.sweep(store, list(keys)):
+    for partition, swept in sync.sweep(store, list(keys), _progress(context, sync)):
         cost = search_metadata(swept.found, sync.root)
         absent = {"missing": swept.missing, "confirmed_absent": swept.absent}
         _record(context, keys[partition], {**cost, **absent})
+
+
+def _progress(context: dg.AssetExecutionContext, sync: Sync) -> Progress:
+    """Return what writes a line a minute into the run's log."""
+    return Told(lambda now: context.log.info(in_words(now, sync.settings.tps)), seconds=60)
 
 
 def _record(context: dg.AssetExecutionContext, key: str, metadata: Metadata) -> None:

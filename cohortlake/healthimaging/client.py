@@ -115,7 +115,6 @@ class HealthImaging:
     def __init__(self, settings: Settings, session: boto3.Session | None = None) -> None:
         self._bucket = TokenBucket(settings.tps, settings.burst)
         self._meters = threading.local()
-        check_botocore(_hand_on_body)
         self._client = _connect(session, settings.workers)
         events = self._client.meta.events
         events.register("before-send.medical-imaging", self._pace)
@@ -292,6 +291,7 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
     )
     try:
         session = session or boto3.Session()
+        check_botocore(session, _hand_on_body)
         # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.
         region = os.environ.get("AWS_REGION") or session.region_name
         client = session.client("medical-imaging", region_name=region, config=config)

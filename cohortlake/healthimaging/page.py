@@ -41,7 +41,7 @@ class Page:
         body: The response body as sent.
         heads: Its summaries' ids and instants, in the order sent.
         next_token: The token of the next page, or None at the end.
-        skip: Ids of this page that an earlier page has brought already.
+        skip: Ids of this page that came before, or that lie outside of what was searched.
     """
 
     body: bytes
@@ -51,7 +51,7 @@ class Page:
 
     @property
     def new_rows(self) -> int:
-        """How many of its rows no earlier page has brought."""
+        """How many of its rows count."""
         return len(self.heads) - len(self.skip)
 
     @classmethod

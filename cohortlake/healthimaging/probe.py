@@ -31,10 +31,11 @@ class _Raw(BytesIO):
         return [self.getvalue()]
 
 
-def check_botocore(hand_on_body: Any) -> None:
+def check_botocore(session: boto3.Session, hand_on_body: Any) -> None:
     """Try what the search relies on.
 
     Args:
+        session: Makes the client; the service's model is read once for both.
         hand_on_body: The handler that takes the body.
 
     Raises:
@@ -47,7 +48,7 @@ def check_botocore(hand_on_body: Any) -> None:
         return AWSResponse("http://127.0.0.1", 200, HTTPHeaders(), _Raw(_BODY))
 
     config = Config(signature_version=UNSIGNED)
-    client: Any = boto3.Session().client(
+    client: Any = session.client(
         "medical-imaging", "us-east-1", endpoint_url="http://127.0.0.1", config=config
     )
     client.meta.events.register("before-send.medical-imaging", answer)

@@ -139,7 +139,7 @@ class Chain:
         """Take note of a page.
 
         Returns:
-            The page, with the rows in `skip` that came before.
+            The page, with the rows in `skip` that came before or lie outside.
         """
         with self._lock:
             positions = _positions(page.heads, self.axis)
@@ -275,14 +275,9 @@ class Chain:
         if self._ends:
             known |= self._ends.follow(ids, is_helper=self._is_helper)
         known |= self._at_position.keys() & set(ids)
-        if not self._is_plain:
-            # The range cannot tell apart what its chains bring; their windows can.
-            window = self.window
-            known |= {
-                image_set_id
-                for image_set_id, position in zip(ids, positions, strict=True)
-                if position and not window.start <= position < window.end
-            }
+        known |= _outside(self.window, ids, positions)  # what was given away is another's
+        if self.day:
+            known |= _outside(self.day, ids, _positions(heads, self.day.axis))
         if self._resumed_at:
             # A resumed search brings rows from a little before where it was resumed.
             known |= {
@@ -349,6 +344,15 @@ def _positions(heads: Sequence[Head], axis: Axis) -> list[datetime | None]:
     if axis is Axis.UPDATED_AT:
         return [_instant(head.updated_at) for head in heads]
     return [_instant(head.created_at) for head in heads]
+
+
+def _outside(window: Window, ids: Sequence[str], positions: Sequence[datetime | None]) -> set[str]:
+    """Return the rows that the criteria found by asking for a little more than a window."""
+    return {
+        image_set_id
+        for image_set_id, position in zip(ids, positions, strict=True)
+        if position and not window.start <= position < window.end
+    }
 
 
 def _instant(value: object) -> datetime | None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import threading
 import time
 
+from cohortlake.errors import SettingError
+
 # One step down takes forty requests to win back: one in forty is thrown back at the most,
 # for as long as the quota is less than the setting says.
 _SLOWER = 1.5
@@ -25,9 +27,17 @@ class TokenBucket:
     Args:
         rate: Slots per second, above 0: the fastest pace.
         burst: How many may be taken at once after a pause, 1 or more.
+
+    Raises:
+        SettingError: There would be no slots.
     """
 
     def __init__(self, rate: float, burst: float = 1) -> None:
+        if rate <= 0 or burst < 1:
+            raise SettingError(
+                f"{rate:g} requests a second with bursts of {burst:g} are none at all; set "
+                "COHORTLAKE_TPS above 0 and COHORTLAKE_BURST to 1 or more"
+            )
         self._shortest = 1 / rate
         self._interval = self._shortest
         self._saved = burst - 1

@@ -23,7 +23,7 @@ from cohortlake.healthimaging.windows import EPOCH, Window
 
 _RESTARTS_WITHOUT_A_NEW_ROW = 10
 # Pages of 40 KB that wait for the reader: enough to keep all workers busy while it writes.
-_PAGES_WAITING = 256
+_PAGES_WAITING = 64
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,9 @@ class Arrival:
 
     Attributes:
         part: The range that it belongs to.
-        page: A page with rows of the range, and some more: cut it with `Window.mask`, and
-            leave out the rows whose id is in `Page.skip`. The pages of a range that ends
-            well come in ascending order, but for those of one instant. None where the range
-            is done: all rows before `part.end` have come.
+        page: A page with rows of the range, and some more, which `Page.skip` names. The pages
+            of a range come in ascending order, but for those of one instant. None where the
+            range is done: all rows before `part.end` have come.
         requests: Requests sent for it, retries included.
         throttles: Those the service threw back.
     """

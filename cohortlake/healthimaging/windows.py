@@ -1,9 +1,9 @@
 """Windows: half-open stretches of one axis, [start, end), and the criteria that find them.
 
 Which ends the service's BETWEEN includes is not documented. So the criteria ask for a
-little more than the window on both sides, and `Window.mask` keeps exactly the half-open
-window on this side: either meaning gives the same rows, and windows that touch neither
-share a row nor lose one.
+little more than the window on both sides, and `healthimaging.ranges` leaves out what lies
+outside the half-open window: either meaning gives the same rows, and windows that touch
+neither share a row nor lose one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from cohortlake.errors import WindowError
 
@@ -102,22 +99,6 @@ class Window:
             else (self.start - MARGIN, self.end + MARGIN)
         )
         return {"operator": "BETWEEN", "values": [{self.axis.member: bound} for bound in bounds]}
-
-    def mask(self, table: pa.Table) -> pa.Array:
-        """Return which rows of `schema.STATE` lie in the window.
-
-        A row without a value on a time axis cannot be placed, and stays where it was
-        found: better seen twice than lost. A row without a study date is none of a study
-        date window's.
-        """
-        if self.axis is Axis.STUDY_DATE:
-            start, end, column = self.start.date(), self.end.date(), table["StudyDate"]
-        else:
-            start, end, column = self.start, self.end, table[self.axis.value]
-        lower = pa.scalar(start, column.type)
-        upper = pa.scalar(end, column.type)
-        inside = pc.and_(pc.greater_equal(column, lower), pc.less(column, upper))
-        return pc.fill_null(inside, self.axis is not Axis.STUDY_DATE)
 
     def resumed_at(self, position: datetime) -> Window:
         """Return what is left of the window from a row's position on, that row included."""

@@ -36,7 +36,7 @@ _DAY = timedelta(days=1)
 # 40 KB a page: sixty pages are decoded three times as fast as sixty times one.
 _BATCH_BYTES = 2_500_000
 # Of all open increments together; the one with the most is written first.
-_BUFFERED_BYTES = 48_000_000
+_BUFFERED_BYTES = 16_000_000
 
 Keep = Callable[[pa.Table], pa.Array]
 
@@ -290,8 +290,12 @@ class _Landing:
         numbers = np.repeat(np.arange(self._pages, self._pages + len(sizes)), sizes)
         self._pages += len(sizes)
         states = states.append_column("page", pa.array(numbers, pa.int32()))
-        own = replace(self._part.window, end=self._part.end).mask(states)
-        return states.filter(pc.and_(own, states["is_new"])).drop_columns("is_new")
+        own = states["is_new"]
+        if self._part.window.axis is Axis.STUDY_DATE:
+            # A row without a study date is none of a date's; on a time axis, better of its
+            # neighbour's than lost.
+            own = pc.and_(own, pc.is_valid(states["StudyDate"]))
+        return states.filter(own).drop_columns("is_new")
 
     def _landed(self, end: datetime) -> tuple[Search, Found]:
         piece, search = self._piece, self._due[0]

@@ -149,7 +149,8 @@ class Increment:
         if self._open is None:
             write_table(self._root, record, pa.concat_tables(self._buffer))
             return record
-        self.flush()
+        if self._buffered_rows:
+            self.flush()
         draft, writer = self._open
         with self._root.explained():
             writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})

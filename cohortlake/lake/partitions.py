@@ -146,8 +146,12 @@ def month_window(key: str) -> Window:
 
 def in_no_month(store: Datastore, states: pa.Table) -> pa.Array:
     """Return which rows of `schema.STATE` belong to the partition `undated`."""
-    first, last = month_window(f"{FIRST_MONTH:%Y-%m}"), month_window(f"{store.now:%Y-%m}")
-    return pc.invert(Window(Axis.STUDY_DATE, first.start, last.end).mask(states))
+    dates = states["StudyDate"]
+    first = pa.scalar(FIRST_MONTH, dates.type)
+    end = pa.scalar(_next_month(store.now.date()), dates.type)
+    return pc.fill_null(
+        pc.or_(pc.less(dates, first), pc.greater_equal(dates, end)), fill_value=True
+    )
 
 
 def of_month(study_month: str, store: Datastore) -> str:

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
 from botocore.serialize import BaseRestSerializer
 from endpoint import DATASTORE, Endpoint
@@ -53,15 +54,38 @@ def test_request_timestamps_keep_their_milliseconds(
 
 
 def test_a_botocore_that_does_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_botocore(_hand_on_body)
+    check_botocore(boto3.Session(), _hand_on_body)
     with pytest.raises(UnsupportedBotocore, match="botocore"):
-        check_botocore(lambda **_: None)  # a release that does not heed the handler
+        check_botocore(
+            boto3.Session(), lambda **_: None
+        )  # a release that does not heed the handler
     serialise = BaseRestSerializer._timestamp_unixtimestamp
     monkeypatch.setattr(
         BaseRestSerializer, "_timestamp_unixtimestamp", lambda *given: int(serialise(*given))
     )
     with pytest.raises(UnsupportedBotocore):
-        check_botocore(_hand_on_body)
+        check_botocore(boto3.Session(), _hand_on_body)
+
+
+@pytest.mark.parametrize("quota", [190.0, 100.0, 20.0])
+def test_few_calls_are_thrown_back_where_the_quota_is_less_than_the_setting(
+    monkeypatch: pytest.MonkeyPatch, quota: float
+) -> None:
+    now, thrown_back, calls = [100.0], 0, 20_000
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    bucket, tokens, filled_at = TokenBucket(200, burst=1), quota, now[0]
+    for _ in range(calls):
+        bucket.acquire()
+        tokens = min(quota, tokens + (now[0] - filled_at) * quota)
+        filled_at = now[0]
+        if tokens >= 1:
+            tokens -= 1
+        else:
+            thrown_back += 1
+            bucket.slow_down()
+    assert 0 < thrown_back <= calls / 40 + 10, "one in forty, and some until it is slow enough"
+    assert (calls - thrown_back) / (now[0] - 100.0) > 0.8 * quota, "and little of it goes unused"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""What a search must stand over HTTP: hot instants, small memory, clocks, shared quotas."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from endpoint import Endpoint
+from small_hospital import assert_equal_to_truth, fill
+
+from cohortlake import HealthImaging, Settings, Sync
+from cohortlake.errors import SettingError
+from cohortlake.healthimaging import SearchProgress
+from cohortlake.progress import Told, in_words
+from emulator import running
+
+COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+
+
+def test_a_bulk_import_within_one_millisecond(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 2600)
+    at = endpoint.created_at + 86400 * 7
+    for row in endpoint.image_sets[300:2500]:
+        row["updatedAt"] = row["createdAt"] = at
+    outcome = Sync(lake_settings).run()
+    assert outcome.rows == 2600, "each row once, though two workers read towards each other"
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_a_sweep_of_a_busy_day(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 1500)
+    for row in endpoint.image_sets[:1400]:
+        row["DICOMTags"]["DICOMStudyDate"] = "20250311"
+    Sync(lake_settings).run()
+    gone = endpoint.image_sets.pop(700)
+    endpoint.now += timedelta(hours=1)
+    outcome = Sync(lake_settings).reconcile()
+    assert outcome.applied.changes == {"deleted": 1}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert gone["imageSetId"] not in {row["imageSetId"] for row in endpoint.image_sets}
+
+
+def test_rows_go_to_disk_as_they_come(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cohortlake.lake.extract._BATCH_BYTES", 1)
+    monkeypatch.setattr("cohortlake.lake.extract._BUFFERED_BYTES", 0)
+    fill(endpoint, 600)
+    for row in endpoint.image_sets:
+        row["updatedAt"] = round(endpoint.created_at + row["updatedAt"] % 3600, 3)
+    Sync(lake_settings).run()
+    (written,) = [
+        file
+        for path in Path(lake_settings.root, "increments").rglob("*.parquet")
+        if (file := pq.ParquetFile(path)).metadata.num_rows > 100
+    ][:1]
+    assert written.num_row_groups >= 3
+    footer = json.loads(written.metadata.metadata[b"cohortlake"])
+    assert footer["rows"] == written.metadata.num_rows
+    assert footer["pages"] >= written.num_row_groups
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_rows_newer_than_the_services_clock_wait_for_the_next_run(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 200)
+    now = endpoint.now
+    endpoint.now = datetime(2026, 1, 15, tzinfo=UTC)  # behind the hosts that wrote the rows
+    first = Sync(lake_settings).run()
+    behind = sum(row["updatedAt"] < endpoint.now.timestamp() for row in endpoint.image_sets)
+    assert first.rows == behind < 200
+    assert Sync(lake_settings).status().datastores[0].complete_until <= endpoint.now
+    endpoint.now = now
+    Sync(lake_settings).run()
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+@pytest.mark.parametrize("settings", [Settings(tps=0), Settings(tps=-1), Settings(burst=0)])
+def test_no_quota_at_all_is_refused(settings: Settings) -> None:
+    with pytest.raises(SettingError, match="COHORTLAKE_TPS above 0"):
+        HealthImaging(settings)
+
+
+def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> None:
+    options = {"synthetic": 6000, "quota": 60, "burst": 120, "latency_ms": 20}
+    with running(seed=5, now="2026-06-01T12:00:00Z", clock="stopped", **options) as emulator:  # type: ignore[arg-type]
+        environment = os.environ | {
+            "AWS_ENDPOINT_URL_MEDICAL_IMAGING": emulator.endpoint,
+            "COHORTLAKE_DATASTORES": emulator.datastores[0],
+            "COHORTLAKE_TPS": "60",
+            "COHORTLAKE_SEARCHERS": "2",
+        }
+        command = (COHORTLAKE, "sync", "--json", "--root")
+        runs = [
+            subprocess.Popen(
+                (*command, tmp_path / name), env=environment, stdout=subprocess.PIPE, text=True
+            )
+            for name in ("one", "two")
+        ]
+        outcomes = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
+        assert [outcome["rows"] for outcome in outcomes] == [6000, 6000]
+        assert [outcome["throttles"] for outcome in outcomes] == [0, 0]
+
+
+def test_progress_is_told_in_words(endpoint: Endpoint, lake_settings: Settings) -> None:
+    fill(endpoint, 400)
+    told: list[SearchProgress] = []
+    Sync(replace(lake_settings, tps=60, burst=1)).run(Told(told.append, 0.01))
+    assert len(told) > 3
+    assert [p.covered for p in told] == sorted(p.covered for p in told)
+    assert [p.rows for p in told] == sorted(p.rows for p in told)
+    last = told[-1]
+    assert (last.covered, last.rows, last.rows_left, last.throttles) == (1.0, 400, 0, 0)
+    assert Counter(p.requests <= 60 * p.seconds + 10 for p in told)[False] == 0
+    words = in_words(last, 60)
+    assert words.startswith("100.0% of the time range, 400 rows, ")
+    assert words.endswith(" of 60 requests/s, 0 throttled, about 0 rows to come")
