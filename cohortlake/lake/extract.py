@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake import schema
 from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages
 from cohortlake.healthimaging import (
@@ -347,11 +348,14 @@ class _Piece:
         """Add rows of the range."""
         if self._search.keep:
             states = states.filter(self._search.keep(states))
+        if self._search.is_sweep:
+            self._ids.update(states["image_set_id"].to_pylist())
+            # What came to be meanwhile is the next search's: it cannot have been known before.
+            now = pa.scalar(self._search.store.now, schema.INSTANT)
+            states = states.filter(pc.fill_null(pc.less(states["updated_at"], now), True))
         if not len(states):
             return
         self._has_news = self._has_news or self._run.known.lacks(states["state_key"].to_numpy())
-        if self._search.is_sweep:
-            self._ids.update(states["image_set_id"].to_pylist())
         self.increment.add(states)
 
     def finish(self, end: datetime) -> Found:
