@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from cohortlake.healthimaging import Datastore, HealthImaging, Ranges, Window
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
+from cohortlake.lake.deletions import Confirmed, confirm
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.publish import Publication, publish
@@ -143,6 +144,19 @@ class Sync:
                 yield key, sweep(run, held, store, key)
 
             yield from self._side_by_side(one, keys)
+
+    def confirm_gone(self, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
+        """Write down which of some image sets, said to be deleted, are gone.
+
+        Args:
+            store: The data store.
+            image_set_ids: The image sets.
+
+        Raises:
+            ServiceError: See `errors`. Nothing was written.
+        """
+        with self._extractor(store) as run:
+            return confirm(run, store, image_set_ids)
 
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""

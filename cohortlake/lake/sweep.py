@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,11 +100,25 @@ def sweep(run: Extractor, held: Held, store: Datastore, partition: str) -> Swept
     search = _search(store, partition)
     found = run.whole(search)
     missing = [c for c in held.rows(partition) if c["image_set_id"] not in found.image_set_ids]
+    return Swept(found, len(missing), len(close(run, search, missing)))
+
+
+def close(run: Extractor, search: Search, missing: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Write down which image sets are gone.
+
+    Args:
+        run: The client, and where to write.
+        search: What did not find them.
+        missing: The candidates: datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID.
+
+    Returns:
+        The ids of those that a second call confirms.
+    """
     confirmed = [(c, _absence(run.service, c)) for c in missing]
     rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
     if rows:
         _write_absences(run, search, rows)
-    return Swept(found, len(missing), len(rows))
+    return frozenset(row["image_set_id"] for row in rows)
 
 
 def _search(store: Datastore, partition: str) -> Search:
@@ -123,11 +137,11 @@ def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
         exists = service.has_image_set(datastore_id, image_set_id)
         return None if exists else "GetImageSet"
     except AccessDenied:
-        gone = _is_not_found(service, candidate)
+        gone = is_not_found(service, candidate)
         return "SearchImageSets" if gone else None
 
 
-def _is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
+def is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
     """Search for a candidate by its series or study; one without either is never closed."""
     for column in ("SeriesInstanceUID", "StudyInstanceUID"):
         if candidate[column]:
