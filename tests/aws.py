@@ -6,11 +6,15 @@ the lake relies on that, so requests are answered one at a time.
 
 from __future__ import annotations
 
+import json
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
+import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -38,3 +42,20 @@ def serving() -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def allow(patch: pytest.MonkeyPatch, url: str, *statements: dict[str, Any]) -> None:
+    """Become a user who may do what some policy statements allow, and nothing else."""
+    iam, name = boto3.client("iam", region_name="us-east-1", endpoint_url=url), uuid.uuid4().hex
+    iam.create_user(UserName=name)
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow"} | statement for statement in statements],
+    }
+    if statements:
+        iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    patch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers whom it was
+    patch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # rights count from now on

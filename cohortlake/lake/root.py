@@ -48,9 +48,11 @@ class Draft:
         """Delete the file, unless it was kept."""
         if self._is_open:
             self._is_open = False
-            with contextlib.suppress(OSError):  # a full disk: the file is deleted all the same
+            # What went wrong is on its way up already: a full disk, a missing right.
+            with contextlib.suppress(OSError):
                 self.stream.close()
-            self._fs.delete_file(self.temporary)
+            with contextlib.suppress(OSError):
+                self._fs.delete_file(self.temporary)
 
 
 class Root:
@@ -139,7 +141,8 @@ class Root:
         folder, _, name = path.rpartition("/")
         temporary = self.path(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         with self.explained():
-            self.filesystem.create_dir(self.path(folder), recursive=True)
+            if self.is_local:  # S3 has no folders; an object for each level would stand for them
+                self.filesystem.create_dir(self.path(folder), recursive=True)
             stream = self.filesystem.open_output_stream(temporary)
             if self.is_local and folder.split("/", 1)[0] in RESTRICTED:
                 Path(temporary).chmod(0o600)
@@ -204,10 +207,10 @@ class Root:
             raise self._not_usable(error) from None
 
     def _not_usable(self, error: OSError) -> RootNotUsable:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        reason = os.strerror(error.errno) if error.errno else "refused, or out of reach"
         return RootNotUsable(
-            f"cannot write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder or "
-            "s3:// prefix that this user may write, with room left"
+            f"cannot read or write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder "
+            "or s3:// prefix that this user may write, with room left"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import pandas as pd
 import pytest
+from aws import allow
 from truth import published, truth
 
 from cohortlake import Settings, Sync, read_table, take_hints
@@ -315,13 +316,7 @@ def test_a_missing_right_is_named(
     aws: str, events: Events, sync: Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events.send("{}")
-    iam = boto3.client("iam", region_name="us-east-1", endpoint_url=aws)
-    name = uuid.uuid4().hex
-    iam.create_user(UserName=name)
-    key = iam.create_access_key(UserName=name)["AccessKey"]
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # rights count from now
+    allow(monkeypatch, aws)
     for action, call in (
         ("GetQueueAttributes", Queue.waiting),
         ("ReceiveMessage", Queue.receive),
