@@ -57,5 +57,4 @@ def allow(patch: pytest.MonkeyPatch, url: str, *statements: dict[str, Any]) -> N
     key = iam.create_access_key(UserName=name)["AccessKey"]
     patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    patch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers whom it was
     patch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # rights count from now on

@@ -6,10 +6,15 @@ import os
 from collections.abc import Iterator
 
 import aws as moto
+import hypothesis
 import pytest
 from endpoint import DATASTORE, Endpoint, serving
 
 from cohortlake import Settings
+
+# How long an example takes is the machine's business, and what else it is doing.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

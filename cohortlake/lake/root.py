@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -124,7 +125,13 @@ class Root:
         return self.filesystem.open_input_file(self.path(path))
 
     def read(self, path: str) -> bytes:
-        """Return a whole small file."""
+        """Return a whole small file, as one writer left it.
+
+        Raises:
+            RootNotUsable: It cannot be read.
+        """
+        if not self.is_local:
+            return self._read_object(path)
         with self.open(path) as file:
             return bytes(file.read())
 
@@ -190,10 +197,24 @@ class Root:
         finally:
             draft.discard()
 
+    @functools.cached_property
+    def _client(self) -> Any:
+        """S3 for what Arrow cannot do. A session of its own: boto3's is not for several threads."""
+        return boto3.Session().client("s3")
+
+    def _read_object(self, path: str) -> bytes:
+        # Arrow asks for the size first: of a file that was replaced in between it reads a part.
+        bucket, _, key = self.path(path).partition("/")
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+        except ClientError:
+            raise self._not_usable(PermissionError(errno.EACCES, "")) from None
+        return bytes(answer["Body"].read())
+
     def _create_object(self, path: str, content: bytes) -> None:
         bucket, _, key = self.path(path).partition("/")
         try:
-            boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+            self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "PreconditionFailed":
                 raise self._not_usable(PermissionError(errno.EACCES, "")) from None

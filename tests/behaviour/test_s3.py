@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from threading import Event
 
 import boto3
 import pandas as pd
@@ -129,6 +131,27 @@ def test_the_rights_that_the_docs_name_are_enough_and_each_is_needed(
     else:
         assert Sync(settings).run().applied.rows == 30
         assert len(read_table(settings.root, "image_sets")) == 30
+
+
+def test_a_file_that_is_replaced_while_it_is_read_comes_whole(root: str) -> None:
+    versions = [b"short", b"long" * 10_000]
+    place, is_done = Root(root), Event()
+    place.write("published/file", versions[0])
+
+    def replace() -> None:
+        for version in itertools.cycle(versions):
+            Root(root).write("published/file", version)
+            if is_done.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        try:
+            for _ in range(100):
+                assert place.read("published/file") in versions
+        finally:
+            is_done.set()
+        replacing.result()
 
 
 def test_a_bucket_that_is_not_there_is_named(hospital: Emulator, aws: str) -> None:
