@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.failures import RETRY, failures_told
+from assets.hints import event_hints
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
 from assets.metadata import column_schema
 from cohortlake import Sync
@@ -10,7 +11,7 @@ from cohortlake.schema import IMAGE_SETS
 
 
 @dg.asset(
-    deps=[image_set_increments, study_date_sweeps, undated_sweeps],
+    deps=[image_set_increments, study_date_sweeps, undated_sweeps, event_hints],
     retry_policy=RETRY,
     group_name="image_sets",
     kinds={"deltalake"},

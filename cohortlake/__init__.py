@@ -12,6 +12,7 @@ import logging
 from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
 from cohortlake.healthimaging import Axis, HealthImaging, Window
+from cohortlake.hints import take_hints
 from cohortlake.lake.read import read_table
 from cohortlake.search import search
 from cohortlake.settings import Settings
@@ -28,6 +29,7 @@ __all__ = [
     "flatten_summaries",
     "read_table",
     "search",
+    "take_hints",
     "to_frame",
 ]
 

@@ -26,6 +26,7 @@ from rich.table import Table
 from cohortlake.errors import CohortlakeError, SettingError
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
+from cohortlake.hints import take_hints
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
 from cohortlake.progress import Progress, Told, in_words
@@ -87,6 +88,28 @@ def reconcile(
 ) -> None:
     """Sweep all study dates and close what was deleted."""
     _run(Sync.reconcile, root, datastore, as_json)
+
+
+@app.command()
+@_explained
+def events(
+    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+) -> None:
+    """Act on what the events in the queue hint at.
+
+    Searches what is due, confirms deletions, publishes, and removes what is dealt with.
+    """
+    work = Sync(_settings(root, datastore))
+    taken = take_hints(work)
+    work.publish()
+    if as_json:
+        _print_json(asdict(taken))
+        return
+    _out.print(
+        f"{taken.messages:,} messages, {taken.hints:,} hints, {taken.removed:,} removed; left in "
+        f"the queue: {taken.unsettled:,} unsettled, {taken.foreign:,} foreign"
+    )
+    _print_changes(taken.changes)
 
 
 @app.command(name="status")
@@ -217,11 +240,14 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
         f"{outcome.partitions:,} windows, {outcome.rows:,} rows found, "
         f"{outcome.requests:,} requests, {outcome.throttles:,} throttled"
     )
-    changes = ", ".join(f"{n:,} {kind}" for kind, n in outcome.applied.changes.items())
-    _out.print(changes or "nothing changed")
+    _print_changes(outcome.applied.changes)
     if outcome.publication:
         _out.print(f"published version {outcome.publication.image_sets_version} "
                    f"under {outcome.publication.policy}")  # fmt: skip
+
+
+def _print_changes(changes: dict[str, int]) -> None:
+    _out.print(", ".join(f"{n:,} {kind}" for kind, n in changes.items()) or "nothing changed")
 
 
 def _print_status(found: Status) -> None:

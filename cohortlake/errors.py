@@ -4,10 +4,11 @@
     ├── SettingError            a setting is missing or cannot be used
     ├── WindowError             a window that holds no instant
     ├── UnsupportedBotocore     a release that the search cannot rely on
-    ├── ServiceError            AWS HealthImaging did not answer as asked
+    ├── ServiceError            AWS did not answer as asked
     │   ├── NoCredentials
     │   ├── AccessDenied        names the missing action
     │   ├── NoSuchDatastore
+    │   ├── NoSuchQueue
     │   ├── DatastoreNotActive
     │   ├── RequestRefused      the service calls the request invalid; asking again will not help
     │   ├── TokenRefused        the service does not take a nextToken any more
@@ -93,6 +94,16 @@ class NoSuchDatastore(ServiceError):
         super().__init__(
             f"no data store {datastore_id} in region {region}; `aws medical-imaging "
             "list-datastores` shows those there are; set COHORTLAKE_DATASTORES and AWS_REGION"
+        )
+
+
+class NoSuchQueue(ServiceError):
+    """Correct COHORTLAKE_EVENTS_QUEUE or the region."""
+
+    def __init__(self, url: str, region: str) -> None:
+        super().__init__(
+            f"no queue {url} in region {region}; `aws sqs list-queues` shows those there are; "
+            "set COHORTLAKE_EVENTS_QUEUE and AWS_REGION"
         )
 
 

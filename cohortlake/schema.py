@@ -220,8 +220,8 @@ ABSENCE: tuple[Column, ...] = (
     _OBSERVED_AT,
     _RUN_ID,
 )
-"""An increment of absences: image sets that a complete sweep did not find and a second call
-confirmed gone."""
+"""An increment of absences: image sets that a search did not find, a sweep's or one that an
+event asked for, and that a second call confirmed gone."""
 
 IMAGE_SETS: tuple[Column, ...] = (
     Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
@@ -242,7 +242,7 @@ COVERAGE: tuple[Column, ...] = (
     Column("increment", pa.string(), "Path of the increment below the root."),
     DATASTORE_ID,
     Column("axis", pa.string(), "updated_at, study_date, created_at or absence."),
-    Column("partition", pa.string(), "The UTC day, or the study month."),
+    Column("partition", pa.string(), "The UTC day, the study month, `undated` or `events`."),
     Column("start", INSTANT, "First instant of the window."),
     Column("end", INSTANT, "First instant after the window."),
     Column("searched_at", INSTANT, "When the search began, on the service's clock."),

@@ -70,6 +70,11 @@ SETTINGS = (
         "safe",
         "What `published/` may show: `safe`, `limited` or `identified`.",
     ),
+    Setting(
+        "COHORTLAKE_EVENTS_QUEUE",
+        "",
+        "URL of an SQS queue with HealthImaging's events, if there is one.",
+    ),
 )
 
 
@@ -86,6 +91,7 @@ class Settings:
         lookback: Overlap of an open window's next search with its last one.
         settle: How long the search index may lag behind a change.
         privacy: The policy of `published/`.
+        events_queue: The URL of the queue of events; empty where there is none.
     """
 
     datastores: tuple[str, ...] = ()
@@ -96,6 +102,7 @@ class Settings:
     lookback: timedelta = timedelta(seconds=600)
     settle: timedelta = timedelta(seconds=300)
     privacy: str = "safe"
+    events_queue: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -123,6 +130,7 @@ class Settings:
             lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
             privacy=_policy(values["COHORTLAKE_PRIVACY"]),
+            events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
         )
 
     def require_datastores(self) -> tuple[str, ...]:
@@ -190,5 +198,14 @@ def _policy(text: str) -> str:
         raise SettingError(
             f"COHORTLAKE_PRIVACY must be one of {', '.join(POLICIES)}, not {text!r}"
             f"{did_you_mean(text, POLICIES)}"
+        )
+    return text
+
+
+def _url(text: str) -> str:
+    if text and not text.startswith(("https://", "http://")):
+        raise SettingError(
+            f"COHORTLAKE_EVENTS_QUEUE must be the queue's URL, https://sqs...., not {text!r}; "
+            "`aws sqs get-queue-url` shows it"
         )
     return text

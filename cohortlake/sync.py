@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
 from cohortlake.lake import sweep as sweeps
+from cohortlake.lake.deletions import Confirmed, confirm
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
@@ -129,8 +130,20 @@ class Sync:
         run = self._extractor(store)
         with Held(self.root, store) as held:
             for search, found in self._landed(store, wanted, run, progress):
-                swept = sweeps.close_missing(run, self._service, held, search, found)
+                swept = sweeps.close_missing(run, held, search, found)
                 yield search.partition, swept
+
+    def confirm_gone(self, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
+        """Write down which of some image sets, said to be deleted, are gone.
+
+        Args:
+            store: The data store.
+            image_set_ids: The image sets.
+
+        Raises:
+            ServiceError: See `errors`. Nothing was written.
+        """
+        return confirm(self._extractor(store), store, image_set_ids)
 
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
@@ -203,8 +216,13 @@ class Sync:
             yield swept.found
 
     def _extractor(self, store: Datastore) -> Extractor:
-        known = Known(self.root)
-        return Extractor(self.root, known, new_run_id(store.now), self.settings.settle)
+        return Extractor(
+            self.root,
+            self._service,
+            Known(self.root),
+            new_run_id(store.now),
+            self.settings.settle,
+        )
 
     def _landed(
         self,

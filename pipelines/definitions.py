@@ -8,6 +8,7 @@ import assets
 from pipelines.jobs import JOBS
 from pipelines.resources import RESOURCES
 from pipelines.schedules import SCHEDULES
+from pipelines.sensors import SENSORS
 
 
 def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -21,6 +22,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=JOBS,
         schedules=SCHEDULES,
+        sensors=SENSORS,
         resources={**RESOURCES, **(resource_overrides or {})},
         # The library searches side by side itself; a process per asset would only cost seconds.
         executor=dg.in_process_executor,

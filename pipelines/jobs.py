@@ -3,11 +3,12 @@
 A run that names no partitions takes whatever is due, for all data stores: that is how the
 schedules run them, and how a new lake is filled. One that names a range takes that range,
 in one run. What a job costs the account's quota is bounded by a pool, see `dagster.yaml`;
-when it runs by itself is `schedules`'.
+when it runs by itself is `schedules`' and `sensors`'.
 """
 
 import dagster as dg
 
+from assets.hints import event_hints
 from assets.image_sets import image_sets
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
 from assets.published import published
@@ -52,4 +53,12 @@ reconcile_undated = dg.define_asset_job(
     run_tags=_LONG,
 )
 
-JOBS = [tick, backfill, reconcile, reconcile_undated]
+hints = dg.define_asset_job(
+    "hints",
+    _into_published(event_hints),
+    description="What the events in the queue hint at: what is due is searched now, and "
+    "deletions are confirmed.",
+    run_tags=_TICK,
+)
+
+JOBS = [tick, backfill, reconcile, reconcile_undated, hints]

@@ -17,7 +17,7 @@ _UNFINISHED = [
 
 
 def _every(cron_schedule: str, job_name: str) -> dg.ScheduleDefinition:
-    """Schedule a job, but pass while an earlier run of it waits or is at work."""
+    """Schedule a job."""
 
     @dg.schedule(
         name=job_name,
@@ -27,12 +27,17 @@ def _every(cron_schedule: str, job_name: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED)
-        if context.instance.get_runs_count(unfinished):
-            return dg.SkipReason(f"an earlier run of {job_name} has not finished")
-        return dg.RunRequest()
+        return unless_unfinished(context.instance, job_name)
 
     return request
+
+
+def unless_unfinished(instance: dg.DagsterInstance, job_name: str) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run of a job, but pass while an earlier one waits or is at work."""
+    unfinished = dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED)
+    if instance.get_runs_count(unfinished):
+        return dg.SkipReason(f"an earlier run of {job_name} has not finished")
+    return dg.RunRequest()
 
 
 SCHEDULES = [

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import aws as moto
+import hypothesis
 import pytest
 from endpoint import DATASTORE, Endpoint, serving
 
 from cohortlake import Settings
+
+# How long an example takes is the machine's business, and what else it is doing.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +40,18 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 @pytest.fixture
 def lake_settings(tmp_path: object) -> Settings:
     return Settings(datastores=(DATASTORE,), root=f"{tmp_path}/lake", tps=1000, workers=8)
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    with moto.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint of SQS and S3, to which all clients go."""
+    for service in ("SQS", "S3"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", moto_url)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # Delta Lake's own client asks for it
+    return moto_url

@@ -59,14 +59,14 @@ PAGE_SIZE = 50
 _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 _THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
-_BAD_CREDENTIALS = (
+BAD_CREDENTIALS = (
     "UnrecognizedClientException",
     "InvalidSignatureException",
     "ExpiredTokenException",
     "InvalidClientTokenId",
     "MissingAuthenticationToken",
 )
-_NO_CREDENTIALS = (
+NO_CREDENTIALS = (
     CredentialRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -234,8 +234,8 @@ class HealthImaging:
                     self._bucket.slow_down()
                     self._meter().throttles += 1
                 failure = self._explained(code, error, operation, datastore_id)
-            except _NO_CREDENTIALS as error:
-                raise _no_credentials(f"boto3 says {type(error).__name__}") from None
+            except NO_CREDENTIALS as error:
+                raise no_credentials(f"boto3 says {type(error).__name__}") from None
             except ParamValidationError:
                 # Its text holds the rejected value, which may be a patient's.
                 raise RequestRefused(
@@ -266,8 +266,8 @@ class HealthImaging:
             )
         if status >= 500:
             return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
-        if code in _BAD_CREDENTIALS:
-            raise _no_credentials(f"the service answered {code}") from None
+        if code in BAD_CREDENTIALS:
+            raise no_credentials(f"the service answered {code}") from None
         if code == "AccessDeniedException" or status == 403:
             raise AccessDenied(
                 f"medical-imaging:{operation}", f"data store {datastore_id}"
@@ -289,22 +289,42 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
         connect_timeout=10,
         read_timeout=30,
     )
+    session = session or _session()
+    client: HealthImagingClient = connect("medical-imaging", config, session)
+    check_botocore(session, _hand_on_body)
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    if "amazonaws" not in host:
+        # boto3 would put "runtime-" before any other endpoint's host name too.
+        config = config.merge(Config(inject_host_prefix=False))
+        client = connect("medical-imaging", config, session)
+    return client
+
+
+def connect(service: str, config: Config, session: boto3.Session | None = None) -> Any:
+    """Return boto3's client of a service.
+
+    Args:
+        service: boto3's name of it.
+        config: Retries and timeouts.
+        session: A boto3 session; a fresh one by default.
+
+    Raises:
+        SettingError: No region is set, or the profile does not exist.
+    """
+    session = session or _session()
     try:
-        session = session or boto3.Session()
-        check_botocore(session, _hand_on_body)
         # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.
         region = os.environ.get("AWS_REGION") or session.region_name
-        client = session.client("medical-imaging", region_name=region, config=config)
-        host = urlsplit(client.meta.endpoint_url).hostname or ""
-        if "amazonaws" not in host:
-            # boto3 would put "runtime-" before any other endpoint's host name too.
-            config = config.merge(Config(inject_host_prefix=False))
-            client = session.client("medical-imaging", region_name=region, config=config)
+        return session.client(service, region_name=region, config=config)  # type: ignore[call-overload]
     except NoRegionError:
         raise SettingError("no AWS region is set; set AWS_REGION or a profile with one") from None
+
+
+def _session() -> boto3.Session:
+    try:
+        return boto3.Session()
     except ProfileNotFound:
         raise SettingError("AWS_PROFILE names a profile that does not exist") from None
-    return client
 
 
 def _hand_on_body(
@@ -329,7 +349,8 @@ def _service_time(headers: Mapping[str, str]) -> datetime:
     return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
-def _no_credentials(why: str) -> NoCredentials:
+def no_credentials(why: str) -> NoCredentials:
+    """Return the error that says how to give some."""
     return NoCredentials(
         f"no usable AWS credentials: {why}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, or run where a role gives them"

@@ -31,9 +31,13 @@ def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable 
         root: The lake.
         name: The table.
         version: Which of its versions; the newest by default.
+
+    Raises:
+        RootNotUsable: The root cannot be read.
     """
     try:
-        return DeltaTable(root.uri_of(name), version=version)
+        with root.explained():
+            return DeltaTable(root.uri_of(name), version=version)
     except TableNotFoundError:
         return None
 

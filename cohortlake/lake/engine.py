@@ -33,7 +33,13 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def register(
-    con: duckdb.DuckDBPyConnection, view: str, root: Root, paths: Sequence[str], schema: pa.Schema
+    con: duckdb.DuckDBPyConnection,
+    view: str,
+    root: Root,
+    paths: Sequence[str],
+    schema: pa.Schema,
+    *,
+    hive: bool = False,
 ) -> None:
     """Make Parquet files of one schema readable as a view, without reading them.
 
@@ -43,20 +49,27 @@ def register(
         root: Where the files are.
         paths: The files, relative to the root; none gives an empty view.
         schema: Their schema.
+        hive: Whether folders named `column=value` give a column each.
     """
     if not paths:
         con.register(view, schema.empty_table())
     elif root.is_local:
-        files = con.read_parquet([root.path(path) for path in paths], hive_partitioning=False)
+        files = con.read_parquet([root.path(path) for path in paths], hive_partitioning=hive)
         files.create_view(view)
     else:
-        con.register(view, dataset(root, paths, schema))
+        con.register(view, dataset(root, paths, schema, hive=hive))
 
 
-def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset:
-    """Return Parquet files as an Arrow dataset."""
+def dataset(
+    root: Root, paths: Sequence[str], schema: pa.Schema, *, hive: bool = False
+) -> pads.Dataset:
+    """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
     return pads.dataset(
-        [root.path(path) for path in paths], schema, format="parquet", filesystem=root.filesystem
+        [root.path(path) for path in paths],
+        schema,
+        format="parquet",
+        filesystem=root.filesystem,
+        partitioning="hive" if hive else None,
     )
 
 

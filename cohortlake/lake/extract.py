@@ -25,6 +25,7 @@ from cohortlake.healthimaging import (
     Arrival,
     Axis,
     Datastore,
+    HealthImaging,
     Range,
     Window,
     WindowSearch,
@@ -135,12 +136,14 @@ class Extractor:
 
     Attributes:
         root: The lake.
+        service: The client, for what is asked beside the search.
         known: What the memory knows; a search that adds nothing to it keeps no rows.
         run_id: The run's id, which names the files.
         settle: How long the search index may lag.
     """
 
     root: Root
+    service: HealthImaging
     known: Known
     run_id: str
     settle: timedelta

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
@@ -143,7 +142,7 @@ def changed_months(
     view = "stored"
     if since is not None and (appended := _appended(root, since, version)) is not None:
         view = "appended"
-        _register_files(con, view, root, appended)
+        engine.register(con, view, root, appended, _STORED, hive=True)
     return {
         str(month) for (month,) in con.sql(f"SELECT DISTINCT study_month FROM {view}").fetchall()
     }
@@ -152,31 +151,24 @@ def changed_months(
 def _appended(root: Root, since: int, version: int) -> list[str] | None:
     """Return the files that only the later version has, or None if it is no continuation."""
     try:
-        before = DeltaTable(root.uri_of(TABLE), version=since).file_uris()
+        before = _files(DeltaTable(root.uri_of(TABLE), version=since))
     except DeltaError:  # its log has been cleaned up
         return None
-    now = DeltaTable(root.uri_of(TABLE), version=version).file_uris()
-    return sorted(set(now) - set(before)) if set(before) <= set(now) else None
+    now = _files(DeltaTable(root.uri_of(TABLE), version=version))
+    return sorted(now - before) if before <= now else None
 
 
 def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:
-    _register_files(con, "stored", root, table.file_uris() if table else [])
+    files = sorted(_files(table)) if table else []
+    engine.register(con, "stored", root, files, _STORED, hive=True)
     con.execute(_VIEWS)
 
 
-def _register_files(
-    con: duckdb.DuckDBPyConnection, view: str, root: Root, uris: Sequence[str]
-) -> None:
-    if not uris:
-        con.register(view, _STORED.empty_table())
-    elif root.is_local:
-        con.read_parquet(list(uris), hive_partitioning=True).create_view(view)
-    else:
-        paths = [uri.removeprefix("s3://") for uri in uris]
-        files = pads.dataset(
-            paths, _STORED, format="parquet", filesystem=root.filesystem, partitioning="hive"
-        )
-        con.register(view, files)
+def _files(table: DeltaTable) -> set[str]:
+    """Return the paths of a table's files, relative to the root."""
+    # Delta Lake follows symbolic links and writes a space as %20: what comes before the table
+    # may read otherwise than the root.
+    return {f"{TABLE}/{uri.rsplit(f'/{TABLE}/', 1)[1]}" for uri in table.file_uris()}
 
 
 _VIEWS = f"""

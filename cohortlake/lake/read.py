@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as pads
 
 from cohortlake import schema
 from cohortlake.errors import NotALake, UnknownColumn
 from cohortlake.flatten import to_frame
+from cohortlake.lake import engine
 from cohortlake.lake.publish import read_marker
 from cohortlake.lake.root import Root
 from cohortlake.privacy import visible
@@ -41,9 +40,6 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
     for name in columns or ():
         if name not in names:
             raise UnknownColumn(name, table, names)
-    files = [place.path(path) for path in marker.paths(table)]
     shown = schema.arrow_schema(c for c in known if c.name in names)
-    found: pa.Table = pads.dataset(
-        files, shown, format="parquet", filesystem=place.filesystem, partitioning="hive"
-    ).to_table(columns=list(columns or names))
-    return to_frame(found)
+    files = engine.dataset(place, marker.paths(table), shown, hive=True)
+    return to_frame(files.to_table(columns=list(columns or names)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -48,9 +49,11 @@ class Draft:
         """Delete the file, unless it was kept."""
         if self._is_open:
             self._is_open = False
-            with contextlib.suppress(OSError):  # a full disk: the file is deleted all the same
+            # What went wrong is on its way up already: a full disk, a missing right.
+            with contextlib.suppress(OSError):
                 self.stream.close()
-            self._fs.delete_file(self.temporary)
+            with contextlib.suppress(OSError):
+                self._fs.delete_file(self.temporary)
 
 
 class Root:
@@ -122,7 +125,13 @@ class Root:
         return self.filesystem.open_input_file(self.path(path))
 
     def read(self, path: str) -> bytes:
-        """Return a whole small file."""
+        """Return a whole small file, as one writer left it.
+
+        Raises:
+            RootNotUsable: It cannot be read.
+        """
+        if not self.is_local:
+            return self._read_object(path)
         with self.open(path) as file:
             return bytes(file.read())
 
@@ -139,7 +148,8 @@ class Root:
         folder, _, name = path.rpartition("/")
         temporary = self.path(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
         with self.explained():
-            self.filesystem.create_dir(self.path(folder), recursive=True)
+            if self.is_local:  # S3 has no folders; an object for each level would stand for them
+                self.filesystem.create_dir(self.path(folder), recursive=True)
             stream = self.filesystem.open_output_stream(temporary)
             if self.is_local and folder.split("/", 1)[0] in RESTRICTED:
                 Path(temporary).chmod(0o600)
@@ -187,10 +197,24 @@ class Root:
         finally:
             draft.discard()
 
+    @functools.cached_property
+    def _client(self) -> Any:
+        """S3 for what Arrow cannot do. A session of its own: boto3's is not for several threads."""
+        return boto3.Session().client("s3")
+
+    def _read_object(self, path: str) -> bytes:
+        # Arrow asks for the size first: of a file that was replaced in between it reads a part.
+        bucket, _, key = self.path(path).partition("/")
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+        except ClientError:
+            raise self._not_usable(PermissionError(errno.EACCES, "")) from None
+        return bytes(answer["Body"].read())
+
     def _create_object(self, path: str, content: bytes) -> None:
         bucket, _, key = self.path(path).partition("/")
         try:
-            boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+            self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "PreconditionFailed":
                 raise self._not_usable(PermissionError(errno.EACCES, "")) from None
@@ -204,10 +228,10 @@ class Root:
             raise self._not_usable(error) from None
 
     def _not_usable(self, error: OSError) -> RootNotUsable:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        reason = os.strerror(error.errno) if error.errno else "refused, or out of reach"
         return RootNotUsable(
-            f"cannot write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder or "
-            "s3:// prefix that this user may write, with room left"
+            f"cannot read or write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder "
+            "or s3:// prefix that this user may write, with room left"
         )
 
 

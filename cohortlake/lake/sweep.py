@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,14 +98,11 @@ def search_of(store: Datastore, partition: str) -> Search:
     return Search(store, partition, partitions.month_window(partition), is_sweep=True)
 
 
-def close_missing(
-    run: Extractor, service: HealthImaging, held: Held, search: Search, found: Found
-) -> Swept:
-    """Confirm what of a partition a complete sweep did not find, and write it down as absent.
+def close_missing(run: Extractor, held: Held, search: Search, found: Found) -> Swept:
+    """Close what of a partition a complete sweep did not find.
 
     Args:
-        run: What the searches of the run share.
-        service: The client.
+        run: The client, and where to write.
         held: The image sets that the lake held before.
         search: The partition's.
         found: All that it brought.
@@ -116,11 +113,25 @@ def close_missing(
     missing = [
         c for c in held.rows(search.partition) if c["image_set_id"] not in found.image_set_ids
     ]
-    confirmed = [(c, _absence(service, c)) for c in missing]
+    return Swept(found, len(missing), len(close(run, search, missing)))
+
+
+def close(run: Extractor, search: Search, missing: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """Write down which image sets are gone.
+
+    Args:
+        run: The client, and where to write.
+        search: What did not find them.
+        missing: The candidates: datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID.
+
+    Returns:
+        The ids of those that a second call confirms.
+    """
+    confirmed = [(c, _absence(run.service, c)) for c in missing]
     rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
     if rows:
-        _write_absences(run, service, search, rows)
-    return Swept(found, len(missing), len(rows))
+        _write_absences(run, search, rows)
+    return frozenset(row["image_set_id"] for row in rows)
 
 
 def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
@@ -130,11 +141,11 @@ def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
         exists = service.has_image_set(datastore_id, image_set_id)
         return None if exists else "GetImageSet"
     except AccessDenied:
-        gone = _is_not_found(service, candidate)
+        gone = is_not_found(service, candidate)
         return "SearchImageSets" if gone else None
 
 
-def _is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
+def is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
     """Search for a candidate by its series or study; one without either is never closed."""
     for column in ("SeriesInstanceUID", "StudyInstanceUID"):
         if candidate[column]:
@@ -155,14 +166,12 @@ def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) ->
             return
 
 
-def _write_absences(
-    run: Extractor, service: HealthImaging, search: Search, rows: list[dict[str, str]]
-) -> None:
+def _write_absences(run: Extractor, search: Search, rows: list[dict[str, str]]) -> None:
     datastore_id = search.store.datastore_id
     record = replace(
         search.record(run.run_id),
         axis=increments.ABSENCE_AXIS,
-        searched_at=service.datastore(datastore_id).now,  # when the last one was confirmed
+        searched_at=run.service.datastore(datastore_id).now,  # when the last one was confirmed
         rows=len(rows),
         kept_rows=len(rows),
     )

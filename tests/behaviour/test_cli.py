@@ -97,6 +97,7 @@ def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-d
         (("search",), {}, 2, "one or two filters"),
         (("search", "--equal", "PatientID=1", "--output", "x.xlsx"), {}, 2, ".parquet or .csv"),
         (("publish",), {}, 2, "cohortlake sync"),
+        (("events",), {}, 2, "COHORTLAKE_EVENTS_QUEUE is not set"),
     ],
 )
 def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
@@ -111,6 +112,7 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
-    for command in ("sync", "reconcile", "status", "search", "rebuild", "publish", "emulator"):
+    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish")
+    for command in (*commands, "emulator"):
         assert command in text
         assert run(command, "--help").returncode == 0

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
-from endpoint import Endpoint
+from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
 from cohortlake import Settings, Sync, read_table
@@ -167,6 +167,18 @@ def test_the_restricted_zone_is_for_its_owner(endpoint: Endpoint, lake_settings:
     for folder in ("increments", "image_sets", "coverage", "keys"):
         assert (root / folder).stat().st_mode & 0o777 == 0o700
     assert (root / "keys/patient-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_root_may_have_any_name(endpoint: Endpoint, tmp_path: Path) -> None:
+    fill(endpoint, 6)
+    (tmp_path / "the real läke, 100%").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "the real läke, 100%")
+    settings = Settings((DATASTORE,), f"{tmp_path}/link/image_sets", tps=1000)
+    Sync(settings).run()
+    endpoint.now += timedelta(days=1)
+    change(endpoint, 3)
+    assert Sync(settings).run().applied.changes == {"updated": 1}
+    assert_equal_to_truth(settings.root, endpoint)
 
 
 def test_a_lost_key_is_an_error_and_no_new_key(endpoint: Endpoint, lake_settings: Settings) -> None:

@@ -54,6 +54,14 @@ def described(defs: dg.Definitions) -> dict[str, Any]:
             ]
             for schedule in defs.schedules or ()
         },
+        "sensors": {
+            sensor.name: [
+                sensor.job_name,
+                sensor.minimum_interval_seconds,
+                sensor.default_status.value,
+            ]
+            for sensor in defs.sensors or ()
+        },
     }
 
 

@@ -77,6 +77,7 @@ def test_the_map_of_members_is_botocores() -> None:
         ("COHORTLAKE_WORKERS", "2.5", "from 1 to 512"),
         ("COHORTLAKE_LOOKBACK_SECONDS", "-1", "0 or more"),
         ("COHORTLAKE_SETTLE_SECONDS", "soon", "0 or more"),
+        ("COHORTLAKE_EVENTS_QUEUE", "hints", "get-queue-url"),
         ("COHORTLAKE_PRIVACY", "save", "did you mean 'safe'"),
         ("COHORTLAKE_DATASTORES", "abc", "32 characters"),
         ("COHORTLAKE_DATASTORES", "../" + "a" * 29, "32 characters"),
@@ -88,13 +89,14 @@ def test_a_bad_setting_says_the_fix(variable: str, value: str, says: str) -> Non
         Settings.from_env({variable: value})
 
 
-def test_every_setting_has_a_default_but_the_data_store() -> None:
+def test_every_setting_has_a_default_but_the_data_store_and_the_queue() -> None:
     settings = Settings.from_env({})
     assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
     assert [s.variable for s in SETTINGS if not s.default] == [
         "COHORTLAKE_DATASTORES",
         "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
+        "COHORTLAKE_EVENTS_QUEUE",
     ]
     with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):
         settings.require_datastores()

@@ -1,0 +1,215 @@
+"""The queue of events: what EventBridge says that HealthImaging did, read from SQS.
+
+Owns the calls to SQS and the shape of an event. What an event may cause, and when its
+message is removed, is `cohortlake.hints`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cohortlake.errors import (
+    AccessDenied,
+    NoSuchQueue,
+    RequestRefused,
+    ServiceError,
+    ServiceUnavailable,
+    SettingError,
+)
+from cohortlake.healthimaging.client import (
+    BAD_CREDENTIALS,
+    NO_CREDENTIALS,
+    connect,
+    no_credentials,
+)
+
+_SOURCE = "aws.medical-imaging"
+_DELETED = "Image Set Deleted"
+
+_MOST_AT_ONCE = 10_000
+_BATCH = 10  # the most that SQS gives or deletes in a call
+# A call that waits asks all of SQS's servers; one that does not may overlook messages.
+_WAIT_SECONDS = 1
+
+_NO_SUCH_QUEUE = (
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+    "InvalidAddress",
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an event says.
+
+    Attributes:
+        datastore_id: The data store, or nothing where it names none.
+        image_set_id: The image set, or nothing where it is about something else.
+        is_deletion: Whether it says that the image set was deleted.
+    """
+
+    datastore_id: str
+    image_set_id: str
+    is_deletion: bool
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of the queue.
+
+    Attributes:
+        receipt: What removes it.
+        event: What it holds, or None where that is no event of HealthImaging's.
+    """
+
+    receipt: str
+    event: Event | None
+
+
+class Queue:
+    """A queue that an EventBridge rule feeds.
+
+    Args:
+        url: The queue's URL.
+
+    Raises:
+        SettingError: No URL or no region is set, or the profile does not exist.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise SettingError(
+                "COHORTLAKE_EVENTS_QUEUE is not set; give the URL of the SQS queue that an "
+                "EventBridge rule feeds (docs/how-to/events.md)"
+            )
+        self._url = url
+        # A Dagster sensor has a minute: three attempts must fit in it.
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=10,
+        )
+        self._client = connect("sqs", config)
+
+    def waiting(self) -> int:
+        """Return about how many messages there are to receive.
+
+        Raises:
+            ServiceError: See `errors`.
+        """
+        name = "ApproximateNumberOfMessages"
+        with self._explained("GetQueueAttributes"):
+            answer = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
+
+    def receive(self) -> list[Message]:
+        """Return the messages there are, 10,000 at the most, each once.
+
+        They stay in the queue, unseen by others until its visibility timeout has passed.
+
+        Raises:
+            ServiceError: See `errors`.
+        """
+        received: dict[str, Message] = {}
+        while len(received) < _MOST_AT_ONCE:
+            before = len(received)
+            with self._explained("ReceiveMessage"):
+                answer = self._client.receive_message(
+                    QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=_WAIT_SECONDS
+                )
+            for message in answer.get("Messages", ()):
+                receipt, body = message["ReceiptHandle"], message["Body"]
+                received[message["MessageId"]] = Message(receipt, read_event(body))
+            if len(received) == before:  # nothing, or only what has come again meanwhile
+                break
+        return list(received.values())
+
+    def remove(self, messages: Sequence[Message]) -> int:
+        """Remove messages, and return how many were; the others come again.
+
+        Raises:
+            ServiceError: See `errors`.
+        """
+        removed = 0
+        for start in range(0, len(messages), _BATCH):
+            batch = messages[start : start + _BATCH]
+            entries = [{"Id": str(i), "ReceiptHandle": m.receipt} for i, m in enumerate(batch)]
+            with self._explained("DeleteMessage"):
+                answer = self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            removed += len(answer.get("Successful", ()))
+        return removed
+
+    @contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turn boto3's errors inside the block into ours."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._refusal(error, action) from None
+        except NO_CREDENTIALS as error:
+            raise no_credentials(f"boto3 says {type(error).__name__}") from None
+        except BotoCoreError as error:
+            raise ServiceUnavailable(
+                f"{action} could not reach {self._client.meta.endpoint_url} "
+                f"({type(error).__name__}); check the network, AWS_REGION and AWS_ENDPOINT_URL_SQS"
+            ) from None
+
+    def _refusal(self, error: ClientError, action: str) -> ServiceError:
+        """Return our error for one that SQS answered with."""
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status >= 500 or "Throttl" in code or code == "OverLimit":
+            return ServiceUnavailable(f"SQS kept failing {action} with {status} {code}")
+        if code in _NO_SUCH_QUEUE:
+            return NoSuchQueue(self._url, self._client.meta.region_name)
+        if code in BAD_CREDENTIALS:
+            return no_credentials(f"SQS answered {code}")
+        if "AccessDenied" in code or status == 403:
+            # SQS hands on what KMS says where a key of one's own encrypts the queue.
+            denied = "kms:Decrypt" if code.upper().startswith("KMS") else f"sqs:{action}"
+            return AccessDenied(denied, f"queue {self._url}")
+        return RequestRefused(
+            f"SQS refused {action} with {status} {code}; check COHORTLAKE_EVENTS_QUEUE"
+        )
+
+
+_Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{32}$")]
+
+
+class _Detail(msgspec.Struct):
+    datastore_id: _Id = msgspec.field(name="datastoreId", default="")
+    # The developer guide writes it one way, and AWS's own code the other.
+    image_set_id: _Id = msgspec.field(name="imageSetId", default="")
+    imageset_id: _Id = msgspec.field(name="imagesetId", default="")
+
+
+class _Envelope(msgspec.Struct):
+    source: str
+    detail_type: str = msgspec.field(name="detail-type")
+    detail: _Detail
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+
+
+def read_event(body: str) -> Event | None:
+    """Read a message's body; None where it is no event of HealthImaging's.
+
+    Whoever may write to the queue can put anything there, so nothing of it makes this fail.
+    """
+    try:
+        envelope = _decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+    if envelope.source != _SOURCE:
+        return None
+    detail = envelope.detail
+    image_set_id = detail.image_set_id or detail.imageset_id
+    return Event(detail.datastore_id, image_set_id, envelope.detail_type == _DELETED)

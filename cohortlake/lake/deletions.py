@@ -1,0 +1,69 @@
+"""Deletions that events told of: what of it the lake holds, and what of that is gone.
+
+An event alone closes nothing. It takes what it takes after a sweep: a search that does not
+find the image set, and a second call that confirms it (`lake.sweep`). The search matters
+even where GetImageSet is sure: while the index still shows an image set that is gone, the
+next tick would find it, and take it for one that came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
+from cohortlake.lake import engine, image_sets
+from cohortlake.lake.extract import Extractor, Search
+from cohortlake.lake.sweep import close, is_not_found
+
+_PARTITION = "events"
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What became of deletions that events told of. The lake holds none of all others.
+
+    Attributes:
+        gone: Ids of those that are closed now.
+        unsettled: Ids of those that the service does not say are gone, or not yet.
+    """
+
+    gone: frozenset[str]
+    unsettled: frozenset[str]
+
+
+def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
+    """Close which of some image sets of a data store are gone.
+
+    Args:
+        run: The client, and where to write.
+        store: The data store; only what the lake saw before its `now` can be gone after it.
+        image_set_ids: What events said was deleted.
+
+    Raises:
+        ServiceError: See `errors`. Nothing was written.
+    """
+    held = _held(run, store, image_set_ids)
+    missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
+    window = Window(Axis.CREATED_AT, EPOCH, store.now)
+    gone = close(run, Search(store, _PARTITION, window), missing)
+    return Confirmed(gone, frozenset(c["image_set_id"] for c in held) - gone)
+
+
+def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:
+    with engine.connection() as con:
+        image_sets.register(con, run.root)
+        con.register("told", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
+        held = con.sql(_HELD, params={"id": store.datastore_id, "began": store.now})
+        rows: list[dict[str, Any]] = held.to_arrow_table().to_pylist()
+    return rows
+
+
+_HELD = """
+SELECT datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID,
+       observed_at < $began AS is_earlier
+FROM current SEMI JOIN told USING (image_set_id) WHERE datastore_id = $id
+"""

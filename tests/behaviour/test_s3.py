@@ -1,0 +1,161 @@
+"""A lake below `s3://`: the same as on a disk, over HTTP against moto's S3."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from threading import Event
+
+import boto3
+import pandas as pd
+import pytest
+from aws import allow
+from truth import published, truth
+
+from cohortlake import Settings, Sync, read_table
+from cohortlake.errors import NotALake, RootNotUsable
+from cohortlake.lake import partitions
+from cohortlake.lake.publish import KEY_PATH
+from cohortlake.lake.root import Root
+from cohortlake.schema import PUBLISHED
+from emulator import Emulator, running
+
+
+@pytest.fixture
+def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    # Few days and months, less to wait.
+    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2026, 5, 1))
+    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        yield emulator
+
+
+@pytest.fixture
+def root(aws: str) -> str:
+    bucket = uuid.uuid4().hex
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/a/b"
+
+
+@pytest.fixture
+def settings(hospital: Emulator, root: str) -> Settings:
+    return Settings(hospital.datastores, root, tps=1000)
+
+
+def test_it_follows_the_data_store_and_can_be_rebuilt(
+    hospital: Emulator, settings: Settings
+) -> None:
+    with pytest.raises(NotALake):
+        read_table(settings.root, "studies")
+    first = Sync(settings).run()
+    assert first.applied.changes == {"created": 30}
+    assert published(settings.root) == truth(hospital)
+
+    changed, gone, *_ = sorted(truth(hospital))
+    hospital.admin.advance(seconds=3600)
+    hospital.admin.update(changed, {"DICOMPatientSex": "O"})
+    hospital.admin.delete(gone)
+    hospital.admin.advance(seconds=1)
+    assert Sync(settings).run().applied.changes == {"updated": 1}
+    assert Sync(settings).reconcile().applied.changes == {"deleted": 1}
+    assert published(settings.root) == truth(hospital)
+    assert objects(settings.root, ".tmp") == []
+
+    before = {table: tabled(settings.root, table) for table in PUBLISHED}
+    assert Sync(settings).rebuild().changes == {"created": 30, "updated": 1, "deleted": 1}
+    for table in PUBLISHED:
+        assert len(before[table])
+        pd.testing.assert_frame_equal(tabled(settings.root, table), before[table])
+
+
+def objects(root: str, ending: str) -> list[str]:
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    keys = boto3.resource("s3").Bucket(bucket).objects.filter(Prefix=prefix)
+    return [item.key for item in keys if item.key.endswith(ending)]
+
+
+def tabled(root: str, table: str) -> pd.DataFrame:
+    frame = read_table(root, table)
+    ids = ("image_set_id", "version", "SeriesInstanceUID", "StudyInstanceUID", "patient_key")
+    return frame.sort_values([name for name in ids if name in frame], ignore_index=True)
+
+
+def test_it_holds_what_a_lake_on_a_disk_holds(
+    hospital: Emulator, settings: Settings, tmp_path: object
+) -> None:
+    on_disk = Settings(hospital.datastores, f"{tmp_path}/lake", tps=1000)
+    Sync(settings).run()
+    Sync(on_disk).root.write(KEY_PATH, Root(settings.root).read(KEY_PATH))
+    Sync(on_disk).run()
+    for table in PUBLISHED:
+        pd.testing.assert_frame_equal(tabled(settings.root, table), tabled(on_disk.root, table))
+
+
+def test_two_writers_lose_nothing_and_write_nothing_twice(
+    hospital: Emulator, settings: Settings
+) -> None:
+    for pair in ((Sync.run, Sync.run), (Sync.run, Sync.reconcile)):
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda work: at_work(settings, work), pair))
+        assert published(settings.root) == truth(hospital)
+        hospital.admin.live(1, seed=1)
+
+
+def at_work(settings: Settings, work: Callable[[Sync], object]) -> None:
+    work(Sync(settings))
+
+
+ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+
+
+@pytest.mark.parametrize("missing", ["", *ACTIONS])
+def test_the_rights_that_the_docs_name_are_enough_and_each_is_needed(
+    settings: Settings, aws: str, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    bucket, _, prefix = settings.root.removeprefix("s3://").partition("/")
+    arn = f"arn:aws:s3:::{bucket}"
+    actions = [action for action in ACTIONS if action != missing]
+    allow(
+        monkeypatch,
+        aws,
+        {"Action": "s3:ListBucket", "Resource": arn},
+        {"Action": actions, "Resource": f"{arn}/{prefix}/*"},
+    )
+    if missing:
+        with pytest.raises(RootNotUsable, match="COHORTLAKE_ROOT"):
+            Sync(settings).run()
+    else:
+        assert Sync(settings).run().applied.rows == 30
+        assert len(read_table(settings.root, "image_sets")) == 30
+
+
+def test_a_file_that_is_replaced_while_it_is_read_comes_whole(root: str) -> None:
+    versions = [b"short", b"long" * 10_000]
+    place, is_done = Root(root), Event()
+    place.write("published/file", versions[0])
+
+    def replace() -> None:
+        for version in itertools.cycle(versions):
+            Root(root).write("published/file", version)
+            if is_done.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace)
+        try:
+            for _ in range(100):
+                assert place.read("published/file") in versions
+        finally:
+            is_done.set()
+        replacing.result()
+
+
+def test_a_bucket_that_is_not_there_is_named(hospital: Emulator, aws: str) -> None:
+    nowhere = Sync(Settings(hospital.datastores, f"s3://{uuid.uuid4().hex}/a", tps=1000))
+    for work in (nowhere.run, nowhere.publish, nowhere.status):
+        with pytest.raises(RootNotUsable, match=nowhere.settings.root):
+            work()
