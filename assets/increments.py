@@ -93,7 +93,11 @@ def _sweep(
     """Sweep study-date partitions, given with the keys they are recorded under."""
     for partition, swept in sync.sweep(store, list(keys), _progress(context, sync)):
         cost = search_metadata(swept.found, sync.root)
-        absent = {"missing": swept.missing, "confirmed_absent": swept.absent}
+        absent = {
+            "missing": swept.missing,
+            "confirmed_absent": swept.absent,
+            "refused": swept.refused,
+        }
         _record(context, keys[partition], {**cost, **absent})
 
 

@@ -84,10 +84,20 @@ def sync(
 @app.command()
 @_explained
 def reconcile(
-    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    accept_deletions: Annotated[
+        bool, typer.Option("--accept-deletions", help="Close what is gone however much it is.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Sweep all study dates and close what was deleted."""
-    _run(Sync.reconcile, root, datastore, as_json)
+    """Sweep all study dates and close what was deleted.
+
+    Where more is gone of a study month than COHORTLAKE_MAX_DELETED_SHARE, nothing is closed
+    there, and the exit code is not 0: see whether it was deleted on purpose.
+    """
+    method = functools.partial(Sync.reconcile, accept_deletions=accept_deletions)
+    _run(method, root, datastore, as_json)
 
 
 @app.command()

@@ -17,6 +17,7 @@
         ├── RootNotUsable
         ├── NotALake            nothing was ever published or applied there
         ├── CommitConflict      transient: another writer kept winning
+        ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
         ├── MissingKey          an existing lake without the key its hashes were made with
         ├── UnknownTable
         └── UnknownColumn
@@ -27,7 +28,7 @@ holds the value of a DICOM tag: these are protected health information.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -151,6 +152,18 @@ class CommitConflict(LakeError):
 
     transient = True
     exit_code = 4
+
+
+class DeletionsRefused(LakeError):
+    """See whether so much was deleted on purpose; accept it if it was."""
+
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        total, months = sum(refused.values()), ", ".join(sorted(refused))
+        super().__init__(
+            f"{total} image sets were not found in {months}: more of what the lake holds there "
+            "than COHORTLAKE_MAX_DELETED_SHARE. Nothing was closed there. If they were deleted on "
+            "purpose, run `cohortlake reconcile --accept-deletions`"
+        )
 
 
 class MissingKey(LakeError):

@@ -66,6 +66,12 @@ SETTINGS = (
         "How long a change may take to become searchable. A window closes only after it.",
     ),
     Setting(
+        "COHORTLAKE_MAX_DELETED_SHARE",
+        "0.2",
+        "Share of a study month that a sweep may close as deleted unasked, if that is more than "
+        "ten image sets: beyond it somebody should look first.",
+    ),
+    Setting(
         "COHORTLAKE_PRIVACY",
         "safe",
         "What `published/` may show: `safe`, `limited` or `identified`.",
@@ -90,6 +96,7 @@ class Settings:
         workers: Requests in flight at once.
         lookback: Overlap of an open window's next search with its last one.
         settle: How long the search index may lag behind a change.
+        max_deleted_share: Share of a partition that a sweep may close unasked.
         privacy: The policy of `published/`.
         events_queue: The URL of the queue of events; empty where there is none.
     """
@@ -101,6 +108,7 @@ class Settings:
     workers: int = 5
     lookback: timedelta = timedelta(seconds=600)
     settle: timedelta = timedelta(seconds=300)
+    max_deleted_share: float = 0.2
     privacy: str = "safe"
     events_queue: str = ""
 
@@ -129,6 +137,7 @@ class Settings:
             workers=_workers(values["COHORTLAKE_WORKERS"], tps),
             lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
+            max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
             privacy=_policy(values["COHORTLAKE_PRIVACY"]),
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
         )
@@ -179,6 +188,13 @@ def _number(variable: str, values: Mapping[str, str], *, above_zero: bool = Fals
         least = "above 0" if above_zero else "0 or more"
         raise SettingError(f"{variable} must be a number {least}, not {values[variable]!r}")
     return number
+
+
+def _share(variable: str, values: Mapping[str, str]) -> float:
+    share = _number(variable, values)
+    if share > 1:
+        raise SettingError(f"{variable} must be a share from 0 to 1, not {values[variable]!r}")
+    return share
 
 
 def _workers(text: str, tps: float) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import coverage, image_sets, increments, partitions, status
 from cohortlake.lake import sweep as sweeps
@@ -114,7 +115,12 @@ class Sync:
             yield search.partition, found
 
     def sweep(
-        self, store: Datastore, keys: Sequence[str], progress: Progress | None = None
+        self,
+        store: Datastore,
+        keys: Sequence[str],
+        progress: Progress | None = None,
+        *,
+        accept_deletions: bool = False,
     ) -> Iterator[tuple[str, Swept]]:
         """Sweep study-date partitions; yield each as it lands.
 
@@ -122,16 +128,24 @@ class Sync:
             store: The data store.
             keys: Study months (YYYY-MM) and `undated`.
             progress: Told how it goes.
+            accept_deletions: Close what is gone however much it is.
 
         Raises:
             ServiceError: The search did not reach its end. Those that landed before stay.
+            DeletionsRefused: In some of them too much was gone; the others landed.
         """
+        most = 1.0 if accept_deletions else self.settings.max_deleted_share
+        refused: dict[str, int] = {}
         wanted = [sweeps.search_of(store, key) for key in sorted(keys)]
         run = self._extractor(store)
         with Held(self.root, store) as held:
             for search, found in self._landed(store, wanted, run, progress):
-                swept = sweeps.close_missing(run, held, search, found)
+                swept = sweeps.close_missing(run, held, search, found, most)
+                if swept.refused:
+                    refused[search.partition] = swept.refused
                 yield search.partition, swept
+        if refused:
+            raise DeletionsRefused(refused)
 
     def confirm_gone(self, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
         """Write down which of some image sets, said to be deleted, are gone.
@@ -177,13 +191,20 @@ class Sync:
         """
         return self._run(self._run_days, progress or Progress())
 
-    def reconcile(self, progress: Progress | None = None) -> Outcome:
+    def reconcile(
+        self, progress: Progress | None = None, *, accept_deletions: bool = False
+    ) -> Outcome:
         """Sweep all study-date partitions, and close what is gone.
+
+        Args:
+            progress: Told how it goes.
+            accept_deletions: Close what is gone however much it is.
 
         Raises:
             CohortlakeError: See `errors`. What landed stays.
         """
-        return self._run(self._run_sweeps, progress or Progress())
+        sweeps_of = functools.partial(self._run_sweeps, accept_deletions=accept_deletions)
+        return self._run(sweeps_of, progress or Progress())
 
     def _run(
         self, search: Callable[[Datastore, Progress], Iterator[Found]], progress: Progress
@@ -210,9 +231,11 @@ class Sync:
         for _, found in self.extract(store, self.due(store), progress):
             yield found
 
-    def _run_sweeps(self, store: Datastore, progress: Progress) -> Iterator[Found]:
+    def _run_sweeps(
+        self, store: Datastore, progress: Progress, *, accept_deletions: bool
+    ) -> Iterator[Found]:
         keys = [*partitions.months_until_now(store), UNDATED]
-        for _, swept in self.sweep(store, keys, progress):
+        for _, swept in self.sweep(store, keys, progress, accept_deletions=accept_deletions):
             yield swept.found
 
     def _extractor(self, store: Datastore) -> Extractor:

@@ -51,7 +51,8 @@ class Search:
         store: The data store, with the instant at which the search began.
         partition: The UTC day or the study month.
         window: What to search.
-        keep: Which of the rows in the window belong to the partition; all by default.
+        keep: Which of the rows in a sweep's window belong to the partition; all by default.
+            Of the others, those that the lake does not know are kept too.
         is_sweep: Whether what it finds is compared with what the lake holds: then the ids
             are kept, and there is always a record.
     """
@@ -349,17 +350,23 @@ class _Piece:
 
     def add(self, states: pa.Table) -> None:
         """Add rows of the range."""
-        if self._search.keep:
-            states = states.filter(self._search.keep(states))
-        if self._search.is_sweep:
-            self._ids.update(states["image_set_id"].to_pylist())
-            # What came to be meanwhile is the next search's: it cannot have been known before.
-            now = pa.scalar(self._search.store.now, schema.INSTANT)
-            states = states.filter(pc.fill_null(pc.less(states["updated_at"], now), True))
-        if not len(states):
-            return
-        self._has_news = self._has_news or self._run.known.lacks(states["state_key"].to_numpy())
-        self.increment.add(states)
+        states = self._swept(states) if self._search.is_sweep else states
+        if len(states):
+            self._has_news = self._has_news or bool(self._unknown(states).any())
+            self.increment.add(states)
+
+    def _swept(self, states: pa.Table) -> pa.Table:
+        own = self._search.keep(states) if self._search.keep else None
+        mine = states.filter(own) if own is not None else states
+        self._ids.update(mine["image_set_id"].to_pylist())
+        if own is not None:
+            states = states.filter(pc.or_(own, pa.array(self._unknown(states))))
+        # What came to be meanwhile is the next search's: it cannot have been known before.
+        now = pa.scalar(self._search.store.now, schema.INSTANT)
+        return states.filter(pc.fill_null(pc.less(states["updated_at"], now), fill_value=True))
+
+    def _unknown(self, states: pa.Table) -> np.ndarray:
+        return self._run.known.lacks(states["state_key"].to_numpy())
 
     def finish(self, end: datetime) -> Found:
         """Write the increment if there is news or a record is due.

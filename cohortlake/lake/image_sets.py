@@ -103,11 +103,11 @@ class Known:
             keys = con.sql("SELECT DISTINCT state_key FROM current").to_arrow_table()
         return np.sort(keys["state_key"].to_numpy())
 
-    def lacks(self, state_keys: np.ndarray) -> bool:
-        """Return whether any of some states is not among them."""
+    def lacks(self, state_keys: np.ndarray) -> np.ndarray:
+        """Return which of some states are not among them."""
         places = np.searchsorted(self._state_keys, state_keys)
-        known = np.append(self._state_keys, 0)[places] == state_keys
-        return not known.all()
+        unknown: np.ndarray = np.append(self._state_keys, 0)[places] != state_keys
+        return unknown
 
 
 def register(con: duckdb.DuckDBPyConnection, root: Root, version: int | None = None) -> None:

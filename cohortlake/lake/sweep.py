@@ -3,15 +3,20 @@
 Deleted image sets just stop being returned. So what the lake holds in a partition and a
 complete sweep of it did not find is a candidate; each one is confirmed by a second call
 before anything is closed, because it may have moved to another partition meanwhile. A
-sweep that fails before its last token proves nothing, and closes nothing.
+sweep that fails before its last token proves nothing, and closes nothing. Nor does one that
+misses more of a partition than somebody should look at first.
+
+The sweep of `undated` reads all image sets by creation, so it also comes upon those that
+moved between study months while these were swept: what the lake does not know is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +28,9 @@ from cohortlake.lake import engine, image_sets, increments, partitions
 from cohortlake.lake.extract import Extractor, Found, Search
 from cohortlake.lake.root import Root
 
+_CALLS_AT_ONCE = 8  # to confirm what is gone; the bucket paces them
+_ALWAYS_ACCEPTED = 10  # whatever share of a small partition that is
+
 
 @dataclass(frozen=True)
 class Swept:
@@ -32,11 +40,13 @@ class Swept:
         found: What it found.
         missing: Candidates: held by the lake, not found by the sweep.
         absent: Those of them that are confirmed gone.
+        refused: Those that were not even asked for, because they are too many.
     """
 
     found: Found
     missing: int
     absent: int
+    refused: int = 0
 
 
 class Held:
@@ -93,12 +103,12 @@ def search_of(store: Datastore, partition: str) -> Search:
     if partition == schema.UNDATED:
         # No study date finds these: all image sets are looked at, by creation.
         window = Window(Axis.CREATED_AT, EPOCH, store.now)
-        keep = functools.partial(partitions.in_no_month, store)
+        keep = partial(partitions.in_no_month, store)
         return Search(store, partition, window, keep, is_sweep=True)
     return Search(store, partition, partitions.month_window(partition), is_sweep=True)
 
 
-def close_missing(run: Extractor, held: Held, search: Search, found: Found) -> Swept:
+def close_missing(run: Extractor, held: Held, search: Search, found: Found, most: float) -> Swept:
     """Close what of a partition a complete sweep did not find.
 
     Args:
@@ -106,13 +116,15 @@ def close_missing(run: Extractor, held: Held, search: Search, found: Found) -> S
         held: The image sets that the lake held before.
         search: The partition's.
         found: All that it brought.
+        most: Share of the partition that may be closed.
 
     Raises:
         ServiceError: A candidate could not be confirmed.
     """
-    missing = [
-        c for c in held.rows(search.partition) if c["image_set_id"] not in found.image_set_ids
-    ]
+    rows = held.rows(search.partition)
+    missing = [c for c in rows if c["image_set_id"] not in found.image_set_ids]
+    if len(missing) > max(_ALWAYS_ACCEPTED, most * len(rows)):
+        return Swept(found, len(missing), 0, refused=len(missing))
     return Swept(found, len(missing), len(close(run, search, missing)))
 
 
@@ -127,8 +139,11 @@ def close(run: Extractor, search: Search, missing: Iterable[dict[str, Any]]) -> 
     Returns:
         The ids of those that a second call confirms.
     """
-    confirmed = [(c, _absence(run.service, c)) for c in missing]
-    rows = [{"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by]
+    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
+        confirmed = zip(missing, pool.map(partial(_absence, run.service), missing), strict=True)
+        rows = [
+            {"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by
+        ]
     if rows:
         _write_absences(run, search, rows)
     return frozenset(row["image_set_id"] for row in rows)

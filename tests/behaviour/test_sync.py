@@ -18,6 +18,7 @@ from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import (
     AccessDenied,
     DatastoreNotActive,
+    DeletionsRefused,
     MissingKey,
     NoCredentials,
     NoSuchDatastore,
@@ -87,6 +88,68 @@ def test_reconcile_closes_what_is_gone_and_nothing_else(
     outcome = Sync(lake_settings).reconcile()
     assert outcome.applied.changes == {"deleted": 2, "updated": 1}
     assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_a_sweep_says_nothing_of_what_is_newer_than_it(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 30)
+    Sync(lake_settings).run()
+    endpoint.now += timedelta(hours=1)
+    search = endpoint.search
+
+    def searched(*request: Any) -> dict[str, Any]:
+        endpoint.image_sets[7] |= {"version": 2, "updatedAt": endpoint.now.timestamp() + 5}
+        return search(*request)
+
+    endpoint.search = searched  # type: ignore[method-assign]
+    assert Sync(lake_settings).reconcile().applied.changes == {}
+    endpoint.search = search  # type: ignore[method-assign]
+    endpoint.now += timedelta(hours=1)
+    assert Sync(lake_settings).run().applied.changes == {"updated": 1}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+    history = read_table(lake_settings.root, "history")
+    assert (history["observed_from"] >= history["valid_from"]).all()
+
+
+def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 400)
+    Sync(lake_settings).run()
+    before = list(endpoint.image_sets)
+    months = {row["imageSetId"]: row["DICOMTags"]["DICOMStudyDate"][:6] for row in before}
+    march = [row for row in before if months[row["imageSetId"]] == "202503"]
+    may = [row for row in before if months[row["imageSetId"]] == "202505"]
+    gone = [*march[:20], *may[:2]]  # most of March, little of May
+    endpoint.image_sets = [row for row in before if row not in gone]
+    endpoint.now += timedelta(hours=1)
+    with pytest.raises(DeletionsRefused, match=r"^20 image sets were not found in 2025-03: "):
+        Sync(lake_settings).reconcile()
+    assert len(read_table(lake_settings.root, "image_sets")) == 398, "what is little was closed"
+
+    endpoint.now += timedelta(hours=1)
+    outcome = Sync(lake_settings).reconcile(accept_deletions=True)
+    assert outcome.applied.changes == {"deleted": 20}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
+
+def test_a_sweep_by_creation_finds_what_moved_between_months(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 60)
+    Sync(lake_settings).run()
+    endpoint.now += timedelta(hours=1)
+    # Nothing says when it changed, so no tick finds it; and it left its month.
+    endpoint.image_sets[8]["DICOMTags"]["DICOMStudyDate"] = "20240115"
+    sync = Sync(lake_settings)
+    store = sync.datastore(DATASTORE)
+    ((partition, _),) = sync.sweep(store, ["undated"])
+    assert partition == "undated"
+    assert sync.apply().changes == {"updated": 1}
+    sync.publish()
+    found = read_table(lake_settings.root, "image_sets").set_index("image_set_id")
+    assert str(found.loc[f"{8:032x}", "StudyDate"]) == "2024-01-15"
 
 
 @pytest.mark.parametrize("denied", [set(), {"GetImageSet"}])
