@@ -12,6 +12,7 @@ from assets.image_sets import image_sets
 from assets.published import published_key
 from cohortlake import Sync
 from cohortlake.lake import checks
+from cohortlake.lake.axes import agreement
 from cohortlake.lake.status import DatastoreStatus
 
 LATEST_COVERAGE = timedelta(days=1)
@@ -39,6 +40,26 @@ def coverage_is_complete(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
                 f"{store.datastore_id}_complete_until": str(store.complete_until)
                 for store in stores
             },
+        },
+    )
+
+
+@dg.asset_check(asset=image_sets)
+def axes_agree(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+    """The memory holds what the last sweep of each study month found, where none changed since."""
+    with failures_told():
+        both = agreement(sync.root)
+    return dg.AssetCheckResult(
+        passed=not both.differing,
+        metadata={
+            "agreeing": both.agreeing,
+            "differing": len(both.differing),
+            "differing_months": ", ".join(both.differing),
+            "changed": both.changed,
+            "unswept": both.unswept,
+            "studies": both.studies,
+            "studies_with_fewer_series": both.studies_with_fewer_series,
+            "studies_with_more_series": both.studies_with_more_series,
         },
     )
 

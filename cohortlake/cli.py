@@ -27,6 +27,7 @@ from cohortlake.errors import CohortlakeError, SettingError
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
+from cohortlake.lake.axes import Agreement
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
 from cohortlake.progress import Progress, Told, in_words
@@ -129,7 +130,8 @@ def show_status(
 ) -> None:
     """Say up to when the lake is complete, what it holds and what is missing.
 
-    Reads the lake only. Exits with 1 where a data store has gaps or nothing is proven.
+    Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, or a study
+    month does not hold what its last sweep found.
     """
     settings = _settings(root, datastore)
     found = status(Root(settings.root), settings.datastores, settings.settle)
@@ -137,7 +139,8 @@ def show_status(
         _print_json(asdict(found))
     else:
         _print_status(found)
-    if not found.datastores or any(d.gaps or not d.windows for d in found.datastores):
+    is_proven = found.datastores and all(d.windows and not d.gaps for d in found.datastores)
+    if not is_proven or found.agreement.differing:
         raise typer.Exit(1)
 
 
@@ -270,6 +273,7 @@ def _print_status(found: Status) -> None:
             store.datastore_id, until, gaps, str(searched or "never"), str(swept or "never")
         )
     _out.print(stores)
+    _out.print(_in_words(found.agreement))
     tables = Table("published", "rows")
     for name, rows in found.rows.items():
         tables.add_row(name, f"{rows:,}")
@@ -277,6 +281,16 @@ def _print_status(found: Status) -> None:
     _out.print(
         f"image_sets version {found.image_sets_version}, published version "
         f"{found.published_version} under {found.policy}, {found.pending} increments to apply"
+    )
+
+
+def _in_words(both: Agreement) -> str:
+    differing = f" ({', '.join(both.differing)})" if both.differing else ""
+    return (
+        f"study months: {both.agreeing:,} agree with their last sweep, {both.changed:,} changed "
+        f"since, {len(both.differing):,} differ{differing}, {both.unswept:,} were never swept\n"
+        f"studies: of {both.studies:,} that say how many series they have, the lake holds fewer "
+        f"of {both.studies_with_fewer_series:,} and more of {both.studies_with_more_series:,}"
     )
 
 

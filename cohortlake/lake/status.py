@@ -1,4 +1,4 @@
-"""Is the lake complete, and up to when? Answered from the ledger alone, without the service."""
+"""Is the lake complete, and up to when? Answered from the lake alone, without the service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake.lake import coverage, image_sets
+from cohortlake.lake.axes import Agreement, agreement
 from cohortlake.lake.coverage import Stretch
 from cohortlake.lake.publish import read_marker
 from cohortlake.lake.root import Root
@@ -48,6 +49,7 @@ class Status:
         published_version: The version `published/` shows, or None.
         policy: The policy of `published/`, or None.
         rows: Published table -> rows.
+        agreement: How the memory compares with the last sweeps.
     """
 
     datastores: tuple[DatastoreStatus, ...]
@@ -56,6 +58,7 @@ class Status:
     published_version: int | None
     policy: str | None
     rows: dict[str, int]
+    agreement: Agreement
 
 
 def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status:
@@ -76,6 +79,7 @@ def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status
         published_version=marker.image_sets_version if marker else None,
         policy=marker.policy if marker else None,
         rows={table: marker.rows(table) if marker else 0 for table in PUBLISHED},
+        agreement=agreement(root),
     )
 
 
