@@ -160,7 +160,7 @@ class DeletionsRefused(LakeError):
     def __init__(self, refused: Mapping[str, int]) -> None:
         total, months = sum(refused.values()), ", ".join(sorted(refused))
         super().__init__(
-            f"{total} image sets were not found in {months}: more of what the lake holds there "
+            f"{total} image sets are gone from {months}: more of what the lake holds there "
             "than COHORTLAKE_MAX_DELETED_SHARE. Nothing was closed there. If they were deleted on "
             "purpose, run `cohortlake reconcile --accept-deletions`"
         )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
 from cohortlake.lake import engine, image_sets
 from cohortlake.lake.extract import Extractor, Search
-from cohortlake.lake.sweep import close, is_not_found
+from cohortlake.lake.sweep import close, confirmed, is_not_found
 
 _PARTITION = "events"
 
@@ -49,8 +49,10 @@ def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> C
     held = _held(run, store, image_set_ids)
     missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
     window = Window(Axis.CREATED_AT, EPOCH, store.now)
-    gone = close(run, Search(store, _PARTITION, window), missing)
-    return Confirmed(gone, frozenset(c["image_set_id"] for c in held) - gone)
+    gone = confirmed(run, missing)
+    close(run, Search(store, _PARTITION, window), gone)
+    ids = frozenset(gone)
+    return Confirmed(ids, frozenset(c["image_set_id"] for c in held) - ids)
 
 
 def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ moved between study months while these were swept: what the lake does not know i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +40,7 @@ class Swept:
         found: What it found.
         missing: Candidates: held by the lake, not found by the sweep.
         absent: Those of them that are confirmed gone.
-        refused: Those that were not even asked for, because they are too many.
+        refused: Confirmed, but not closed, because they are too many.
     """
 
     found: Found
@@ -123,30 +123,40 @@ def close_missing(run: Extractor, held: Held, search: Search, found: Found, most
     """
     rows = held.rows(search.partition)
     missing = [c for c in rows if c["image_set_id"] not in found.image_set_ids]
-    if len(missing) > max(_ALWAYS_ACCEPTED, most * len(rows)):
-        return Swept(found, len(missing), 0, refused=len(missing))
-    return Swept(found, len(missing), len(close(run, search, missing)))
+    gone = confirmed(run, missing)
+    if len(gone) > max(_ALWAYS_ACCEPTED, most * len(rows)):
+        return Swept(found, len(missing), 0, refused=len(gone))
+    close(run, search, gone)
+    return Swept(found, len(missing), len(gone))
 
 
-def close(run: Extractor, search: Search, missing: Iterable[dict[str, Any]]) -> frozenset[str]:
+def confirmed(run: Extractor, missing: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Ask a second time for image sets that a search did not find.
+
+    Args:
+        run: The client.
+        missing: The candidates: datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID.
+
+    Returns:
+        Id of each that is gone -> the call that showed it.
+    """
+    candidates = list(missing)
+    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
+        calls = pool.map(partial(_absence, run.service), candidates)
+        return {c["image_set_id"]: call for c, call in zip(candidates, calls, strict=True) if call}
+
+
+def close(run: Extractor, search: Search, gone: Mapping[str, str]) -> None:
     """Write down which image sets are gone.
 
     Args:
         run: The client, and where to write.
         search: What did not find them.
-        missing: The candidates: datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID.
-
-    Returns:
-        The ids of those that a second call confirms.
+        gone: See `confirmed`.
     """
-    with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
-        confirmed = zip(missing, pool.map(partial(_absence, run.service), missing), strict=True)
-        rows = [
-            {"image_set_id": c["image_set_id"], "confirmed_by": by} for c, by in confirmed if by
-        ]
-    if rows:
+    if gone:
+        rows = [{"image_set_id": i, "confirmed_by": call} for i, call in gone.items()]
         _write_absences(run, search, rows)
-    return frozenset(row["image_set_id"] for row in rows)
 
 
 def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:

@@ -37,7 +37,7 @@ def evaluate(deployment: ModuleType, instance: dg.DagsterInstance) -> Callable[[
 
 
 def failing(outcome: dict[str, bool]) -> set[str]:
-    assert len(outcome) == 5
+    assert len(outcome) == 6
     return {name for name, passed in outcome.items() if not passed}
 
 
