@@ -18,7 +18,7 @@ from threading import Event
 from typing import TypeVar
 
 from cohortlake.healthimaging import Datastore, HealthImaging, Ranges, Window
-from cohortlake.lake import coverage, image_sets, increments, partitions, status
+from cohortlake.lake import coverage, image_sets, partitions, status
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.publish import Publication, publish
@@ -158,8 +158,7 @@ class Sync:
 
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments."""
-        paths = increments.paths(self.root)
-        applied = image_sets.apply(self.root, paths, rebuild=True)
+        applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
         return applied

@@ -130,7 +130,7 @@ def test_applying_is_idempotent_and_independent_of_order(
     expected = _history(in_order)
     assert _history(shuffled) == expected
 
-    image_sets.apply(shuffled, paths, rebuild=True)
+    image_sets.rebuild(shuffled)
     assert _history(shuffled) == expected, "rebuilt"
 
     current = {row[0]: row[1] for row in expected if row[-1] is None}
