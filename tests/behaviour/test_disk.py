@@ -1,8 +1,11 @@
-"""What is said when the disk is full, and that nothing is lost by it."""
+"""What lies on the disk when a run was killed, and what is said when the disk is full."""
 
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,10 +16,63 @@ from endpoint import Endpoint
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import RootNotUsable
+from cohortlake.lake import engine
+from cohortlake.lake.root import Root
+
+_AT_WORK = """
+import sys
+from cohortlake.lake import engine
+from cohortlake.lake.root import Root
+
+root = Root(sys.argv[1])
+root.prepare()
+drafts = [root.draft(f"{folder}/x.parquet") for folder in ("increments/a", "published/b")]
+with engine.connection():
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def _at_work(lake: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have another process in the middle of its work below a root."""
+    command = (sys.executable, "-c", _AT_WORK, str(lake))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield process
+
+
+def _prepare_and_connect(lake: Path) -> None:
+    Root(str(lake)).prepare()
+    with engine.connection():
+        pass
 
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_a_killed_run_left_is_deleted_once_nobody_else_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, spill = tmp_path / "lake", tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setenv("TMPDIR", str(spill))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with _at_work(lake) as killed, _at_work(lake) as living:
+        (lake / "image_sets" / "part-0.parquet#1").touch()  # as deltalake has it
+        (lake / "increments" / "finished.parquet").touch()
+        killed.kill()
+        killed.wait()
+        _prepare_and_connect(lake)
+        assert len([name for name in _files(lake) if name.endswith(".tmp")]) == 4
+        assert len(list(spill.iterdir())) == 1, "only the one of the living"
+        living.kill()
+        living.wait()
+    _prepare_and_connect(lake)
+    assert [name for name in _files(lake) if not name.endswith(".lock")] == ["finished.parquet"]
+    assert list(spill.iterdir()) == []
 
 
 @contextmanager
