@@ -154,7 +154,8 @@ class Sync:
 
     def publish(self) -> Publication | None:
         """Bring `published/` up to date with the memory."""
-        return publish(self.root, self.settings.privacy)
+        with self.root.publishing():
+            return publish(self.root, self.settings.privacy)
 
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments."""

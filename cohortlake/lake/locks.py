@@ -1,7 +1,7 @@
 """Locks between the processes of one machine, which end with their holder, killed or not.
 
-They tell what a killed run left behind from what another one is still writing. A lake on S3
-has no such locks. fcntl is imported where it
+They tell what a killed run left behind from what another one is still writing, and keep two
+runs from publishing over each other. A lake on S3 has no such locks. fcntl is imported where it
 is used: it is not on Windows, where a lake can only be read.
 """
 
@@ -28,12 +28,25 @@ def present(path: Path, clean: Callable[[], None]) -> int:
     """
     import fcntl
 
-    file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    file = _lock_file(path)
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         clean()
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let nobody else into a block under the same lock file; wait for whoever is in it."""
+    import fcntl
+
+    file = _lock_file(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -71,3 +84,7 @@ def _claimed(folder: Path, *, wait: bool) -> int | None:
             return claim
     os.close(claim)
     return None
+
+
+def _lock_file(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)

@@ -33,7 +33,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _FOLDERS = (*RESTRICTED, "published")
 # Our drafts, and the files that deltalake has yet to give their names.
 _UNFINISHED = re.compile(rf"\..+\{TEMPORARY_SUFFIX}|.+#\d+")
-_RUNS_LOCK = ".runs.lock"
+_RUNS_LOCK, _PUBLISHING_LOCK = ".runs.lock", ".publishing.lock"
 
 
 class Draft:
@@ -114,6 +114,19 @@ class Root:
                     folder.chmod(0o700)
             lock = locks.present(Path(self.path(_RUNS_LOCK)), self._delete_unfinished)
         weakref.finalize(self, os.close, lock)
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Let one run of this machine publish at a time.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.is_local:
+                with self.explained():
+                    stack.enter_context(locks.alone(Path(self.path(_PUBLISHING_LOCK))))
+            yield
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the relative paths of all finished files below a folder, sorted."""

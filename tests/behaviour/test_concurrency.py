@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -105,3 +106,48 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
     Sync(settings).apply()
     Sync(settings).publish()
     assert _published() == _versions(hospital)
+
+
+_KILLED_WHEN_ONE_MONTH_IS_PUBLISHED = """
+import os, signal, sys
+from cohortlake.cli import app
+from cohortlake.lake.root import Draft
+
+keep = Draft.keep
+
+def keep_and_die(draft):
+    print("writing", flush=True)
+    sys.stdin.readline()
+    keep(draft)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Draft.keep = keep_and_die
+app(["publish"])
+"""
+
+
+def test_a_killed_publisher_leaves_no_older_rows_over_newer_ones(hospital: Emulator) -> None:
+    work = Sync(Settings.from_env())
+    work.run()
+    _update(hospital)
+    _extract_and_apply(work)
+    command = (sys.executable, "-c", _KILLED_WHEN_ONE_MONTH_IS_PUBLISHED)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as older:
+        assert older.stdin and older.stdout
+        older.stdout.readline()
+        _update(hospital)
+        _extract_and_apply(work)
+        with subprocess.Popen((COHORTLAKE, "publish")) as newer:
+            # It waits for the other one; if it did not, it would be done by then.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                newer.wait(4)
+            older.stdin.write(b"go on\n")
+            older.stdin.close()
+            assert newer.wait(60) == 0
+    assert _published() == _versions(hospital)
+
+
+def _extract_and_apply(work: Sync) -> None:
+    store = work.datastore(work.settings.datastores[0])
+    list(work.extract(store, work.due(store)))
+    work.apply()
