@@ -223,10 +223,10 @@ CREATE VIEW closures AS
     FROM stored WHERE row_kind = 'closure';
 CREATE VIEW current AS
     SELECT * FROM versions ANTI JOIN closures USING (interval_key);
-CREATE VIEW ends AS
+CREATE VIEW ends AS  -- a late increment may show that a state ended, or was seen to end, earlier
     SELECT interval_key, min(effective_at) AS valid_to,
-           arg_min(observed_at, effective_at) AS observed_to,
-           arg_min(change, effective_at) AS ended_by
+           arg_min(observed_at, (effective_at, observed_at)) AS observed_to,
+           arg_min(change, (effective_at, observed_at)) AS ended_by
     FROM closures GROUP BY interval_key;
 CREATE VIEW history AS
     SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,
