@@ -13,6 +13,7 @@ from time import monotonic
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.errors import CohortlakeError
@@ -67,6 +68,11 @@ class Search:
             searched_at=self.store.now,
             run_id=run_id,
         )
+
+    def existed(self, states: pa.Table) -> pa.Array:
+        """Return which rows were there when the search began; the next one finds the others."""
+        now = pa.scalar(self.store.now, states["updated_at"].type)
+        return pc.fill_null(pc.less(states["updated_at"], now), True)
 
     def closes(self, settle: timedelta) -> bool:
         """Return whether it proves its day to the end, so that the day is not due again."""
@@ -146,7 +152,7 @@ class Extractor:
             for states in self._pages(search.store, part, writing.account):
                 keep = search.keep(states) if search.keep else search.window.mask(states)
                 kept = states.filter(keep)
-                writing.add(kept)
+                writing.add(kept.filter(search.existed(kept)))
                 ids.update(kept["image_set_id"].to_pylist())
             found = writing.finish(search.window.end, must_record=True)
             return replace(found, image_set_ids=frozenset(ids))

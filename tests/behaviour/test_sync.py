@@ -136,6 +136,28 @@ def test_reconcile_closes_what_is_gone_and_nothing_else(
     assert_equal_to_truth(lake_settings.root, endpoint)
 
 
+def test_a_sweep_says_nothing_of_what_is_newer_than_it(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 30)
+    Sync(lake_settings).run()
+    endpoint.now += timedelta(hours=1)
+    search = endpoint.search
+
+    def searched(*request: Any) -> dict[str, Any]:
+        endpoint.image_sets[7] |= {"version": 2, "updatedAt": endpoint.now.timestamp() + 5}
+        return search(*request)
+
+    endpoint.search = searched  # type: ignore[method-assign]
+    assert Sync(lake_settings).reconcile().applied.changes == {}
+    endpoint.search = search  # type: ignore[method-assign]
+    endpoint.now += timedelta(hours=1)
+    assert Sync(lake_settings).run().applied.changes == {"updated": 1}
+    assert_equal_to_truth(lake_settings.root, endpoint)
+    history = read_table(lake_settings.root, "history")
+    assert (history["observed_from"] >= history["valid_from"]).all()
+
+
 @pytest.mark.parametrize("denied", [set(), {"GetImageSet"}])
 def test_deletions_are_confirmed_by_search_where_get_is_denied(
     endpoint: Endpoint, lake_settings: Settings, denied: set[str]
