@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
-from cohortlake.lake import coverage, image_sets, increments, partitions, status
+from cohortlake.lake import coverage, image_sets, partitions, status
 from cohortlake.lake import sweep as sweeps
 from cohortlake.lake.deletions import Confirmed, confirm
 from cohortlake.lake.extract import Extractor, Found, Search, joined
@@ -169,12 +169,12 @@ class Sync:
 
     def publish(self) -> Publication | None:
         """Bring `published/` up to date with the memory."""
-        return publish(self.root, self.settings.privacy)
+        with self.root.publishing():
+            return publish(self.root, self.settings.privacy)
 
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments."""
-        paths = increments.paths(self.root)
-        applied = image_sets.apply(self.root, paths, rebuild=True)
+        applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
         return applied

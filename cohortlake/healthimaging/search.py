@@ -8,7 +8,7 @@ is refused, the chain goes on from the last row seen. What a worker pages is
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -98,7 +98,7 @@ class WindowSearch:
         self._rows = self._requests = self._throttles = 0
         self._began = monotonic()
 
-    def arrivals(self) -> Iterator[Arrival]:
+    def arrivals(self) -> Generator[Arrival]:
         """Yield pages as they come, and word of each range that is done.
 
         Raises:

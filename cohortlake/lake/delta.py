@@ -8,7 +8,8 @@ what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverag
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from cohortlake.lake.root import Root
 
 _WRITER = "cohortlake"
 _ATTEMPTS = 10
+# The library's own errors carry the operating system's as text: a full disk, a missing right.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 T = TypeVar("T")
 
@@ -61,7 +64,7 @@ def make_table(
     table = open_table(root, name)
     if table is None:
         # Where another writer was faster, the one that is there counts.
-        with root.explained(), contextlib.suppress(DeltaError):
+        with contextlib.suppress(DeltaError), _explained(root):
             DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
         table = DeltaTable(root.uri_of(name))
     return table
@@ -110,7 +113,7 @@ def commit(
         RootNotUsable: The root cannot be written.
     """
     number = (table.transaction_version(_WRITER) or 0) + 1
-    with root.explained():
+    with _explained(root):
         write_deltalake(
             table,
             rows,
@@ -119,3 +122,15 @@ def commit(
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
         )
     return DeltaTable(root.uri_of(name))
+
+
+@contextlib.contextmanager
+def _explained(root: Root) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into RootNotUsable."""
+    with root.explained():
+        try:
+            yield
+        except (DeltaError, OSError) as error:
+            if number := _OS_ERROR.search(str(error)):
+                raise OSError(int(number[1]), "") from None
+            raise

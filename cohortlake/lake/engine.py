@@ -6,8 +6,6 @@ lists of local files, or Arrow datasets where the root is on S3.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from cohortlake.lake import locks
 from cohortlake.lake.root import Root
 
 ROW_GROUP_ROWS = 100_000
@@ -23,13 +22,12 @@ ROW_GROUP_ROWS = 100_000
 @contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an in-memory database that spills into a private temporary folder."""
-    spill = tempfile.mkdtemp(prefix="cohortlake-")  # mode 0700: what spills may be PHI
-    con = duckdb.connect(config={"temp_directory": spill})
-    try:
+    # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
+    with (
+        locks.temporary_folder("cohortlake-") as spill,
+        duckdb.connect(config={"temp_directory": str(spill)}) as con,
+    ):
         yield con
-    finally:
-        con.close()
-        shutil.rmtree(spill, ignore_errors=True)
 
 
 def register(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.errors import CohortlakeError
+from cohortlake.errors import ServiceError
 from cohortlake.flatten import flatten_pages
 from cohortlake.healthimaging import (
     EPOCH,
@@ -164,15 +165,13 @@ class Extractor:
                 had come by then lands.
             RootNotUsable: An increment could not be written.
         """
-        landings = _Landings(self, wanted)
-        try:
-            for batch in _batches(search.arrivals()):
-                yield from landings.take(batch)
-        except CohortlakeError:
-            yield from landings.rescue()
-            raise
-        finally:
-            landings.close()
+        with closing(_Landings(self, wanted)) as landings, closing(search.arrivals()) as arrivals:
+            try:
+                for batch in _batches(arrivals):
+                    yield from landings.take(batch)
+            except ServiceError:
+                yield from landings.rescue()
+                raise
 
 
 class _Landings:
@@ -411,7 +410,7 @@ def _batches(arrivals: Iterator[Arrival]) -> Iterator[list[Arrival]]:
             if size >= _BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
-    except CohortlakeError:
+    except ServiceError:
         if batch:
             yield batch
         raise

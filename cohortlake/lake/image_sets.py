@@ -51,25 +51,47 @@ class Applied:
     changes: dict[str, int] = field(default_factory=dict)
 
 
-def apply(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> Applied:
+def apply(root: Root, paths: Sequence[str]) -> Applied:
     """Add to the memory what increments say that it does not know.
 
     Args:
         root: The lake.
         paths: The increments, in any order; those applied before add nothing.
-        rebuild: Forget the memory and make it anew from these increments, in one commit.
 
     Raises:
         CommitConflict: Other writers kept committing first.
     """
-    return delta.retrying(TABLE, lambda: _apply(root, paths, rebuild=rebuild))
-
-
-def _apply(root: Root, paths: Sequence[str], *, rebuild: bool) -> Applied:
-    if not paths and not rebuild:
+    if not paths:
         known = delta.open_table(root, TABLE)
         return Applied(known.version(), 0, known.count()) if known else Applied()
-    table = delta.make_table(root, TABLE, _STORED, partition_by=["row_kind"])
+    return delta.retrying(TABLE, lambda: _apply(root, _made(root), paths, rebuild=False))
+
+
+def rebuild(root: Root) -> tuple[Applied, list[str]]:
+    """Forget the memory and make it anew from all increments, in one commit.
+
+    Returns:
+        What the commit brought, and the increments it holds.
+
+    Raises:
+        CommitConflict: Other writers kept committing first.
+    """
+
+    def attempt() -> tuple[Applied, list[str]]:
+        # The table first: what another run applies after this is told by its commit, and the
+        # increments of what it applied before are there to be listed.
+        table = _made(root)
+        paths = increments.paths(root)
+        return _apply(root, table, paths, rebuild=True), paths
+
+    return delta.retrying(TABLE, attempt)
+
+
+def _made(root: Root) -> DeltaTable:
+    return delta.make_table(root, TABLE, _STORED, partition_by=["row_kind"])
+
+
+def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> Applied:
     with engine.connection() as con:
         _register_table(con, root, None if rebuild else table)
         _load(con, root, paths)
@@ -181,10 +203,10 @@ CREATE VIEW closures AS
     FROM stored WHERE row_kind = 'closure';
 CREATE VIEW current AS
     SELECT * FROM versions ANTI JOIN closures USING (interval_key);
-CREATE VIEW ends AS
+CREATE VIEW ends AS  -- a late increment may show that a state ended, or was seen to end, earlier
     SELECT interval_key, min(effective_at) AS valid_to,
-           arg_min(observed_at, effective_at) AS observed_to,
-           arg_min(change, effective_at) AS ended_by
+           arg_min(observed_at, (effective_at, observed_at)) AS observed_to,
+           arg_min(change, (effective_at, observed_at)) AS ended_by
     FROM closures GROUP BY interval_key;
 CREATE VIEW history AS
     SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,

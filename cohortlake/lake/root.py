@@ -1,8 +1,9 @@
 """The root of a lake: a local folder or `s3://bucket/prefix`, behind one set of calls.
 
 The only module that knows which of the two it is. Files appear whole or not at all: they
-are written under a hidden temporary name and moved. On a local disk the restricted zone
-(`increments/`, `image_sets/`, `coverage/`, `keys/`) is for its owner only.
+are written under a hidden temporary name and moved. What a killed run left half written, the
+next run that is alone deletes. On a local disk the restricted zone (`increments/`,
+`image_sets/`, `coverage/`, `keys/`) is for its owner only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +26,15 @@ import pyarrow.fs as pafs
 from botocore.exceptions import ClientError
 
 from cohortlake.errors import RootNotUsable
+from cohortlake.lake import locks
 
 RESTRICTED = ("increments", "image_sets", "coverage", "keys")
 TEMPORARY_SUFFIX = ".tmp"
+
+_FOLDERS = (*RESTRICTED, "published")
+# Our drafts, and the files that deltalake has yet to give their names.
+_UNFINISHED = re.compile(rf"\..+\{TEMPORARY_SUFFIX}|.+#\d+")
+_RUNS_LOCK, _PUBLISHING_LOCK = ".runs.lock", ".publishing.lock"
 
 
 class Draft:
@@ -91,7 +100,9 @@ class Root:
         return "/".join((self.uri, *parts))
 
     def prepare(self) -> None:
-        """Make the local folders, the restricted ones with mode 0700.
+        """Make the local folders, the restricted ones with mode 0700, and clean up.
+
+        As long as this object lives, no other run takes what is written for leftovers.
 
         Raises:
             RootNotUsable: They cannot be made or written.
@@ -99,11 +110,26 @@ class Root:
         if not self.is_local:
             return
         with self.explained():
-            for name in (*RESTRICTED, "published"):
+            for name in _FOLDERS:
                 folder = Path(self.path(name))
                 folder.mkdir(parents=True, exist_ok=True)
                 if name in RESTRICTED:
                     folder.chmod(0o700)
+            lock = locks.present(Path(self.path(_RUNS_LOCK)), self._delete_unfinished)
+        weakref.finalize(self, os.close, lock)
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Let one run of this machine publish at a time.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.is_local:
+                with self.explained():
+                    stack.enter_context(locks.alone(Path(self.path(_PUBLISHING_LOCK))))
+            yield
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the relative paths of all finished files below a folder, sorted."""
@@ -226,6 +252,12 @@ class Root:
             yield
         except OSError as error:
             raise self._not_usable(error) from None
+
+    def _delete_unfinished(self) -> None:
+        for name in _FOLDERS:
+            for path in Path(self.path(name)).rglob("*"):
+                if _UNFINISHED.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def _not_usable(self, error: OSError) -> RootNotUsable:
         reason = os.strerror(error.errno) if error.errno else "refused, or out of reach"

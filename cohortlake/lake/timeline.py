@@ -6,7 +6,9 @@ they came, follows one time line per image set:
 
 - absences cut it into lives; within a life a state counts once, from when it was first seen;
 - states follow one another by (version, updated_at), across lives by life;
-- a state ends when the next one of its life begins, the last of a life by the absence.
+- a state ends when the next one of its life begins, the last of a life by the absence; what was
+  known of it, when any later one was seen. A state that was first seen after a later one, for the
+  index lagged, was never what was known: its observed_to is not after its observed_from.
 
 Because the time line is a function of a set, applying increments twice, in another order,
 or all at once gives the same. The memory is appended to, so a time line that a late
@@ -55,7 +57,9 @@ WITH ordered AS (
            lag(l.state_key) OVER whole AS prior_state_key,
            lag(l.life) OVER whole AS prior_life,
            lead(coalesce(s.updated_at, l.observed_from)) OVER same_life AS next_updated_at,
-           lead(l.observed_from) OVER same_life AS next_observed_from
+           min(l.observed_from) OVER (
+               same_life ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+           ) AS next_observed_from
     FROM lives l JOIN states s USING (state_key)
     WINDOW whole AS (
         PARTITION BY l.datastore_id, l.image_set_id

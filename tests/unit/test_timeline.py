@@ -8,12 +8,13 @@ they saw is applied, the lake knows the same, and knows what really happened.
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cohortlake import schema
@@ -130,7 +131,7 @@ def test_applying_is_idempotent_and_independent_of_order(
     expected = _history(in_order)
     assert _history(shuffled) == expected
 
-    image_sets.apply(shuffled, paths, rebuild=True)
+    image_sets.rebuild(shuffled)
     assert _history(shuffled) == expected, "rebuilt"
 
     current = {row[0]: row[1] for row in expected if row[-1] is None}
@@ -152,6 +153,49 @@ def test_history_has_no_overlap_and_no_hole(
             assert earlier[7] == later[6], "valid_to meets valid_from"
             assert earlier[9] == later[8], "observed_to meets observed_from"
             assert later[5] and set(later[5]) <= {*schema_columns()}
+
+
+STALE = st.lists(
+    st.tuples(st.sampled_from(["update", "look"]), st.integers(0, 3)), min_size=2, max_size=12
+)
+
+
+def _stale_looks(events: list[tuple[str, int]]) -> list[Looked]:
+    """Play events, one a minute; a look sees what was there some minutes before."""
+    seen: list[dict[str, Any]] = []
+    looks = []
+    for minute, (event, minutes_ago) in enumerate([("update", 0), *events, ("look", 0)]):
+        now = START + timedelta(minutes=minute)
+        version = seen[-1]["version"] if seen else 0
+        if event == "update":
+            seen.append(_summary(IDS[0], version + 1, now, "MFO"[version % 3]))
+        else:
+            seen.append(seen[-1])
+            looks.append(Looked(now, [seen[max(0, minute - minutes_ago)]], []))
+    return looks
+
+
+@LAWS
+@given(STALE, st.integers(0, 99))
+@example([("look", 0), ("update", 0), ("update", 0), ("look", 0), ("look", 3)], 0)
+@example([("look", 0), ("update", 0), ("look", 0)], 0)
+def test_what_was_known_has_no_overlap_and_no_hole_where_the_index_lags(
+    tmp_path_factory: Any, events: list[tuple[str, int]], order: int
+) -> None:
+    looks = _stale_looks(events)
+    root = Root(str(tmp_path_factory.mktemp("lake")))
+    paths = _write(root, looks)
+    random.Random(order).shuffle(paths)  # noqa: S311
+    for path in paths:
+        image_sets.apply(root, [path])
+    history = _history(root)
+    # A state that was first seen when a later one was known already was never what was known.
+    known = [row for row in history if row[9] is None or row[9] > row[8]]
+    for earlier, later in itertools.pairwise(sorted(known, key=lambda row: row[8])):
+        assert earlier[9] == later[8], "observed_to meets observed_from"
+        assert earlier[1] < later[1], "no version is forgotten"
+    image_sets.rebuild(root)
+    assert _history(root) == history
 
 
 def schema_columns() -> list[str]:

@@ -1,0 +1,90 @@
+"""Locks between the processes of one machine, which end with their holder, killed or not.
+
+They tell what a killed run left behind from what another one is still writing, and keep two
+runs from publishing over each other. A lake on S3 has no such locks. fcntl is imported where it
+is used: it is not on Windows, where a lake can only be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def present(path: Path, clean: Callable[[], None]) -> int:
+    """Say that this process is there, beside others.
+
+    Args:
+        path: The lock file.
+        clean: Called first if no other process is there. One that comes then waits for it.
+
+    Returns:
+        The open file; the lock ends when it is closed.
+    """
+    import fcntl
+
+    file = _lock_file(path)
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        clean()
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let nobody else into a block under the same lock file; wait for whoever is in it."""
+    import fcntl
+
+    file = _lock_file(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Give a temporary folder of mode 0700; delete those that killed processes left, too.
+
+    Args:
+        prefix: What their names begin with.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        if (claim := _claimed(folder, wait=False)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(claim)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    while (claim := _claimed(folder, wait=True)) is None:  # another took it for a leftover
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(claim)
+
+
+def _claimed(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder and return it, open; None where it is another's, or gone."""
+    import fcntl
+
+    try:
+        claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(claim, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(claim).st_nlink:
+            return claim
+    os.close(claim)
+    return None
+
+
+def _lock_file(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
