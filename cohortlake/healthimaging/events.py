@@ -6,10 +6,11 @@ message is removed, is `cohortlake.hints`'.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Any
 
 import msgspec
 from botocore.config import Config
@@ -180,14 +181,14 @@ class Queue:
         )
 
 
-_Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{32}$")]
+_ID = re.compile(r"[0-9a-z]{32}")
 
 
 class _Detail(msgspec.Struct):
-    datastore_id: _Id = msgspec.field(name="datastoreId", default="")
+    datastore_id: Any = msgspec.field(name="datastoreId", default=None)
     # The developer guide writes it one way, and AWS's own code the other.
-    image_set_id: _Id = msgspec.field(name="imageSetId", default="")
-    imageset_id: _Id = msgspec.field(name="imagesetId", default="")
+    image_set_id: Any = msgspec.field(name="imageSetId", default=None)
+    imageset_id: Any = msgspec.field(name="imagesetId", default=None)
 
 
 class _Envelope(msgspec.Struct):
@@ -211,5 +212,15 @@ def read_event(body: str) -> Event | None:
     if envelope.source != _SOURCE:
         return None
     detail = envelope.detail
-    image_set_id = detail.image_set_id or detail.imageset_id
-    return Event(detail.datastore_id, image_set_id, envelope.detail_type == _DELETED)
+    datastore_id = _id(detail.datastore_id)
+    image_set_id = _id(detail.image_set_id, detail.imageset_id)
+    if datastore_id is None or image_set_id is None:
+        return None
+    return Event(datastore_id, image_set_id, envelope.detail_type == _DELETED)
+
+
+def _id(*spellings: object) -> str | None:
+    """Return the id that a message gives; nothing where it gives none, None where it is no id."""
+    given = [value for value in spellings if value is not None]
+    ids = [value for value in given if isinstance(value, str) and _ID.fullmatch(value)]
+    return ids[0] if ids else None if given else ""

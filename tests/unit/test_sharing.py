@@ -99,12 +99,12 @@ def _expected(service: FakeService, axis: Axis) -> list[str]:
 @pytest.mark.parametrize("reverses_ties", [True, False])
 def test_a_hot_millisecond_is_paged_from_both_ends(reverses_ties: bool) -> None:
     hot = START + 5 * _DAY
-    service = FakeService(_image_sets([hot] * 5000), reverses_ties=reverses_ties)
+    service = FakeService(_image_sets([hot] * 5000), reverses_ties=reverses_ties, latency=0.002)
     arrivals = list(_search(service, [WHOLE]).arrivals())
     assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(5000)]
     orders = Counter(request["sort"]["sortOrder"] for request in service.requests)
     if reverses_ties:
-        assert abs(orders["ASC"] - orders["DESC"]) < 20, "each did half"
+        assert min(orders.values()) > 25, "each did its part"
         assert len(service.requests) < 1.05 * 100
     else:
         assert orders["ASC"] >= 100, "the first chain went on to the end"
