@@ -13,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev lint docs lock clean
+.PHONY: help demo test chaos dev lint docs lock clean
 
 help:  ## Show this
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -24,6 +24,9 @@ demo: $(READY)  ## Run the main job end to end against the emulator; leaves the 
 
 test: $(READY)  ## Run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+chaos: $(READY)  ## Let twenty storms of faults and kills pass over a lake, and compare
+	PYTHONPATH=tests $(BIN)/python -m chaos
 
 dev: $(READY)  ## Start the emulator and Dagster's UI on this machine
 	$(BIN)/python scripts/dev.py

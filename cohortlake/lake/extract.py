@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 
 import numpy as np
@@ -35,7 +35,6 @@ from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record, write_empty
 from cohortlake.lake.root import Root
 
-_DAY = timedelta(days=1)
 # 40 KB a page: sixty pages are decoded three times as fast as sixty times one.
 _BATCH_BYTES = 2_500_000
 # Of all open increments together; the one with the most is written first.
@@ -79,12 +78,9 @@ class Search:
     def must_record(self, settle: timedelta) -> bool:
         """Return whether it goes on the ledger even if it finds nothing new.
 
-        A sweep does, and a search that proves its day to the end: the day is not due again.
+        A sweep does, and a search of what lies behind: otherwise it would stay due.
         """
-        if self.is_sweep:
-            return True
-        day_end = datetime.combine(date.fromisoformat(self.partition), time(), UTC) + _DAY
-        return self.window.end == day_end and self.store.now - settle >= day_end
+        return self.is_sweep or self.window.end <= self.store.now - settle
 
 
 @dataclass(frozen=True)
@@ -376,9 +372,7 @@ class _Piece:
         record = self.increment.summary(
             end=end, **vars(self.cost), seconds=monotonic() - self._began
         )
-        must_record = replace(
-            self._search, window=replace(self._search.window, end=end)
-        ).must_record(self._run.settle)
+        must_record = self._search.must_record(self._run.settle)
         if self._has_news:
             record = self.increment.keep(record)
         else:

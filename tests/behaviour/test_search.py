@@ -124,3 +124,23 @@ def test_progress_is_told_in_words(endpoint: Endpoint, lake_settings: Settings) 
     words = in_words(last, 60)
     assert words.startswith("100.0% of the time range, 400 rows, ")
     assert words.endswith(" of 60 requests/s, 0 throttled, about 0 rows to come")
+
+
+def test_a_gap_within_a_day_closes_though_nothing_is_in_it(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 40)
+    sync = Sync(lake_settings)
+    store = sync.datastore(lake_settings.datastores[0])
+    noon = datetime(2026, 1, 20, 12, tzinfo=UTC)
+    for row in endpoint.image_sets:
+        if noon - timedelta(days=1) < datetime.fromtimestamp(row["updatedAt"], UTC) < noon:
+            row["updatedAt"] -= 3 * 86400
+    due = sync.due(store)
+    due["2026-01-20"] = [replace(due["2026-01-20"][0], start=noon)]  # as a killed run leaves it
+    assert len(dict(sync.extract(store, due))) == len(due)
+    sync.apply()
+    (gap,) = sync.status().datastores[0].gaps
+    assert (gap.start, gap.end) == (noon - timedelta(hours=12), noon)
+    sync.run()
+    assert sync.status().datastores[0].gaps == ()

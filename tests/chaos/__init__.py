@@ -1,0 +1,1 @@
+"""The chaos suite: the lake equals the data store, whatever happened meanwhile."""

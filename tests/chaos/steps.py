@@ -1,0 +1,159 @@
+"""The steps of a run at which it may be killed, and what is made small so that they come often.
+
+The one table to change when the library's insides are. No production code knows of it: the steps
+are functions of the library, and `victim` wraps them from outside.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+Crossed = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named step.
+
+    Attributes:
+        name: What happens there.
+        target: `module:attribute` of the function that is the step.
+        often: About how many times a run crosses it; a kill is drawn from so many.
+        command: A command that crosses it.
+        on: Which calls of the function are this step, by their arguments; all by default.
+    """
+
+    name: str
+    target: str
+    often: int = 1
+    command: str = "sync"
+    on: Callable[..., bool] = lambda *_, **__: True
+
+
+def _draft_of(part: str) -> Callable[..., bool]:
+    return lambda draft: part in draft.temporary
+
+
+def _is_month(draft: Any) -> bool:
+    return "/published/" in draft.temporary and "_published.json" not in draft.temporary
+
+
+def _table(name: str) -> Callable[..., bool]:
+    return lambda _root, table, *_, **__: table == name
+
+
+STEPS = (
+    Step("service's clock", "cohortlake.healthimaging.client:HealthImaging.datastore"),
+    Step("page", "cohortlake.healthimaging.client:HealthImaging.search_page", often=20),
+    Step(
+        "confirmation", "cohortlake.healthimaging.client:HealthImaging.has_image_set",
+        often=3, command="reconcile",
+    ),
+    Step("row group", "cohortlake.lake.increments:Increment.flush", often=4, command="reconcile"),
+    Step("draft", "cohortlake.lake.root:Root.draft", often=30),
+    Step(
+        "increment", "cohortlake.lake.root:Draft.keep", often=5, on=_draft_of("/updated_at/")
+    ),
+    Step(
+        "sweep", "cohortlake.lake.root:Draft.keep", often=60, command="reconcile",
+        on=_draft_of("/study_date/"),
+    ),
+    Step("absence", "cohortlake.lake.root:Draft.keep", command="reconcile",
+         on=_draft_of("/absence/")),
+    Step("day", "cohortlake.sync:joined", often=3),
+    Step("memory made", "cohortlake.lake.delta:make_table", on=_table("image_sets")),
+    Step("memory committed", "cohortlake.lake.delta:commit", on=_table("image_sets")),
+    Step("increments applied", "cohortlake.lake.image_sets:apply"),
+    Step("ledger made", "cohortlake.lake.delta:make_table", on=_table("coverage")),
+    Step("ledger committed", "cohortlake.lake.delta:commit", on=_table("coverage")),
+    Step("key", "cohortlake.lake.root:Root.create"),
+    Step("month published", "cohortlake.lake.root:Draft.keep", often=10, on=_is_month),
+    Step("month removed", "cohortlake.lake.root:Root.delete", command="reconcile"),
+    Step("publication marked", "cohortlake.lake.root:Draft.keep", on=_draft_of("_published.json")),
+)  # fmt: skip
+
+CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
+
+WHERE_RUNS_MEET = (
+    "after memory made",
+    "before memory committed",
+    "after memory committed",
+    "before ledger committed",
+    "before month published",
+    "after month published",
+    "before publication marked",
+)
+
+SMALL = {
+    # A hospital of hundreds would hardly need a token, and never fill a row group.
+    "cohortlake.lake.increments:_ROW_GROUP_ROWS": 40,
+    "cohortlake.lake.extract:_BATCH_BYTES": 20_000,
+    "cohortlake.healthimaging.client:PAGE_SIZE": 10,
+    # A service that fails on purpose need not be spared.
+    "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
+    # Months before it are swept with `undated`; each month is a request.
+    "cohortlake.lake.partitions:FIRST_MONTH": date(2019, 1, 1),
+}
+
+
+def step_of(crossing: str) -> Step:
+    """Return the step that a crossing is before or after."""
+    name = crossing.split(" ", 1)[1]
+    return next(step for step in STEPS if step.name == name)
+
+
+def install(crossed: Crossed) -> None:
+    """Wrap all steps in this process, and make small what is to be small.
+
+    Args:
+        crossed: Told of each crossing, in the thread that crosses.
+    """
+    for target, value in SMALL.items():
+        owner, name = _resolved(target)
+        getattr(owner, name)  # that it is still there
+        setattr(owner, name, value)
+    for target in dict.fromkeys(step.target for step in STEPS):
+        owner, name = _resolved(target)
+        steps = [step for step in STEPS if step.target == target]
+        setattr(owner, name, _wrapped(getattr(owner, name), steps, crossed))
+
+
+def _resolved(target: str) -> tuple[Any, str]:
+    module, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    return functools.reduce(getattr, owners, importlib.import_module(module)), name
+
+
+def _wrapped(function: Callable[..., Any], steps: list[Step], crossed: Crossed) -> Any:
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        names = [step.name for step in steps if step.on(*args, **kwargs)]
+        for name in names:
+            crossed(f"before {name}")
+        result = function(*args, **kwargs)
+        for name in names:
+            crossed(f"after {name}")
+        return result
+
+    return wrapped
+
+
+class Counts:
+    """Counts crossings, from any thread."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, crossing: str) -> int:
+        """Return how often a crossing was crossed, this time included."""
+        with self._lock:
+            self._counts[crossing] += 1
+            return self._counts[crossing]

@@ -1,0 +1,104 @@
+"""What judges a storm can tell a lake that is wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from chaos import truth
+from cohortlake import Settings, Sync
+from emulator import running
+
+Tables = dict[str, list[truth.Row]]
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, list[truth.Row]]]:
+    """A lake with some history, and the truth of it."""
+    root = tmp_path_factory.mktemp("lake")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        running(synthetic=150, seed=1, now="2026-06-01T12:00:00Z", clock="stopped") as emulator,
+    ):
+        patch.setenv("AWS_ACCESS_KEY_ID", "none")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        patch.setattr("cohortlake.lake.partitions.FIRST_MONTH", date(2019, 1, 1))
+        work = Sync(Settings(emulator.datastores, str(root), tps=2000, privacy="identified"))
+        work.run()
+        emulator.admin.live(3, seed=1)
+        work.run()
+        work.reconcile()
+        yield truth.read(root), list(emulator.admin.truth())
+
+
+def _one(rows: list[truth.Row], column: str = "image_set_id") -> truth.Row:
+    return next(row for row in rows if row[column] is not None)
+
+
+def _superseded(tables: Tables) -> truth.Row:
+    return next(row for row in tables["history"] if row["ended_by"] == "superseded")
+
+
+def _set(table: str, column: str, value: Any) -> Callable[[Tables], None]:
+    return lambda tables: _one(tables[table], column).update({column: value})
+
+
+def _end(clock: str, later: timedelta) -> Callable[[Tables], None]:
+    def tamper(tables: Tables) -> None:
+        row = _superseded(tables)
+        row[f"{clock}_to"] += later
+
+    return tamper
+
+
+WRONG: dict[str, Callable[[Tables], object]] = {
+    "a row is missing": lambda tables: tables["image_sets"].pop(),
+    "a row is there twice": lambda tables: tables["image_sets"].append(tables["image_sets"][0]),
+    "a version is stale": _set("image_sets", "version", 77),
+    "a text differs": _set("image_sets", "PatientSex", "X"),
+    "a number differs": _set("image_sets", "SeriesNumber", 77),
+    "a date differs": _set("image_sets", "StudyDate", date(1999, 1, 1)),
+    "a month is wrong": _set("image_sets", "study_month", "1999-01"),
+    "an age is wrong": _set("image_sets", "age_at_study_years", 1),
+    "a key is another's": _set("image_sets", "patient_key", "0" * 32),
+    "a series is missing": lambda tables: tables["series"].pop(),
+    "a study counts wrongly": _set("studies", "n_image_sets", 77),
+    "a patient is stale": _set("patients", "last_study_date", date(1999, 1, 1)),
+    "history has no end": lambda tables: _superseded(tables).update(
+        valid_to=None, observed_to=None, ended_by=None
+    ),
+    "history has a hole": _end("valid", -timedelta(milliseconds=1)),
+    "history overlaps": _end("valid", HOUR),
+    "history ends before it begins": _end("valid", -9999 * HOUR),
+    "knowledge has a hole": _end("observed", -timedelta(milliseconds=1)),
+    "knowledge overlaps": _end("observed", HOUR),
+    "a state was known before it was": lambda tables: _superseded(tables).update(
+        observed_from=_superseded(tables)["valid_from"] - HOUR
+    ),
+    "history lacks the present": lambda tables: tables["history"].remove(
+        next(row for row in tables["history"] if row["valid_to"] is None)
+    ),
+}
+
+
+def test_nothing_is_wrong_with_a_good_lake(lake: tuple[Tables, list[truth.Row]]) -> None:
+    tables, sent = lake
+    assert truth.differences(tables, sent) == []
+    assert truth.different_rows(tables, copy.deepcopy(tables)) == []
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_whatever_is_wrong_is_found(
+    lake: tuple[Tables, list[truth.Row]], wrong: Callable[[Tables], object]
+) -> None:
+    tables, sent = copy.deepcopy(lake)
+    wrong(tables)
+    assert truth.differences(tables, sent)
+    assert truth.different_rows(tables, lake[0])

@@ -1,0 +1,328 @@
+"""What must hold in the end, told from the files and the emulator's own state.
+
+Shares no code with the library: the files are read with pyarrow alone, and what was sent is put
+together again from the typed columns. A difference is named by table, column and image set,
+never by a tag's value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+
+Row = dict[str, Any]
+
+TABLES = ("image_sets", "series", "studies", "patients", "history")
+_TAGS = {
+    "PatientID": "DICOMPatientId",
+    "PatientName": "DICOMPatientName",
+    "PatientBirthDate": "DICOMPatientBirthDate",
+    "PatientSex": "DICOMPatientSex",
+    "StudyInstanceUID": "DICOMStudyInstanceUID",
+    "StudyID": "DICOMStudyId",
+    "StudyDescription": "DICOMStudyDescription",
+    "NumberOfStudyRelatedSeries": "DICOMNumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances": "DICOMNumberOfStudyRelatedInstances",
+    "AccessionNumber": "DICOMAccessionNumber",
+    "SeriesInstanceUID": "DICOMSeriesInstanceUID",
+    "Modality": "DICOMSeriesModality",
+    "BodyPartExamined": "DICOMSeriesBodyPart",
+    "SeriesNumber": "DICOMSeriesNumber",
+    "StudyDate": "DICOMStudyDate",
+    "StudyTime": "DICOMStudyTime",
+}
+_PARSED: dict[str, Callable[[Any], Any]] = {
+    "PatientBirthDate": lambda value: value.strftime("%Y%m%d"),
+    "StudyDate": lambda value: value.strftime("%Y%m%d"),
+    "StudyTime": lambda value: value.strftime("%H%M%S.%f").removesuffix(".000000"),
+    "NumberOfStudyRelatedSeries": int,
+    "NumberOfStudyRelatedInstances": int,
+    "SeriesNumber": int,
+}
+_FIELDS = {
+    "imageSetId": "image_set_id",
+    "version": "version",
+    "createdAt": "created_at",
+    "updatedAt": "updated_at",
+    "lastAccessedAt": "last_accessed_at",
+    "storageTier": "storage_tier",
+    "isPrimary": "is_primary",
+}
+_FAR = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def read(lake: Path) -> dict[str, list[Row]]:
+    """Return all rows of all published tables, found by listing the folders."""
+    return {
+        table: pads.dataset(
+            lake / "published" / table, format="parquet", partitioning="hive"
+        ).to_table().to_pylist()
+        for table in TABLES
+    }  # fmt: skip
+
+
+def differences(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> list[str]:
+    """Return how published tables differ from a data store and from one another.
+
+    Args:
+        tables: What `read` returned.
+        truth: The summaries of all image sets that there are.
+    """
+    return [
+        *_from_the_data_store(tables, truth),
+        *_derived(tables["image_sets"]),
+        *_series(tables["image_sets"], tables["series"]),
+        *_studies(tables["image_sets"], tables["studies"]),
+        *_patients(tables["image_sets"], tables["patients"]),
+        *_history(tables["image_sets"], tables["history"]),
+    ]
+
+
+def different_rows(one: Mapping[str, list[Row]], other: Mapping[str, list[Row]]) -> list[str]:
+    """Return in which tables two lakes differ, and in how many rows."""
+    found = []
+    for table in TABLES:
+        rows, others = (Counter(_frozen(row) for row in t[table]) for t in (one, other))
+        if rows != others:
+            count = (rows - others).total() + (others - rows).total()
+            found.append(f"{table}: {count} rows are in one of two lakes only")
+    return found
+
+
+def _frozen(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, repr(value)) for name, value in row.items()))
+
+
+# published/image_sets against the data store, as it was sent
+
+
+def losses(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> Iterator[str]:
+    """Yield what published/image_sets lacks of a data store; what was deleted may still be there.
+
+    Args:
+        tables: What `read` returned.
+        truth: The summaries of all image sets that there are.
+    """
+    published = {row["image_set_id"]: _sent(row) for row in tables["image_sets"]}
+    for summary in truth:
+        key, sent = summary["imageSetId"], _in_milliseconds(summary)
+        if key not in published:
+            yield f"image_sets: {key} is missing"
+            continue
+        for member in sent.keys() | published[key].keys():
+            if sent.get(member) != published[key].get(member):
+                yield f"image_sets: {key} differs in {member}"
+
+
+def _from_the_data_store(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> Iterator[str]:
+    there = list(truth)
+    ids = Counter(row["image_set_id"] for row in tables["image_sets"])
+    yield from (f"image_sets: {key} is there {n} times" for key, n in ids.items() if n > 1)
+    gone = ids.keys() - {summary["imageSetId"] for summary in there}
+    yield from (f"image_sets: {key} is too much" for key in gone)
+    yield from losses(tables, there)
+
+
+def _in_milliseconds(summary: Row) -> Row:
+    """Return a summary without levels, and with instants as integers."""
+    flat = {name: value for name, value in summary.items() if name != "DICOMTags"}
+    flat |= summary["DICOMTags"]
+    for name in ("createdAt", "updatedAt", "lastAccessedAt"):
+        flat[name] = round(flat[name] * 1000)
+    return flat
+
+
+def _sent(row: Row) -> Row:
+    """Put together again what was sent: typed values, or the texts beside them."""
+    sent = {member: row[column] for member, column in _FIELDS.items()}
+    for member in ("createdAt", "updatedAt", "lastAccessedAt"):
+        sent[member] = round(sent[member].timestamp() * 1000)
+    for column, member in _TAGS.items():
+        text, value = row.get(f"{column}_raw"), row[column]
+        if text is None and value is not None and column in _PARSED:
+            value = _PARSED[column](value)
+        sent[member] = value if text is None else text
+    extra = json.loads(row["extra"]) if row["extra"] else {}
+    return {k: v for k, v in (sent | extra).items() if v is not None}
+
+
+# what is worked out for each row
+
+
+def _derived(rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        key, studied = row["image_set_id"], row["StudyDate"]
+        if row["study_month"] != (studied.strftime("%Y-%m") if studied else "undated"):
+            yield f"image_sets: {key} lies in a wrong month"
+        if row["age_at_study_years"] != _age(row["PatientBirthDate"], studied):
+            yield f"image_sets: {key} has a wrong age"
+    for column, hashed in (("PatientID", "patient_key"), ("AccessionNumber", "accession_key")):
+        pairs = {(r[column] if (r[column] or "").strip() else None, r[hashed]) for r in rows}
+        if not len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}):
+            yield f"image_sets: {hashed} does not stand for {column}"
+
+
+def _age(born: date | None, studied: date | None) -> int | None:
+    if born is None or studied is None or studied < born:
+        return None
+    before_birthday = (studied.month, studied.day) < (born.month, born.day)
+    return min(90, studied.year - born.year - before_birthday)
+
+
+# series, studies and patients against image_sets
+
+
+def _groups(rows: Iterable[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _distinct(rows: list[Row], column: str) -> list[Any]:
+    return sorted({row[column] for row in rows if row[column] is not None})
+
+
+def _series_key(row: Row) -> Any:
+    return row["SeriesInstanceUID"] or row["image_set_id"]
+
+
+def _study_key(row: Row) -> Any:
+    return row["StudyInstanceUID"] or row["image_set_id"]
+
+
+def _speaker(rows: list[Row]) -> Row:
+    """Return the row that speaks for its group: a primary one, the latest of them."""
+    return max(
+        rows, key=lambda r: (r["is_primary"], r["version"], r["updated_at"], r["image_set_id"])
+    )
+
+
+def _times(rows: list[Row]) -> Row:
+    return {
+        "n_image_sets": len(rows),
+        "first_created_at": min(row["created_at"] for row in rows),
+        "last_updated_at": max(row["updated_at"] for row in rows),
+        "study_month": min(row["study_month"] for row in rows),
+    }
+
+
+def _said(rows: list[Row], *columns: str) -> Row:
+    speaker = _speaker(rows)
+    return {column: speaker[column] for column in columns}
+
+
+_OF_STUDY = (
+    "StudyDate", "StudyTime", "StudyID", "StudyDescription", "patient_key", "PatientID",
+    "PatientName", "PatientBirthDate", "PatientSex", "age_at_study_years",
+)  # fmt: skip
+
+
+def _series(image_sets: list[Row], series: list[Row]) -> Iterator[str]:
+    said = (*_OF_STUDY, "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BodyPartExamined",
+            "SeriesNumber", "image_set_id", "is_primary")  # fmt: skip
+    expected = [
+        _said(rows, *said) | _times(rows) for rows in _groups(image_sets, _series_key).values()
+    ]
+    yield from _compared("series", expected, series)
+
+
+def _studies(image_sets: list[Row], studies: list[Row]) -> Iterator[str]:
+    said = (*_OF_STUDY, "StudyInstanceUID", "accession_key", "AccessionNumber",
+            "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")  # fmt: skip
+    expected = [
+        _said(rows, *said) | _times(rows)
+        | {
+            "modalities": _distinct(rows, "Modality"),
+            "body_parts": _distinct(rows, "BodyPartExamined"),
+            "n_series": len({_series_key(row) for row in rows}),
+        }
+        for rows in _groups(image_sets, _study_key).values()
+    ]  # fmt: skip
+    yield from _compared("studies", expected, studies)
+
+
+def _patients(image_sets: list[Row], patients: list[Row]) -> Iterator[str]:
+    known = [row for row in image_sets if row["patient_key"] is not None]
+    said = ("patient_key", "PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+    expected = []
+    for rows in _groups(known, lambda row: row["patient_key"]).values():
+        dates = _distinct(rows, "StudyDate")
+        expected.append(
+            _said(rows, *said)
+            | {
+                "n_sexes": len(_distinct(rows, "PatientSex")),
+                "first_study_date": dates[0] if dates else None,
+                "last_study_date": dates[-1] if dates else None,
+                "n_studies": len({_study_key(row) for row in rows}),
+                "n_series": len({_series_key(row) for row in rows}),
+                "n_image_sets": len(rows),
+                "modalities": _distinct(rows, "Modality"),
+            }
+        )
+    yield from _compared("patients", expected, patients)
+
+
+def _compared(table: str, expected: list[Row], rows: list[Row]) -> Iterator[str]:
+    """Compare in the columns that are expected."""
+    columns = expected[0].keys() if expected else ()
+    wanted, found = (
+        Counter(_frozen({column: row[column] for column in columns}) for row in some)
+        for some in (expected, rows)
+    )
+    if wanted != found:
+        yield f"{table}: {(wanted - found).total()} rows missing, {(found - wanted).total()} wrong"
+
+
+# history
+
+
+def _history(image_sets: list[Row], history: list[Row]) -> Iterator[str]:
+    current = {row["image_set_id"]: row for row in image_sets}
+    lines = _groups(history, lambda row: row["image_set_id"])
+    yield from (f"history: {key} has none" for key in current.keys() - lines.keys())
+    for key, rows in lines.items():
+        for fault in _line_faults(rows, current.get(key)):
+            yield f"history: {key} {fault}"
+
+
+def _line_faults(rows: list[Row], current: Row | None) -> Iterator[str]:
+    """Yield what is wrong with the time line of one image set."""
+    begins = [row["change"] for row in rows]
+    if begins.count("created") != 1:
+        yield "was not created once"
+    standing = [row for row in rows if row["valid_to"] is None]
+    if [row["version"] for row in standing] != ([current["version"]] if current else []):
+        yield "does not end as it is now"
+    if any((row["ended_by"] is None) != (row["valid_to"] is None) for row in rows):
+        yield "ends without an instant, or the other way round"
+    if any(row["observed_from"] < row["valid_from"] for row in rows):
+        yield "was known before it was"
+    yield from _interval_faults(rows, "valid")
+    seen = [row for row in rows if not _was_overtaken(row)]
+    yield from _interval_faults(seen, "observed")
+
+
+def _was_overtaken(row: Row) -> bool:
+    """Return whether a state was first seen when a later one had been seen already."""
+    return row["observed_to"] is not None and row["observed_to"] <= row["observed_from"]
+
+
+def _interval_faults(rows: list[Row], clock: str) -> Iterator[str]:
+    begins, ends = f"{clock}_from", f"{clock}_to"
+    ordered = sorted(rows, key=lambda row: (row[begins], row[ends] or _FAR))
+    if any(row[begins] > (row[ends] or _FAR) for row in rows):
+        yield f"has a {clock} interval that ends before it begins"
+    for earlier, later in itertools.pairwise(ordered):
+        end = earlier[ends] or _FAR
+        if end > later[begins]:
+            yield f"has {clock} intervals that overlap"
+        if end < later[begins] and earlier["ended_by"] != "deleted":
+            yield f"has a hole between {clock} intervals"
