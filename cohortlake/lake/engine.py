@@ -25,6 +25,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an in-memory database that spills into a private temporary folder."""
     spill = tempfile.mkdtemp(prefix="cohortlake-")  # mode 0700: what spills may be PHI
     con = duckdb.connect(config={"temp_directory": spill})
+    con.execute("SET enable_progress_bar = false")  # it would draw into logs
     try:
         yield con
     finally:

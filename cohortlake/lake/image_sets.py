@@ -13,6 +13,7 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -22,7 +23,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from cohortlake import schema
-from cohortlake.lake import delta, engine, increments, timeline
+from cohortlake.lake import delta, engine, increments, kinds, timeline
 from cohortlake.lake.root import Root
 
 TABLE = "image_sets"
@@ -141,24 +142,27 @@ def version(root: Root) -> int | None:
     return table.version() if table else None
 
 
-def changed_months(
+def register_appended(
     con: duckdb.DuckDBPyConnection, root: Root, since: int | None, version: int
-) -> set[str]:
-    """Return the study months with rows that were committed after a version.
+) -> bool:
+    """Make the view `appended` of the rows that were committed after a version.
 
     Args:
         con: With the views of `register` for `version`.
         root: The lake.
-        since: The earlier version; None for all months there are.
+        since: The earlier version; None for all rows there are.
         version: The later one.
+
+    Returns:
+        Whether it is that view. Where the table does not continue the earlier version, or
+        nobody knows any more, the view is all rows.
     """
-    view = "stored"
-    if since is not None and (appended := _appended(root, since, version)) is not None:
-        view = "appended"
-        _register_files(con, view, root, appended)
-    return {
-        str(month) for (month,) in con.sql(f"SELECT DISTINCT study_month FROM {view}").fetchall()
-    }
+    appended = None if since is None else _appended(root, since, version)
+    if appended is None:
+        con.execute("CREATE VIEW appended AS FROM stored")
+        return False
+    _register_files(con, "appended", root, appended)
+    return True
 
 
 def _appended(root: Root, since: int, version: int) -> list[str] | None:
@@ -182,7 +186,9 @@ def _register_files(
     if not uris:
         con.register(view, _STORED.empty_table())
     elif root.is_local:
-        con.read_parquet(list(uris), hive_partitioning=True).create_view(view)
+        # DuckDB takes all files to be as long as the first one, and plans its joins by that.
+        largest_first = sorted(uris, key=lambda uri: -Path(uri).stat().st_size)
+        con.read_parquet(largest_first, hive_partitioning=True).create_view(view)
     else:
         paths = [uri.removeprefix("s3://") for uri in uris]
         files = pads.dataset(
@@ -201,20 +207,17 @@ CREATE VIEW closures AS
     FROM stored WHERE row_kind = 'closure';
 CREATE VIEW current AS
     SELECT * FROM versions ANTI JOIN closures USING (interval_key);
-CREATE VIEW ends AS
-    SELECT interval_key, min(effective_at) AS valid_to,
-           arg_min(observed_at, effective_at) AS observed_to,
-           arg_min(change, effective_at) AS ended_by
+CREATE VIEW ends AS  -- an end only ever moves to an earlier one, on each clock
+    SELECT interval_key, min(effective_at) AS valid_to, min(observed_at) AS observed_to,
+           CASE WHEN bool_or(change = 'restated') THEN 'restated'
+                WHEN bool_or(change = 'superseded') THEN 'superseded' ELSE 'deleted' END AS ended_by
     FROM closures GROUP BY interval_key;
 CREATE VIEW history AS
     SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,
-           observed_at AS observed_from, observed_to, ended_by
+           observed_at AS observed_from, observed_to, ended_by, {kinds.KIND} AS kind
     FROM versions LEFT JOIN ends USING (interval_key)
     WHERE ended_by IS DISTINCT FROM 'restated';
 """
-
-# A restated closure must win over any other of the same interval: nothing is earlier.
-_RESTATED_AT = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
 
 
 def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
@@ -264,7 +267,7 @@ CREATE TEMP TABLE new_closures AS
     SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at
     FROM known_closures
     UNION ALL
-    SELECT {_IDENTITY}, interval_key, study_month, 'restated', {_RESTATED_AT}, observed_at
+    SELECT {_IDENTITY}, interval_key, study_month, 'restated', NULL, observed_at
     FROM standing ANTI JOIN intervals USING (interval_key)
     UNION ALL  -- an absence that ends nothing known yet: an earlier state may come to light
     SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, observed_at FROM absences
@@ -289,6 +292,7 @@ CREATE TEMP VIEW news AS
            i.study_month, i.interval_key, i.change,
            CASE WHEN i.prior_state_key IS NOT NULL
                 THEN {timeline.changed_fields_sql("new", "old")} END AS changed_fields,
+           i.versions_unseen,
            i.valid_from AS effective_at, i.observed_from AS observed_at, i.run_id
     FROM new_intervals i
     JOIN payload new ON new.state_key = i.state_key

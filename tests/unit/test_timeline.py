@@ -75,7 +75,7 @@ def _live(events: list[tuple[str, str]]) -> tuple[list[Looked], dict[str, dict[s
 def _write(root: Root, looks: list[Looked]) -> list[str]:
     paths = []
     for look in looks:
-        run_id = f"run-{look.at:%H%M%S}"
+        run_id = f"run-{look.at:%H%M%S%f}"
         record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
         states = flatten_summaries(look.found, DATASTORE)
         states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
@@ -95,7 +95,7 @@ def _write(root: Root, looks: list[Looked]) -> list[str]:
 
 def _history(root: Root) -> list[tuple[Any, ...]]:
     columns = (
-        "image_set_id, version, PatientSex, study_month, change, changed_fields, "
+        "image_set_id, version, PatientSex, study_month, change, changed_fields, versions_unseen, "
         "valid_from, valid_to, observed_from, observed_to, ended_by"
     )
     with engine.connection() as con:
@@ -146,13 +146,124 @@ def test_history_has_no_overlap_and_no_hole(
     root = Root(str(tmp_path_factory.mktemp("lake")))
     image_sets.apply(root, _write(root, looks))
     for _, rows in itertools.groupby(_history(root), key=lambda row: row[0]):
-        in_order = sorted(rows, key=lambda row: row[6])
+        in_order = sorted(rows, key=lambda row: row[7])
         assert in_order[0][4] == "created"
         for earlier, later in itertools.pairwise(in_order):
-            assert earlier[7] == later[6], "valid_to meets valid_from"
-            assert earlier[9] == later[8], "observed_to meets observed_from"
+            assert earlier[8] == later[7], "valid_to meets valid_from"
+            assert earlier[10] == later[9], "observed_to meets observed_from"
             assert later[5] and set(later[5]) <= {*schema_columns()}
 
 
 def schema_columns() -> list[str]:
     return [column.name for column in schema.STATE]
+
+
+MINUTES = st.integers(1, 9)
+SEEN = st.tuples(
+    st.sampled_from(IDS[:2]),
+    st.one_of(st.none(), st.integers(1, 4)),  # version
+    st.one_of(st.none(), MINUTES),  # updated at
+    st.sampled_from("MF"),
+    MINUTES,  # observed at
+)
+ABSENT = st.tuples(st.sampled_from(IDS[:2]), MINUTES)
+ANYTHING = st.lists(SEEN, max_size=8)
+
+
+def _odd_looks(
+    seen: list[tuple[Any, ...]], absent: list[tuple[str, int]], until: int = 10
+) -> list[Looked]:
+    """Looks that agree on nothing: any state at any time, absent in between or not."""
+    looks = []
+    for image_set_id, version, updated, sex, minute in seen:
+        summary = _summary(image_set_id, 1, START, sex) | {
+            "version": version,
+            "updatedAt": None if updated is None else START + timedelta(minutes=updated),
+        }
+        looks.append((minute, [summary], []))
+    looks += [(minute, [], [image_set_id]) for image_set_id, minute in absent]
+    return [
+        Looked(START + timedelta(minutes=minute, microseconds=place), found, gone)
+        for place, (minute, found, gone) in enumerate(looks)
+        if minute <= until
+    ]
+
+
+def _known_at(root: Root, minute: int) -> list[tuple[Any, ...]]:
+    at = START + timedelta(minutes=minute, seconds=59)
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        return con.execute(
+            "SELECT image_set_id, state_key FROM history WHERE observed_from <= $1 "
+            "AND (observed_to IS NULL OR observed_to > $1) ORDER BY ALL",
+            [at],
+        ).fetchall()
+
+
+def _current(root: Root) -> list[tuple[Any, ...]]:
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        return con.sql("SELECT image_set_id, state_key FROM current ORDER BY ALL").fetchall()
+
+
+@LAWS
+@given(ANYTHING, st.lists(ABSENT, max_size=3), MINUTES)
+def test_what_was_known_at_an_instant_is_what_the_lake_then_held(
+    tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
+) -> None:
+    root, then = (Root(str(tmp_path_factory.mktemp(name))) for name in ("now", "then"))
+    image_sets.apply(root, _write(root, _odd_looks(seen, absent)))
+    image_sets.apply(then, _write(then, _odd_looks(seen, absent, until=minute)))
+    assert _known_at(root, minute) == _current(then)
+
+
+@LAWS
+@given(ANYTHING, st.lists(ABSENT, max_size=3), MINUTES)
+def test_of_an_image_set_one_state_is_true_at_a_time(
+    tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
+) -> None:
+    root = Root(str(tmp_path_factory.mktemp("lake")))
+    image_sets.apply(root, _write(root, _odd_looks(seen, absent)))
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        true_then = con.execute(
+            "SELECT image_set_id FROM history WHERE valid_from <= $1 "
+            "AND (valid_to IS NULL OR valid_to > $1)",
+            [START + timedelta(minutes=minute, seconds=30)],
+        ).fetchall()
+    assert len(true_then) == len(set(true_then))
+
+
+@LAWS
+@given(ANYTHING, st.randoms(use_true_random=False))
+def test_odd_observations_too_give_one_history_in_any_order(
+    tmp_path_factory: Any, seen: list[Any], chance: Any
+) -> None:
+    at_once, one_by_one = (Root(str(tmp_path_factory.mktemp(name))) for name in ("all", "each"))
+    image_sets.apply(at_once, _write(at_once, _odd_looks(seen, [])))
+    paths = _write(one_by_one, _odd_looks(seen, []))
+    chance.shuffle(paths)
+    for path in paths:
+        image_sets.apply(one_by_one, [path])
+    assert _history(one_by_one) == _history(at_once)
+
+
+def test_a_jump_in_version_is_recorded(tmp_path: Any) -> None:
+    image_set_id, other = IDS[:2]
+    looks = [
+        Looked(START, [_summary(image_set_id, 3, START, "M")], []),
+        Looked(
+            START + timedelta(hours=1),
+            [
+                _summary(image_set_id, 7, START + timedelta(minutes=1), "M"),
+                _summary(other, 1, START, "M"),
+            ],
+            [],
+        ),
+    ]
+    root = Root(str(tmp_path))
+    image_sets.apply(root, _write(root, looks))
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        rows = con.sql("SELECT image_set_id, version, versions_unseen FROM history ORDER BY ALL")
+        assert rows.fetchall() == [(image_set_id, 3, 2), (image_set_id, 7, 3), (other, 1, 0)]
