@@ -162,8 +162,9 @@ class Root:
             return bytes(file.read())
 
     def delete(self, path: str) -> None:
-        """Delete a file."""
-        self.filesystem.delete_file(self.path(path))
+        """Delete a file; another run may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.path(path))
 
     def draft(self, path: str) -> Draft:
         """Open a hidden file that may become the file at `path`.

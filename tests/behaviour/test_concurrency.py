@@ -151,3 +151,11 @@ def _extract_and_apply(work: Sync) -> None:
     store = work.datastore(work.settings.datastores[0])
     list(work.extract(store, work.due(store)))
     work.apply()
+
+
+def test_what_another_run_has_deleted_is_deleted(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.create("published/one.parquet", b"")
+    root.delete("published/one.parquet")
+    root.delete("published/one.parquet")
+    assert not root.exists("published/one.parquet")
