@@ -120,8 +120,11 @@ class Known:
 
     @functools.cached_property
     def _state_keys(self) -> np.ndarray:
+        table = delta.open_table(self._root, TABLE)
+        if table is None:
+            return np.array([], np.int64)
         with engine.connection() as con:
-            register(con, self._root)
+            _register_table(con, self._root, table)
             keys = con.sql("SELECT DISTINCT state_key FROM current").to_arrow_table()
         return np.sort(keys["state_key"].to_numpy())
 
