@@ -16,6 +16,7 @@
     └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
         ├── NotALake            nothing was ever published or applied there
+        ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
         ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
         ├── MissingKey          an existing lake without the key its hashes were made with
@@ -145,6 +146,16 @@ class RootNotUsable(LakeError):
 
 class NotALake(LakeError):
     """Run `cohortlake sync` first, or correct COHORTLAKE_ROOT."""
+
+
+class OldFormat(LakeError):
+    """Run `cohortlake rebuild`: the increments hold all that the tables are made from."""
+
+    def __init__(self, where: str, version: int) -> None:
+        super().__init__(
+            f"{where} does not have the columns of format {version}; run `cohortlake rebuild`, "
+            "which makes it anew from the increments"
+        )
 
 
 class CommitConflict(LakeError):
