@@ -290,6 +290,13 @@ _N_SERIES = Column("n_series", pa.int64(), "Series found in the lake.")
 _FIRST_SEEN = Column("first_created_at", INSTANT, "Earliest created_at of its image sets.", _I)
 _LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _I)
 
+_IS_STUDY_WIDE = Column(
+    "is_study_wide",
+    pa.bool_(),
+    "Whether at least half of the study's image sets, and two or more, changed in the same way "
+    "within a minute. Never for `created`.",
+)
+
 PUBLISHED: dict[str, tuple[Column, ...]] = {
     "image_sets": (
         DATASTORE_ID,
@@ -364,8 +371,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("change", pa.string(), "How it began: created, updated or reappeared."),
         Column("kind", pa.string(), "What kind of change that was: created, reappeared, moved, "
                "demographic, primary_flip, updated or reimported; the first that fits."),
-        Column("is_study_wide", pa.bool_(), "Whether at least half of the study's image sets, and "
-               "two or more, changed in the same way within a minute. Never for `created`."),
+        _IS_STUDY_WIDE,
         Column("changed_fields", pa.list_(pa.string()), "Columns changed by it."),
         _VERSIONS_UNSEEN,
         Column("ended_by", pa.string(), "How it ended: superseded or deleted; null while true."),
@@ -373,6 +379,29 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
     ),
 }  # fmt: skip
 """What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
+
+CHANGES: tuple[Column, ...] = (
+    *_named("datastore_id", "image_set_id", "version"),
+    Column("kind", pa.string(), "As in `history`, or `deleted`."),
+    _IS_STUDY_WIDE,
+    Column("changed_at", INSTANT, "When it changed, on the clock that was asked."),
+    Column("field", pa.string(), "Which column changed; null where an image set began or ended, or "
+           "where no column that the policy shows differs."),
+    Column("before", pa.string(), "Its value before, as text.", _D),
+    Column("after", pa.string(), "Its value after, as text.", _D),
+)  # fmt: skip
+"""What `Lake.changes` and `Lake.diff` give: one row per image set, change and field."""
+
+SNAPSHOTS: tuple[Column, ...] = (
+    Column("published_at", INSTANT, "When, on the publishing machine's clock."),
+    Column("image_sets_version", pa.int64(), "The version of the memory that it showed."),
+    Column("policy", pa.string(), "The privacy policy that was applied."),
+    Column("observed_until", INSTANT, "When the last search began that taught it something, on the "
+           "service's clock."),
+    *(Column(f"n_{table}", pa.int64(), f"Rows of `{table}`.") for table in PUBLISHED),
+    Column("tags", pa.list_(pa.string()), "Its tags, sorted."),
+)  # fmt: skip
+"""What `Lake.snapshots` gives: one row per publication."""
 
 PARTITIONED_BY_MONTH = ("image_sets", "series", "studies", "history")
 

@@ -31,6 +31,7 @@ _TIMES = [column.name for column in schema.STATE if column.type == pa.time64("us
 _STORED = pa.schema(
     [pa.field(c.name, pa.int64() if c.name in _TIMES else c.type) for c in schema.IMAGE_SETS]
 )
+_OBSERVED = pa.schema([("first", schema.INSTANT), ("last", schema.INSTANT)])
 _STATE_COLUMNS = ", ".join(column.name for column in schema.STATE)
 _IDENTITY = "datastore_id, image_set_id"
 
@@ -149,6 +150,18 @@ def version(root: Root) -> int | None:
     """Return the table's newest version, or None where nothing was ever applied."""
     table = delta.open_table(root, TABLE)
     return table.version() if table else None
+
+
+def observed(con: duckdb.DuckDBPyConnection) -> tuple[str | None, str | None]:
+    """Return when the first search began of which the memory knows, and the last one.
+
+    Args:
+        con: With the views of `register`.
+    """
+    query = "SELECT min(observed_at) AS first, max(observed_at) AS last FROM stored"
+    (seen,) = con.sql(query).to_arrow_table().cast(_OBSERVED).to_pylist()
+    first, last = (at and at.isoformat() for at in seen.values())
+    return first, last
 
 
 def register_appended(

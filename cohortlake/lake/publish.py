@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import MissingKey
-from cohortlake.lake import engine, image_sets, marts, patients, touched
+from cohortlake.lake import engine, image_sets, marts, patients, snapshots, touched
 from cohortlake.lake.root import Root
+from cohortlake.lake.snapshots import Snapshot
 from cohortlake.lake.touched import Touched
 from cohortlake.lake.writer import Writer
 from cohortlake.privacy import keyed_hashes, new_key
@@ -36,6 +37,9 @@ class Publication:
         format: Layout of the files.
         published_at: When, on this machine's clock, UTC.
         files: Path below the root -> rows.
+        observed_since: When the first search began of which it knows, on the service's clock; None
+            where nothing was ever found.
+        observed_until: When the last one did that taught it something.
         written: Paths this run wrote.
         removed: Paths this run deleted.
     """
@@ -45,6 +49,8 @@ class Publication:
     format: int
     published_at: str
     files: dict[str, int]
+    observed_since: str | None = None
+    observed_until: str | None = None
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -55,6 +61,13 @@ class Publication:
     def paths(self, table: str) -> list[str]:
         """Return the paths of a table's files."""
         return [path for path in self.files if path.startswith(f"published/{table}/")]
+
+    def snapshot(self) -> Snapshot:
+        """Return what the record keeps of it."""
+        rows = {table: self.rows(table) for table in schema.PUBLISHED}
+        return Snapshot(
+            self.published_at, self.image_sets_version, self.policy, self.observed_until, rows
+        )
 
     def to_marker(self) -> bytes:
         """Return what the marker file says: all but what this run did."""
@@ -83,6 +96,7 @@ def publish(root: Root, policy: str) -> Publication | None:
             return before
         latest = read_marker(root)
         if latest == seen:
+            snapshots.record(root, publication.snapshot())
             # Last of all: a run that dies before it leaves its months due.
             root.write(MARKER_PATH, publication.to_marker())
             return publication
@@ -108,6 +122,7 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         people = _hashes(con, key, "PatientID", "current" if is_whole else "touched_rows")
         if is_whole or len(people):
             patients.write(con, writer, people, is_whole=is_whole)
+        observed_since, observed_until = image_sets.observed(con)
     if is_whole:
         writer.remove_unwritten()
     return Publication(
@@ -116,6 +131,8 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         schema.FORMAT_VERSION,
         datetime.now(UTC).isoformat(timespec="seconds"),
         dict(sorted(writer.files.items())),
+        observed_since,
+        observed_until,
         tuple(writer.written),
         tuple(writer.removed),
     )

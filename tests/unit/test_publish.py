@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from looks import Looked, write
 
-from cohortlake import schema
-from cohortlake.flatten import flatten_summaries
-from cohortlake.healthimaging import EPOCH
-from cohortlake.lake import image_sets, increments, publish
-from cohortlake.lake.increments import Record
+from cohortlake.lake import image_sets, publish
 from cohortlake.lake.root import Root
 
-DATASTORE = "d" * 32
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 CHANGE = st.fixed_dictionaries(
@@ -50,21 +45,9 @@ class Hospital:
     def step(self, changes: list[dict[str, Any]], gone: list[int]) -> None:
         """Live a step, and apply what a search and a sweep see of it."""
         self.at += timedelta(hours=1)
-        run = f"run-{self.at:%Y%m%d%H}"
-        record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, self.at, self.at, run)
-        states = flatten_summaries([self._summary(**change) for change in changes], DATASTORE)
-        states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
-        increments.write_table(self.root, record, increments.with_run(states, record))
-        absence = Record(
-            DATASTORE, "absence", "2026-01", EPOCH, self.at, self.at + timedelta(minutes=1), run
-        )
-        rows = [
-            {"datastore_id": DATASTORE, "image_set_id": _id(n), "confirmed_by": "GetImageSet"}
-            for n in gone
-        ]
-        table = pa.Table.from_pylist(rows, schema.arrow_schema(schema.ABSENCE[:3]))
-        increments.write_table(self.root, absence, increments.with_run(table, absence))
-        image_sets.apply(self.root, [record.path, absence.path])
+        seen = Looked(self.at, [self._summary(**change) for change in changes])
+        swept = Looked(self.at + timedelta(minutes=1), gone=[_id(number) for number in gone])
+        image_sets.apply(self.root, write(self.root, [seen, swept]))
 
     def _summary(self, number: int, *, isPrimary: bool, **tags: Any) -> dict[str, Any]:  # noqa: N803
         version = self.versions[number] = self.versions.get(number, 0) + 1

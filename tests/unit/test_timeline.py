@@ -9,34 +9,20 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-import pyarrow as pa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.flatten import flatten_summaries
-from cohortlake.healthimaging import EPOCH
-from cohortlake.lake import engine, image_sets, increments
-from cohortlake.lake.increments import Record
+from cohortlake.lake import engine, image_sets
 from cohortlake.lake.root import Root
 
-DATASTORE = "d" * 32
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [character * 32 for character in "abc"]
-
-
-@dataclass
-class Looked:
-    """What one look at the data store saw."""
-
-    at: datetime
-    found: list[dict[str, Any]]
-    gone: list[str]
 
 
 def _summary(image_set_id: str, version: int, at: datetime, sex: str) -> dict[str, Any]:
@@ -74,27 +60,6 @@ def _live(events: list[tuple[str, str]]) -> tuple[list[Looked], dict[str, dict[s
     return looks, there
 
 
-def _write(root: Root, looks: list[Looked]) -> list[str]:
-    paths = []
-    for look in looks:
-        run_id = f"run-{look.at:%H%M%S%f}"
-        record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
-        states = flatten_summaries(look.found, DATASTORE)
-        states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
-        increments.write_table(root, record, increments.with_run(states, record))
-        paths.append(record.path)
-        if look.gone:
-            absence = replace(record, axis=increments.ABSENCE_AXIS)
-            rows = [
-                {"datastore_id": DATASTORE, "image_set_id": gone, "confirmed_by": "GetImageSet"}
-                for gone in look.gone
-            ]
-            table = pa.Table.from_pylist(rows, schema.arrow_schema(schema.ABSENCE[:3]))
-            increments.write_table(root, absence, increments.with_run(table, absence))
-            paths.append(absence.path)
-    return paths
-
-
 def _history(root: Root) -> list[dict[str, Any]]:
     columns = (
         "image_set_id, version, PatientSex, study_month, change, changed_fields, kind, "
@@ -120,8 +85,8 @@ def test_applying_is_idempotent_and_independent_of_order(
     looks, there = _live(events)
     in_order = Root(str(tmp_path_factory.mktemp("in-order")))
     shuffled = Root(str(tmp_path_factory.mktemp("shuffled")))
-    paths = _write(in_order, looks)
-    _write(shuffled, looks)
+    paths = write(in_order, looks)
+    write(shuffled, looks)
 
     for path in paths:
         image_sets.apply(in_order, [path])
@@ -147,7 +112,7 @@ def test_history_has_no_overlap_and_no_hole(
 ) -> None:
     looks, _ = _live(events)
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    image_sets.apply(root, _write(root, looks))
+    image_sets.apply(root, write(root, looks))
     for _, rows in itertools.groupby(_history(root), key=itemgetter("image_set_id")):
         in_order = sorted(rows, key=itemgetter("valid_from"))
         assert in_order[0]["change"] == "created"
@@ -187,7 +152,7 @@ def test_what_was_known_has_no_overlap_and_no_hole_where_the_index_lags(
 ) -> None:
     looks = _stale_looks(events)
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    paths = _write(root, looks)
+    paths = write(root, looks)
     random.Random(order).shuffle(paths)  # noqa: S311
     for path in paths:
         image_sets.apply(root, [path])
@@ -259,8 +224,8 @@ def test_what_was_known_at_an_instant_is_what_the_lake_then_held(
     tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
 ) -> None:
     root, then = (Root(str(tmp_path_factory.mktemp(name))) for name in ("now", "then"))
-    image_sets.apply(root, _write(root, _odd_looks(seen, absent)))
-    image_sets.apply(then, _write(then, _odd_looks(seen, absent, until=minute)))
+    image_sets.apply(root, write(root, _odd_looks(seen, absent)))
+    image_sets.apply(then, write(then, _odd_looks(seen, absent, until=minute)))
     assert _known_at(root, minute) == _current(then)
 
 
@@ -270,7 +235,7 @@ def test_of_an_image_set_one_state_is_true_at_a_time(
     tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
 ) -> None:
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    image_sets.apply(root, _write(root, _odd_looks(seen, absent)))
+    image_sets.apply(root, write(root, _odd_looks(seen, absent)))
     with engine.connection() as con:
         image_sets.register(con, root)
         true_then = con.execute(
@@ -310,8 +275,8 @@ def test_odd_observations_too_give_one_history_in_any_order(
     tmp_path_factory: Any, odd: tuple[list[Any], list[Any]], order: int | None
 ) -> None:
     at_once, one_by_one = (Root(str(tmp_path_factory.mktemp(name))) for name in ("all", "each"))
-    image_sets.apply(at_once, _write(at_once, _odd_looks(*odd)))
-    paths = _write(one_by_one, _odd_looks(*odd))
+    image_sets.apply(at_once, write(at_once, _odd_looks(*odd)))
+    paths = write(one_by_one, _odd_looks(*odd))
     if order is not None:
         random.Random(order).shuffle(paths)  # noqa: S311
     for path in paths:
@@ -334,7 +299,7 @@ def test_a_jump_in_version_is_recorded(tmp_path: Any) -> None:
         ),
     ]
     root = Root(str(tmp_path))
-    image_sets.apply(root, _write(root, looks))
+    image_sets.apply(root, write(root, looks))
     with engine.connection() as con:
         image_sets.register(con, root)
         rows = con.sql("SELECT image_set_id, version, versions_unseen FROM history ORDER BY ALL")
