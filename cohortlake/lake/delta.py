@@ -103,7 +103,7 @@ def commit(
         name: The table.
         table: The table as it was read.
         rows: What to write.
-        overwrite: Whether to replace what is there.
+        overwrite: Whether to replace what is there, its columns too.
 
     Returns:
         The table as it is then.
@@ -118,6 +118,7 @@ def commit(
             table,
             rows,
             mode="overwrite" if overwrite else "append",
+            schema_mode="overwrite" if overwrite else None,
             writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
         )
