@@ -31,6 +31,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from benchmarks.process import peak_mb
 from cohortlake import schema
 from cohortlake.lake import delta, engine, image_sets, increments, publish, timeline
 from cohortlake.lake.increments import Record
@@ -234,13 +235,7 @@ def run_step(step: str, root: Root) -> None:
     """Run a step and print what it took."""
     began = time.perf_counter()
     result = STEPS[step](root)
-    print(json.dumps({"seconds": time.perf_counter() - began, "peak_mb": _peak_mb()} | result))
-
-
-def _peak_mb() -> int:
-    # Not getrusage: a child begins with what its parent had come to.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+    print(json.dumps({"seconds": time.perf_counter() - began, "peak_mb": peak_mb()} | result))
 
 
 def main(rows: int, root: Root, repeats: int) -> None:

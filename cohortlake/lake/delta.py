@@ -20,6 +20,8 @@ from cohortlake.errors import CommitConflict
 from cohortlake.lake.root import Root
 
 _WRITER = "cohortlake"
+# A reader holds a row group of each of its threads in memory.
+_WRITING = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=120_000)
 _ATTEMPTS = 10
 # The library's own errors carry the operating system's as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -119,7 +121,7 @@ def commit(
             rows,
             mode="overwrite" if overwrite else "append",
             schema_mode="overwrite" if overwrite else None,
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+            writer_properties=_WRITING,
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
         )
     return DeltaTable(root.uri_of(name))

@@ -258,8 +258,10 @@ def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> N
 _RELATIONS = f"""
 CREATE TEMP TABLE touched AS
     SELECT {_IDENTITY} FROM found UNION SELECT {_IDENTITY} FROM absent;
-CREATE TEMP TABLE known AS
-    SELECT * FROM versions SEMI JOIN touched USING ({_IDENTITY});
+CREATE TEMP TABLE known AS  -- few columns: all rows there are must be looked through
+    SELECT {_IDENTITY}, interval_key, state_key, version, updated_at, study_month, observed_at,
+           run_id
+    FROM versions SEMI JOIN touched USING ({_IDENTITY});
 CREATE TEMP TABLE known_closures AS
     SELECT * FROM closures SEMI JOIN touched USING ({_IDENTITY});
 CREATE TEMP TABLE known_ends AS {_ends("known_closures")};
@@ -305,14 +307,17 @@ CREATE TEMP TABLE new_closures AS
         UNION
         SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted'
     ) USING ({_IDENTITY}, observed_at);
+CREATE TEMP TABLE wanted AS
+    SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals;
+CREATE TEMP TABLE known_payload AS  -- the month leads to the row groups that may hold them
+    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN (
+        FROM known SEMI JOIN wanted USING (state_key)
+    ) USING (study_month, interval_key);
 CREATE TEMP TABLE payload AS
-    WITH wanted AS (
-        SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals
-    )
     SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
         SELECT {_STATE_COLUMNS}, observed_at FROM found
         UNION ALL
-        SELECT {_STATE_COLUMNS}, observed_at FROM known
+        SELECT {_STATE_COLUMNS}, observed_at FROM known_payload
     ) SEMI JOIN wanted USING (state_key)
     ORDER BY state_key, observed_at;
 CREATE TEMP VIEW news AS
