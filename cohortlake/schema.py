@@ -384,7 +384,7 @@ CHANGES: tuple[Column, ...] = (
     *_named("datastore_id", "image_set_id", "version"),
     Column("kind", pa.string(), "As in `history`, or `deleted`."),
     _IS_STUDY_WIDE,
-    Column("changed_at", INSTANT, "When it changed, on the clock that was asked."),
+    Column("changed_at", INSTANT, "When it changed, on the clock that was asked.", _I),
     Column("field", pa.string(), "Which column changed; null where an image set began or ended, or "
            "where no column that the policy shows differs."),
     Column("before", pa.string(), "Its value before, as text.", _D),

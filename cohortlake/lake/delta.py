@@ -8,9 +8,10 @@ what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverag
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -70,6 +71,32 @@ def make_table(
             DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
         table = DeltaTable(root.uri_of(name))
     return table
+
+
+def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:
+    """Return which files one version of a table added and removed.
+
+    The library gives the files of a version, and not whether a commit that replaced some was
+    a compaction.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: The version.
+
+    Returns:
+        `add` and `remove` -> actions as the Delta protocol has them; None where the log of this
+        version has been cleaned up.
+    """
+    path = f"{name}/_delta_log/{version:020}.json"
+    if not root.exists(path):
+        return None
+    lines = map(json.loads, root.read(path).splitlines())
+    found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
+    for kind, action in (pair for line in lines for pair in line.items()):
+        if kind in found:
+            found[kind].append(action)
+    return found
 
 
 def retrying(name: str, attempt: Callable[[], T]) -> T:

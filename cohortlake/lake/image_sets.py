@@ -12,12 +12,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from cohortlake import schema
 from cohortlake.errors import OldFormat
@@ -179,8 +179,8 @@ def register_appended(
         version: The later one.
 
     Returns:
-        Whether it is that view. Where the table does not continue the earlier version, or
-        nobody knows any more, the view is all rows.
+        Whether it is that view. Where the table was made anew since then, or its log or files
+        were cleaned up, the view is all rows.
     """
     appended = None if since is None else _appended(root, since, version)
     if appended is None:
@@ -191,13 +191,17 @@ def register_appended(
 
 
 def _appended(root: Root, since: int, version: int) -> list[str] | None:
-    """Return the files that only the later version has, or None if it is no continuation."""
-    try:
-        before = _files(DeltaTable(root.uri_of(TABLE), version=since))
-    except DeltaError:  # its log has been cleaned up
-        return None
-    now = _files(DeltaTable(root.uri_of(TABLE), version=version))
-    return sorted(now - before) if before <= now else None
+    """Return the files of the rows committed after a version, or None where nobody can tell.
+
+    The log tells them: compaction replaces files without any new row in them.
+    """
+    added = []
+    for number in range(since + 1, version + 1):
+        actions = delta.actions(root, TABLE, number)
+        if actions is None or any(action["dataChange"] for action in actions["remove"]):
+            return None
+        added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
+    return added if all(map(root.exists, added)) else None
 
 
 def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:

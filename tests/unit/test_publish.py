@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from looks import Looked, write
@@ -119,3 +120,25 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     assert publish.publish(root, "safe") == publish.read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
+
+
+def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    hospital.step([_change(number) for number in range(6)], [])
+    publish.publish(root, "safe")
+    hospital.step([_change(1, DICOMPatientSex="F")], [])
+    memory = DeltaTable(root.uri_of("image_sets"))
+    assert memory.optimize.compact()["numFilesRemoved"] > 1
+    compacted = publish.publish(root, "safe")
+    assert compacted is not None
+    assert len(compacted.written) == 5
+
+    hospital.step([_change(2, DICOMPatientSex="F")], [])
+    memory.update_incremental()
+    memory.optimize.compact()
+    memory.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    whole = publish.publish(root, "safe")
+    assert whole is not None
+    assert sorted(whole.written) == sorted(whole.files), "what was appended cannot be told any more"
