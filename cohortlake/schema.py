@@ -211,6 +211,12 @@ _VERSIONS_UNSEEN = Column(
     "Versions between this state and the one before that no search saw.",
 )
 
+_LAST_SEEN = Column(
+    "last_seen_at",
+    INSTANT,
+    "For a deletion: when a search had last seen the image set, on the service's clock.",
+)
+
 FOUND: tuple[Column, ...] = (
     *STATE,
     Column("page", pa.int32(), "Which page of the search brought it, from 0."),
@@ -223,6 +229,7 @@ ABSENCE: tuple[Column, ...] = (
     DATASTORE_ID,
     SUMMARY_FIELDS[0],
     Column("confirmed_by", pa.string(), "The call that showed it: GetImageSet or SearchImageSets."),
+    _LAST_SEEN,
     _OBSERVED_AT,
     _RUN_ID,
 )
@@ -242,6 +249,7 @@ IMAGE_SETS: tuple[Column, ...] = (
     _VERSIONS_UNSEEN,
     Column("revision", pa.int64(), "closure: of several of one interval_key the greatest counts."),
     Column("effective_at", INSTANT, "When the state began or ended, on the service's clock."),
+    _LAST_SEEN,
     _OBSERVED_AT,
     _RUN_ID,
 )  # fmt: skip
@@ -263,6 +271,12 @@ COVERAGE: tuple[Column, ...] = (
     Column("requests", pa.int64(), "Requests sent, retries included."),
     Column("throttles", pa.int64(), "Requests the service threw back."),
     Column("content_hash", pa.int64(), "Sum of the rows' state_key modulo 2^63."),
+    Column(
+        "missing",
+        pa.int64(),
+        "Of a sweep without news: image sets that the lake held, that it "
+        "did not find and that are not closed. Null where nobody looked.",
+    ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
     Column("run_id", pa.string(), "The run that wrote it."),
 )
@@ -365,6 +379,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("valid_from", INSTANT, "When the state began, on the service's clock.", _I),
         Column("valid_to", INSTANT, "When it ended, on the service's clock; null while true. For "
                "a deletion: when its absence was confirmed.", _I),
+        _LAST_SEEN,
         Column("observed_from", INSTANT, "When the lake first saw it."),
         Column("observed_to", INSTANT, "When the lake first saw a later state or an absence; "
                "null while true. Not after observed_from where it came to light too late."),

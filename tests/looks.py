@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
-from cohortlake import schema
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH
 from cohortlake.lake import increments
@@ -41,10 +40,15 @@ def write(root: Root, looks: Sequence[Looked]) -> list[str]:
         if look.gone:
             absence = replace(record, axis=increments.ABSENCE_AXIS)
             rows = [
-                {"datastore_id": DATASTORE, "image_set_id": gone, "confirmed_by": "GetImageSet"}
+                {
+                    "datastore_id": DATASTORE,
+                    "image_set_id": gone,
+                    "confirmed_by": "GetImageSet",
+                    "last_seen_at": look.at - timedelta(minutes=1),
+                }
                 for gone in look.gone
             ]
-            table = pa.Table.from_pylist(rows, schema.arrow_schema(schema.ABSENCE[:3]))
+            table = pa.Table.from_pylist(rows, increments.GONE)
             increments.write_table(root, absence, increments.with_run(table, absence))
             paths.append(absence.path)
     return paths

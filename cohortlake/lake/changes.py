@@ -29,7 +29,7 @@ class Clock(Enum):
 # What is always new in another state, or says how it came about.
 _NO_FIELDS = {
     *("datastore_id", "image_set_id", "version", "created_at", "updated_at", "study_month"),
-    *("valid_from", "valid_to", "observed_from", "observed_to", "change", "kind"),
+    *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "change", "kind"),
     *("is_study_wide", "changed_fields", "versions_unseen", "ended_by"),
     *schema.VOLATILE,
     *(part.name for part in schema.NAME_PARTS),

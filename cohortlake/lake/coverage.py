@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from cohortlake import schema
+from cohortlake.errors import OldFormat
 from cohortlake.healthimaging import EPOCH, Axis
 from cohortlake.lake import delta, increments
 from cohortlake.lake.root import Root
@@ -40,10 +41,16 @@ class Stretch:
 
 
 def read(root: Root) -> pa.Table:
-    """Return the ledger, with the columns of `schema.COVERAGE`."""
+    """Return the ledger, with the columns of `schema.COVERAGE`.
+
+    Raises:
+        OldFormat: An older release wrote it.
+    """
     table = delta.open_table(root, TABLE)
     if table is None:
         return _SCHEMA.empty_table()
+    if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
+        raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
     stored: pa.Table = table.to_pyarrow_table()
     return stored.select(_SCHEMA.names).cast(_SCHEMA)
 

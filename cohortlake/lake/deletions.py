@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
-from cohortlake.lake import engine, image_sets
+from cohortlake.lake import engine
 from cohortlake.lake.extract import Extractor, Search
-from cohortlake.lake.sweep import close, confirmed, is_not_found
+from cohortlake.lake.sweep import close, confirmed, is_not_found, register_seen
 
 _PARTITION = "events"
 
@@ -50,22 +50,15 @@ def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> C
     missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
     window = Window(Axis.CREATED_AT, EPOCH, store.now)
     gone = confirmed(run, missing)
-    close(run, Search(store, _PARTITION, window), gone)
+    close(run, Search(store, _PARTITION, window), missing, gone)
     ids = frozenset(gone)
     return Confirmed(ids, frozenset(c["image_set_id"] for c in held) - ids)
 
 
 def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:
     with engine.connection() as con:
-        image_sets.register(con, run.root)
+        register_seen(con, run.root, store)
         con.register("told", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
-        held = con.sql(_HELD, params={"id": store.datastore_id, "began": store.now})
+        held = con.sql("FROM seen SEMI JOIN told USING (image_set_id)")
         rows: list[dict[str, Any]] = held.to_arrow_table().to_pylist()
     return rows
-
-
-_HELD = """
-SELECT datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID,
-       observed_at < $began AS is_earlier
-FROM current SEMI JOIN told USING (image_set_id) WHERE datastore_id = $id
-"""

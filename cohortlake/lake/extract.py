@@ -55,7 +55,7 @@ class Search:
         keep: Which of the rows in a sweep's window belong to the partition; all by default.
             Of the others, those that the lake does not know are kept too.
         is_sweep: Whether what it finds is compared with what the lake holds: then the ids
-            are kept, and there is always a record.
+            are kept, and the record is written by whoever compares.
     """
 
     store: Datastore
@@ -79,9 +79,10 @@ class Search:
     def must_record(self, settle: timedelta) -> bool:
         """Return whether it goes on the ledger even if it finds nothing new.
 
-        A sweep does, and a search of what lies behind: otherwise it would stay due.
+        A search of what lies behind does: otherwise it would stay due. So does a sweep, once
+        it was compared with what the lake holds (`lake.sweep`).
         """
-        return self.is_sweep or self.window.end <= self.store.now - settle
+        return not self.is_sweep and self.window.end <= self.store.now - settle
 
 
 @dataclass(frozen=True)

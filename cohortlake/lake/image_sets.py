@@ -225,7 +225,8 @@ def _ends(closures: str) -> str:
         SELECT interval_key, max(revision) AS revision,
                nullif(arg_max(change, revision), 'reopened') AS ended_by,
                arg_max_null(effective_at, revision) AS valid_to,
-               arg_max_null(observed_at, revision) AS observed_to
+               arg_max_null(observed_at, revision) AS observed_to,
+           arg_max_null(last_seen_at, revision) AS last_seen_at
         FROM {closures} GROUP BY interval_key
     """
 
@@ -236,15 +237,17 @@ CREATE VIEW versions AS
         {", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)}
     ) FROM stored WHERE row_kind = 'version';
 CREATE VIEW closures AS
-    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at, revision
+    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, last_seen_at, observed_at,
+           revision
     FROM stored WHERE row_kind = 'closure';
 CREATE VIEW ends AS {_ends("closures")};
 CREATE VIEW current AS
     SELECT * FROM versions ANTI JOIN (FROM ends WHERE ended_by IS NOT NULL) USING (interval_key);
 CREATE VIEW history AS
-    SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,
+    SELECT versions.* EXCLUDE (effective_at, observed_at, last_seen_at),
+           effective_at AS valid_from, valid_to, ends.last_seen_at,
            observed_at AS observed_from, observed_to, ended_by, {kinds.KIND} AS kind
-    FROM versions LEFT JOIN (SELECT * EXCLUDE (revision) FROM ends) USING (interval_key)
+    FROM versions LEFT JOIN (SELECT * EXCLUDE (revision) FROM ends) ends USING (interval_key)
     WHERE ended_by IS DISTINCT FROM 'restated';
 """
 
@@ -274,9 +277,11 @@ CREATE TEMP VIEW observations AS
     UNION ALL
     SELECT {_IDENTITY}, state_key, observed_at, run_id FROM known;
 CREATE TEMP VIEW absences AS
-    SELECT {_IDENTITY}, observed_at FROM absent
-    UNION
-    SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted';
+    SELECT {_IDENTITY}, observed_at, max(last_seen_at) AS last_seen_at FROM (
+        SELECT {_IDENTITY}, observed_at, last_seen_at FROM absent
+        UNION ALL
+        SELECT {_IDENTITY}, observed_at, last_seen_at FROM known_closures WHERE change = 'deleted'
+    ) GROUP BY ALL;
 CREATE TEMP TABLE states AS
     SELECT DISTINCT ON (state_key) state_key, version, updated_at, study_month FROM (
         SELECT state_key, version, updated_at, {timeline.STUDY_MONTH_SQL} AS study_month FROM found
@@ -290,27 +295,31 @@ CREATE TEMP TABLE new_intervals AS
     SELECT * FROM intervals ANTI JOIN known USING (interval_key);
 CREATE TEMP TABLE new_closures AS
     WITH ends_now AS (
-        SELECT {_IDENTITY}, interval_key, study_month, ended_by, valid_to, observed_to
+        SELECT {_IDENTITY}, interval_key, study_month, ended_by, valid_to, last_seen_at,
+               observed_to
         FROM intervals
         UNION ALL
-        SELECT {_IDENTITY}, interval_key, study_month, 'restated', NULL, observed_at
+        SELECT {_IDENTITY}, interval_key, study_month, 'restated', NULL, NULL, observed_at
         FROM known ANTI JOIN intervals USING (interval_key)
     )
     SELECT {_IDENTITY}, now.interval_key, study_month,
            coalesce(now.ended_by, 'reopened') AS change,
-           now.valid_to AS effective_at, now.observed_to AS observed_at,
+           now.valid_to AS effective_at, now.last_seen_at, now.observed_to AS observed_at,
            coalesce(revision, 0) + 1 AS revision
     FROM ends_now now LEFT JOIN known_ends known USING (interval_key)
     WHERE now.ended_by IS DISTINCT FROM known.ended_by
        OR now.valid_to IS DISTINCT FROM known.valid_to
        OR now.observed_to IS DISTINCT FROM known.observed_to
+       OR now.last_seen_at IS DISTINCT FROM known.last_seen_at
     UNION ALL  -- an absence that ends nothing known yet: an earlier state may come to light
-    SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, observed_at, 1 FROM absences
-    ANTI JOIN (
-        SELECT {_IDENTITY}, observed_to AS observed_at FROM intervals WHERE ended_by = 'deleted'
-        UNION
-        SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted'
-    ) USING ({_IDENTITY}, observed_at);
+    SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, last_seen_at, observed_at, 1
+    FROM (
+        SELECT {_IDENTITY}, observed_at, last_seen_at FROM absences
+        EXCEPT
+        SELECT {_IDENTITY}, observed_to, last_seen_at FROM intervals WHERE ended_by = 'deleted'
+        EXCEPT
+        SELECT {_IDENTITY}, observed_at, last_seen_at FROM known_closures WHERE change = 'deleted'
+    );
 CREATE TEMP TABLE wanted AS
     SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals;
 CREATE TEMP TABLE known_payload AS  -- the month leads to the row groups that may hold them

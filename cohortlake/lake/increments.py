@@ -25,6 +25,8 @@ from cohortlake.lake.root import Draft, Root
 FOUND = schema.arrow_schema(schema.FOUND)
 NOTHING = FOUND.empty_table()
 ABSENT = schema.arrow_schema(schema.ABSENCE)
+GONE = schema.arrow_schema(schema.ABSENCE[:-2])
+"""What a search gives of it; the run's two columns are added by `with_run`."""
 ABSENCE_AXIS = "absence"
 
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
@@ -59,6 +61,7 @@ class Record:
     requests: int = 0
     throttles: int = 0
     content_hash: int = 0
+    missing: int | None = None
     invalid_values: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -165,10 +165,12 @@ CASE WHEN StudyDate_raw IS NULL THEN study_month ELSE '{schema.UNDATED}' END
 """SQL for the study month that rows of the memory are swept with."""
 
 
-def of_month(study_month: str, store: Datastore) -> str:
-    """Return the partition that a row's study_month belongs to: itself, or `undated`."""
-    is_month = f"{FIRST_MONTH:%Y-%m}" <= study_month <= f"{store.now:%Y-%m}"
-    return study_month if is_month else schema.UNDATED
+def of_row_sql(store: Datastore) -> str:
+    """Return SQL for the study-date partition that a row of the memory belongs to."""
+    return f"""
+        CASE WHEN {SWEPT_MONTH_SQL} BETWEEN '{FIRST_MONTH:%Y-%m}' AND '{store.now:%Y-%m}'
+             THEN study_month ELSE '{schema.UNDATED}' END
+    """
 
 
 def _next_month(month: date) -> date:

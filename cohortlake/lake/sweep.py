@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, HealthImaging, Window
-from cohortlake.lake import engine, image_sets, increments, partitions
+from cohortlake.lake import coverage, engine, image_sets, increments, partitions
 from cohortlake.lake.extract import Extractor, Found, Search
 from cohortlake.lake.root import Root
 
@@ -60,13 +61,10 @@ class Held:
     """
 
     def __init__(self, root: Root, store: Datastore) -> None:
-        self._store = store
         self._stack = contextlib.ExitStack()
         self._con = self._stack.enter_context(engine.connection())
-        image_sets.register(self._con, root)
-        self._con.execute(_HELD, {"id": store.datastore_id, "began": store.now})
-        months = self._con.sql("SELECT DISTINCT study_month FROM held").fetchall()
-        self._months = {str(month) for (month,) in months}
+        register_seen(self._con, root, store)
+        self._con.execute("CREATE TABLE held AS FROM seen WHERE is_earlier")
 
     def __enter__(self) -> Held:
         return self
@@ -75,23 +73,53 @@ class Held:
         self._stack.close()
 
     def rows(self, partition: str) -> list[dict[str, Any]]:
-        """Return the ids and UIDs of a partition's image sets."""
-        months = [m for m in self._months if partitions.of_month(m, self._store) == partition]
-        if not months:
-            return []
+        """Return the rows of the view `seen` that a partition holds."""
         with self._con.cursor() as cursor:
             own = cursor.sql(
-                "SELECT * FROM held WHERE study_month IN $months", params={"months": months}
+                "FROM held WHERE partition = $partition", params={"partition": partition}
             )
             rows: list[dict[str, Any]] = own.to_arrow_table().to_pylist()
         return rows
 
 
-_HELD = f"""
-CREATE TABLE held AS
-SELECT datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID,
-       {partitions.SWEPT_MONTH_SQL} AS study_month
-FROM current WHERE datastore_id = $id AND observed_at < $began
+def register_seen(con: duckdb.DuckDBPyConnection, root: Root, store: Datastore) -> None:
+    """Make what the lake holds of a data store readable, with when it was last seen.
+
+    Args:
+        con: Gets the view `seen`: datastore_id, image_set_id, SeriesInstanceUID,
+            StudyInstanceUID, partition (of the study date), is_earlier (known before the
+            store's `now`) and last_seen_at.
+        root: The lake.
+        store: The data store.
+    """
+    image_sets.register(con, root)
+    con.register("ledger", coverage.searched(root))
+    con.execute(
+        _SEEN.format(
+            partition=partitions.of_row_sql(store),
+            datastore_id=store.datastore_id,
+            began=store.now.isoformat(),
+        )
+    )
+
+
+# A sweep that missed nothing saw all that was known by then.
+_SEEN = """
+CREATE TEMP VIEW seen AS
+WITH swept AS (
+    SELECT "partition", run_id, max(searched_at) AS swept_at FROM ledger
+    WHERE datastore_id = '{datastore_id}' AND axis IN ('study_date', 'created_at')
+    GROUP BY "partition", run_id HAVING count(*) = count(*) FILTER (missing = 0)
+), last_swept AS (
+    SELECT "partition", max(swept_at) AS swept_at FROM swept GROUP BY "partition"
+), held AS (
+    SELECT datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID, observed_at,
+           {partition} AS "partition"
+    FROM current WHERE datastore_id = '{datastore_id}'
+)
+SELECT held.* EXCLUDE (observed_at), observed_at < TIMESTAMPTZ '{began}' AS is_earlier,
+       greatest(observed_at, swept_at) AS last_seen_at
+FROM held LEFT JOIN last_swept USING ("partition")
 """
 
 
@@ -125,10 +153,20 @@ def close_missing(run: Extractor, held: Held, search: Search, found: Found, most
     rows = held.rows(search.partition)
     missing = [c for c in rows if c["image_set_id"] not in found.image_set_ids]
     gone = confirmed(run, missing)
-    if len(gone) > max(_ALWAYS_ACCEPTED, most * len(rows)):
-        return Swept(found, len(missing), 0, refused=len(gone))
-    close(run, search, gone)
-    return Swept(found, len(missing), len(gone))
+    refused = len(gone) if len(gone) > max(_ALWAYS_ACCEPTED, most * len(rows)) else 0
+    if not refused:
+        close(run, search, missing, gone)
+    return Swept(_recorded(run.root, found, refused), len(missing), len(gone) - refused, refused)
+
+
+def _recorded(root: Root, found: Found, refused: int) -> Found:
+    """Write what a sweep without news says of itself, now that it was compared."""
+    if found.is_written:
+        return found
+    records = tuple(replace(record, missing=refused) for record in found.records)
+    for record in records:
+        increments.write_empty(root, record)
+    return replace(found, records=records, is_written=True)
 
 
 def confirmed(run: Extractor, missing: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -147,16 +185,23 @@ def confirmed(run: Extractor, missing: Iterable[dict[str, Any]]) -> dict[str, st
         return {c["image_set_id"]: call for c, call in zip(candidates, calls, strict=True) if call}
 
 
-def close(run: Extractor, search: Search, gone: Mapping[str, str]) -> None:
+def close(
+    run: Extractor, search: Search, missing: Iterable[dict[str, Any]], gone: Mapping[str, str]
+) -> None:
     """Write down which image sets are gone.
 
     Args:
         run: The client, and where to write.
         search: What did not find them.
+        missing: The candidates, rows of the view `seen`.
         gone: See `confirmed`.
     """
     if gone:
-        rows = [{"image_set_id": i, "confirmed_by": call} for i, call in gone.items()]
+        rows = [
+            {**c, "confirmed_by": gone[c["image_set_id"]]}
+            for c in missing
+            if c["image_set_id"] in gone
+        ]
         _write_absences(run, search, rows)
 
 
@@ -192,7 +237,7 @@ def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) ->
             return
 
 
-def _write_absences(run: Extractor, search: Search, rows: list[dict[str, str]]) -> None:
+def _write_absences(run: Extractor, search: Search, rows: list[dict[str, Any]]) -> None:
     datastore_id = search.store.datastore_id
     record = replace(
         search.record(run.run_id),
@@ -201,8 +246,5 @@ def _write_absences(run: Extractor, search: Search, rows: list[dict[str, str]]) 
         rows=len(rows),
         kept_rows=len(rows),
     )
-    gone = pa.Table.from_pylist(
-        [{"datastore_id": datastore_id, **row} for row in rows],
-        schema.arrow_schema(schema.ABSENCE[:3]),
-    )
+    gone = pa.Table.from_pylist(rows, increments.GONE)
     increments.write_table(run.root, record, increments.with_run(gone, record))

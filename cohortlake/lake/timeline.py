@@ -92,13 +92,13 @@ WITH stated AS (
                ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
            )
 ), ends AS (
-    SELECT datastore_id, image_set_id, observed_at AS absent_at,
+    SELECT datastore_id, image_set_id, observed_at AS absent_at, last_seen_at,
            row_number() OVER (
                PARTITION BY datastore_id, image_set_id ORDER BY observed_at
            ) - 1 AS life
     FROM absences
 ), told AS (
-    SELECT o.*,
+    SELECT o.*, CASE WHEN superseded_at IS NULL THEN last_seen_at END AS last_seen_at,
            CASE WHEN prior_state_key IS NULL THEN 'created'
                 WHEN prior_life <> life THEN 'reappeared' ELSE 'updated' END AS change,
            greatest(coalesce(version - coalesce(prior_version, 0) - 1, 0), 0) AS versions_unseen,
@@ -118,7 +118,8 @@ def build(con: duckdb.DuckDBPyConnection) -> None:
     Args:
         con: Holds the relations
             `observations` (datastore_id, image_set_id, state_key, observed_at, run_id),
-            `absences` (datastore_id, image_set_id, observed_at; distinct) and
+            `absences` (datastore_id, image_set_id, observed_at, last_seen_at; the first three
+            are distinct) and
             `states` (state_key, version, updated_at, study_month, ...; one row a state).
 
     Makes the temporary table `intervals`: one row per state and life, with its key, when

@@ -124,6 +124,9 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     march = [row for row in before if months[row["imageSetId"]] == "202503"]
     may = [row for row in before if months[row["imageSetId"]] == "202505"]
     gone = [*march[:20], *may[:2]]  # most of March, little of May
+    seen_at = endpoint.now + timedelta(minutes=30)
+    endpoint.now = seen_at
+    Sync(lake_settings).reconcile()
     endpoint.image_sets = [row for row in before if row not in gone]
     endpoint.now += timedelta(hours=1)
     with pytest.raises(DeletionsRefused, match=r"^20 image sets are gone from 2025-03: "):
@@ -134,6 +137,12 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     outcome = Sync(lake_settings).reconcile(accept_deletions=True)
     assert outcome.applied.changes == {"deleted": 20}
     assert_equal_to_truth(lake_settings.root, endpoint)
+    history = read_table(lake_settings.root, "history")
+    deleted = history[history["ended_by"] == "deleted"]
+    # The sweep that missed them and was refused did not see them.
+    assert set(deleted["last_seen_at"]) == {seen_at.replace(microsecond=0)}
+    assert (deleted["valid_to"] > deleted["last_seen_at"]).all()
+    assert history.loc[history["ended_by"].isna(), "last_seen_at"].isna().all()
 
 
 def test_a_sweep_by_creation_finds_what_moved_between_months(

@@ -63,7 +63,7 @@ def _live(events: list[tuple[str, str]]) -> tuple[list[Looked], dict[str, dict[s
 def _history(root: Root) -> list[dict[str, Any]]:
     columns = (
         "image_set_id, version, PatientSex, study_month, change, changed_fields, kind, "
-        "versions_unseen, valid_from, valid_to, observed_from, observed_to, ended_by"
+        "versions_unseen, valid_from, valid_to, last_seen_at, observed_from, observed_to, ended_by"
     )
     with engine.connection() as con:
         image_sets.register(con, root)

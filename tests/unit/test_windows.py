@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
 from cohortlake.lake import partitions
 from cohortlake.lake.coverage import Stretch, complete_until, proven
+from cohortlake.lake.timeline import STUDY_MONTH_SQL
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -62,7 +65,7 @@ def test_every_study_date_is_in_one_partition(day: date, at: str) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     windows = {key: partitions.month_window(key) for key in months}
     holders = [key for key, window in windows.items() if window.start <= midnight < window.end]
-    assert holders == [f"{day:%Y-%m}"] == [partitions.of_month(f"{day:%Y-%m}", _store(None))]
+    assert holders == [f"{day:%Y-%m}"] == [_partition_of(row)]
     assert not partitions.in_no_month(_store(None), row)[0].as_py()
 
 
@@ -73,7 +76,14 @@ def test_what_is_in_no_month_is_undated(text: str | None) -> None:
     tags = {"DICOMStudyDate": text} if text is not None else {}
     row = flatten_summaries([{"imageSetId": "a" * 32, "DICOMTags": tags}], "d" * 32)
     assert partitions.in_no_month(_store(None), row)[0].as_py()
-    assert partitions.of_month("1989-12", _store(None)) == schema.UNDATED
+    assert _partition_of(row) == schema.UNDATED
+
+
+def _partition_of(row: pa.Table) -> str:
+    partition_sql = partitions.of_row_sql(_store(None))
+    dated = f"SELECT *, {STUDY_MONTH_SQL} AS study_month FROM row"  # noqa: S608
+    ((partition,),) = duckdb.sql(f"SELECT {partition_sql} FROM ({dated})").fetchall()  # noqa: S608
+    return str(partition)
 
 
 def test_the_last_day_of_a_month_is_asked_for_to_its_last_instant() -> None:
