@@ -174,6 +174,23 @@ def publish(root: RootOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 @_explained
+def maintain(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """Compact image_sets/ and coverage/, and delete what is older than the retention.
+
+    Weekly is often enough. Other runs may be at work meanwhile.
+    """
+    maintained = Sync(_settings(root, None)).maintain()
+    if as_json:
+        _print_json([asdict(table) for table in maintained])
+        return
+    shown = Table("table", "version", "compacted", "files", "log files deleted", "files deleted")
+    for table in maintained:
+        shown.add_row(*(str(cell) for cell in asdict(table).values()))
+    _out.print(shown)
+
+
+@app.command()
+@_explained
 def search(
     equal: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=VALUE, up to twice.")] = None,
     between: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=FROM..TO.")] = None,

@@ -15,12 +15,13 @@ from datetime import datetime, timedelta
 
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
-from cohortlake.lake import coverage, image_sets, partitions, status
+from cohortlake.lake import coverage, image_sets, maintenance, partitions, status
 from cohortlake.lake import sweep as sweeps
 from cohortlake.lake.deletions import Confirmed, confirm
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
+from cohortlake.lake.maintenance import Maintained
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
@@ -178,6 +179,18 @@ class Sync:
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
         return applied
+
+    def maintain(self) -> tuple[Maintained, ...]:
+        """Compact the memory and the ledger, and delete what is older than the retention.
+
+        `published/` moves on too: it never stands on a version that can no longer be read.
+
+        Raises:
+            CommitConflict: Other writers kept committing first.
+        """
+        maintained = maintenance.maintain(self.root, self.settings.retention)
+        self.publish()
+        return maintained
 
     def status(self) -> status.Status:
         """Read how the lake stands."""

@@ -10,14 +10,15 @@ One commit holds all of it.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from cohortlake import schema
 from cohortlake.lake import delta, engine, increments, timeline
@@ -171,13 +172,23 @@ def changed_months(
 
 
 def _appended(root: Root, since: int, version: int) -> list[str] | None:
-    """Return the files that only the later version has, or None if it is no continuation."""
-    try:
-        before = _files(DeltaTable(root.uri_of(TABLE), version=since))
-    except DeltaError:  # its log has been cleaned up
-        return None
-    now = _files(DeltaTable(root.uri_of(TABLE), version=version))
-    return sorted(now - before) if before <= now else None
+    """Return the files that were appended after a version, or None if nobody knows any more.
+
+    Read from the log: Delta Lake's own comparison of two versions would take a compaction for
+    news. What that replaced stays as long as `lake.maintenance` retains it.
+    """
+    appended: set[str] = set()
+    for number in range(since + 1, version + 1):
+        log = f"{TABLE}/_delta_log/{number:020}.json"
+        if not root.exists(log):  # it has been cleaned up
+            return None
+        actions = [json.loads(line) for line in root.read(log).splitlines()]
+        if any(action["remove"]["dataChange"] for action in actions if "remove" in action):
+            return None
+        added = (action["add"] for action in actions if "add" in action)
+        appended |= {f"{TABLE}/{unquote(add['path'])}" for add in added if add["dataChange"]}
+    is_whole = since <= version and all(root.exists(path) for path in appended)
+    return sorted(appended) if is_whole else None
 
 
 def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:

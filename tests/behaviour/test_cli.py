@@ -67,6 +67,10 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert json.loads(rebuilt.stdout)["changes"] == {"created": 600}
     assert json.loads(run("publish", "--json").stdout)["written"] == []
 
+    tables = json.loads(run("maintain", "--json").stdout)
+    assert [table["table"] for table in tables] == ["image_sets", "coverage"]
+    assert "files deleted" in run("maintain").stdout
+
 
 def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-def]
     run, hospital: Emulator, tmp_path: Path
@@ -112,7 +116,7 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
-    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish")
+    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish", "maintain")
     for command in (*commands, "emulator"):
         assert command in text
         assert run(command, "--help").returncode == 0

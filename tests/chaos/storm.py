@@ -29,9 +29,9 @@ _MAY_END = {"publish": (2,)}  # there is nothing to publish yet
 # What a storm's runs are, with their weights. A sweep of everything heals what ticks have lost, and
 # a rebuild heals the memory: there are storms without either.
 _KINDS = (
-    {"sync": 6, "publish": 1},
-    {"sync": 6, "reconcile": 3, "publish": 1},
-    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2},
+    {"sync": 6, "publish": 1, "maintain": 2},
+    {"sync": 6, "reconcile": 3, "publish": 1, "maintain": 1},
+    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2, "maintain": 2},
 )
 _PAIRS = (
     ("sync", "sync"),
@@ -42,6 +42,11 @@ _PAIRS = (
     ("reconcile", "reconcile"),
     ("rebuild", "sync"),
     ("sync", "rebuild"),
+    ("maintain", "sync"),
+    ("sync", "maintain"),
+    ("publish", "maintain"),
+    ("rebuild", "maintain"),
+    ("maintain", "rebuild"),
 )
 
 
