@@ -166,5 +166,22 @@ def vacuum(root: Root, name: str, held: Collection[int]) -> int:
         return len(vacuum(dry_run=False))
 
 
+def forget_past(root: Root, name: str) -> None:
+    """Delete all of a table but its newest version: every other file, and what its log says.
+
+    No other run may be at work.
+    """
+    with delta.explained(root):
+        DeltaTable(root.uri_of(name)).vacuum(
+            0, dry_run=False, enforce_retention_duration=False, full=True
+        )
+        table = DeltaTable(root.uri_of(name))
+        table.create_checkpoint()
+    for path in _log_files(root, name):
+        number = path.rsplit("/", 1)[1][:20]
+        if int(number) < table.version():
+            root.delete(path)
+
+
 def _log_files(root: Root, name: str) -> set[str]:
     return set(root.files(f"{name}/_delta_log", ""))

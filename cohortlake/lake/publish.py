@@ -101,7 +101,7 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         since = before.image_sets_version
     if version is None or since == version:
         return None
-    key = _key(root, may_create=before is None)
+    key = lake_key(root, may_create=before is None)
     with engine.connection() as con:
         image_sets.register(con, root, version)
         months = image_sets.changed_months(con, root, since, version)
@@ -269,7 +269,12 @@ def _path(table: str, month: str) -> str:
     return f"{folder}/{table}.parquet"
 
 
-def _key(root: Root, *, may_create: bool) -> bytes:
+def lake_key(root: Root, *, may_create: bool) -> bytes:
+    """Return the key that the lake's hashes are made with.
+
+    Raises:
+        MissingKey: There is none, and none may be made.
+    """
     if root.exists(KEY_PATH):
         return root.read(KEY_PATH)
     if not may_create:

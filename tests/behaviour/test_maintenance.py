@@ -77,12 +77,16 @@ def test_after_it_only_what_changes_is_published(lived: Sync, endpoint: Endpoint
     assert_equal_to_truth(lived.settings.root, endpoint)
 
 
-def test_it_comes_between_a_change_and_its_publication(lived: Sync, endpoint: Endpoint) -> None:
+def apply_a_change(lived: Sync, endpoint: Endpoint) -> None:
     endpoint.now += timedelta(hours=1)
     change(endpoint, 33, DICOMPatientSex="F")
     store = lived.datastore(lived.settings.datastores[0])
     list(lived.extract(store, lived.due(store)))
     lived.apply()
+
+
+def test_it_comes_between_a_change_and_its_publication(lived: Sync, endpoint: Endpoint) -> None:
+    apply_a_change(lived, endpoint)
     maintenance.maintain(lived.root, MONTH)
     publication = lived.publish()
     assert publication
@@ -91,11 +95,7 @@ def test_it_comes_between_a_change_and_its_publication(lived: Sync, endpoint: En
 
 
 def test_what_was_compacted_and_is_gone_is_published_whole(lived: Sync, endpoint: Endpoint) -> None:
-    endpoint.now += timedelta(hours=1)
-    change(endpoint, 33, DICOMPatientSex="F")
-    store = lived.datastore(lived.settings.datastores[0])
-    list(lived.extract(store, lived.due(store)))
-    lived.apply()
+    apply_a_change(lived, endpoint)
     maintenance.compact(lived.root, "image_sets")
     DeltaTable(lived.root.uri_of("image_sets")).vacuum(
         0, dry_run=False, enforce_retention_duration=False

@@ -82,6 +82,11 @@ STEPS = (
     Step("table compacted", "cohortlake.lake.maintenance:compact", often=2, command="maintain"),
     Step("log shortened", "cohortlake.lake.maintenance:shorten_log", often=2, command="maintain"),
     Step("leftovers deleted", "cohortlake.lake.maintenance:vacuum", often=2, command="maintain"),
+    Step("erasure recorded", "cohortlake.lake.erasures:write", often=3, command="erase"),
+    Step("counts forgotten", "cohortlake.lake.increments:forget_counts", command="erase"),
+    Step("rows erased", "cohortlake.lake.increments:remove", often=3, command="erase"),
+    Step("past forgotten", "cohortlake.lake.maintenance:forget_past", often=2, command="erase"),
+    Step("published unmarked", "cohortlake.lake.erase:have_all_published_anew", command="erase"),
 )  # fmt: skip
 
 CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import steps, truth
-from chaos.victim import Job, Run
+from chaos.victim import NO_AWS, Job, Run
 from chaos.world import SETTLE_SECONDS, World, world
 
 _DISK = "96m"
@@ -233,13 +233,7 @@ class _Storm:
         return Run(Job(arguments, environment, log, clock_seconds=clock, **done_to_it))
 
     def _environment(self, lake: Path) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
-            "AWS_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
+        return NO_AWS | {
             "AWS_ENDPOINT_URL_MEDICAL_IMAGING": self._hospital.endpoint,
             "COHORTLAKE_DATASTORES": self._hospital.datastore_id,
             "COHORTLAKE_ROOT": str(lake),
