@@ -132,8 +132,8 @@ def show_status(
 ) -> None:
     """Say up to when the lake is complete, what it holds and what is missing.
 
-    Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, or a study
-    month does not hold what its last sweep found.
+    Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, a study
+    month does not hold what its last sweep found, or an erasure has not come to its end.
     """
     settings = _settings(root, datastore)
     found = status(Root(settings.root), settings.datastores, settings.settle)
@@ -142,7 +142,7 @@ def show_status(
     else:
         _print_status(found)
     is_proven = found.datastores and all(d.windows and not d.gaps for d in found.datastores)
-    if not is_proven or found.agreement.differing:
+    if not is_proven or found.agreement.differing or found.erasures_under_way:
         raise typer.Exit(1)
 
 
@@ -172,6 +172,56 @@ def publish(root: RootOption = None, as_json: JsonOption = False) -> None:
         _out.print(
             f"published under {publication.policy}: {written} files written, {removed} removed"
         )
+
+
+@app.command()
+@_explained
+def maintain(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """Compact image_sets/ and coverage/, and delete what is older than the retention.
+
+    Weekly is often enough. Other runs may be at work meanwhile.
+    """
+    maintained = Sync(_settings(root, None)).maintain()
+    if as_json:
+        _print_json([asdict(table) for table in maintained])
+        return
+    shown = Table("table", "version", "compacted", "files", "log files deleted", "files deleted")
+    for table in maintained:
+        shown.add_row(*(str(cell) for cell in asdict(table).values()))
+    _out.print(shown)
+
+
+@app.command(name="erase")
+@_explained
+def erase_patient(
+    patient: Annotated[
+        str, typer.Option(help="The PatientID, or - to read it from standard input.")
+    ],
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase a patient from all of the lake for good, and keep them out.
+
+    What is kept is a record without identity. Ended midway, it is finished by running it again.
+    An id on the command line stays in the shell's history: give - where that matters.
+    """
+    settings = _settings(root, datastore)
+    (datastore_id, *more) = settings.require_datastores()
+    if more:
+        raise SettingError("an erasure takes one data store; name it with --datastore")
+    patient_id = _patient_id(patient)
+    if not yes:
+        _confirm(f"Erase this patient of data store {datastore_id} from {settings.root} for good?")
+    erasure = Sync(settings).erase(patient_id, datastore_id)
+    if as_json:
+        _print_json(asdict(erasure))
+        return
+    _out.print(
+        f"erased: {erasure.image_sets:,} image sets, {erasure.rows:,} rows in {erasure.files:,} "
+        f"increments; they stay out as {erasure.patient_key}"
+    )
 
 
 @app.command()
@@ -259,6 +309,24 @@ def _give(
         show(frame)
 
 
+def _patient_id(given: str) -> str:
+    if given != "-":
+        patient_id = given
+    elif sys.stdin.isatty():
+        patient_id = typer.prompt("PatientID", hide_input=True, err=True)
+    else:
+        patient_id = sys.stdin.readline().rstrip("\r\n")
+    if not patient_id.strip():
+        raise SettingError("--patient is empty; without an id nobody can be told from others")
+    return patient_id
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingError("there is no terminal to ask on; give --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
 def _settings(root: str | None, datastores: list[str] | None) -> Settings:
     given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
     return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
@@ -334,6 +402,10 @@ def _print_status(found: Status) -> None:
     _out.print(
         f"image_sets version {found.image_sets_version}, published version "
         f"{found.published_version} under {found.policy}, {found.pending} increments to apply"
+    )
+    _out.print(
+        f"{found.erasures:,} patients erased, {found.erasures_under_way:,} of them not to the end"
+        + ("; repeat `cohortlake erase`" if found.erasures_under_way else "")
     )
 
 

@@ -18,7 +18,9 @@
         ├── NotALake            nothing was ever published or applied there
         ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
+        ├── LakeInUse           transient: another run is at work where none may be
         ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
+        ├── NoSuchPatient       nobody to erase
         ├── MissingKey          an existing lake without the key its hashes were made with
         ├── UnknownTable
         ├── UnknownColumn
@@ -166,6 +168,32 @@ class CommitConflict(LakeError):
 
     transient = True
     exit_code = 4
+
+
+class LakeInUse(LakeError):
+    """Wait until the other runs have ended, and run it again."""
+
+    transient = True
+    exit_code = 4
+
+    def __init__(self, root: str) -> None:
+        super().__init__(
+            f"another run is at work below {root}, or a notebook holds it open; run it again when "
+            "it has ended"
+        )
+
+
+class NoSuchPatient(LakeError):
+    """Correct the id or the data store; one that the lake is yet to see is erased afterwards."""
+
+    exit_code = 2
+
+    def __init__(self, datastore_id: str) -> None:
+        super().__init__(
+            f"the lake holds no such patient of data store {datastore_id}; give the PatientID as "
+            "the modality sent it, and the data store with --datastore. One that the next "
+            "`cohortlake sync` brings can be erased after it"
+        )
 
 
 class DeletionsRefused(LakeError):

@@ -259,7 +259,8 @@ COVERAGE: tuple[Column, ...] = (
     Column("increment", pa.string(), "Path of the increment below the root."),
     DATASTORE_ID,
     Column("axis", pa.string(), "updated_at, study_date, created_at or absence."),
-    Column("partition", pa.string(), "The UTC day, the study month, `undated` or `events`."),
+    Column("partition", pa.string(),
+           "The UTC day, the study month, `undated`, `events` or `erasures`."),
     Column("start", INSTANT, "First instant of the window."),
     Column("end", INSTANT, "First instant after the window."),
     Column("searched_at", INSTANT, "When the search began, on the service's clock."),
@@ -278,8 +279,11 @@ COVERAGE: tuple[Column, ...] = (
         "did not find and that are not closed. Null where nobody looked.",
     ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
+    Column("erased_rows", pa.int64(), "Rows of erased patients, left out of all other counts."),
+    Column("counted", pa.bool_(), "False where rows and content_hash are 0 because an erasure "
+           "left nothing to tell them from."),
     Column("run_id", pa.string(), "The run that wrote it."),
-)
+)  # fmt: skip
 """The ledger, `coverage/`: one row per window searched."""
 
 PATIENT_KEY = Column("patient_key", pa.string(), "Keyed hash of datastore_id and PatientID.", _I)

@@ -72,6 +72,13 @@ SETTINGS = (
         "ten image sets: beyond it somebody should look first.",
     ),
     Setting(
+        "COHORTLAKE_RETENTION_DAYS",
+        "30",
+        "How long old versions of `image_sets/` and `coverage/` can be read, and what killed runs "
+        "left uncommitted stays. At least 7, the longest that a run takes; 30 lets a publication "
+        "that stood still for a holiday go on from where it was.",
+    ),
+    Setting(
         "COHORTLAKE_PRIVACY",
         "safe",
         "What `published/` may show: `safe`, `limited` or `identified`.",
@@ -97,6 +104,7 @@ class Settings:
         lookback: Overlap of an open window's next search with its last one.
         settle: How long the search index may lag behind a change.
         max_deleted_share: Share of a partition that a sweep may close unasked.
+        retention: How long old versions of the memory and the ledger can be read.
         privacy: The policy of `published/`.
         events_queue: The URL of the queue of events; empty where there is none.
     """
@@ -109,6 +117,7 @@ class Settings:
     lookback: timedelta = timedelta(seconds=600)
     settle: timedelta = timedelta(seconds=300)
     max_deleted_share: float = 0.2
+    retention: timedelta = timedelta(days=30)
     privacy: str = "safe"
     events_queue: str = ""
 
@@ -125,7 +134,7 @@ class Settings:
         env = os.environ if environ is None else environ
         unknown_setting(env)
         values = {s.variable: env.get(s.variable, "").strip() or s.default for s in SETTINGS}
-        searchers = _whole_number("COHORTLAKE_SEARCHERS", values["COHORTLAKE_SEARCHERS"])
+        searchers = _whole_number("COHORTLAKE_SEARCHERS", values)
         quota = _number("COHORTLAKE_TPS", values, above_zero=True)
         burst = _number("COHORTLAKE_BURST", values) if values["COHORTLAKE_BURST"] else quota
         tps = quota / searchers
@@ -134,10 +143,11 @@ class Settings:
             root=values["COHORTLAKE_ROOT"],
             tps=tps,
             burst=max(1.0, burst / searchers),
-            workers=_workers(values["COHORTLAKE_WORKERS"], tps),
+            workers=_workers(values, tps),
             lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
             max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
+            retention=timedelta(days=_whole_number("COHORTLAKE_RETENTION_DAYS", values, 7, 36500)),
             privacy=_policy(values["COHORTLAKE_PRIVACY"]),
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
         )
@@ -197,15 +207,18 @@ def _share(variable: str, values: Mapping[str, str]) -> float:
     return share
 
 
-def _workers(text: str, tps: float) -> int:
-    if not text:
+def _workers(values: Mapping[str, str], tps: float) -> int:
+    if not values["COHORTLAKE_WORKERS"]:
         return min(64, max(4, round(tps / 5)))
-    return _whole_number("COHORTLAKE_WORKERS", text)
+    return _whole_number("COHORTLAKE_WORKERS", values)
 
 
-def _whole_number(variable: str, text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 512:
-        raise SettingError(f"{variable} must be a whole number from 1 to 512, not {text!r}")
+def _whole_number(variable: str, values: Mapping[str, str], least: int = 1, most: int = 512) -> int:
+    text = values[variable]
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise SettingError(
+            f"{variable} must be a whole number from {least} to {most}, not {text!r}"
+        )
     return int(text)
 
 

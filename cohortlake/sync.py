@@ -15,12 +15,14 @@ from datetime import datetime, timedelta
 
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
-from cohortlake.lake import coverage, image_sets, partitions, status
+from cohortlake.lake import coverage, erase, erasures, image_sets, maintenance, partitions, status
 from cohortlake.lake import sweep as sweeps
-from cohortlake.lake.deletions import Confirmed, confirm
+from cohortlake.lake.deletions import Confirmed, close_erased, confirm
+from cohortlake.lake.erasures import Erased, Erasure, Patient
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
+from cohortlake.lake.maintenance import Maintained
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
@@ -111,8 +113,10 @@ class Sync:
                 and so does what had come of others.
         """
         wanted = [Search(store, day, w) for day, w in partitions.disjoint(windows)]
-        for search, found in self._landed(store, wanted, self._extractor(store), progress):
+        run = self._extractor(store)
+        for search, found in self._landed(store, wanted, run, progress):
             yield search.partition, found
+        close_erased(run, store)
 
     def sweep(
         self,
@@ -144,6 +148,7 @@ class Sync:
                 if swept.refused:
                     refused[search.partition] = swept.refused
                 yield search.partition, swept
+        close_erased(run, store)
         if refused:
             raise DeletionsRefused(refused)
 
@@ -178,6 +183,41 @@ class Sync:
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
         return applied
+
+    def maintain(self) -> tuple[Maintained, ...]:
+        """Compact the memory and the ledger, and delete what is older than the retention.
+
+        `published/` moves on too: it never stands on a version that can no longer be read.
+
+        Raises:
+            CommitConflict: Other writers kept committing first.
+        """
+        maintained = maintenance.maintain(self.root, self.settings.retention)
+        self.publish()
+        return maintained
+
+    def erase(self, patient_id: str, datastore_id: str) -> Erasure:
+        """Erase a patient from all of the lake, and keep them out.
+
+        Ended midway, by whatever, it is finished by doing it again.
+
+        Args:
+            patient_id: The PatientID as sent; blanks around it do not count.
+            datastore_id: The data store that it is unique in.
+
+        Raises:
+            NoSuchPatient: The lake holds none.
+            LakeInUse: Another run is at work. None brings them back from now on.
+            MissingKey: The lake was published before, and its key is gone.
+        """
+        patient = Patient(datastore_id, patient_id)
+        begun = erase.begin(self.root, patient)
+        if begun.erased_at:
+            return begun
+        with self.root.alone():
+            removed = erase.remove(self.root, patient, begun)
+            self.publish()
+            return erasures.finish(self.root, removed)
 
     def status(self) -> status.Status:
         """Read how the lake stands."""
@@ -243,6 +283,7 @@ class Sync:
             self.root,
             self._service,
             Known(self.root),
+            Erased(self.root),
             new_run_id(store.now),
             self.settings.settle,
         )

@@ -9,6 +9,7 @@ from pipelines.jobs import JOBS
 from pipelines.resources import RESOURCES
 from pipelines.schedules import SCHEDULES
 from pipelines.sensors import SENSORS
+from pipelines.upkeep import maintain
 
 
 def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -20,7 +21,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(assets),
         asset_checks=dg.load_asset_checks_from_package_module(assets),
-        jobs=JOBS,
+        jobs=[*JOBS, maintain],
         schedules=SCHEDULES,
         sensors=SENSORS,
         resources={**RESOURCES, **(resource_overrides or {})},

@@ -44,4 +44,5 @@ SCHEDULES = [
     _every("0 * * * *", "tick"),
     _every("15 2 * * 0", "reconcile"),
     _every("45 2 * * 0", "reconcile_undated"),
+    _every("15 4 * * 0", "maintain"),
 ]

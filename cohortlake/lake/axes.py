@@ -21,7 +21,7 @@ class Agreement:
     Attributes:
         agreeing: Study months, over all data stores, that hold what their last sweep found.
         differing: Those that hold something else although nothing changed since, YYYY-MM.
-        changed: Those that changed since their last sweep.
+        changed: Those that changed since their last sweep, or lost what it counted to an erasure.
         unswept: Those that hold rows and were never swept.
         studies: Studies that say how many series they have.
         studies_with_fewer_series: Those of which the lake holds fewer.
@@ -62,6 +62,7 @@ def agreement(root: Root) -> Agreement:
 _MONTHS = f"""
 WITH sweeps AS (
     SELECT datastore_id, "partition" AS study_month, run_id, max(searched_at) AS searched_at,
+           bool_and(counted) AS counted,
            sum(rows) AS n, sum(content_hash::HUGEINT) % 9223372036854775808 AS hash
     FROM ledger WHERE axis = 'study_date' GROUP BY ALL
 ), swept AS (
@@ -85,7 +86,7 @@ WITH sweeps AS (
 )
 SELECT study_month, CASE
     WHEN swept.run_id IS NULL THEN 'unswept'
-    WHEN coalesce(later.others, 0) > 0
+    WHEN NOT swept.counted OR coalesce(later.others, 0) > 0
         OR coalesce(later.deleted, 0) > coalesce(closed_by_sweep.n, 0) THEN 'changed'
     WHEN (coalesce(held.n, 0), coalesce(held.hash, 0)) = (swept.n, swept.hash) THEN 'agrees'
     ELSE 'differs' END AS verdict

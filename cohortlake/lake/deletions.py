@@ -19,7 +19,7 @@ from cohortlake.lake import engine
 from cohortlake.lake.extract import Extractor, Search
 from cohortlake.lake.sweep import close, confirmed, is_not_found, register_seen
 
-_PARTITION = "events"
+_EVENTS, _ERASURES = "events", "erasures"
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,26 @@ def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> C
     missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
     window = Window(Axis.CREATED_AT, EPOCH, store.now)
     gone = confirmed(run, missing)
-    close(run, Search(store, _PARTITION, window), missing, gone)
+    close(run, Search(store, _EVENTS, window), missing, gone)
     ids = frozenset(gone)
     return Confirmed(ids, frozenset(c["image_set_id"] for c in held) - ids)
+
+
+def close_erased(run: Extractor, store: Datastore) -> None:
+    """Close image sets that have come to carry the id of a patient who was erased.
+
+    What a run found of erased patients it dropped. Where the lake holds such an image set, from
+    when it was somebody else's, it would stand as true for ever.
+
+    Args:
+        run: What it dropped, and where to write.
+        store: The data store.
+    """
+    if run.erased.met:
+        window = Window(Axis.CREATED_AT, EPOCH, store.now)
+        moved = [c for c in _held(run, store, run.erased.met) if c["is_earlier"]]
+        found_by = {c["image_set_id"]: "SearchImageSets" for c in moved}
+        close(run, Search(store, _ERASURES, window), moved, found_by)
 
 
 def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:

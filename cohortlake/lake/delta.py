@@ -2,7 +2,8 @@
 
 Each commit claims the next number of one application transaction. Of two writers that read
 the same version only one can claim it; the other is told, reads again and works out anew
-what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverage`'s.
+what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverage`'s, and what
+becomes of their old files `lake.maintenance`'s.
 """
 
 from __future__ import annotations
@@ -14,15 +15,28 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortlake.errors import CommitConflict
 from cohortlake.lake.root import Root
 
-_WRITER = "cohortlake"
 # A reader holds a row group of each of its threads in memory.
-_WRITING = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=120_000)
+WRITER_PROPERTIES = WriterProperties(
+    compression="ZSTD", compression_level=3, max_row_group_size=120_000
+)
+# The log is not cleaned up by whichever commit comes along: which versions must stay readable is
+# for `lake.maintenance` to know.
+HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
+
+_WRITER = "cohortlake"
 _ATTEMPTS = 10
 # The library's own errors carry the operating system's as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -67,7 +81,7 @@ def make_table(
     table = open_table(root, name)
     if table is None:
         # Where another writer was faster, the one that is there counts.
-        with contextlib.suppress(DeltaError), _explained(root):
+        with contextlib.suppress(DeltaError), explained(root):
             DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
         table = DeltaTable(root.uri_of(name))
     return table
@@ -142,20 +156,25 @@ def commit(
         RootNotUsable: The root cannot be written.
     """
     number = (table.transaction_version(_WRITER) or 0) + 1
-    with _explained(root):
+    # A compaction claims no number. Without a predicate the files that it wrote meanwhile would
+    # stay beside the new ones, and each row be there twice.
+    mode: dict[str, Any] = {"mode": "append"}
+    if overwrite:
+        mode = {"mode": "overwrite", "predicate": "true", "schema_mode": "overwrite"}
+    with explained(root):
         write_deltalake(
             table,
             rows,
-            mode="overwrite" if overwrite else "append",
-            schema_mode="overwrite" if overwrite else None,
-            writer_properties=_WRITING,
+            writer_properties=WRITER_PROPERTIES,
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+            post_commithook_properties=HOOKS,
+            **mode,
         )
     return DeltaTable(root.uri_of(name))
 
 
 @contextlib.contextmanager
-def _explained(root: Root) -> Iterator[None]:
+def explained(root: Root) -> Iterator[None]:
     """Turn the operating system's errors inside the block into RootNotUsable."""
     with root.explained():
         try:

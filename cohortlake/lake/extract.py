@@ -32,6 +32,7 @@ from cohortlake.healthimaging import (
     WindowSearch,
 )
 from cohortlake.lake import partitions
+from cohortlake.lake.erasures import Erased
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record, write_empty
 from cohortlake.lake.root import Root
@@ -138,6 +139,7 @@ class Extractor:
         root: The lake.
         service: The client, for what is asked beside the search.
         known: What the memory knows; a search that adds nothing to it keeps no rows.
+        erased: Whose rows are dropped before anything is written.
         run_id: The run's id, which names the files.
         settle: How long the search index may lag.
     """
@@ -145,6 +147,7 @@ class Extractor:
     root: Root
     service: HealthImaging
     known: Known
+    erased: Erased
     run_id: str
     settle: timedelta
 
@@ -215,7 +218,9 @@ class _Landings:
         datastore_id = self._wanted[0].store.datastore_id
         states = flatten_pages([page.body for page in pages], datastore_id)
         is_new = [head.image_set_id not in page.skip for page in pages for head in page.heads]
-        return states.append_column("is_new", pa.array(is_new, pa.bool_()))
+        is_erased = self._run.erased.among(states)
+        states = states.append_column("is_new", pa.array(is_new, pa.bool_()))
+        return states.append_column("is_erased", is_erased)
 
     def _flush_the_largest(self) -> None:
         open_ones = sorted(self._open.values(), key=lambda landing: landing.buffered_bytes)
@@ -337,6 +342,7 @@ class _Piece:
         self._run = run
         self._search = search
         self._has_news = False
+        self._erased_rows = 0
         self._ids: set[str] = set()
         self._began = monotonic()
 
@@ -347,10 +353,17 @@ class _Piece:
 
     def add(self, states: pa.Table) -> None:
         """Add rows of the range."""
+        states = self._without_erased(states)
         states = self._swept(states) if self._search.is_sweep else states
         if len(states):
             self._has_news = self._has_news or bool(self._unknown(states).any())
             self.increment.add(states)
+
+    def _without_erased(self, states: pa.Table) -> pa.Table:
+        erased = states.filter(states["is_erased"])
+        own = erased.filter(self._search.keep(erased)) if self._search.keep else erased
+        self._erased_rows += len(own)
+        return states.filter(pc.invert(states["is_erased"])).drop_columns("is_erased")
 
     def _swept(self, states: pa.Table) -> pa.Table:
         own = self._search.keep(states) if self._search.keep else None
@@ -371,9 +384,10 @@ class _Piece:
         Args:
             end: Where it ends after all; the range may have been cut meanwhile.
         """
-        record = self.increment.summary(
+        summary = self.increment.summary(
             end=end, **vars(self.cost), seconds=monotonic() - self._began
         )
+        record = replace(summary, erased_rows=self._erased_rows)
         must_record = self._search.must_record(self._run.settle)
         if self._has_news:
             record = self.increment.keep(record)

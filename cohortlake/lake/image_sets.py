@@ -195,6 +195,8 @@ def _appended(root: Root, since: int, version: int) -> list[str] | None:
 
     The log tells them: compaction replaces files without any new row in them.
     """
+    if since > version:  # of a table that was there before this one
+        return None
     added = []
     for number in range(since + 1, version + 1):
         actions = delta.actions(root, TABLE, number)

@@ -2,20 +2,21 @@
 
 A file's footer is its record: window, run, counts and hash. So the files alone tell what
 was searched, and everything else in the lake can be rebuilt from them. A file has its
-name only when its search reached the last token; a search that failed leaves nothing.
-Applying them is `lake.image_sets`'.
+name only when its search reached the last token; a search that failed leaves nothing. Only
+an erasure writes one anew, without the rows of a patient. Applying them is `lake.image_sets`'.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
@@ -42,6 +43,10 @@ _DICTIONARY = [
 ]
 
 
+Theirs = Callable[[pa.Table], pa.Array]
+"""Which of some rows, of findings or of absences, are somebody's."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What an increment says of itself; the columns of `schema.COVERAGE`."""
@@ -63,6 +68,8 @@ class Record:
     content_hash: int = 0
     missing: int | None = None
     invalid_values: dict[str, int] = field(default_factory=dict)
+    erased_rows: int = 0
+    counted: bool = True
 
     @property
     def path(self) -> str:
@@ -190,6 +197,55 @@ def write_table(root: Root, record: Record, rows: pa.Table) -> None:
         if len(rows):
             writer.write_table(rows)
         writer.add_key_value_metadata({_FOOTER_KEY: record.to_footer()})
+
+
+def count(root: Root, path: str, is_theirs: Theirs) -> int:
+    """Return how many rows of an increment are somebody's."""
+    pieces = _pieces(root, path, ("image_set_id", "PatientID"))
+    return sum(pc.sum(is_theirs(rows)).as_py() or 0 for rows in pieces)
+
+
+def remove(root: Root, path: str, is_theirs: Theirs) -> None:
+    """Write an increment anew without somebody's rows, and with a record of what is left."""
+    record = read_record(root, path)
+    if record.axis == ABSENCE_AXIS:
+        left = pa.concat_tables(list(_others(root, path, is_theirs)))
+        write_table(root, replace(record, rows=len(left), kept_rows=len(left)), left)
+        return
+    left_over = Increment(root, record)
+    with contextlib.closing(left_over):
+        for rows in _others(root, path, is_theirs):
+            left_over.add(rows.drop_columns(["observed_at", "run_id"]))
+        summary = left_over.summary(
+            end=record.end,
+            pages=record.pages,
+            requests=record.requests,
+            throttles=record.throttles,
+            seconds=record.duration_seconds,
+        )
+        erased = record.erased_rows + record.rows - summary.rows
+        left_over.keep(replace(summary, erased_rows=erased))
+
+
+def forget_counts(root: Root, path: str) -> None:
+    """Write an increment without rows anew, without what it says of the rows it found."""
+    found = read_record(root, path)
+    write_empty(root, replace(found, rows=0, content_hash=0, invalid_values={}, counted=False))
+
+
+def _others(root: Root, path: str, is_theirs: Theirs) -> Iterator[pa.Table]:
+    for rows in _pieces(root, path):
+        yield rows.filter(pc.invert(is_theirs(rows)))
+
+
+def _pieces(root: Root, path: str, only: Collection[str] = ()) -> Iterator[pa.Table]:
+    """Yield an increment's rows; the first piece has none."""
+    with root.open(path) as file, pq.ParquetFile(file) as increment:
+        columns = increment.schema_arrow
+        names = [name for name in columns.names if not only or name in only]
+        yield columns.empty_table().select(names)
+        for batch in increment.iter_batches(_ROW_GROUP_ROWS, columns=names):
+            yield pa.Table.from_batches([batch])
 
 
 def with_run(rows: pa.Table, record: Record) -> pa.Table:

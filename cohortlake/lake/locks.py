@@ -37,6 +37,25 @@ def present(path: Path, clean: Callable[[], None]) -> int:
 
 
 @contextmanager
+def only_one_present(file: int) -> Iterator[None]:
+    """Let no other process be there while the block lasts; those that come wait.
+
+    Args:
+        file: What `present` returned.
+
+    Raises:
+        BlockingIOError: Another one is there.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+@contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Let nobody else into a block under the same lock file; wait for whoever is in it."""
     import fcntl

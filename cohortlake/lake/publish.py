@@ -112,7 +112,7 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         since = before.image_sets_version
     if version is None or since == version:
         return None
-    key = _key(root, may_create=before is None)
+    key = lake_key(root, may_create=before is None)
     writer = Writer(root, policy, before.files if before else {})
     with engine.connection() as con:
         image_sets.register(con, root, version)
@@ -173,7 +173,12 @@ def _hashes(con: duckdb.DuckDBPyConnection, key: bytes, column: str, source: str
     return distinct.append_column(_HASHED[column], hashes)
 
 
-def _key(root: Root, *, may_create: bool) -> bytes:
+def lake_key(root: Root, *, may_create: bool) -> bytes:
+    """Return the key that the lake's hashes are made with.
+
+    Raises:
+        MissingKey: There is none, and none may be made.
+    """
     if root.exists(KEY_PATH):
         return root.read(KEY_PATH)
     if not may_create:

@@ -3,7 +3,7 @@
 The only module that knows which of the two it is. Files appear whole or not at all: they
 are written under a hidden temporary name and moved. What a killed run left half written, the
 next run that is alone deletes. On a local disk the restricted zone (`increments/`,
-`image_sets/`, `coverage/`, `keys/`) is for its owner only.
+`image_sets/`, `coverage/`, `erasures/`, `keys/`) is for its owner only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from botocore.exceptions import ClientError
 
-from cohortlake.errors import RootNotUsable
+from cohortlake.errors import LakeInUse, RootNotUsable
 from cohortlake.lake import locks
 
-RESTRICTED = ("increments", "image_sets", "coverage", "keys")
+RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
 TEMPORARY_SUFFIX = ".tmp"
 
 _FOLDERS = (*RESTRICTED, "published")
@@ -90,6 +90,7 @@ class Root:
             self._base = uri.removeprefix("s3://").rstrip("/")
             self.filesystem = _s3()
             self.uri = f"s3://{self._base}"
+        self._presence: int | None = None
 
     def path(self, *parts: str) -> str:
         """Return the full path of a file or folder, as the file system takes it."""
@@ -116,7 +117,26 @@ class Root:
                 if name in RESTRICTED:
                     folder.chmod(0o700)
             lock = locks.present(Path(self.path(_RUNS_LOCK)), self._delete_unfinished)
+        self._presence = lock
         weakref.finalize(self, os.close, lock)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other run of this machine work below the root; what was killed is cleaned up.
+
+        Others wait, and begin when the block ends. Of a root on S3 nobody knows who is there.
+
+        Raises:
+            LakeInUse: Another run is at work.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._presence is not None:
+                try:
+                    stack.enter_context(locks.only_one_present(self._presence))
+                except BlockingIOError:
+                    raise LakeInUse(self.uri) from None
+                self._delete_unfinished()
+            yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
@@ -162,9 +182,12 @@ class Root:
             return bytes(file.read())
 
     def delete(self, path: str) -> None:
-        """Delete a file; another run may have been faster."""
+        """Delete a file, and its folder if that is empty then; another run may have been faster."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(path))
+        if self.is_local:
+            with contextlib.suppress(OSError):
+                Path(self.path(path)).parent.rmdir()
 
     def draft(self, path: str) -> Draft:
         """Open a hidden file that may become the file at `path`.

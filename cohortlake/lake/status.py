@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake.lake import coverage, image_sets
+from cohortlake.lake import coverage, erasures, image_sets
 from cohortlake.lake.axes import Agreement, agreement
 from cohortlake.lake.coverage import Stretch
 from cohortlake.lake.publish import read_marker
@@ -50,6 +50,9 @@ class Status:
         policy: The policy of `published/`, or None.
         rows: Published table -> rows.
         agreement: How the memory compares with the last sweeps.
+        erasures: Patients who were erased.
+        erasures_under_way: Those of them of whom something may be left: the command is to be
+            repeated.
     """
 
     datastores: tuple[DatastoreStatus, ...]
@@ -59,6 +62,8 @@ class Status:
     policy: str | None
     rows: dict[str, int]
     agreement: Agreement
+    erasures: int
+    erasures_under_way: int
 
 
 def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status:
@@ -71,7 +76,7 @@ def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status
     """
     ledger = coverage.read(root)
     ids = datastores or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
-    marker = read_marker(root)
+    marker, erased = read_marker(root), erasures.read(root)
     return Status(
         datastores=tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids),
         pending=len(coverage.pending(root)),
@@ -80,6 +85,8 @@ def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status
         policy=marker.policy if marker else None,
         rows={table: marker.rows(table) if marker else 0 for table in PUBLISHED},
         agreement=agreement(root),
+        erasures=len(erased),
+        erasures_under_way=sum(erasure.erased_at is None for erasure in erased),
     )
 
 

@@ -68,6 +68,10 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert json.loads(rebuilt.stdout)["changes"] == {"created": 600}
     assert json.loads(run("publish", "--json").stdout)["written"] == []
 
+    tables = json.loads(run("maintain", "--json").stdout)
+    assert [table["table"] for table in tables] == ["image_sets", "coverage"]
+    assert "files deleted" in run("maintain").stdout
+
 
 def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     run, hospital: Emulator, tmp_path: Path
@@ -142,7 +146,7 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
-    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish")
-    for command in (*commands, "diff", "snapshots", "tag", "emulator"):
+    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish", "maintain")
+    for command in (*commands, "erase", "diff", "snapshots", "tag", "emulator"):
         assert command in text
         assert run(command, "--help").returncode == 0

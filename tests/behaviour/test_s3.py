@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +116,48 @@ def test_two_writers_lose_nothing_and_write_nothing_twice(
 
 def at_work(settings: Settings, work: Callable[[Sync], object]) -> None:
     work(Sync(settings))
+
+
+# deltalake keeps Python's lock while it waits for S3 in these calls, and the tests' S3 is a thread.
+_MAINTENANCE = """
+import json
+import sys
+from datetime import timedelta
+from cohortlake.lake import maintenance
+from cohortlake.lake.root import Root
+
+maintenance._FEWEST_SMALL_FILES = 2
+done = maintenance.maintain(Root(sys.argv[1]), timedelta(days=int(sys.argv[2])))
+print(json.dumps([table.files for table in done]))
+"""
+
+
+def maintained(root: str, days: int) -> list[int]:
+    command = (sys.executable, "-c", _MAINTENANCE, root, str(days))
+    files: list[int] = json.loads(subprocess.check_output(command, timeout=120))
+    return files
+
+
+def test_maintenance_leaves_few_files_and_the_same_rows(
+    hospital: Emulator, settings: Settings
+) -> None:
+    Sync(settings).run()
+    hospital.admin.advance(seconds=3600)
+    hospital.admin.update(min(truth(hospital)), {"DICOMPatientSex": "O"})
+    hospital.admin.advance(seconds=1)
+    Sync(settings).run()
+    before = {table: tabled(settings.root, table) for table in PUBLISHED}
+    assert maintained(settings.root, 30) == [2, 1]
+    files = objects(settings.root, "")
+    assert maintained(settings.root, 30) == [2, 1]
+    assert objects(settings.root, "") == files
+    maintained(settings.root, 0)
+    assert len(objects(settings.root, ".parquet")) < len(files)
+    Sync(settings).publish()
+    for table in PUBLISHED:
+        pd.testing.assert_frame_equal(tabled(settings.root, table), before[table])
+    assert Sync(settings).reconcile().applied.changes == {}
+    assert published(settings.root) == truth(hospital)
 
 
 ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")

@@ -79,6 +79,16 @@ STEPS = (
     Step("publication recorded", "cohortlake.lake.root:Draft.keep",
          on=_draft_of("_snapshots.jsonl")),
     Step("publication marked", "cohortlake.lake.root:Draft.keep", on=_draft_of("_published.json")),
+    Step("retention stated", "cohortlake.lake.maintenance:state_retention", often=2,
+         command="maintain"),
+    Step("table compacted", "cohortlake.lake.maintenance:compact", often=2, command="maintain"),
+    Step("log shortened", "cohortlake.lake.maintenance:shorten_log", often=2, command="maintain"),
+    Step("leftovers deleted", "cohortlake.lake.maintenance:vacuum", often=2, command="maintain"),
+    Step("erasure recorded", "cohortlake.lake.erasures:write", often=3, command="erase"),
+    Step("counts forgotten", "cohortlake.lake.increments:forget_counts", command="erase"),
+    Step("rows erased", "cohortlake.lake.increments:remove", often=3, command="erase"),
+    Step("past forgotten", "cohortlake.lake.maintenance:forget_past", often=2, command="erase"),
+    Step("published unmarked", "cohortlake.lake.erase:have_all_published_anew", command="erase"),
 )  # fmt: skip
 
 CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
@@ -91,6 +101,8 @@ WHERE_RUNS_MEET = (
     "before month published",
     "after month published",
     "before publication marked",
+    "before table compacted",
+    "after table compacted",
 )
 
 SMALL = {
@@ -98,6 +110,8 @@ SMALL = {
     "cohortlake.lake.increments:_ROW_GROUP_ROWS": 40,
     "cohortlake.lake.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
+    # Compaction would else begin after the storm is over.
+    "cohortlake.lake.maintenance:_FEWEST_SMALL_FILES": 4,
     # A service that fails on purpose need not be spared.
     "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
     # Months before it are swept with `undated`; each month is a request.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import steps, truth
-from chaos.victim import Job, Run
+from chaos.victim import NO_AWS, Job, Run
 from chaos.world import SETTLE_SECONDS, World, world
 
 _DISK = "96m"
@@ -30,9 +30,9 @@ _MAY_END = {"publish": (2,), "status": (1,)}
 # What a storm's runs are, with their weights. A sweep of everything heals what ticks have lost, and
 # a rebuild heals the memory: there are storms without either.
 _KINDS = (
-    {"sync": 6, "publish": 1},
-    {"sync": 6, "reconcile": 3, "publish": 1},
-    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2},
+    {"sync": 6, "publish": 1, "maintain": 2},
+    {"sync": 6, "reconcile": 3, "publish": 1, "maintain": 1},
+    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2, "maintain": 2},
 )
 _PAIRS = (
     ("sync", "sync"),
@@ -43,6 +43,11 @@ _PAIRS = (
     ("reconcile", "reconcile"),
     ("rebuild", "sync"),
     ("sync", "rebuild"),
+    ("maintain", "sync"),
+    ("sync", "maintain"),
+    ("publish", "maintain"),
+    ("rebuild", "maintain"),
+    ("maintain", "rebuild"),
 )
 
 
@@ -229,13 +234,7 @@ class _Storm:
         return Run(Job(arguments, environment, log, clock_seconds=clock, **done_to_it))
 
     def _environment(self, lake: Path) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
-            "AWS_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
+        return NO_AWS | {
             "AWS_ENDPOINT_URL_MEDICAL_IMAGING": self._hospital.endpoint,
             "COHORTLAKE_DATASTORES": self._hospital.datastore_id,
             "COHORTLAKE_ROOT": str(lake),

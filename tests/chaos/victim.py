@@ -24,6 +24,14 @@ from chaos import steps
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["chaos.victim", "cohortlake.cli", "pyarrow.dataset"])
+NO_AWS = {
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 _JUMP_EVERY_SECONDS = 0.4
 _STALL_SECONDS = 3.0
 

@@ -23,7 +23,7 @@ def evaluated(
     return list(data.run_requests or ()), data.skip_message
 
 
-@pytest.mark.parametrize("name", ["tick", "reconcile", "reconcile_undated"])
+@pytest.mark.parametrize("name", ["tick", "reconcile", "reconcile_undated", "maintain"])
 def test_a_schedule_asks_for_one_run_that_names_no_partition(
     deployment: ModuleType, instance: dg.DagsterInstance, name: str
 ) -> None:

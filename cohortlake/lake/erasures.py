@@ -1,0 +1,173 @@
+"""Who was erased: records without identity, and what they keep out of the lake.
+
+A record names a patient by the keyed hash that `published/` has for them. Owns the records, and
+which rows of a search are dropped because of them, before anything is written. How a patient is
+removed is `lake.erase`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake.lake.publish import lake_key, read_marker
+from cohortlake.lake.root import Root
+from cohortlake.privacy import keyed_hashes
+
+PADDING = " "
+"""What may surround an id without being part of it (PS3.5 section 6.2, LO)."""
+
+_FOLDER = "erasures"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient, by what no record, message or file name may hold.
+
+    Attributes:
+        datastore_id: The data store that the id is unique in.
+        patient_id: The PatientID, with or without padding.
+    """
+
+    datastore_id: str
+    patient_id: str = field(repr=False)
+
+    @property
+    def bare_id(self) -> str:
+        """The PatientID without padding."""
+        return self.patient_id.strip(PADDING)
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What is kept of an erasure.
+
+    Attributes:
+        datastore_id: The data store.
+        patient_key: Keyed hash of the patient's id without padding.
+        patient_keys: Keyed hashes of all that stood for the patient in `published/`.
+        began_at: When, on this machine's clock, UTC.
+        erased_at: When nothing was left; None while it is under way.
+        image_sets: Image sets of which something was removed.
+        rows: Rows removed from increments.
+        files: Increments written anew.
+        image_set_ids: Image sets that go whole. Kept only while it is under way, when the rows
+            that tell may be gone already; None before it is known.
+    """
+
+    datastore_id: str
+    patient_key: str
+    patient_keys: tuple[str, ...]
+    began_at: str
+    erased_at: str | None = None
+    image_sets: int = 0
+    rows: int = 0
+    files: int = 0
+    image_set_ids: tuple[str, ...] | None = None
+
+
+def read(root: Root) -> list[Erasure]:
+    """Return all records, by when they began."""
+    texts = [json.loads(root.read(path)) for path in root.files(_FOLDER, ".json")]
+    found = [Erasure(**{**text, "patient_keys": tuple(text["patient_keys"])}) for text in texts]
+    return sorted(found, key=lambda erasure: erasure.began_at)
+
+
+def erased_on(root: Root) -> Mapping[str, date]:
+    """Return the patient_key of each erased patient, and the day on which that was asked for."""
+    return {
+        key: datetime.fromisoformat(erasure.began_at).date()
+        for erasure in read(root)
+        for key in erasure.patient_keys
+    }
+
+
+def find(root: Root, patient: Patient) -> Erasure | None:
+    """Return the record of a patient, or None where they were never erased."""
+    records = read(root)
+    if not records:  # and perhaps no key yet
+        return None
+    (own,) = _hashes(lake_key(root, may_create=False), patient.datastore_id, [patient.bare_id])
+    return next((erasure for erasure in records if erasure.patient_key == own), None)
+
+
+def begin(root: Root, patient: Patient, spellings: Iterable[str]) -> Erasure:
+    """Write down that a patient is being erased, perhaps not for the first time.
+
+    Args:
+        root: The lake.
+        patient: The patient.
+        spellings: Ids of theirs, with the padding that they were sent with.
+    """
+    key = lake_key(root, may_create=read_marker(root) is None)
+    own, *others = _hashes(key, patient.datastore_id, [patient.bare_id, *spellings])
+    erasure = find(root, patient) or Erasure(patient.datastore_id, own, (), _now())
+    keys = tuple(sorted({own, *others, *erasure.patient_keys}))
+    return write(root, replace(erasure, patient_keys=keys, erased_at=None))
+
+
+def finish(root: Root, erasure: Erasure) -> Erasure:
+    """Write down that nothing is left."""
+    return write(root, replace(erasure, erased_at=_now(), image_set_ids=None))
+
+
+def write(root: Root, erasure: Erasure) -> Erasure:
+    """Write a record, in the place of an earlier one of the same patient."""
+    content = json.dumps(asdict(erasure), indent=1).encode()
+    root.write(f"{_FOLDER}/{erasure.patient_key}.json", content)
+    return erasure
+
+
+class Erased:
+    """Tells which rows of a search are erased patients', and remembers what it told.
+
+    Attributes:
+        met: The image sets of these rows.
+
+    Args:
+        root: The lake. Its records are read when first asked for.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self.met: set[str] = set()
+
+    @functools.cached_property
+    def _patient_keys(self) -> frozenset[str]:
+        return frozenset(erasure.patient_key for erasure in read(self._root))
+
+    @functools.cached_property
+    def _key(self) -> bytes:
+        return lake_key(self._root, may_create=False)
+
+    def among(self, states: pa.Table) -> pa.BooleanArray:
+        """Return which of a data store's states are erased patients'.
+
+        Raises:
+            MissingKey: Some were erased, and the key that they are known by is gone.
+        """
+        if not self._patient_keys or not len(states):
+            return pa.array(np.zeros(len(states), bool))
+        bare = pc.utf8_trim(states["PatientID"], PADDING).combine_chunks().dictionary_encode()
+        ids = bare.dictionary.to_pylist()
+        datastore_id = states["datastore_id"][0].as_py()
+        hashes = _hashes(self._key, datastore_id, ids)
+        is_erased = pa.array([h in self._patient_keys for h in hashes], pa.bool_())
+        among = pc.fill_null(is_erased.take(bare.indices), fill_value=False)
+        self.met.update(states["image_set_id"].filter(among).to_pylist())
+        return among
+
+
+def _hashes(key: bytes, datastore_id: str, ids: Iterable[str]) -> list[str]:
+    return keyed_hashes(key, "PatientID", [(datastore_id, one) for one in ids])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,406 @@
+"""A patient is erased: no byte of theirs is left, no search brings them back, all else stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from endpoint import DATASTORE, Endpoint
+from small_hospital import change, fill
+
+from cohortlake import Settings, Sync, read_table
+from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient
+from cohortlake.lake import coverage, erasures, increments, partitions
+from cohortlake.lake.axes import agreement
+from cohortlake.lake.checks import row_counts
+from cohortlake.lake.root import Root
+from cohortlake.schema import PUBLISHED
+
+COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+CANARY = {
+    "DICOMPatientId": "CANARY-ID",
+    "DICOMPatientName": "CANARY^NAME",
+    "DICOMPatientBirthDate": "19121112",
+    "DICOMPatientSex": "CANARY-SEX",
+    "DICOMStudyInstanceUID": "1.2.77777777",
+    "DICOMStudyId": "CANARY-STUDY",
+    "DICOMStudyDescription": "CANARY DESCRIPTION",
+    "DICOMNumberOfStudyRelatedSeries": 77777771,
+    "DICOMNumberOfStudyRelatedInstances": 77777772,
+    "DICOMAccessionNumber": "CANARY-ACC",
+    "DICOMSeriesInstanceUID": "1.2.77777777.1",
+    "DICOMSeriesModality": "CANARY-MOD",
+    "DICOMSeriesBodyPart": "CANARY-BODY",
+    "DICOMSeriesNumber": 77777773,
+    "DICOMStudyDate": "20250303",  # a month that others have, too
+    "DICOMStudyTime": "030303.030303",
+    "CanaryMember": "CANARY-MEMBER",
+}
+FIRST_STATE = CANARY | {
+    "DICOMStudyDate": "20240303",
+    "DICOMSeriesNumber": "CANARY-77",  # no number: kept as text, and counted
+}
+IDS = [f"{number:032x}" for number in (0xC0FFEE1, 0xC0FFEE2)]
+
+
+@pytest.fixture
+def sync(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Sync:
+    """A lake of sixty image sets of others and two of a patient, with a history, swept."""
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2024, 1, 1))  # less to wait
+    fill(endpoint, 60)
+    at = endpoint.now.timestamp() - 86400 * 9
+    for image_set_id in IDS:
+        endpoint.image_sets.append(
+            {"imageSetId": image_set_id, "version": 1, "createdAt": at, "updatedAt": at,
+             "isPrimary": True, "DICOMTags": dict(FIRST_STATE)}
+        )  # fmt: skip
+    sync = Sync(lake_settings)
+    sync.run()
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 60, **CANARY)
+    change(endpoint, 3, DICOMPatientSex="M")
+    sync.run()
+    endpoint.now += timedelta(hours=2)
+    del endpoint.image_sets[61]
+    sync.reconcile()
+    endpoint.now += timedelta(hours=2)
+    sync.reconcile()  # which knows all, and keeps no rows
+    assert_somewhere(sync.root, traces(sync.root))
+    return sync
+
+
+def state_keys(root: Root) -> set[str]:
+    keys: set[str] = set()
+    for path in increments.paths(root):
+        rows = pq.read_table(root.path(path)).to_pylist()
+        keys |= {str(r["state_key"]) for r in rows if r.get("PatientID") == "CANARY-ID"}
+    return keys
+
+
+def traces(root: Root) -> set[str]:
+    typed = {
+        "1912-11-12",
+        "2025-03-03",
+        "2024-03-03",
+        "study_month=2024-03",
+        "03:03:03.030303",
+        "10983030303",
+    }
+    sent = {str(value) for tags in (CANARY, FIRST_STATE) for value in tags.values()}
+    return sent | typed | set(IDS) | state_keys(root)
+
+
+def texts(root: str) -> Iterator[tuple[Path, str]]:
+    """All that can be read of each file: its name, its bytes, its values, its statistics."""
+    for path in sorted(Path(root).rglob("*")):
+        text = str(path.relative_to(root))
+        if path.is_file():
+            text += path.read_bytes().decode("latin-1")
+        if path.suffix == ".parquet":
+            metadata = pq.read_metadata(path)
+            text += json.dumps(metadata.to_dict(), default=str) + str(metadata.metadata)
+            text += json.dumps(pq.read_table(path).to_pylist(), default=str)
+        yield path, text
+
+
+def left(root: str, wanted: set[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path, text in texts(root):
+        for value in wanted:
+            if value in text:
+                found.setdefault(value, []).append(path.name)
+    return found
+
+
+def assert_somewhere(root: Root, wanted: set[str]) -> None:
+    """The search for traces finds them where there are some; raw dates and names not always."""
+    found = left(root.uri, wanted)
+    assert wanted - found.keys() <= {"19121112", "20240303", "20250303", "030303.030303"}
+
+
+def tables(root: str) -> dict[str, pd.DataFrame]:
+    frames = {}
+    for table in PUBLISHED:
+        frame = read_table(root, table)
+        ids = ("image_set_id", "version", "SeriesInstanceUID", "StudyInstanceUID", "patient_key")
+        frames[table] = frame.sort_values([i for i in ids if i in frame], ignore_index=True)
+    return frames
+
+
+def without(frames: dict[str, pd.DataFrame], patient_key: str) -> dict[str, pd.DataFrame]:
+    return {
+        table: frame[frame["patient_key"] != patient_key].reset_index(drop=True)
+        for table, frame in frames.items()
+    }
+
+
+def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    for table in PUBLISHED:
+        pd.testing.assert_frame_equal(one[table], other[table])
+
+
+def test_nothing_of_theirs_is_left_and_all_of_the_others(
+    sync: Sync, lake_settings: Settings
+) -> None:
+    root = lake_settings.root
+    wanted, before = traces(sync.root), tables(root)
+    erasure = sync.erase("CANARY-ID", DATASTORE)
+    assert left(root, wanted) == {}
+    assert erasure.erased_at
+    assert (erasure.image_sets, erasure.rows) == (2, 4)
+    assert erasure.image_set_ids is None
+    assert_same(tables(root), without(before, erasure.patient_key))
+    assert len(tables(root)["image_sets"]) == 60
+    assert erasures.erased_on(sync.root) == {
+        erasure.patient_key: date.fromisoformat(erasure.began_at[:10])
+    }
+    counts = row_counts(sync.root)
+    assert counts.current == counts.image_sets == 60
+
+
+def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:
+    before = {p: increments.read_record(sync.root, p) for p in increments.paths(sync.root)}
+    sync.erase("CANARY-ID", DATASTORE)
+    assert increments.paths(sync.root) == list(before)
+    ledger = {row["increment"]: row for row in coverage.read(sync.root).to_pylist()}
+    assert ledger.keys() == before.keys()
+    for path, earlier in before.items():
+        record = increments.read_record(sync.root, path)
+        rows = pq.read_table(sync.root.path(path))
+        assert ledger[path]["content_hash"] == record.content_hash
+        assert record.kept_rows == len(rows)
+        if len(rows) and record.axis != increments.ABSENCE_AXIS:
+            assert record.rows == len(rows)
+            assert record.content_hash == increments.content_hash(rows["state_key"].to_numpy())
+            assert record.rows + record.erased_rows == earlier.rows
+    assert sum(row["erased_rows"] for row in ledger.values()) == 3
+    invalid = [json.loads(row["invalid_values"]) for row in ledger.values()]
+    assert not any("SeriesNumber" in counts for counts in invalid)
+
+
+def test_the_axes_agree_afterwards(sync: Sync, endpoint: Endpoint) -> None:
+    before = agreement(sync.root)
+    assert before.differing == ()
+    sync.erase("CANARY-ID", DATASTORE)
+    after = agreement(sync.root)
+    # What sweeps of their months had counted is not known any more, until the next ones.
+    assert (after.differing, after.agreeing, after.changed) == ((), before.agreeing - 1, 1)
+    endpoint.now += timedelta(hours=2)
+    assert sync.reconcile().applied.changes == {}
+    again = agreement(sync.root)
+    assert (again.differing, again.agreeing, again.changed) == ((), before.agreeing, 0)
+    ledger = coverage.read(sync.root).to_pylist()
+    newest = max(row["searched_at"] for row in ledger)
+    swept = [row for row in ledger if row["searched_at"] == newest]
+    assert sum(row["erased_rows"] for row in swept if row["axis"] == "study_date") == 1
+
+
+def test_no_search_brings_them_back(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    wanted = traces(sync.root)
+    sync.erase("CANARY-ID", DATASTORE)
+    for hour in range(1, 4):
+        endpoint.now += timedelta(hours=1)
+        change(endpoint, 60, DICOMPatientSex=f"CANARY-{hour}")
+        change(endpoint, 5, DICOMPatientSex="O")
+        outcome = Sync(lake_settings).run()
+        assert outcome.applied.changes == {"updated": 1}
+    endpoint.image_sets.append(endpoint.image_sets[60] | {"imageSetId": IDS[1]})
+    Sync(lake_settings).reconcile()
+    Sync(lake_settings).rebuild()
+    assert left(lake_settings.root, wanted | {"CANARY"}) == {}
+    ids = set(read_table(lake_settings.root, "image_sets")["image_set_id"])
+    assert ids == {row["imageSetId"] for row in endpoint.image_sets} - set(IDS)
+
+
+def test_an_image_set_is_its_last_known_patients(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 10, DICOMPatientId="CANARY-ID")  # was filed under another, and is theirs
+    change(endpoint, 60, DICOMPatientId="P7", DICOMPatientName="CANARY^OTHER")  # and the reverse
+    sync.run()
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 10, DICOMPatientId="  ")  # says nothing
+    sync.run()
+    erasure = sync.erase("CANARY-ID", DATASTORE)
+    assert erasure.image_sets == 3
+    history = read_table(lake_settings.root, "history").set_index("image_set_id")
+    assert f"{10:032x}" not in history.index
+    assert IDS[1] not in history.index
+    (state,) = history.loc[[IDS[0]]].itertuples()
+    assert (state.version, state.change) == (3, "created")
+    assert "CANARY-ID" not in "".join(text for _, text in texts(lake_settings.root))
+
+
+def test_one_that_comes_to_be_theirs_is_closed(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    sync.erase("CANARY-ID", DATASTORE)
+    for work in (Sync.run, Sync.reconcile):
+        number = 12 if work is Sync.run else 13
+        endpoint.now += timedelta(hours=2)
+        change(endpoint, number, DICOMPatientId="CANARY-ID")
+        assert work(Sync(lake_settings)).applied.changes == {"deleted": 1}
+        assert f"{number:032x}" not in set(
+            read_table(lake_settings.root, "image_sets")["image_set_id"]
+        )
+        assert agreement(sync.root).differing == ()
+        endpoint.now += timedelta(hours=2)
+        change(endpoint, number, DICOMPatientId="P5")  # it was a mistake
+        assert Sync(lake_settings).run().applied.changes == {"reappeared": 1}
+
+
+def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 20, DICOMPatientId="CANARY-ID ")
+    sync.run()
+    padded = read_table(sync.settings.root, "image_sets").set_index("image_set_id")
+    erasure = sync.erase(" CANARY-ID", DATASTORE)
+    assert erasure.image_sets == 3
+    assert set(erasure.patient_keys) == {
+        erasure.patient_key,
+        padded.loc[f"{20:032x}", "patient_key"],
+    }
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 20, DICOMPatientSex="F")
+    assert sync.run().applied.changes == {}
+
+
+def test_what_was_not_applied_yet_goes_too(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 60, DICOMPatientSex="CANARY-LATE")
+    store = sync.datastore(DATASTORE)
+    list(sync.extract(store, sync.due(store)))
+    sync.erase("CANARY-ID", DATASTORE)
+    assert left(lake_settings.root, {"CANARY"}) == {}
+    assert coverage.pending(sync.root) == []
+
+
+def test_a_second_time_there_is_nothing_to_do(sync: Sync, lake_settings: Settings) -> None:
+    first = sync.erase("CANARY-ID", DATASTORE)
+    before = {p: p.stat().st_mtime_ns for p in Path(lake_settings.root).rglob("*")}
+    assert sync.erase("CANARY-ID", DATASTORE) == first
+    assert {p: p.stat().st_mtime_ns for p in Path(lake_settings.root).rglob("*")} == before
+    status = sync.status()
+    assert (status.erasures, status.erasures_under_way) == (1, 0)
+
+
+def test_patients_of_the_same_id_elsewhere_stay(sync: Sync) -> None:
+    with pytest.raises(NoSuchPatient, match="--datastore"):
+        sync.erase("CANARY-ID", "f" * 32)
+    with pytest.raises(NoSuchPatient, match="cohortlake sync") as raised:
+        sync.erase("NOBODY-AT-ALL", DATASTORE)
+    assert "NOBODY" not in str(raised.value)
+    assert erasures.read(sync.root) == []
+
+
+def test_without_the_key_nobody_is_erased_and_nobody_let_in(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    key = Path(lake_settings.root, "keys/patient-key")
+    content = key.read_bytes()
+    key.unlink()
+    with pytest.raises(MissingKey):
+        sync.erase("CANARY-ID", DATASTORE)
+    key.write_bytes(content)
+    sync.erase("CANARY-ID", DATASTORE)
+    key.unlink()
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 60)
+    with pytest.raises(MissingKey):
+        Sync(lake_settings).run()
+    assert left(lake_settings.root, {"CANARY"}) == {}
+
+
+def test_the_only_patient_of_a_lake(endpoint: Endpoint, lake_settings: Settings) -> None:
+    at = endpoint.now.timestamp() - 9000
+    endpoint.image_sets = [
+        {"imageSetId": IDS[0], "version": 1, "createdAt": at, "updatedAt": at, "DICOMTags": CANARY}
+    ]
+    sync = Sync(lake_settings)
+    sync.run()
+    wanted = traces(sync.root)
+    sync.erase("CANARY-ID", DATASTORE)
+    assert left(lake_settings.root, wanted) == {}
+    assert len(read_table(lake_settings.root, "history")) == 0
+    fill(endpoint, 3)
+    endpoint.now += timedelta(hours=3)
+    for number in (1, 2, 3):
+        change(endpoint, number)
+    assert sync.run().applied.changes == {"created": 3}
+
+
+def test_while_another_run_is_at_work_it_is_only_begun(
+    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    at_work = f"""
+import sys
+from cohortlake.lake.root import Root
+root = Root({lake_settings.root!r})
+root.prepare()
+print("at work", flush=True)
+sys.stdin.read()
+"""
+    command = (sys.executable, "-c", at_work)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()
+        with pytest.raises(LakeInUse, match="run it again"):
+            sync.erase("CANARY-ID", DATASTORE)
+        other.stdin.close()
+        other.wait(30)
+    status = sync.status()
+    assert (status.erasures, status.erasures_under_way) == (1, 1)
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 60, DICOMPatientSex="CANARY-NEW")
+    assert sync.run().applied.changes == {"deleted": 1}, "they are kept out already"
+    assert sync.erase("CANARY-ID", DATASTORE).erased_at
+    assert left(lake_settings.root, {"CANARY"}) == {}
+
+
+@pytest.fixture
+def run(sync: Sync, endpoint: Endpoint, lake_settings: Settings) -> Any:
+    environment = os.environ | {
+        "COHORTLAKE_ROOT": lake_settings.root,
+        "COHORTLAKE_DATASTORES": DATASTORE,
+        "COLUMNS": "200",
+    }
+    del sync.root  # which would be a run at work
+
+    def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = (COHORTLAKE, "erase", *arguments)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False,
+            **options,
+        )  # fmt: skip
+
+    return call
+
+
+def test_the_command_says_what_it_did_and_not_to_whom(run: Any, lake_settings: Settings) -> None:
+    asked = run("--patient", "CANARY-ID", stdin=subprocess.DEVNULL)
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    assert run("--patient", "-", "--yes", input="\n").returncode == 2
+    unknown = run("--patient", "-", "--yes", input="NOBODY\n")
+    assert (unknown.returncode, "no such patient" in unknown.stderr) == (2, True)
+    done = run("--patient", "-", "--yes", input="CANARY-ID\n")
+    assert done.returncode == 0, done.stderr
+    assert "2 image sets, 4 rows" in done.stdout
+    again = run("--patient", "CANARY-ID", "--yes", "--json")
+    assert json.loads(again.stdout)["rows"] == 4
+    said = "".join(p.stdout + p.stderr for p in (asked, unknown, done, again))
+    assert not any(name in said for name in ("CANARY", "NOBODY"))
+    assert left(lake_settings.root, {"CANARY"}) == {}

@@ -1,0 +1,105 @@
+"""Maintenance and erasure, killed before and after each step, and done again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from chaos import steps
+from chaos.victim import NO_AWS, Job, Run
+from cohortlake import Settings, Sync, read_table
+from cohortlake.lake import partitions
+from emulator import Emulator, running
+
+PATIENT = "CANARY-ID"
+OF_UPKEEP = [
+    pytest.param(step, when, count, id=f"{when} {step.name} {count}")
+    for step in steps.STEPS
+    if step.command in ("maintain", "erase")
+    for count in range(1, step.often + 1)
+    for when in ("before", "after")
+]
+
+
+@pytest.fixture(scope="module")
+def hospital() -> Iterator[Emulator]:
+    with running(synthetic=40, seed=3, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def lived(hospital: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a patient in it, swept until a sweep keeps no rows."""
+    lake = tmp_path_factory.mktemp("lived") / "lake"
+    tags = {"DICOMPatientId": PATIENT, "DICOMPatientName": "CANARY^NAME"}
+    theirs = hospital.admin.import_summaries([{"DICOMTags": tags}] * 3)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(hospital, lake).items():
+            patch.setenv(name, value)
+        patch.setattr(partitions, "FIRST_MONTH", date(2019, 1, 1))
+        sync = Sync(Settings.from_env())
+        for image_set_id in theirs:
+            hospital.admin.advance(seconds=3600)
+            hospital.admin.update(image_set_id, {"DICOMStudyID": None})
+            hospital.admin.advance(seconds=60)
+            sync.run()
+        sync.reconcile()
+        hospital.admin.advance(seconds=3600)
+        sync.reconcile()
+    return lake
+
+
+def environment(hospital: Emulator, lake: Path) -> dict[str, str]:
+    return NO_AWS | {
+        "AWS_ENDPOINT_URL_MEDICAL_IMAGING": hospital.endpoint,
+        "COHORTLAKE_DATASTORES": hospital.datastores[0],
+        "COHORTLAKE_ROOT": str(lake),
+        "COHORTLAKE_TPS": "2000",
+        "COHORTLAKE_PRIVACY": "identified",
+    }
+
+
+def ids(hospital: Emulator) -> set[str]:
+    return {row["imageSetId"] for row in hospital.admin.truth()}
+
+
+def of_others(hospital: Emulator) -> set[str]:
+    rows = hospital.admin.truth()
+    return {r["imageSetId"] for r in rows if r["DICOMTags"].get("DICOMPatientId") != PATIENT}
+
+
+COMMANDS = {"maintain": ("maintain",), "erase": ("erase", "--patient", PATIENT, "--yes")}
+
+
+@pytest.mark.parametrize(("step", "when", "count"), OF_UPKEEP)
+def test_what_is_killed_is_done_by_doing_it_again(
+    step: steps.Step, when: str, count: int, hospital: Emulator, lived: Path, tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    shutil.copytree(lived, lake)
+
+    def run(*command: str, fuse: tuple[str, int] | None = None) -> Run:
+        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
+        return Run(Job(command, environment(hospital, lake), log, fuse=fuse))
+
+    command = COMMANDS[step.command]
+    killed = run(*command, fuse=(f"{when} {step.name}", count))
+    killed.wait()
+    assert killed.was_killed
+    # A run in between finds a lake that it can work with, and brings nobody back.
+    between = run("sync")
+    assert between.wait() == 0, between.job.log.read_text()
+    again = run(*command)
+    assert again.wait() == 0, again.job.log.read_text()
+    expected = of_others(hospital) if step.command == "erase" else ids(hospital)
+    assert set(read_table(str(lake), "image_sets")["image_set_id"]) == expected
+    rebuilt = run("rebuild")
+    assert rebuilt.wait() == 0, rebuilt.job.log.read_text()
+    assert set(read_table(str(lake), "image_sets")["image_set_id"]) == expected
+    if step.command == "erase":
+        everything = b"".join(p.read_bytes() for p in lake.rglob("*") if p.is_file())
+        assert b"CANARY" not in everything
