@@ -221,10 +221,10 @@ _RESTATED_AT = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
 
 def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
     """Put what the increments say beside what the memory knows of the same image sets."""
-    absence = f"/{increments.ABSENCE_AXIS}/"
-    found = [path for path in paths if absence not in path]
+    stateless = (increments.ABSENCE_AXIS, increments.UNREAD_AXIS)
+    found = [path for path in paths if increments.axis_of(path) not in stateless]
     engine.register(con, "found", root, found, increments.FOUND)
-    absent = [path for path in paths if absence in path]
+    absent = [path for path in paths if increments.axis_of(path) == increments.ABSENCE_AXIS]
     engine.register(con, "absent", root, absent, increments.ABSENT)
     con.execute(_RELATIONS)
 

@@ -26,6 +26,9 @@ FOUND = schema.arrow_schema(schema.FOUND)
 NOTHING = FOUND.empty_table()
 ABSENT = schema.arrow_schema(schema.ABSENCE)
 ABSENCE_AXIS = "absence"
+UNREAD = schema.arrow_schema(schema.UNREAD)
+UNREAD_AXIS = "unread"
+VERSIONS_AXIS = "versions"
 
 _ROW_GROUP_ROWS = 25_000  # each worker of a search holds as many
 _FOOTER_KEY = "cohortlake"
@@ -205,6 +208,11 @@ def read_record(root: Root, path: str) -> Record:
 def paths(root: Root) -> list[str]:
     """Return the paths of all increments, sorted."""
     return root.files("increments", ".parquet")
+
+
+def axis_of(path: str) -> str:
+    """Return the axis of the increment at a path."""
+    return path.split("/")[2]
 
 
 def content_hash(state_keys: Iterable[int] | np.ndarray) -> int:
