@@ -104,7 +104,7 @@ class Gap:
     image_set_id: str
     lowest: int
     newest: int
-    seen: tuple[int, ...]
+    seen: Sequence[int]
     is_archived: bool
 
     def lacks(self, version: int) -> bool:
@@ -118,7 +118,7 @@ class Gap:
         return self.newest - self.lowest - seen
 
 
-def gaps(root: Root, datastore_id: str) -> list[Gap]:
+def gaps(root: Root, datastore_id: str) -> pa.Table:
     """Return the image sets of which versions are missing that were not asked for yet.
 
     Those that are gone are left out. Of one that came back only versions after its return count:
@@ -127,13 +127,15 @@ def gaps(root: Root, datastore_id: str) -> list[Gap]:
     Args:
         root: The lake.
         datastore_id: The data store.
+
+    Returns:
+        One row for each, with the columns of `Gap`: there may be a million.
     """
     with engine.connection() as con:
         image_sets.register(con, root)
         unread = root.files(f"increments/{datastore_id}/{increments.UNREAD_AXIS}", ".parquet")
         engine.register(con, "unread", root, unread, increments.UNREAD)
-        found = con.sql(_GAPS, params={"id": datastore_id}).to_arrow_table()
-    return [Gap(**row | {"seen": tuple(row["seen"])}) for row in found.to_pylist()]
+        return con.sql(_GAPS, params={"id": datastore_id}).to_arrow_table()
 
 
 _GAPS = """
@@ -176,7 +178,8 @@ def fill(run: Extractor, store: Datastore) -> Iterator[Filled]:
     for number, start in enumerate(range(0, len(missing), _IMAGE_SETS_AT_ONCE)):
         # A file is named by its run and where its window starts, and all these start alike.
         part = replace(run, run_id=f"{run.run_id}-{number:04}")
-        yield _filled(part, store, missing[start : start + _IMAGE_SETS_AT_ONCE])
+        rows = missing.slice(start, _IMAGE_SETS_AT_ONCE).to_pylist()
+        yield _filled(part, store, [Gap(**row) for row in rows])
 
 
 @dataclass

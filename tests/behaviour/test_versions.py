@@ -5,6 +5,11 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -234,7 +239,7 @@ def test_archived_image_sets_that_were_moved_back_are_counted(
     assert tiers == ["ARCHIVE_INSTANT_ACCESS", "FREQUENT_ACCESS", "FREQUENT_ACCESS"]
 
 
-FAULTS = {"error_rate": 0.1, "reset_rate": 0.1, "cut_rate": 0.15}
+FAULTS = {"error_rate": 0.05, "reset_rate": 0.05, "cut_rate": 0.1}
 
 
 @pytest.mark.parametrize("hospital", [FAULTS], indirect=True)
@@ -251,6 +256,52 @@ def test_faults_lose_no_version(
     assert filled["unavailable"] == 0
     while filled["postponed"]:  # by chance: eight cut documents in a row
         filled = _fill(settings)
+    for key, summaries in sent.items():
+        rows = _history(settings.root, key)
+        for row, summary in zip(rows, summaries, strict=True):
+            _assert_as_sent(row, summary)
+        _assert_unbroken(rows)
+
+
+# As the command line, with a few image sets a file, so that a kill comes between two of them.
+_FEW_AT_ONCE = """
+from cohortlake.cli import app
+from cohortlake.lake import versions
+versions._IMAGE_SETS_AT_ONCE = 4
+app(["sync", "--fill-versions"])
+"""
+
+
+def test_a_run_that_is_killed_keeps_what_landed(hospital: Emulator, settings: Settings) -> None:
+    keys = [row["imageSetId"] for row in _new(hospital, 20)]
+    _fill(settings)
+    states = len(read_table(settings.root, "history"))
+    sent = {key: [_summary(hospital, key)] for key in keys}
+    for key, sex in itertools.product(keys, "MFO"):
+        sent[key].append(_update(hospital, key, DICOMPatientSex=sex))
+    hospital.admin.advance(seconds=60)
+    hospital.admin.behave(latency_ms=60)
+    hospital.admin.clear_stats()
+    environment = os.environ | {
+        "COHORTLAKE_ROOT": settings.root,
+        "COHORTLAKE_DATASTORES": hospital.datastores[0],
+        "COHORTLAKE_TPS": "500",
+    }
+    landed = Path(settings.root, "increments", hospital.datastores[0], "versions/versions")
+    before = len(list(landed.glob("*")))
+    command = [sys.executable, "-c", _FEW_AT_ONCE]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as victim:
+        while len(list(landed.glob("*.parquet"))) < before + 2 and victim.poll() is None:
+            time.sleep(0.01)
+        victim.kill()
+    assert victim.returncode == -signal.SIGKILL
+    read = hospital.admin.stats()["requests"]["GetImageSetMetadata"]
+    assert read < 40, "it was not done"
+
+    hospital.admin.behave(latency_ms=0)
+    filled = _fill(settings)
+    assert 0 < filled["versions"] <= 40 - 2 * 4 * 2, "two files had landed"
+    assert len(read_table(settings.root, "history")) == states + 60
     for key, summaries in sent.items():
         rows = _history(settings.root, key)
         for row, summary in zip(rows, summaries, strict=True):
