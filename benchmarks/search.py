@@ -35,6 +35,7 @@ import boto3
 import pandas as pd
 from botocore.config import Config
 
+from benchmarks.process import peak_mb
 from cohortlake import Axis, Settings, Sync, Window
 from emulator.client import AdminClient
 from scripts.hospital import Hospital, serving
@@ -183,7 +184,7 @@ def measure(way: Callable[[], tuple[int, int, int]]) -> Measured:
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
     seconds = time.monotonic() - began
-    return Measured(rows, seconds, cpu, after.ru_maxrss / 1024, requests, throttled)
+    return Measured(rows, seconds, cpu, peak_mb(), requests, throttled)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -4,7 +4,8 @@ It searches AWS HealthImaging in windows of study date and of `updatedAt`, flatt
 DICOM tags into typed frames, and writes incremental Parquet snapshots.
 
     >>> import cohortlake
-    >>> studies = cohortlake.read_table("var/demo/lake", "studies")  # doctest: +SKIP
+    >>> lake = cohortlake.open("var/demo/lake")  # doctest: +SKIP
+    >>> studies = lake.table("studies")  # doctest: +SKIP
 """
 
 import logging
@@ -13,6 +14,7 @@ from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
 from cohortlake.healthimaging import Axis, HealthImaging, Window
 from cohortlake.hints import take_hints
+from cohortlake.lake.read import open_lake as open
 from cohortlake.lake.read import read_table
 from cohortlake.search import search
 from cohortlake.settings import Settings
@@ -27,6 +29,7 @@ __all__ = [
     "Window",
     "flatten_pages",
     "flatten_summaries",
+    "open",
     "read_table",
     "search",
     "take_hints",

@@ -28,6 +28,7 @@ from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
 from cohortlake.lake.axes import Agreement
+from cohortlake.lake.read import Lake, open_lake
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
@@ -54,6 +55,7 @@ DatastoreOption = Annotated[
         "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
     ),
 ]
+OutputOption = Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _err = Console(stderr=True)
@@ -192,7 +194,7 @@ def search(
         str | None, typer.Option(help="updatedAt, createdAt or DICOMStudyDateAndTime; add :DESC.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The most rows; all by default.")] = None,
-    output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")] = None,
+    output: OutputOption = None,
     datastore: DatastoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -204,17 +206,68 @@ def search(
     (datastore_id, *more) = settings.require_datastores()
     if more:
         raise SettingError("a search takes one data store; name it with --datastore")
-    if output and output.suffix not in (".parquet", ".csv"):
-        raise SettingError(f"--output must end in .parquet or .csv, not {output.suffix!r}")
+    _require_known(output)
     wanted = criteria(equal or (), between or (), sort)
     frame = search_frame(HealthImaging(settings), datastore_id, wanted, limit)
+    _give(frame, output, as_json, _print_frame)
+
+
+@app.command()
+@_explained
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A date, an instant or a tag.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="A later one, or `now`.")],
+    root: RootOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell two states of the lake apart: how many changes of which kind and field.
+
+    Between two instants: what changed in the data store. Where one of the two is a tag: what the
+    lake came to know. --json and --output give each change, with the values before and after that
+    the privacy policy shows.
+    """
+    _require_known(output)
+    _give(_lake(root).diff(a, b), output, as_json, _print_changes_by_field)
+
+
+@app.command()
+@_explained
+def snapshots(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """List what was published when, and its tags."""
+    _give(_lake(root).snapshots(), None, as_json, _print_snapshots)
+
+
+@app.command()
+@_explained
+def tag(
+    name: Annotated[str, typer.Argument(help="Letters, digits and ._-; no value of a DICOM tag.")],
+    root: RootOption = None,
+) -> None:
+    """Name what is published now, and hold it against retention. A tag never moves."""
+    named = _lake(root).tag(name)
+    _out.print(f"{name} names version {named.image_sets_version} of image_sets")
+
+
+def _lake(root: str | None) -> Lake:
+    return open_lake(_settings(root, None).root)
+
+
+def _require_known(output: Path | None) -> None:
+    if output and output.suffix not in (".parquet", ".csv"):
+        raise SettingError(f"--output must end in .parquet or .csv, not {output.suffix!r}")
+
+
+def _give(
+    frame: pd.DataFrame, output: Path | None, as_json: bool, show: Callable[[pd.DataFrame], None]
+) -> None:
     if output:
         _write_frame(frame, output)
         _err.print(f"{len(frame):,} rows written to {output}")
     elif as_json:
         sys.stdout.write(frame.to_json(orient="records", lines=True, date_format="iso"))
     else:
-        _print_frame(frame)
+        show(frame)
 
 
 def _settings(root: str | None, datastores: list[str] | None) -> Settings:
@@ -318,6 +371,31 @@ def _print_frame(frame: pd.DataFrame) -> None:
         table.add_row(*("" if pd.isna(value) else str(value) for value in row))
     _out.print(table)
     _out.print(f"{len(frame):,} rows")
+
+
+def _print_changes_by_field(changes: pd.DataFrame) -> None:
+    table = Table("kind", "field", "image sets")
+    of_each = changes.groupby(["kind", "field"], dropna=False).size().reset_index(name="n")
+    for row in of_each.fillna({"field": ""}).to_dict("records"):
+        table.add_row(row["kind"], row["field"], f"{row['n']:,}")
+    _out.print(table)
+    wide = changes[changes["is_study_wide"]]["image_set_id"].nunique()
+    _out.print(
+        f"{changes['image_set_id'].nunique():,} image sets changed, {wide:,} with their whole study"
+    )
+
+
+def _print_snapshots(frame: pd.DataFrame) -> None:
+    table = Table("published at (UTC)", "version", "policy", "image sets", "tags")
+    for row in frame.to_dict("records"):
+        table.add_row(
+            f"{row['published_at']:%F %T}",
+            str(row["image_sets_version"]),
+            row["policy"],
+            f"{row['n_image_sets']:,}",
+            ", ".join(row["tags"]),
+        )
+    _out.print(table)
 
 
 def _write_frame(frame: pd.DataFrame, output: Path) -> None:

@@ -17,11 +17,15 @@
     └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
         ├── NotALake            nothing was ever published or applied there
+        ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
         ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
         ├── MissingKey          an existing lake without the key its hashes were made with
         ├── UnknownTable
-        └── UnknownColumn
+        ├── UnknownColumn
+        ├── InstantError        no instant, or one of which the lake can say nothing
+        ├── TagError            a name that cannot be used, or is another snapshot's
+        └── UnknownTag
 
 A message names settings, columns, windows and image sets, and says the fix. It never
 holds the value of a DICOM tag: these are protected health information.
@@ -152,6 +156,16 @@ class NotALake(LakeError):
     """Run `cohortlake sync` first, or correct COHORTLAKE_ROOT."""
 
 
+class OldFormat(LakeError):
+    """Run `cohortlake rebuild`: the increments hold all that the tables are made from."""
+
+    def __init__(self, where: str, version: int) -> None:
+        super().__init__(
+            f"{where} does not have the columns of format {version}; run `cohortlake rebuild`, "
+            "which makes it anew from the increments"
+        )
+
+
 class CommitConflict(LakeError):
     """Run it again: another writer committed each time this one tried."""
 
@@ -201,3 +215,28 @@ class UnknownColumn(LakeError):
 
     def __init__(self, column: str, table: str, known: Iterable[str]) -> None:
         super().__init__(f"{column!r} is not in {table!r}{did_you_mean(column, known)}")
+
+
+class InstantError(LakeError):
+    """Give an instant at which the lake was looking already; the message says which."""
+
+    exit_code = 2
+
+
+class TagError(LakeError):
+    """Give the snapshot another name."""
+
+    exit_code = 2
+
+
+class UnknownTag(LakeError):
+    """Use a tag that `cohortlake snapshots` lists, a date or an instant."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(
+            f"{name!r} is neither a date, an instant nor a tag{did_you_mean(name, names)} "
+            f"(tags: {', '.join(names) or 'none yet'})"
+        )

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cohortlake.errors import UnknownTable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the files' layout, written into each footer."""
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -205,6 +205,12 @@ _OBSERVED_AT = Column(
 )
 _RUN_ID = Column("run_id", pa.string(), "The run that saw this.")
 
+_VERSIONS_UNSEEN = Column(
+    "versions_unseen",
+    pa.int64(),
+    "Versions between this state and the one before that no search saw.",
+)
+
 FOUND: tuple[Column, ...] = (
     *STATE,
     Column(
@@ -244,11 +250,14 @@ IMAGE_SETS: tuple[Column, ...] = (
     Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
     *STATE,
     STUDY_MONTH,
-    Column("interval_key", pa.int64(), "Hash of the state, when it was first seen and the state "
+    Column("interval_key", pa.int64(), "Hash of the state, when and how it began and the state "
            "before it: ties a closure to the version it ends."),
     Column("change", pa.string(), "version: created, updated, reappeared. closure: "
-           "superseded, deleted, or restated where an earlier state came to light."),
+           "superseded, deleted, restated where what came to light late tells it otherwise, or "
+           "reopened where it has not ended after all."),
     Column("changed_fields", pa.list_(pa.string()), "Columns that differ from the state before."),
+    _VERSIONS_UNSEEN,
+    Column("revision", pa.int64(), "closure: of several of one interval_key the greatest counts."),
     Column("effective_at", INSTANT, "When the state began or ended, on the service's clock."),
     _OBSERVED_AT,
     _RUN_ID,
@@ -299,6 +308,13 @@ _N_IMAGE_SETS = Column("n_image_sets", pa.int64(), "Image sets, primary or not."
 _N_SERIES = Column("n_series", pa.int64(), "Series found in the lake.")
 _FIRST_SEEN = Column("first_created_at", INSTANT, "Earliest created_at of its image sets.", _I)
 _LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _I)
+
+_IS_STUDY_WIDE = Column(
+    "is_study_wide",
+    pa.bool_(),
+    "Whether at least half of the study's image sets, and two or more, changed in the same way "
+    "within a minute. Never for `created`.",
+)
 
 PUBLISHED: dict[str, tuple[Column, ...]] = {
     "image_sets": (
@@ -369,14 +385,42 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("valid_to", INSTANT, "When it ended, on the service's clock; null while true. For "
                "a deletion: when its absence was confirmed.", _I),
         Column("observed_from", INSTANT, "When the lake first saw it."),
-        Column("observed_to", INSTANT, "When the lake saw that it had ended; null while true."),
+        Column("observed_to", INSTANT, "When the lake first saw a later state or an absence; "
+               "null while true. Not after observed_from where it came to light too late."),
         Column("change", pa.string(), "How it began: created, updated or reappeared."),
+        Column("kind", pa.string(), "What kind of change that was: created, reappeared, moved, "
+               "demographic, primary_flip, updated or reimported; the first that fits."),
+        _IS_STUDY_WIDE,
         Column("changed_fields", pa.list_(pa.string()), "Columns changed by it."),
+        _VERSIONS_UNSEEN,
         Column("ended_by", pa.string(), "How it ended: superseded or deleted; null while true."),
         STUDY_MONTH,
     ),
 }  # fmt: skip
 """What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
+
+CHANGES: tuple[Column, ...] = (
+    *_named("datastore_id", "image_set_id", "version"),
+    Column("kind", pa.string(), "As in `history`, or `deleted`."),
+    _IS_STUDY_WIDE,
+    Column("changed_at", INSTANT, "When it changed, on the clock that was asked.", _I),
+    Column("field", pa.string(), "Which column changed; null where an image set began or ended, or "
+           "where no column that the policy shows differs."),
+    Column("before", pa.string(), "Its value before, as text.", _D),
+    Column("after", pa.string(), "Its value after, as text.", _D),
+)  # fmt: skip
+"""What `Lake.changes` and `Lake.diff` give: one row per image set, change and field."""
+
+SNAPSHOTS: tuple[Column, ...] = (
+    Column("published_at", INSTANT, "When, on the publishing machine's clock."),
+    Column("image_sets_version", pa.int64(), "The version of the memory that it showed."),
+    Column("policy", pa.string(), "The privacy policy that was applied."),
+    Column("observed_until", INSTANT, "When the last search began that taught it something, on the "
+           "service's clock."),
+    *(Column(f"n_{table}", pa.int64(), f"Rows of `{table}`.") for table in PUBLISHED),
+    Column("tags", pa.list_(pa.string()), "Its tags, sorted."),
+)  # fmt: skip
+"""What `Lake.snapshots` gives: one row per publication."""
 
 PARTITIONED_BY_MONTH = ("image_sets", "series", "studies", "history")
 

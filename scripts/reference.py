@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import typer
@@ -17,6 +17,11 @@ from emulator import reference as emulator_reference
 from emulator.cli import app as emulator_app
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+
+ANSWERS = {
+    "Lake.changes and Lake.diff": (schema.CHANGES, "One row per image set, change and field."),
+    "Lake.snapshots": (schema.SNAPSHOTS, "One row per publication."),
+}
 
 INTERNAL = {
     "increments": (schema.FOUND, "What one search window found, as the service sent it."),
@@ -64,13 +69,22 @@ unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the mo
         head = ("column", "type", "tag", "VR", "meaning", "policies that show it")
         parts.append(f"### {name}\n\n{table(head, rows)}\n")
     parts.append(
+        "## Answers about the past\n\nOf values, they hold what the policy shows, and no others.\n"
+    )
+    parts += sections(ANSWERS)
+    parts.append(
         "## The restricted zone\n\nThese hold protected health information, whatever the policy.\n"
     )
-    for name, (columns, meaning) in INTERNAL.items():
+    parts += sections(INTERNAL)
+    return "\n".join(parts)
+
+
+def sections(tables: Mapping[str, tuple[Iterable[schema.Column], str]]) -> Iterator[str]:
+    """Yield a section for each of some tables."""
+    for name, (columns, meaning) in tables.items():
         head = ("column", "type", "tag", "VR", "meaning", "identifies")
         rows = ((*described(column), column.identifies.value) for column in columns)
-        parts.append(f"### {name}\n\n{meaning}\n\n{table(head, rows)}\n")
-    return "\n".join(parts)
+        yield f"### {name}\n\n{meaning}\n\n{table(head, rows)}\n"
 
 
 def command_line() -> str:

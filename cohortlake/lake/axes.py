@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cohortlake.lake import coverage, engine, image_sets
+from cohortlake.lake import coverage, engine, image_sets, partitions
 from cohortlake.lake.root import Root
 
 
@@ -59,7 +59,7 @@ def agreement(root: Root) -> Agreement:
 
 
 # What the sweep itself showed to be gone was closed after it began, and is no later change.
-_MONTHS = """
+_MONTHS = f"""
 WITH sweeps AS (
     SELECT datastore_id, "partition" AS study_month, run_id, max(searched_at) AS searched_at,
            sum(rows) AS n, sum(content_hash::HUGEINT) % 9223372036854775808 AS hash
@@ -71,7 +71,7 @@ WITH sweeps AS (
     SELECT datastore_id, "partition" AS study_month, run_id, sum(rows) AS n
     FROM ledger WHERE axis = 'absence' GROUP BY ALL
 ), held AS (
-    SELECT datastore_id, study_month, count(*) AS n,
+    SELECT datastore_id, {partitions.SWEPT_MONTH_SQL} AS study_month, count(*) AS n,
            sum(state_key::HUGEINT) % 9223372036854775808 AS hash
     FROM current GROUP BY ALL
 ), later AS (

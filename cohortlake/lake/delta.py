@@ -8,9 +8,10 @@ what it has to say. What the tables hold is `lake.image_sets`' and `lake.coverag
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -20,6 +21,8 @@ from cohortlake.errors import CommitConflict
 from cohortlake.lake.root import Root
 
 _WRITER = "cohortlake"
+# A reader holds a row group of each of its threads in memory.
+_WRITING = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=120_000)
 _ATTEMPTS = 10
 # The library's own errors carry the operating system's as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -70,6 +73,32 @@ def make_table(
     return table
 
 
+def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:
+    """Return which files one version of a table added and removed.
+
+    The library gives the files of a version, and not whether a commit that replaced some was
+    a compaction.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: The version.
+
+    Returns:
+        `add` and `remove` -> actions as the Delta protocol has them; None where the log of this
+        version has been cleaned up.
+    """
+    path = f"{name}/_delta_log/{version:020}.json"
+    if not root.exists(path):
+        return None
+    lines = map(json.loads, root.read(path).splitlines())
+    found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
+    for kind, action in (pair for line in lines for pair in line.items()):
+        if kind in found:
+            found[kind].append(action)
+    return found
+
+
 def retrying(name: str, attempt: Callable[[], T]) -> T:
     """Read, work out and commit, again as long as other writers commit first.
 
@@ -103,7 +132,7 @@ def commit(
         name: The table.
         table: The table as it was read.
         rows: What to write.
-        overwrite: Whether to replace what is there.
+        overwrite: Whether to replace what is there, its columns too.
 
     Returns:
         The table as it is then.
@@ -118,7 +147,8 @@ def commit(
             table,
             rows,
             mode="overwrite" if overwrite else "append",
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+            schema_mode="overwrite" if overwrite else None,
+            writer_properties=_WRITING,
             commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
         )
     return DeltaTable(root.uri_of(name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +28,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         locks.temporary_folder("cohortlake-") as spill,
         duckdb.connect(config={"temp_directory": str(spill)}) as con,
     ):
+        con.execute("SET enable_progress_bar = false")  # it would draw into logs
         yield con
 
 
@@ -52,8 +54,9 @@ def register(
     if not paths:
         con.register(view, schema.empty_table())
     elif root.is_local:
-        files = con.read_parquet([root.path(path) for path in paths], hive_partitioning=hive)
-        files.create_view(view)
+        # DuckDB takes all files to be as long as the first one, and plans its joins by that.
+        largest_first = sorted((root.path(path) for path in paths), key=_descending_size)
+        con.read_parquet(largest_first, hive_partitioning=hive).create_view(view)
     else:
         con.register(view, dataset(root, paths, schema, hive=hive))
 
@@ -69,6 +72,10 @@ def dataset(
         filesystem=root.filesystem,
         partitioning="hive" if hive else None,
     )
+
+
+def _descending_size(path: str) -> int:
+    return -Path(path).stat().st_size
 
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:

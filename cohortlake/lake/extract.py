@@ -31,6 +31,7 @@ from cohortlake.healthimaging import (
     Window,
     WindowSearch,
 )
+from cohortlake.lake import partitions
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record, write_empty
 from cohortlake.lake.root import Root
@@ -294,7 +295,7 @@ class _Landing:
         if self._part.window.axis is Axis.STUDY_DATE:
             # A row without a study date is none of a date's; on a time axis, better of its
             # neighbour's than lost.
-            own = pc.and_(own, pc.is_valid(states["StudyDate"]))
+            own = pc.and_(own, partitions.is_dated(states))
         return states.filter(own).drop_columns("is_new")
 
     def _landed(self, end: datetime) -> tuple[Search, Found]:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from cohortlake import schema
-from cohortlake.lake import delta, engine, increments, timeline
+from cohortlake.errors import OldFormat
+from cohortlake.lake import delta, engine, increments, kinds, timeline
 from cohortlake.lake.root import Root
 
 TABLE = "image_sets"
@@ -30,6 +31,7 @@ _TIMES = [column.name for column in schema.STATE if column.type == pa.time64("us
 _STORED = pa.schema(
     [pa.field(c.name, pa.int64() if c.name in _TIMES else c.type) for c in schema.IMAGE_SETS]
 )
+_OBSERVED = pa.schema([("first", schema.INSTANT), ("last", schema.INSTANT)])
 _STATE_COLUMNS = ", ".join(column.name for column in schema.STATE)
 _IDENTITY = "datastore_id, image_set_id"
 
@@ -120,8 +122,11 @@ class Known:
 
     @functools.cached_property
     def _state_keys(self) -> np.ndarray:
+        table = delta.open_table(self._root, TABLE)
+        if table is None:
+            return np.array([], np.int64)
         with engine.connection() as con:
-            register(con, self._root)
+            _register_table(con, self._root, table)
             keys = con.sql("SELECT DISTINCT state_key FROM current").to_arrow_table()
         return np.sort(keys["state_key"].to_numpy())
 
@@ -150,37 +155,58 @@ def version(root: Root) -> int | None:
     return table.version() if table else None
 
 
-def changed_months(
+def observed(con: duckdb.DuckDBPyConnection) -> tuple[str | None, str | None]:
+    """Return when the first search began of which the memory knows, and the last one.
+
+    Args:
+        con: With the views of `register`.
+    """
+    query = "SELECT min(observed_at) AS first, max(observed_at) AS last FROM stored"
+    (seen,) = con.sql(query).to_arrow_table().cast(_OBSERVED).to_pylist()
+    first, last = (at and at.isoformat() for at in seen.values())
+    return first, last
+
+
+def register_appended(
     con: duckdb.DuckDBPyConnection, root: Root, since: int | None, version: int
-) -> set[str]:
-    """Return the study months with rows that were committed after a version.
+) -> bool:
+    """Make the view `appended` of the rows that were committed after a version.
 
     Args:
         con: With the views of `register` for `version`.
         root: The lake.
-        since: The earlier version; None for all months there are.
+        since: The earlier version; None for all rows there are.
         version: The later one.
+
+    Returns:
+        Whether it is that view. Where the table was made anew since then, or its log or files
+        were cleaned up, the view is all rows.
     """
-    view = "stored"
-    if since is not None and (appended := _appended(root, since, version)) is not None:
-        view = "appended"
-        engine.register(con, view, root, appended, _STORED, hive=True)
-    return {
-        str(month) for (month,) in con.sql(f"SELECT DISTINCT study_month FROM {view}").fetchall()
-    }
+    appended = None if since is None else _appended(root, since, version)
+    if appended is None:
+        con.execute("CREATE VIEW appended AS FROM stored")
+        return False
+    engine.register(con, "appended", root, appended, _STORED, hive=True)
+    return True
 
 
 def _appended(root: Root, since: int, version: int) -> list[str] | None:
-    """Return the files that only the later version has, or None if it is no continuation."""
-    try:
-        before = _files(DeltaTable(root.uri_of(TABLE), version=since))
-    except DeltaError:  # its log has been cleaned up
-        return None
-    now = _files(DeltaTable(root.uri_of(TABLE), version=version))
-    return sorted(now - before) if before <= now else None
+    """Return the files of the rows committed after a version, or None where nobody can tell.
+
+    The log tells them: compaction replaces files without any new row in them.
+    """
+    added = []
+    for number in range(since + 1, version + 1):
+        actions = delta.actions(root, TABLE, number)
+        if actions is None or any(action["dataChange"] for action in actions["remove"]):
+            return None
+        added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
+    return added if all(map(root.exists, added)) else None
 
 
 def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:
+    if table and _STORED.names != pa.schema(table.schema().to_arrow()).names:
+        raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
     files = sorted(_files(table)) if table else []
     engine.register(con, "stored", root, files, _STORED, hive=True)
     con.execute(_VIEWS)
@@ -193,30 +219,34 @@ def _files(table: DeltaTable) -> set[str]:
     return {f"{TABLE}/{uri.rsplit(f'/{TABLE}/', 1)[1]}" for uri in table.file_uris()}
 
 
+def _ends(closures: str) -> str:
+    """Return SQL for how intervals ended: what came to light late may move that, or undo it."""
+    return f"""
+        SELECT interval_key, max(revision) AS revision,
+               nullif(arg_max(change, revision), 'reopened') AS ended_by,
+               arg_max_null(effective_at, revision) AS valid_to,
+               arg_max_null(observed_at, revision) AS observed_to
+        FROM {closures} GROUP BY interval_key
+    """
+
+
 _VIEWS = f"""
 CREATE VIEW versions AS
     SELECT * EXCLUDE (row_kind) REPLACE (
         {", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)}
     ) FROM stored WHERE row_kind = 'version';
 CREATE VIEW closures AS
-    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at
+    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at, revision
     FROM stored WHERE row_kind = 'closure';
+CREATE VIEW ends AS {_ends("closures")};
 CREATE VIEW current AS
-    SELECT * FROM versions ANTI JOIN closures USING (interval_key);
-CREATE VIEW ends AS  -- a late increment may show that a state ended, or was seen to end, earlier
-    SELECT interval_key, min(effective_at) AS valid_to,
-           arg_min(observed_at, (effective_at, observed_at)) AS observed_to,
-           arg_min(change, (effective_at, observed_at)) AS ended_by
-    FROM closures GROUP BY interval_key;
+    SELECT * FROM versions ANTI JOIN (FROM ends WHERE ended_by IS NOT NULL) USING (interval_key);
 CREATE VIEW history AS
     SELECT versions.* EXCLUDE (effective_at, observed_at), effective_at AS valid_from, valid_to,
-           observed_at AS observed_from, observed_to, ended_by
-    FROM versions LEFT JOIN ends USING (interval_key)
+           observed_at AS observed_from, observed_to, ended_by, {kinds.KIND} AS kind
+    FROM versions LEFT JOIN (SELECT * EXCLUDE (revision) FROM ends) USING (interval_key)
     WHERE ended_by IS DISTINCT FROM 'restated';
 """
-
-# A restated closure must win over any other of the same interval: nothing is earlier.
-_RESTATED_AT = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
 
 
 def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
@@ -232,17 +262,17 @@ def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> N
 _RELATIONS = f"""
 CREATE TEMP TABLE touched AS
     SELECT {_IDENTITY} FROM found UNION SELECT {_IDENTITY} FROM absent;
-CREATE TEMP TABLE known AS
-    SELECT * FROM versions SEMI JOIN touched USING ({_IDENTITY});
+CREATE TEMP TABLE known AS  -- few columns: all rows there are must be looked through
+    SELECT {_IDENTITY}, interval_key, state_key, version, updated_at, study_month, observed_at,
+           run_id
+    FROM versions SEMI JOIN touched USING ({_IDENTITY});
 CREATE TEMP TABLE known_closures AS
     SELECT * FROM closures SEMI JOIN touched USING ({_IDENTITY});
-CREATE TEMP TABLE standing AS
-    SELECT * FROM known
-    ANTI JOIN (FROM known_closures WHERE change = 'restated') USING (interval_key);
+CREATE TEMP TABLE known_ends AS {_ends("known_closures")};
 CREATE TEMP VIEW observations AS
     SELECT {_IDENTITY}, state_key, observed_at, run_id FROM found
     UNION ALL
-    SELECT {_IDENTITY}, state_key, observed_at, run_id FROM standing;
+    SELECT {_IDENTITY}, state_key, observed_at, run_id FROM known;
 CREATE TEMP VIEW absences AS
     SELECT {_IDENTITY}, observed_at FROM absent
     UNION
@@ -251,7 +281,7 @@ CREATE TEMP TABLE states AS
     SELECT DISTINCT ON (state_key) state_key, version, updated_at, study_month FROM (
         SELECT state_key, version, updated_at, {timeline.STUDY_MONTH_SQL} AS study_month FROM found
         UNION ALL
-        SELECT state_key, version, updated_at, study_month FROM standing
+        SELECT state_key, version, updated_at, study_month FROM known
     );
 """
 
@@ -259,30 +289,39 @@ _NEWS = f"""
 CREATE TEMP TABLE new_intervals AS
     SELECT * FROM intervals ANTI JOIN known USING (interval_key);
 CREATE TEMP TABLE new_closures AS
-    SELECT {_IDENTITY}, interval_key, study_month, ended_by AS change,
-           valid_to AS effective_at, observed_to AS observed_at
-    FROM intervals WHERE ended_by IS NOT NULL
-    EXCEPT
-    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, observed_at
-    FROM known_closures
-    UNION ALL
-    SELECT {_IDENTITY}, interval_key, study_month, 'restated', {_RESTATED_AT}, observed_at
-    FROM standing ANTI JOIN intervals USING (interval_key)
+    WITH ends_now AS (
+        SELECT {_IDENTITY}, interval_key, study_month, ended_by, valid_to, observed_to
+        FROM intervals
+        UNION ALL
+        SELECT {_IDENTITY}, interval_key, study_month, 'restated', NULL, observed_at
+        FROM known ANTI JOIN intervals USING (interval_key)
+    )
+    SELECT {_IDENTITY}, now.interval_key, study_month,
+           coalesce(now.ended_by, 'reopened') AS change,
+           now.valid_to AS effective_at, now.observed_to AS observed_at,
+           coalesce(revision, 0) + 1 AS revision
+    FROM ends_now now LEFT JOIN known_ends known USING (interval_key)
+    WHERE now.ended_by IS DISTINCT FROM known.ended_by
+       OR now.valid_to IS DISTINCT FROM known.valid_to
+       OR now.observed_to IS DISTINCT FROM known.observed_to
     UNION ALL  -- an absence that ends nothing known yet: an earlier state may come to light
-    SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, observed_at FROM absences
+    SELECT {_IDENTITY}, NULL, NULL, 'deleted', observed_at, observed_at, 1 FROM absences
     ANTI JOIN (
         SELECT {_IDENTITY}, observed_to AS observed_at FROM intervals WHERE ended_by = 'deleted'
         UNION
         SELECT {_IDENTITY}, observed_at FROM known_closures WHERE change = 'deleted'
     ) USING ({_IDENTITY}, observed_at);
+CREATE TEMP TABLE wanted AS
+    SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals;
+CREATE TEMP TABLE known_payload AS  -- the month leads to the row groups that may hold them
+    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN (
+        FROM known SEMI JOIN wanted USING (state_key)
+    ) USING (study_month, interval_key);
 CREATE TEMP TABLE payload AS
-    WITH wanted AS (
-        SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals
-    )
     SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
         SELECT {_STATE_COLUMNS}, observed_at FROM found
         UNION ALL
-        SELECT {_STATE_COLUMNS}, observed_at FROM standing
+        SELECT {_STATE_COLUMNS}, observed_at FROM known_payload
     ) SEMI JOIN wanted USING (state_key)
     ORDER BY state_key, observed_at;
 CREATE TEMP VIEW news AS
@@ -291,6 +330,7 @@ CREATE TEMP VIEW news AS
            i.study_month, i.interval_key, i.change,
            CASE WHEN i.prior_state_key IS NOT NULL
                 THEN {timeline.changed_fields_sql("new", "old")} END AS changed_fields,
+           i.versions_unseen,
            i.valid_from AS effective_at, i.observed_from AS observed_at, i.run_id
     FROM new_intervals i
     JOIN payload new ON new.state_key = i.state_key

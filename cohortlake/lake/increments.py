@@ -30,7 +30,7 @@ UNREAD = schema.arrow_schema(schema.UNREAD)
 UNREAD_AXIS = "unread"
 VERSIONS_AXIS = "versions"
 
-_ROW_GROUP_ROWS = 25_000  # each worker of a search holds as many
+_ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
 _FOOTER_KEY = "cohortlake"
 _HASHES = 2**63
 # Ids, instants and hashes hardly repeat; a dictionary of them costs more than it saves.
@@ -224,5 +224,11 @@ def content_hash(state_keys: Iterable[int] | np.ndarray) -> int:
 def _writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:
     dictionary = [name for name in columns.names if name in _DICTIONARY]
     return pq.ParquetWriter(
-        stream, columns, compression="zstd", compression_level=3, use_dictionary=dictionary
+        stream,
+        columns,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=dictionary,
+        # Increments are only ever read whole; a writer would keep those of all row groups.
+        write_statistics=False,
     )

@@ -3,7 +3,8 @@
 - updatedAt: UTC days. The first day of a data store reaches back to the epoch, so that
   the days tile the whole time line.
 - study date: months of the modality's calendar, and `undated` for whatever lies in none of
-  them: no usable date, a date before the first month, or one in the future.
+  them: no usable date, a date before the first month, or one in the future. Nor does a date
+  that is not written as the standard has it: by which days the service finds it nobody knows.
 """
 
 from __future__ import annotations
@@ -149,9 +150,19 @@ def in_no_month(store: Datastore, states: pa.Table) -> pa.Array:
     dates = states["StudyDate"]
     first = pa.scalar(FIRST_MONTH, dates.type)
     end = pa.scalar(_next_month(store.now.date()), dates.type)
-    return pc.fill_null(
-        pc.or_(pc.less(dates, first), pc.greater_equal(dates, end)), fill_value=True
-    )
+    outside = pc.or_(pc.less(dates, first), pc.greater_equal(dates, end))
+    return pc.if_else(is_dated(states), outside, pa.scalar(value=True))
+
+
+def is_dated(states: pa.Table) -> pa.ChunkedArray:
+    """Return which rows of `schema.STATE` the service can be trusted to find by study date."""
+    return pc.and_(pc.is_valid(states["StudyDate"]), pc.is_null(states["StudyDate_raw"]))
+
+
+SWEPT_MONTH_SQL = f"""
+CASE WHEN StudyDate_raw IS NULL THEN study_month ELSE '{schema.UNDATED}' END
+"""
+"""SQL for the study month that rows of the memory are swept with."""
 
 
 def of_month(study_month: str, store: Datastore) -> str:

@@ -1,22 +1,46 @@
-"""Reading the published tables."""
+"""Reading a lake: what is true now, what was true or known at an instant, what changed.
+
+Needs no right on anything but `published/`, and sees what the policy shows. How the time
+lines come about is `lake.timeline`'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from cohortlake import schema
-from cohortlake.errors import NotALake, UnknownColumn
+from cohortlake.errors import InstantError, NotALake, OldFormat, UnknownColumn
 from cohortlake.flatten import to_frame
-from cohortlake.lake import engine
-from cohortlake.lake.publish import read_marker
+from cohortlake.lake import changes, engine, snapshots
+from cohortlake.lake.changes import Clock
+from cohortlake.lake.instants import Instant, instant, is_instant
+from cohortlake.lake.publish import Publication, read_marker
 from cohortlake.lake.root import Root
 from cohortlake.privacy import visible
 
 
+def open_lake(root: str) -> Lake:
+    """Open a lake to read it.
+
+    Args:
+        root: The lake: a folder or an `s3://` URL.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+        OldFormat: An older release published it.
+    """
+    lake = Lake(Root(root))
+    lake.publication()
+    return lake
+
+
 def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a published table.
+    """Read a published table as it is now; `open_lake(root).table(...)` in one call.
 
     Args:
         root: The lake: a folder or an `s3://` URL.
@@ -30,16 +54,204 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
         UnknownTable: There is no such table.
         UnknownColumn: The table has no such column, or its policy does not show it.
         NotALake: Nothing was ever published there.
+        OldFormat: An older release published it.
     """
-    known = schema.published(table)
-    place = Root(root)
-    marker = read_marker(place)
-    if marker is None:
-        raise NotALake(f"nothing is published below {place.uri}; run `cohortlake sync` first")
-    names = [column.name for column in visible(known, marker.policy)]
-    for name in columns or ():
-        if name not in names:
-            raise UnknownColumn(name, table, names)
-    shown = schema.arrow_schema(c for c in known if c.name in names)
-    files = engine.dataset(place, marker.paths(table), shown, hive=True)
-    return to_frame(files.to_table(columns=list(columns or names)))
+    return Lake(Root(root)).table(table, columns)
+
+
+class Lake:
+    """The published tables of a lake, as they are whenever they are asked for.
+
+    Args:
+        root: The lake.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+
+    def publication(self) -> Publication:
+        """Return what stands in `published/` now.
+
+        Raises:
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        marker = read_marker(self.root)
+        if marker is None:
+            raise NotALake(
+                f"nothing is published below {self.root.uri}; run `cohortlake sync` first"
+            )
+        if marker.format != schema.FORMAT_VERSION:
+            raise OldFormat(self.root.uri_of("published"), schema.FORMAT_VERSION)
+        return marker
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+    ) -> pd.DataFrame:
+        """Read a published table, as it is or as it was.
+
+        Args:
+            name: `image_sets`, `series`, `studies`, `patients` or `history`.
+            columns: Which columns; all that the policy shows by default.
+            as_of: Only for `image_sets`: what was true at this instant, as far as is known now.
+            known_at: Only for `image_sets`: what the lake had seen to be true by this instant, or
+                by the snapshot that this tag names.
+
+        Returns:
+            One row per entity, with Arrow-backed dtypes.
+
+        Raises:
+            UnknownTable: There is no such table.
+            UnknownColumn: The table has no such column, or its policy does not show it.
+            InstantError: The instant cannot be used; the message says why.
+            UnknownTag: There is no such tag.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        known = schema.published(name)
+        marker = self.publication()
+        shown = [column.name for column in visible(known, marker.policy)]
+        for column in columns or ():
+            if column not in shown:
+                raise UnknownColumn(column, name, shown)
+        wanted = list(columns or shown)
+        if as_of is None and known_at is None:
+            return to_frame(self._files(marker, name).to_table(columns=wanted))
+        clock, at = self._past(name, as_of, known_at)
+        _require_seen(marker, at)
+        states = self._files(marker, "history")
+        return to_frame(states.to_table(columns=wanted, filter=_current(clock, at)))
+
+    def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
+        """Tell what changed in the data store, on the service's clock.
+
+        It is what tells `table("image_sets", as_of=since)` from the one as of `until`.
+
+        Args:
+            since: The instant after which.
+            until: The last instant; no bound by default.
+
+        Returns:
+            One row per image set, change and field that differs and that the policy shows, with
+            the value before and after as text; one row without a field where an image set began
+            or ended, or where none of them differs. The columns are those of `schema.CHANGES`.
+
+        Raises:
+            InstantError: The instants cannot be used; the message says why.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        end = None if until is None else instant(until)
+        return self._changes(Clock.VALID, instant(since), end)
+
+    def diff(self, a: str, b: str) -> pd.DataFrame:
+        """Tell two states of the lake apart.
+
+        Args:
+            a: A date, an instant or a tag.
+            b: A later one, or `now`.
+
+        Returns:
+            What `changes` gives between two instants. Where one of the two is a tag: what the
+            lake came to know in between, and so what tells its snapshot from the other state.
+
+        Raises:
+            InstantError: The instants cannot be used; the message says why.
+            UnknownTag: There is no such tag.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        if a == snapshots.NOW:
+            raise InstantError("`now` is the later of the two; give the earlier one first")
+        until = None if b == snapshots.NOW else b
+        if is_instant(a) and (until is None or is_instant(until)):
+            return self.changes(a, until)
+        end = None if until is None else self._known_at(until)
+        return self._changes(Clock.OBSERVED, self._known_at(a), end)
+
+    def snapshots(self) -> pd.DataFrame:
+        """List the publications there have been, the oldest first.
+
+        Returns:
+            One row each, with the columns of `schema.SNAPSHOTS`.
+        """
+        return to_frame(snapshots.table(self.root))
+
+    def tag(self, name: str) -> Publication:
+        """Name what is published now, and hold it against retention. A tag never moves.
+
+        Args:
+            name: Letters, digits and `._-`. All who may read the lake can read it.
+
+        Returns:
+            What the tag names.
+
+        Raises:
+            TagError: The name cannot be used, or is another snapshot's.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+            RootNotUsable: The lake cannot be written.
+        """
+        marker = self.publication()
+        snapshots.tag(self.root, name, marker.snapshot())
+        return marker
+
+    def _past(
+        self, name: str, as_of: Instant | None, known_at: Instant | None
+    ) -> tuple[Clock, datetime]:
+        if name != "image_sets":
+            raise InstantError(
+                f"{name!r} is published as it is now only; as_of and known_at are for "
+                "'image_sets', and 'history' holds all states"
+            )
+        if as_of is not None and known_at is not None:
+            raise InstantError(
+                "give as_of for what was true, as far as is known now, or known_at for what the "
+                "lake had seen then; not both"
+            )
+        if as_of is not None:
+            return Clock.VALID, instant(as_of)
+        assert known_at is not None  # noqa: S101 - the caller has one of the two
+        return Clock.OBSERVED, self._known_at(known_at)
+
+    def _known_at(self, given: Instant) -> datetime:
+        if isinstance(given, str) and not is_instant(given):
+            return snapshots.tagged(self.root, given).knew_until
+        return instant(given)
+
+    def _changes(self, clock: Clock, since: datetime, until: datetime | None) -> pd.DataFrame:
+        if until is not None and since >= until:
+            raise InstantError(f"{since.isoformat()} is not before {until.isoformat()}")
+        marker = self.publication()
+        _require_seen(marker, since)
+        columns = visible(schema.published("history"), marker.policy)
+        shown = schema.arrow_schema(c for c in columns if c != schema.STUDY_MONTH)
+        files = marker.paths("history")
+        return to_frame(changes.between(self.root, files, shown, clock, since, until))
+
+    def _files(self, marker: Publication, table: str) -> pads.Dataset:
+        shown = schema.arrow_schema(visible(schema.published(table), marker.policy))
+        return engine.dataset(self.root, marker.paths(table), shown, hive=True)
+
+
+def _current(clock: Clock, at: datetime) -> pads.Expression:
+    """Return what holds of the states that were current at an instant of a clock."""
+    began, ended = pc.field(f"{clock.value}_from"), pc.field(f"{clock.value}_to")
+    current: pads.Expression = (began <= at) & (ended.is_null() | (ended > at))
+    return current
+
+
+def _require_seen(marker: Publication, at: datetime) -> None:
+    first = marker.observed_since and datetime.fromisoformat(marker.observed_since)
+    if not first:
+        raise InstantError("the lake has not seen any image set yet, so it has no past")
+    if at < first:
+        raise InstantError(
+            f"the lake first looked at {first.isoformat()}, so it cannot say what was there at "
+            f"{at.isoformat()}: what had ended by then it never saw. Give a later instant; "
+            "'history' holds what is known of earlier times"
+        )

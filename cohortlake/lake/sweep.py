@@ -87,9 +87,10 @@ class Held:
         return rows
 
 
-_HELD = """
+_HELD = f"""
 CREATE TABLE held AS
-SELECT datastore_id, image_set_id, study_month, SeriesInstanceUID, StudyInstanceUID
+SELECT datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID,
+       {partitions.SWEPT_MONTH_SQL} AS study_month
 FROM current WHERE datastore_id = $id AND observed_at < $began
 """
 

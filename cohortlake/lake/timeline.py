@@ -6,9 +6,13 @@ they came, follows one time line per image set:
 
 - absences cut it into lives; within a life a state counts once, from when it was first seen;
 - states follow one another by (version, updated_at), across lives by life;
-- a state ends when the next one of its life begins, the last of a life by the absence; what was
-  known of it, when any later one was seen. A state that was first seen after a later one, for the
-  index lagged, was never what was known: its observed_to is not after its observed_from.
+- a state ends when any later one of its life begins, the last of a life by the absence.
+
+The last holds on both clocks alike. So `observed_from <= T < observed_to` picks the state that
+a lake knew which had only the observations made up to T, and `valid_from <= T < valid_to` the
+one that was true at T, each time one at the most. A state that came to light late, when a later
+one had been seen already, was never known to be true: its `observed_to` is not after its
+`observed_from`.
 
 Because the time line is a function of a set, applying increments twice, in another order,
 or all at once gives the same. The memory is appended to, so a time line that a late
@@ -38,7 +42,7 @@ _LIVES = """
 CREATE TEMP TABLE lives AS
 SELECT o.datastore_id, o.image_set_id, o.state_key, o.life,
        min(o.observed_at) AS observed_from,
-       arg_min(o.run_id, o.observed_at) AS run_id
+       arg_min(o.run_id, (o.observed_at, o.run_id)) AS run_id
 FROM (
     SELECT s.*, (
         SELECT count(*) FROM absences a
@@ -50,45 +54,61 @@ FROM (
 GROUP BY ALL
 """
 
-_INTERVALS = """
+_ORDER = "version NULLS FIRST, updated_at NULLS FIRST, observed_from, state_key"
+
+INTERVAL_KEY = """
+(md5_number_lower(concat_ws('|', state_key, epoch_us(observed_from), change, epoch_us(valid_from),
+    coalesce(prior_state_key::VARCHAR, '-'))) >> 1)::BIGINT
+"""
+"""SQL for the key of an interval: all that a version row says hangs on these."""
+
+# After an absence nothing is true again before it was seen again, whenever it was changed.
+_INTERVALS = f"""
 CREATE TEMP TABLE intervals AS
-WITH ordered AS (
-    SELECT l.*, s.version, coalesce(s.updated_at, l.observed_from) AS updated_at, s.study_month,
-           lag(l.state_key) OVER whole AS prior_state_key,
-           lag(l.life) OVER whole AS prior_life,
-           lead(coalesce(s.updated_at, l.observed_from)) OVER same_life AS next_updated_at,
+WITH stated AS (
+    SELECT l.*, s.version, s.updated_at, s.study_month,
+           coalesce(s.updated_at, l.observed_from) AS stated_from,
+           min(l.life) OVER (PARTITION BY l.datastore_id, l.image_set_id) AS first_life,
            min(l.observed_from) OVER (
-               same_life ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
-           ) AS next_observed_from
+               PARTITION BY l.datastore_id, l.image_set_id, l.life
+           ) AS life_seen_from
     FROM lives l JOIN states s USING (state_key)
-    WINDOW whole AS (
-        PARTITION BY l.datastore_id, l.image_set_id
-        ORDER BY l.life, s.version NULLS FIRST, s.updated_at NULLS FIRST, l.observed_from,
-                 l.state_key
-    ), same_life AS (
-        PARTITION BY l.datastore_id, l.image_set_id, l.life
-        ORDER BY s.version NULLS FIRST, s.updated_at NULLS FIRST, l.observed_from, l.state_key
-    )
+), begun AS (
+    SELECT * EXCLUDE (stated_from, first_life, life_seen_from),
+           CASE WHEN life = first_life THEN stated_from
+                ELSE greatest(stated_from, life_seen_from) END AS valid_from
+    FROM stated
+), ordered AS (
+    SELECT *,
+           lag(state_key) OVER whole AS prior_state_key,
+           lag(version) OVER whole AS prior_version,
+           lag(life) OVER whole AS prior_life,
+           min(valid_from) OVER later AS superseded_at,
+           min(observed_from) OVER later AS superseded_observed_at
+    FROM begun
+    WINDOW whole AS (PARTITION BY datastore_id, image_set_id ORDER BY life, {_ORDER}),
+           later AS (
+               PARTITION BY datastore_id, image_set_id, life ORDER BY {_ORDER}
+               ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+           )
 ), ends AS (
     SELECT datastore_id, image_set_id, observed_at AS absent_at,
            row_number() OVER (
                PARTITION BY datastore_id, image_set_id ORDER BY observed_at
            ) - 1 AS life
     FROM absences
+), told AS (
+    SELECT o.*,
+           CASE WHEN prior_state_key IS NULL THEN 'created'
+                WHEN prior_life <> life THEN 'reappeared' ELSE 'updated' END AS change,
+           greatest(coalesce(version - coalesce(prior_version, 0) - 1, 0), 0) AS versions_unseen,
+           least(superseded_at, absent_at) AS valid_to,
+           least(superseded_observed_at, absent_at) AS observed_to,
+           CASE WHEN superseded_at IS NOT NULL THEN 'superseded'
+                WHEN absent_at IS NOT NULL THEN 'deleted' END AS ended_by
+    FROM ordered o LEFT JOIN ends USING (datastore_id, image_set_id, life)
 )
-SELECT o.datastore_id, o.image_set_id, o.state_key, o.run_id, o.prior_state_key, o.study_month,
-       o.observed_from,
-       CASE WHEN o.prior_state_key IS NULL THEN 'created'
-            WHEN o.prior_life <> o.life THEN 'reappeared' ELSE 'updated' END AS change,
-       CASE WHEN o.prior_life <> o.life THEN greatest(o.updated_at, o.observed_from)
-            ELSE o.updated_at END AS valid_from,
-       coalesce(o.next_updated_at, e.absent_at) AS valid_to,
-       coalesce(o.next_observed_from, e.absent_at) AS observed_to,
-       CASE WHEN o.next_observed_from IS NOT NULL THEN 'superseded'
-            WHEN e.absent_at IS NOT NULL THEN 'deleted' END AS ended_by,
-       (md5_number_lower(concat_ws('|', o.state_key, epoch_us(o.observed_from),
-            coalesce(o.prior_state_key::VARCHAR, '-'))) >> 1)::BIGINT AS interval_key
-FROM ordered o LEFT JOIN ends e USING (datastore_id, image_set_id, life)
+SELECT *, {INTERVAL_KEY} AS interval_key FROM told
 """
 
 

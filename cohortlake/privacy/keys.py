@@ -6,7 +6,6 @@ a hash without a key could be undone by trying them all.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
@@ -32,7 +31,4 @@ def keyed_hashes(key: bytes, purpose: str, ids: Iterable[tuple[str, str]]) -> li
         32 hex digits each.
     """
     messages = ("\x1f".join((purpose, *pair)).encode() for pair in ids)
-    return [
-        hmac.new(key, message, hashlib.sha256).hexdigest()[:_HASH_HEX_DIGITS]
-        for message in messages
-    ]
+    return [hmac.digest(key, message, "sha256").hex()[:_HASH_HEX_DIGITS] for message in messages]

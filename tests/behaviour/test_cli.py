@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,33 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  
     assert "frequent tier" in run("sync", "--help").stdout
 
 
+def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
+    run, hospital: Emulator, tmp_path: Path
+) -> None:
+    assert run("sync").returncode == 0
+    assert run("tag", "paper-1").stdout == "paper-1 names version 1 of image_sets\n"
+    (changed,) = list(hospital.admin.truth())[:1]
+    hospital.admin.advance(seconds=3600)
+    hospital.admin.update(changed["imageSetId"], {"DICOMPatientSex": "O", "DICOMStudyID": "X"})
+    hospital.admin.advance(seconds=60)
+    assert run("sync").returncode == 0
+
+    summary = run("diff", "paper-1", "now").stdout
+    assert re.search(r"demographic +│ PatientSex +│ +1 ", summary), summary
+    assert "1 image sets changed" in summary
+    (row,) = map(json.loads, run("diff", "paper-1", "now", "--json").stdout.splitlines())
+    assert (row["image_set_id"], row["field"]) == (changed["imageSetId"], "PatientSex")
+    before = changed["DICOMTags"].get("DICOMPatientSex")
+    assert (row["before"], row["after"]) == (before, "O"), "safe shows no StudyID"
+    output = tmp_path / "changes.parquet"
+    assert run("diff", "2026-06-01T12:30:00", "now", "--output", str(output)).returncode == 0
+    assert pd.read_parquet(output)["field"].tolist() == ["PatientSex"]
+
+    first, second = map(json.loads, run("snapshots", "--json").stdout.splitlines())
+    assert (first["tags"], second["tags"], second["n_image_sets"]) == (["paper-1"], [], 600)
+    assert "paper-1" in run("snapshots").stdout
+
+
 def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-def]
     run, hospital: Emulator, tmp_path: Path
 ) -> None:
@@ -123,6 +151,8 @@ def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-d
         (("search",), {}, 2, "one or two filters"),
         (("search", "--equal", "PatientID=1", "--output", "x.xlsx"), {}, 2, ".parquet or .csv"),
         (("publish",), {}, 2, "cohortlake sync"),
+        (("diff", "2026-06-01", "now"), {}, 5, "cohortlake sync"),
+        (("diff", "2026-06-01", "now", "--output", "x.xlsx"), {}, 2, ".parquet or .csv"),
         (("events",), {}, 2, "COHORTLAKE_EVENTS_QUEUE is not set"),
     ],
 )
@@ -139,6 +169,6 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
     commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish")
-    for command in (*commands, "emulator"):
+    for command in (*commands, "diff", "snapshots", "tag", "emulator"):
         assert command in text
         assert run(command, "--help").returncode == 0

@@ -28,7 +28,10 @@ def demo_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setenv(name, "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        Sync(Settings(emulator.datastores, str(root), tps=500, workers=8)).run()
+        sync = Sync(Settings(emulator.datastores, str(root), tps=500, workers=8))
+        sync.run()
+        emulator.admin.live(2, seed=1)
+        sync.run()
     return folder
 
 

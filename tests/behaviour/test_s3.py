@@ -15,6 +15,7 @@ import pytest
 from aws import allow
 from truth import published, truth
 
+import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.lake import partitions
@@ -54,6 +55,7 @@ def test_it_follows_the_data_store_and_can_be_rebuilt(
     first = Sync(settings).run()
     assert first.applied.changes == {"created": 30}
     assert published(settings.root) == truth(hospital)
+    cohortlake.open(settings.root).tag("first")
 
     changed, gone, *_ = sorted(truth(hospital))
     hospital.admin.advance(seconds=3600)
@@ -64,6 +66,10 @@ def test_it_follows_the_data_store_and_can_be_rebuilt(
     assert Sync(settings).reconcile().applied.changes == {"deleted": 1}
     assert published(settings.root) == truth(hospital)
     assert objects(settings.root, ".tmp") == []
+    assert cohortlake.open(settings.root).diff("first", "now")["kind"].tolist() == [
+        "demographic",
+        "deleted",
+    ]
 
     before = {table: tabled(settings.root, table) for table in PUBLISHED}
     assert Sync(settings).rebuild().changes == {"created": 30, "updated": 1, "deleted": 1}

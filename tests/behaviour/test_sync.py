@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
@@ -23,6 +24,7 @@ from cohortlake.errors import (
     NoCredentials,
     NoSuchDatastore,
     NotALake,
+    OldFormat,
     RootNotUsable,
     ServiceUnavailable,
     SettingError,
@@ -178,6 +180,25 @@ def test_rebuild_gives_the_same_rows(endpoint: Endpoint, lake_settings: Settings
     work.rebuild()
     for table in TABLES:
         pd.testing.assert_frame_equal(_sorted(read_table(lake_settings.root, table)), before[table])
+
+
+def test_a_memory_of_an_older_format_asks_to_be_rebuilt(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 20)
+    Sync(lake_settings).run()
+    memory = DeltaTable(f"{lake_settings.root}/image_sets")
+    older = memory.to_pyarrow_table().drop_columns(["versions_unseen", "revision"])
+    write_deltalake(memory, older, mode="overwrite", schema_mode="overwrite")
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 5, DICOMPatientSex="F")
+    for attempt in (Sync.run, Sync.publish):
+        with pytest.raises(OldFormat, match=r"image_sets .* run `cohortlake rebuild`"):
+            attempt(Sync(lake_settings))
+
+    assert Sync(lake_settings).rebuild().changes == {"created": 20}
+    assert Sync(lake_settings).run().applied.changes == {"updated": 1}
+    assert_equal_to_truth(lake_settings.root, endpoint)
 
 
 def _sorted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -115,8 +115,8 @@ def test_versions_between_two_syncs_are_read_and_put_in_place(
     sent = [first, *(_update(hospital, key, DICOMPatientSex=sex) for sex in "MFO")]
     hospital.admin.advance(seconds=60)
     Sync(settings).run()
-    assert [row["version"] for row in _history(settings.root, key)] == [1, 4]
     before = _history(settings.root, key)
+    assert [(row["version"], row["versions_unseen"]) for row in before] == [(1, 0), (4, 2)]
 
     hospital.admin.advance(seconds=600)
     filled = _fill(settings)
@@ -130,6 +130,7 @@ def test_versions_between_two_syncs_are_read_and_put_in_place(
     assert [set(row["changed_fields"]) for row in rows[1:]] == [
         {"version", "updated_at", "PatientSex"}
     ] * 3
+    assert {row["versions_unseen"] for row in rows} == {0}
     for index, earlier in ((0, before[0]), (3, before[1])):
         seen = ("observed_from", "observed_to", "valid_from", "last_accessed_at", "storage_tier")
         assert [rows[index][name] for name in seen] == [earlier[name] for name in seen]

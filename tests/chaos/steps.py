@@ -42,7 +42,7 @@ def _draft_of(part: str) -> Callable[..., bool]:
 
 
 def _is_month(draft: Any) -> bool:
-    return "/published/" in draft.temporary and "_published.json" not in draft.temporary
+    return "/published/" in draft.temporary and ".parquet" in draft.temporary
 
 
 def _table(name: str) -> Callable[..., bool]:
@@ -76,6 +76,8 @@ STEPS = (
     Step("key", "cohortlake.lake.root:Root.create"),
     Step("month published", "cohortlake.lake.root:Draft.keep", often=10, on=_is_month),
     Step("month removed", "cohortlake.lake.root:Root.delete", command="reconcile"),
+    Step("publication recorded", "cohortlake.lake.root:Draft.keep",
+         on=_draft_of("_snapshots.jsonl")),
     Step("publication marked", "cohortlake.lake.root:Draft.keep", on=_draft_of("_published.json")),
 )  # fmt: skip
 

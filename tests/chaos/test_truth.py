@@ -46,6 +46,10 @@ def _superseded(tables: Tables) -> truth.Row:
     return next(row for row in tables["history"] if row["ended_by"] == "superseded")
 
 
+def _updated(tables: Tables) -> truth.Row:
+    return next(row for row in tables["history"] if row["change"] == "updated")
+
+
 def _set(table: str, column: str, value: Any) -> Callable[[Tables], None]:
     return lambda tables: _one(tables[table], column).update({column: value})
 
@@ -81,6 +85,12 @@ WRONG: dict[str, Callable[[Tables], object]] = {
     "knowledge overlaps": _end("observed", HOUR),
     "a state was known before it was": lambda tables: _superseded(tables).update(
         observed_from=_superseded(tables)["valid_from"] - HOUR
+    ),
+    "a change is of another kind": lambda tables: _updated(tables).update(kind="created"),
+    "a change names other fields": lambda tables: _updated(tables)["changed_fields"].pop(),
+    "a version was not missed": lambda tables: _updated(tables).update(versions_unseen=7),
+    "a study did not change": lambda tables: _updated(tables).update(
+        is_study_wide=not _updated(tables)["is_study_wide"]
     ),
     "history lacks the present": lambda tables: tables["history"].remove(
         next(row for row in tables["history"] if row["valid_to"] is None)

@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +289,12 @@ def _history(image_sets: list[Row], history: list[Row]) -> Iterator[str]:
     lines = _groups(history, lambda row: row["image_set_id"])
     yield from (f"history: {key} has none" for key in current.keys() - lines.keys())
     for key, rows in lines.items():
-        for fault in _line_faults(rows, current.get(key)):
+        for fault in (*_line_faults(rows, current.get(key)), *_kind_faults(rows)):
             yield f"history: {key} {fault}"
+    for study in _groups(history, lambda row: row["StudyInstanceUID"]).values():
+        for row in study:
+            if row["is_study_wide"] != _is_study_wide(row, study):
+                yield f"history: {row['image_set_id']} is wrong about its whole study"
 
 
 def _line_faults(rows: list[Row], current: Row | None) -> Iterator[str]:
@@ -326,3 +330,64 @@ def _interval_faults(rows: list[Row], clock: str) -> Iterator[str]:
             yield f"has {clock} intervals that overlap"
         if end < later[begins] and earlier["ended_by"] != "deleted":
             yield f"has a hole between {clock} intervals"
+
+
+# what kind of change each state was
+
+_MINUTE = timedelta(seconds=60)
+_NO_FIELDS = {
+    *("last_accessed_at", "storage_tier", "patient_family_name", "patient_given_name"),
+    *("patient_key", "accession_key", "age_at_study_years", "study_month"),
+    *("valid_from", "valid_to", "observed_from", "observed_to", "ended_by"),
+    *("change", "kind", "is_study_wide", "changed_fields", "versions_unseen"),
+}
+_OF_PATIENT = {"PatientID", "PatientName", "PatientBirthDate", "PatientSex"}
+_WITH_EACH_VERSION = {"version", "created_at", "updated_at"}
+_COUNTS = {"NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"}
+
+
+def _kind_faults(rows: list[Row]) -> Iterator[str]:
+    """Yield what is wrong with how the states of one image set differ."""
+    ordered = sorted(rows, key=lambda row: (row["valid_from"], row["version"]))
+    for earlier, later in itertools.pairwise([None, *ordered]):
+        assert later is not None
+        changed = {
+            name for name in later.keys() - _NO_FIELDS if earlier and later[name] != earlier[name]
+        }
+        if set(later["changed_fields"] or ()) != changed:
+            yield "does not name what changed"
+        if later["kind"] != _kind(later["change"], changed):
+            yield "is of another kind"
+        before = earlier["version"] if earlier else 0
+        if later["versions_unseen"] != max(0, later["version"] - before - 1):
+            yield "counts wrongly what nobody saw"
+
+
+def _kind(change: str, changed: set[str]) -> str:
+    columns = {name.removesuffix("_raw") for name in changed}
+    if change != "updated":
+        return change
+    if "StudyDate" in columns:
+        return "moved"
+    if columns & _OF_PATIENT:
+        return "demographic"
+    if "is_primary" in columns:
+        return "primary_flip"
+    return "updated" if columns - _WITH_EACH_VERSION - _COUNTS else "reimported"
+
+
+def _is_study_wide(row: Row, study: list[Row]) -> bool:
+    """Return whether half of a study, and more than one image set, changed alike in a minute."""
+    at = row["valid_from"]
+    alike = {
+        other["image_set_id"]
+        for other in study
+        if other["kind"] == row["kind"] and abs(other["valid_from"] - at) <= _MINUTE
+    }
+    there = {
+        other["image_set_id"]
+        for other in study
+        if other["valid_from"] <= at < (other["valid_to"] or _FAR)
+    }
+    has_study = row["kind"] != "created" and row["StudyInstanceUID"] is not None
+    return has_study and len(alike) > 1 and 2 * len(alike) >= len(there)

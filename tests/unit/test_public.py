@@ -48,7 +48,10 @@ def test_dicom_columns_are_the_standards() -> None:
 
 
 def test_every_column_is_described_and_named_by_the_rule() -> None:
-    tables = (*schema.PUBLISHED.values(), schema.FOUND, schema.IMAGE_SETS, schema.COVERAGE)
+    tables = (
+        *(*schema.PUBLISHED.values(), schema.FOUND, schema.IMAGE_SETS, schema.COVERAGE),
+        *(schema.CHANGES, schema.SNAPSHOTS),
+    )
     for column in {column for table in tables for column in table}:
         assert column.description.endswith("."), column.name
         stem = column.name.removesuffix(schema.RAW_SUFFIX)

@@ -9,33 +9,20 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
-import pyarrow as pa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.flatten import flatten_summaries
-from cohortlake.healthimaging import EPOCH
-from cohortlake.lake import engine, image_sets, increments
-from cohortlake.lake.increments import Record
+from cohortlake.lake import engine, image_sets
 from cohortlake.lake.root import Root
 
-DATASTORE = "d" * 32
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [character * 32 for character in "abc"]
-
-
-@dataclass
-class Looked:
-    """What one look at the data store saw."""
-
-    at: datetime
-    found: list[dict[str, Any]]
-    gone: list[str]
 
 
 def _summary(image_set_id: str, version: int, at: datetime, sex: str) -> dict[str, Any]:
@@ -73,36 +60,16 @@ def _live(events: list[tuple[str, str]]) -> tuple[list[Looked], dict[str, dict[s
     return looks, there
 
 
-def _write(root: Root, looks: list[Looked]) -> list[str]:
-    paths = []
-    for look in looks:
-        run_id = f"run-{look.at:%H%M%S}"
-        record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
-        states = flatten_summaries(look.found, DATASTORE)
-        states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
-        increments.write_table(root, record, increments.with_run(states, record))
-        paths.append(record.path)
-        if look.gone:
-            absence = replace(record, axis=increments.ABSENCE_AXIS)
-            rows = [
-                {"datastore_id": DATASTORE, "image_set_id": gone, "confirmed_by": "GetImageSet"}
-                for gone in look.gone
-            ]
-            table = pa.Table.from_pylist(rows, schema.arrow_schema(schema.ABSENCE[:3]))
-            increments.write_table(root, absence, increments.with_run(table, absence))
-            paths.append(absence.path)
-    return paths
-
-
-def _history(root: Root) -> list[tuple[Any, ...]]:
+def _history(root: Root) -> list[dict[str, Any]]:
     columns = (
-        "image_set_id, version, PatientSex, study_month, change, changed_fields, "
-        "valid_from, valid_to, observed_from, observed_to, ended_by"
+        "image_set_id, version, PatientSex, study_month, change, changed_fields, kind, "
+        "versions_unseen, valid_from, valid_to, observed_from, observed_to, ended_by"
     )
     with engine.connection() as con:
         image_sets.register(con, root)
         rows = con.sql(f"SELECT {columns} FROM history ORDER BY ALL")  # noqa: S608
-        return [tuple(row.values()) for row in rows.to_arrow_table().to_pylist()]
+        history: list[dict[str, Any]] = rows.to_arrow_table().to_pylist()
+    return history
 
 
 LAWS = settings(
@@ -118,8 +85,8 @@ def test_applying_is_idempotent_and_independent_of_order(
     looks, there = _live(events)
     in_order = Root(str(tmp_path_factory.mktemp("in-order")))
     shuffled = Root(str(tmp_path_factory.mktemp("shuffled")))
-    paths = _write(in_order, looks)
-    _write(shuffled, looks)
+    paths = write(in_order, looks)
+    write(shuffled, looks)
 
     for path in paths:
         image_sets.apply(in_order, [path])
@@ -134,7 +101,7 @@ def test_applying_is_idempotent_and_independent_of_order(
     image_sets.rebuild(shuffled)
     assert _history(shuffled) == expected, "rebuilt"
 
-    current = {row[0]: row[1] for row in expected if row[-1] is None}
+    current = {row["image_set_id"]: row["version"] for row in expected if not row["ended_by"]}
     assert current == {image_set_id: row["version"] for image_set_id, row in there.items()}
 
 
@@ -145,14 +112,15 @@ def test_history_has_no_overlap_and_no_hole(
 ) -> None:
     looks, _ = _live(events)
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    image_sets.apply(root, _write(root, looks))
-    for _, rows in itertools.groupby(_history(root), key=lambda row: row[0]):
-        in_order = sorted(rows, key=lambda row: row[6])
-        assert in_order[0][4] == "created"
+    image_sets.apply(root, write(root, looks))
+    for _, rows in itertools.groupby(_history(root), key=itemgetter("image_set_id")):
+        in_order = sorted(rows, key=itemgetter("valid_from"))
+        assert in_order[0]["change"] == "created"
         for earlier, later in itertools.pairwise(in_order):
-            assert earlier[7] == later[6], "valid_to meets valid_from"
-            assert earlier[9] == later[8], "observed_to meets observed_from"
-            assert later[5] and set(later[5]) <= {*schema_columns()}
+            assert earlier["valid_to"] == later["valid_from"]
+            assert earlier["observed_to"] == later["observed_from"]
+            assert later["changed_fields"]
+            assert set(later["changed_fields"]) <= {*schema_columns()}
 
 
 STALE = st.lists(
@@ -184,19 +152,155 @@ def test_what_was_known_has_no_overlap_and_no_hole_where_the_index_lags(
 ) -> None:
     looks = _stale_looks(events)
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    paths = _write(root, looks)
+    paths = write(root, looks)
     random.Random(order).shuffle(paths)  # noqa: S311
     for path in paths:
         image_sets.apply(root, [path])
     history = _history(root)
     # A state that was first seen when a later one was known already was never what was known.
-    known = [row for row in history if row[9] is None or row[9] > row[8]]
-    for earlier, later in itertools.pairwise(sorted(known, key=lambda row: row[8])):
-        assert earlier[9] == later[8], "observed_to meets observed_from"
-        assert earlier[1] < later[1], "no version is forgotten"
+    known = [r for r in history if not r["observed_to"] or r["observed_to"] > r["observed_from"]]
+    for earlier, later in itertools.pairwise(sorted(known, key=itemgetter("observed_from"))):
+        assert earlier["observed_to"] == later["observed_from"]
+        assert earlier["version"] < later["version"], "no version is forgotten"
     image_sets.rebuild(root)
     assert _history(root) == history
 
 
 def schema_columns() -> list[str]:
     return [column.name for column in schema.STATE]
+
+
+MINUTES = st.integers(1, 9)
+SEEN = st.tuples(
+    st.sampled_from(IDS[:2]),
+    st.one_of(st.none(), st.integers(1, 4)),  # version
+    st.one_of(st.none(), MINUTES),  # updated at
+    st.sampled_from("MF"),
+    MINUTES,  # observed at
+)
+ABSENT = st.tuples(st.sampled_from(IDS[:2]), MINUTES)
+ANYTHING = st.lists(SEEN, max_size=8)
+
+
+def _odd_looks(
+    seen: list[tuple[Any, ...]], absent: list[tuple[str, int]], until: int = 10
+) -> list[Looked]:
+    """Looks that agree on nothing: any state at any time, absent in between or not."""
+    looks = []
+    for image_set_id, version, updated, sex, minute in seen:
+        summary = _summary(image_set_id, 1, START, sex) | {
+            "version": version,
+            "updatedAt": None if updated is None else START + timedelta(minutes=updated),
+        }
+        looks.append((minute, [summary], []))
+    looks += [(minute, [], [image_set_id]) for image_set_id, minute in absent]
+    return [
+        Looked(START + timedelta(minutes=minute, microseconds=place), found, gone)
+        for place, (minute, found, gone) in enumerate(looks)
+        if minute <= until
+    ]
+
+
+def _known_at(root: Root, minute: int) -> list[tuple[Any, ...]]:
+    at = START + timedelta(minutes=minute, seconds=59)
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        return con.execute(
+            "SELECT image_set_id, state_key FROM history WHERE observed_from <= $1 "
+            "AND (observed_to IS NULL OR observed_to > $1) ORDER BY ALL",
+            [at],
+        ).fetchall()
+
+
+def _current(root: Root) -> list[tuple[Any, ...]]:
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        return con.sql("SELECT image_set_id, state_key FROM current ORDER BY ALL").fetchall()
+
+
+@LAWS
+@given(ANYTHING, st.lists(ABSENT, max_size=3), MINUTES)
+def test_what_was_known_at_an_instant_is_what_the_lake_then_held(
+    tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
+) -> None:
+    root, then = (Root(str(tmp_path_factory.mktemp(name))) for name in ("now", "then"))
+    image_sets.apply(root, write(root, _odd_looks(seen, absent)))
+    image_sets.apply(then, write(then, _odd_looks(seen, absent, until=minute)))
+    assert _known_at(root, minute) == _current(then)
+
+
+@LAWS
+@given(ANYTHING, st.lists(ABSENT, max_size=3), MINUTES)
+def test_of_an_image_set_one_state_is_true_at_a_time(
+    tmp_path_factory: Any, seen: list[Any], absent: list[Any], minute: int
+) -> None:
+    root = Root(str(tmp_path_factory.mktemp("lake")))
+    image_sets.apply(root, write(root, _odd_looks(seen, absent)))
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        true_then = con.execute(
+            "SELECT image_set_id FROM history WHERE valid_from <= $1 "
+            "AND (valid_to IS NULL OR valid_to > $1)",
+            [START + timedelta(minutes=minute, seconds=30)],
+        ).fetchall()
+    assert len(true_then) == len(set(true_then))
+
+
+# A repeated sighting is not kept, so an absence before it must not come to light after it.
+ANYTHING_ONCE = st.lists(SEEN, max_size=8, unique_by=lambda seen: seen[:4])
+
+
+@LAWS
+@given(
+    st.one_of(
+        st.tuples(ANYTHING, st.just([])),
+        st.tuples(ANYTHING_ONCE, st.lists(ABSENT, max_size=3)),
+    ),
+    st.one_of(st.none(), st.integers(0, 99)),
+)
+# The absence comes last: an end moves to a later instant, is taken back, a state stands again.
+@example(
+    ([(IDS[0], 1, 1, "M", 1), (IDS[0], 2, 2, "M", 4)], [(IDS[0], 3)]),
+    None,
+)
+@example(
+    ([(IDS[0], 3, 1, "M", 1), (IDS[0], 1, 3, "M", 3), (IDS[0], 2, 4, "M", 4)], [(IDS[0], 2)]),
+    None,
+)
+@example(
+    ([(IDS[0], 1, 1, "M", 1), (IDS[0], 3, 2, "M", 2), (IDS[0], 2, 4, "M", 4)], [(IDS[0], 3)]),
+    None,
+)
+def test_odd_observations_too_give_one_history_in_any_order(
+    tmp_path_factory: Any, odd: tuple[list[Any], list[Any]], order: int | None
+) -> None:
+    at_once, one_by_one = (Root(str(tmp_path_factory.mktemp(name))) for name in ("all", "each"))
+    image_sets.apply(at_once, write(at_once, _odd_looks(*odd)))
+    paths = write(one_by_one, _odd_looks(*odd))
+    if order is not None:
+        random.Random(order).shuffle(paths)  # noqa: S311
+    for path in paths:
+        image_sets.apply(one_by_one, [path])
+    assert _history(one_by_one) == _history(at_once)
+    assert _current(one_by_one) == _current(at_once)
+
+
+def test_a_jump_in_version_is_recorded(tmp_path: Any) -> None:
+    image_set_id, other = IDS[:2]
+    looks = [
+        Looked(START, [_summary(image_set_id, 3, START, "M")], []),
+        Looked(
+            START + timedelta(hours=1),
+            [
+                _summary(image_set_id, 7, START + timedelta(minutes=1), "M"),
+                _summary(other, 1, START, "M"),
+            ],
+            [],
+        ),
+    ]
+    root = Root(str(tmp_path))
+    image_sets.apply(root, write(root, looks))
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        rows = con.sql("SELECT image_set_id, version, versions_unseen FROM history ORDER BY ALL")
+        assert rows.fetchall() == [(image_set_id, 3, 2), (image_set_id, 7, 3), (other, 1, 0)]

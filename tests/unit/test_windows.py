@@ -66,7 +66,9 @@ def test_every_study_date_is_in_one_partition(day: date, at: str) -> None:
     assert not partitions.in_no_month(_store(None), row)[0].as_py()
 
 
-@pytest.mark.parametrize("text", ["19891231", "20260401", "20240230", "", None])
+@pytest.mark.parametrize(
+    "text", ["19891231", "20260401", "20240230", "2024.01.31", "20240131 ", "", None]
+)
 def test_what_is_in_no_month_is_undated(text: str | None) -> None:
     tags = {"DICOMStudyDate": text} if text is not None else {}
     row = flatten_summaries([{"imageSetId": "a" * 32, "DICOMTags": tags}], "d" * 32)

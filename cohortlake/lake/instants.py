@@ -1,0 +1,38 @@
+"""Instants as people give them: a datetime, a date, or ISO text of either. All in UTC."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, date, datetime, time
+
+from cohortlake.errors import InstantError
+
+Instant = datetime | date | str
+
+
+def instant(given: Instant) -> datetime:
+    """Return an instant; a date stands for the midnight at which it begins.
+
+    Raises:
+        InstantError: It is none.
+    """
+    value = _parsed(given) if isinstance(given, str) else given
+    if value is None:
+        raise InstantError(
+            f"{given!r} is no instant; give a date like 2026-06-01, which stands for its midnight "
+            "UTC, or a time like 2026-06-01T12:00:00"
+        )
+    if not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC)
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def is_instant(text: str) -> bool:
+    """Return whether a text can be read as a date or a datetime."""
+    return _parsed(text) is not None
+
+
+def _parsed(text: str) -> datetime | None:
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text)
+    return None

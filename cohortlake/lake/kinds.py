@@ -1,0 +1,84 @@
+"""What a change was: the kind of each state of the history, and study-wide cascades.
+
+Owns the words and what they mean. The first that fits is the kind:
+
+1. `created`, `reappeared`: as the memory says (`lake.timeline`);
+2. `moved`: the study date changed, and with it perhaps the month the row is published in;
+3. `demographic`: the patient's id, name, birth date or sex was corrected;
+4. `primary_flip`: the image set became the primary one of its series, or ceased to be;
+5. `updated`: any other tag changed;
+6. `reimported`: a new version, but no tag differs, or only the study's counts.
+
+A kind follows from one state and the one before it. Whether a change was study-wide does not:
+it depends on other image sets, which may come to light later, so neither is ever stored in the
+memory. Pure SQL over relations.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from cohortlake import schema
+
+STUDY_WIDE_SECONDS = 60
+"""Changes of one kind belong together if they began no further apart than this."""
+
+STUDY_WIDE_LEAST = 2
+"""The fewest image sets that make a cascade; half of the study's it must be as well."""
+
+
+def _with_raw(*names: str) -> list[str]:
+    raw = [column.name for column in schema.RAW_COLUMNS]
+    return [name for stem in names for name in (stem, stem + schema.RAW_SUFFIX)
+            if name == stem or name in raw]  # fmt: skip
+
+
+_MOVED = _with_raw("StudyDate")
+_DEMOGRAPHIC = _with_raw("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+_QUIET = [
+    *("version", "created_at", "updated_at"),
+    *_with_raw("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
+]
+
+KIND = f"""
+CASE WHEN change <> 'updated' THEN change
+     WHEN list_has_any(changed_fields, {_MOVED}) THEN 'moved'
+     WHEN list_has_any(changed_fields, {_DEMOGRAPHIC}) THEN 'demographic'
+     WHEN list_contains(changed_fields, 'is_primary') THEN 'primary_flip'
+     WHEN list_has_all({_QUIET}, changed_fields) THEN 'reimported'
+     ELSE 'updated' END
+"""
+"""SQL for the kind, over `change` and `changed_fields` of a version row."""
+
+# A whole study that is imported at once is no cascade. How large a study was is counted in
+# what was true of it at that instant.
+_STUDY_WIDE = f"""
+CREATE OR REPLACE TEMP TABLE study_wide AS
+WITH together AS (
+    SELECT datastore_id, StudyInstanceUID, interval_key, valid_from,
+           count(DISTINCT image_set_id) OVER (
+               PARTITION BY datastore_id, StudyInstanceUID, kind ORDER BY valid_from
+               RANGE BETWEEN INTERVAL {STUDY_WIDE_SECONDS} SECONDS PRECEDING
+                         AND INTERVAL {STUDY_WIDE_SECONDS} SECONDS FOLLOWING
+           ) AS changed
+    FROM study_states WHERE kind <> 'created'
+)
+SELECT t.interval_key
+FROM together t JOIN study_states s USING (datastore_id, StudyInstanceUID)
+WHERE t.changed >= {STUDY_WIDE_LEAST}
+  AND s.valid_from <= t.valid_from AND (s.valid_to IS NULL OR s.valid_to > t.valid_from)
+GROUP BY t.interval_key, t.changed
+HAVING 2 * t.changed >= count(DISTINCT s.image_set_id)
+"""
+
+
+def find_study_wide(con: duckdb.DuckDBPyConnection) -> None:
+    """Find the states that began in a study-wide cascade.
+
+    Args:
+        con: Holds the relation `study_states` (datastore_id, StudyInstanceUID, image_set_id,
+            interval_key, kind, valid_from, valid_to): all states of the studies in question.
+
+    Makes the temporary table `study_wide` (interval_key).
+    """
+    con.execute(_STUDY_WIDE)

@@ -1,0 +1,62 @@
+"""The published table `patients`: touched ones are counted anew, all others stay as they were.
+
+A patient's image sets lie in any month, so this table has no partitions. It is one file in
+the order of `patient_key`, written range by range of keys: what is counted at a time fits
+into memory, however many patients there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake.lake import marts
+from cohortlake.lake.writer import Writer
+
+TABLE = "patients"
+_AT_ONCE = 150_000
+_FIRST, _END = "", "g"  # before and behind all keys, which are hex digits
+
+
+def write(
+    con: duckdb.DuckDBPyConnection, writer: Writer, people: pa.Table, *, is_whole: bool
+) -> None:
+    """Write the table.
+
+    Args:
+        con: With the views of `image_sets.register`.
+        writer: Writes it.
+        people: The touched patients: datastore_id, PatientID, patient_key.
+        is_whole: Whether these are all there are; else the published file holds the others.
+    """
+    if not is_whole:
+        writer.register_whole(con, "published_patients", TABLE)
+    writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), is_whole=is_whole))
+
+
+def _queries(con: duckdb.DuckDBPyConnection, people: pa.Table, *, is_whole: bool) -> Iterator[str]:
+    """Yield the query of each range of keys; it must be run before the next one is asked for."""
+    starts = range(0, max(1, len(people)), _AT_ONCE)
+    bounds = [_FIRST, *(people["patient_key"][start].as_py() for start in starts[1:]), _END]
+    for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
+        con.register("people", people[start : start + _AT_ONCE])
+        con.execute(_PRESENT)
+        yield marts.PATIENTS if is_whole else _AND_OTHERS.format(first=first, end=end)
+
+
+_PRESENT = f"""
+CREATE OR REPLACE TEMP TABLE of_people AS
+SELECT {marts.PATIENT_COLUMNS}, patient_key
+FROM current JOIN people USING (datastore_id, PatientID);
+CREATE OR REPLACE TEMP VIEW present AS FROM of_people;
+"""
+
+_AND_OTHERS = f"""
+{marts.PATIENTS}
+UNION ALL BY NAME
+SELECT * FROM published_patients ANTI JOIN people USING (patient_key)
+WHERE patient_key >= '{{first}}' AND patient_key < '{{end}}'
+"""

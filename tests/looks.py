@@ -1,0 +1,50 @@
+"""What looks at a data store saw, written into a lake as searches and sweeps write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.flatten import flatten_summaries
+from cohortlake.healthimaging import EPOCH
+from cohortlake.lake import increments
+from cohortlake.lake.increments import Record
+from cohortlake.lake.root import Root
+
+DATASTORE = "d" * 32
+
+
+@dataclass
+class Looked:
+    """What one look at the data store saw."""
+
+    at: datetime
+    found: Sequence[dict[str, Any]] = ()
+    gone: Sequence[str] = ()
+
+
+def write(root: Root, looks: Sequence[Looked]) -> list[str]:
+    """Write increments, and return their paths."""
+    paths = []
+    for look in looks:
+        run_id = f"run-{look.at:%Y%m%dT%H%M%S%f}"
+        record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
+        states = flatten_summaries(look.found, DATASTORE)
+        states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
+        increments.write_table(root, record, increments.with_run(states, record))
+        paths.append(record.path)
+        if look.gone:
+            absence = replace(record, axis=increments.ABSENCE_AXIS)
+            rows = [
+                {"datastore_id": DATASTORE, "image_set_id": gone, "confirmed_by": "GetImageSet"}
+                for gone in look.gone
+            ]
+            table = pa.Table.from_pylist(rows, schema.arrow_schema(schema.ABSENCE[:3]))
+            increments.write_table(root, absence, increments.with_run(table, absence))
+            paths.append(absence.path)
+    return paths
