@@ -6,12 +6,13 @@ from assets.failures import RETRY, failures_told
 from assets.hints import event_hints
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
 from assets.metadata import column_schema
+from assets.versions import older_versions
 from cohortlake import Sync
 from cohortlake.schema import IMAGE_SETS
 
 
 @dg.asset(
-    deps=[image_set_increments, study_date_sweeps, undated_sweeps, event_hints],
+    deps=[image_set_increments, study_date_sweeps, undated_sweeps, event_hints, older_versions],
     retry_policy=RETRY,
     group_name="image_sets",
     kinds={"deltalake"},

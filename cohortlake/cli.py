@@ -31,7 +31,8 @@ from cohortlake.lake.axes import Agreement
 from cohortlake.lake.read import Lake, open_lake
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
-from cohortlake.progress import Progress, Told, in_words
+from cohortlake.lake.versions import Filled
+from cohortlake.progress import Progress, Told, filled_in_words, in_words
 from cohortlake.search import search as search_frame
 from cohortlake.settings import Settings
 from cohortlake.sync import Outcome, Sync
@@ -78,10 +79,20 @@ def _explained(command: Callable[P, T]) -> Callable[P, T]:
 @app.command()
 @_explained
 def sync(
-    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    fill_versions: Annotated[
+        bool,
+        typer.Option(
+            "--fill-versions",
+            help="Then read the versions that no search saw. Costs a request for each, and moves "
+            "archived image sets back to the frequent tier; says how many.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring the lake up to date: the first run backfills, later ones take what is new."""
-    _run(Sync.run, root, datastore, as_json)
+    _run(functools.partial(Sync.run, fill_versions=fill_versions), root, datastore, as_json)
 
 
 @app.command()
@@ -347,7 +358,10 @@ def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
             def draw(now: SearchProgress) -> None:
                 bar.update(task, completed=now.covered, description=in_words(now, quota))
 
-            yield Told(draw, seconds=0.5)
+            def draw_filled(so_far: Filled) -> None:
+                bar.update(task, description=filled_in_words(so_far))
+
+            yield Told(draw, 0.5, draw_filled)
 
 
 def _tell(line: str) -> None:
@@ -375,6 +389,8 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
         f"{outcome.requests:,} requests, {outcome.throttles:,} throttled"
     )
     _print_changes(outcome.applied.changes)
+    if outcome.filled:
+        _out.print(filled_in_words(outcome.filled))
     if outcome.publication:
         _out.print(f"published version {outcome.publication.image_sets_version} "
                    f"under {outcome.publication.policy}")  # fmt: skip

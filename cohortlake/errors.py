@@ -13,6 +13,7 @@
     │   ├── RequestRefused      the service calls the request invalid; asking again will not help
     │   ├── TokenRefused        the service does not take a nextToken any more
     │   └── ServiceUnavailable  transient: throttled, unreachable, 5xx or a cut answer
+    │       └── ImageSetBusy    transient: the image set is being changed
     └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
         ├── NotALake            nothing was ever published or applied there
@@ -137,6 +138,10 @@ class ServiceUnavailable(ServiceError):
 
     transient = True
     exit_code = 4
+
+
+class ImageSetBusy(ServiceUnavailable):
+    """Ask again when the change of the image set is done; `--fill-versions` does so next time."""
 
 
 class LakeError(CohortlakeError):

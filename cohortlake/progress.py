@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
+from cohortlake.lake.versions import Filled
 
 
 class Progress:
@@ -22,6 +23,10 @@ class Progress:
         del search
         return nullcontext()
 
+    def filled(self, so_far: Filled) -> None:
+        """Take note of what asking for older versions has brought so far."""
+        del so_far
+
 
 class Told(Progress):
     """Tells how a search goes, every few seconds and once at its end.
@@ -29,11 +34,18 @@ class Told(Progress):
     Args:
         tell: Called with what there is to tell, from another thread.
         seconds: How often.
+        tell_filled: Called with what asking for older versions has brought so far.
     """
 
-    def __init__(self, tell: Callable[[SearchProgress], None], seconds: float) -> None:
+    def __init__(
+        self,
+        tell: Callable[[SearchProgress], None],
+        seconds: float,
+        tell_filled: Callable[[Filled], None] | None = None,
+    ) -> None:
         self._tell = tell
         self._seconds = seconds
+        self._tell_filled = tell_filled
 
     @contextmanager
     def watching(self, search: WindowSearch) -> Iterator[None]:
@@ -53,6 +65,11 @@ class Told(Progress):
             teller.join()
             self._tell(search.progress())
 
+    def filled(self, so_far: Filled) -> None:
+        """Tell at once: it comes some hundred image sets at a time."""
+        if self._tell_filled:
+            self._tell_filled(so_far)
+
 
 def in_words(progress: SearchProgress, quota: float) -> str:
     """Return one line: counts and rates only.
@@ -66,4 +83,14 @@ def in_words(progress: SearchProgress, quota: float) -> str:
         f"{progress.rows_per_second:,.0f} rows/s, "
         f"{progress.requests_per_second:,.1f} of {quota:g} requests/s, "
         f"{progress.throttles:,} throttled, about {progress.rows_left:,} rows to come"
+    )
+
+
+def filled_in_words(filled: Filled) -> str:
+    """Return one line about older versions, with what reading them moved."""
+    return (
+        f"{filled.image_sets:,} image sets asked for older versions, {filled.documents:,} metadata "
+        f"documents read, which moved {filled.archived:,} archived image sets to the frequent "
+        f"tier; {filled.versions:,} versions gained, {filled.unavailable:,} not to be had, "
+        f"{filled.postponed:,} image sets to be asked again"
     )

@@ -219,7 +219,11 @@ _LAST_SEEN = Column(
 
 FOUND: tuple[Column, ...] = (
     *STATE,
-    Column("page", pa.int32(), "Which page of the search brought it, from 0."),
+    Column(
+        "page",
+        pa.int32(),
+        "Which page of the search brought it, from 0; null for a version read by itself.",
+    ),
     _OBSERVED_AT,
     _RUN_ID,
 )
@@ -235,6 +239,19 @@ ABSENCE: tuple[Column, ...] = (
 )
 """An increment of absences: image sets that a search did not find, a sweep's or one that an
 event asked for, and that a second call confirmed gone."""
+
+UNREAD: tuple[Column, ...] = (
+    DATASTORE_ID,
+    SUMMARY_FIELDS[0],
+    Column("below_version", pa.int64(), "Versions below it were asked for. What the lake lacks of "
+           "them is not to be had, and is not asked for again."),
+    Column("why", pa.string(), "JSON: version -> why it could not be read, or `list` -> why they "
+           "could not be listed. One that is not named was not listed."),
+    _OBSERVED_AT,
+    _RUN_ID,
+)  # fmt: skip
+"""An increment of what is not to be had: image sets of which the service does not give, or not
+give any more, all older versions."""
 
 IMAGE_SETS: tuple[Column, ...] = (
     Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
@@ -258,9 +275,9 @@ IMAGE_SETS: tuple[Column, ...] = (
 COVERAGE: tuple[Column, ...] = (
     Column("increment", pa.string(), "Path of the increment below the root."),
     DATASTORE_ID,
-    Column("axis", pa.string(), "updated_at, study_date, created_at or absence."),
+    Column("axis", pa.string(), "updated_at, study_date, created_at, absence, versions or unread."),
     Column("partition", pa.string(),
-           "The UTC day, the study month, `undated`, `events` or `erasures`."),
+           "The UTC day, the study month, `undated`, `events`, `erasures` or `versions`."),
     Column("start", INSTANT, "First instant of the window."),
     Column("end", INSTANT, "First instant after the window."),
     Column("searched_at", INSTANT, "When the search began, on the service's clock."),

@@ -15,7 +15,16 @@ from datetime import datetime, timedelta
 
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
-from cohortlake.lake import coverage, erase, erasures, image_sets, maintenance, partitions, status
+from cohortlake.lake import (
+    coverage,
+    erase,
+    erasures,
+    image_sets,
+    maintenance,
+    partitions,
+    status,
+    versions,
+)
 from cohortlake.lake import sweep as sweeps
 from cohortlake.lake.deletions import Confirmed, close_erased, confirm
 from cohortlake.lake.erasures import Erased, Erasure, Patient
@@ -26,6 +35,7 @@ from cohortlake.lake.maintenance import Maintained
 from cohortlake.lake.publish import Publication, publish
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
+from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
@@ -42,6 +52,7 @@ class Outcome:
         throttles: Requests thrown back.
         applied: What the memory gained.
         publication: What stands in `published/`, or None where nothing ever was found.
+        filled: What asking for older versions brought, or None where it was not asked for.
     """
 
     partitions: int
@@ -50,6 +61,7 @@ class Outcome:
     throttles: int
     applied: Applied
     publication: Publication | None
+    filled: Filled | None = None
 
 
 class Sync:
@@ -164,6 +176,22 @@ class Sync:
         """
         return confirm(self._extractor(store), store, image_set_ids)
 
+    def fill_versions(self, store: Datastore) -> Iterator[Filled]:
+        """Read versions that no search saw; yield what came as it lands.
+
+        Each costs a request for its metadata document, which moves an archived image set back
+        to the frequent tier. What the increments hold already is applied first: it need not be
+        asked for.
+
+        Args:
+            store: The data store.
+
+        Raises:
+            ServiceError: See `errors`. What landed before stays.
+        """
+        self.apply()
+        yield from versions.fill(self._extractor(store), store)
+
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
         pending = coverage.pending(self.root)
@@ -223,13 +251,19 @@ class Sync:
         """Read how the lake stands."""
         return status.status(self.root, self.settings.datastores, self.settings.settle)
 
-    def run(self, progress: Progress | None = None) -> Outcome:
+    def run(self, progress: Progress | None = None, *, fill_versions: bool = False) -> Outcome:
         """Bring the lake up to date: the first run backfills, later ones take what is new.
+
+        Args:
+            progress: Told how it goes.
+            fill_versions: Then read the versions that no search saw, see `fill_versions`. What
+                was found is published before: this may take hours.
 
         Raises:
             CohortlakeError: See `errors`. What landed stays, and the next run goes on.
         """
-        return self._run(self._run_days, progress or Progress())
+        outcome = self._run(self._run_days, progress or Progress())
+        return self._filled(outcome, progress or Progress()) if fill_versions else outcome
 
     def reconcile(
         self, progress: Progress | None = None, *, accept_deletions: bool = False
@@ -266,6 +300,18 @@ class Sync:
             applied=applied,
             publication=publication,
         )
+
+    def _filled(self, outcome: Outcome, progress: Progress) -> Outcome:
+        filled = Filled()
+        try:
+            for datastore_id in self.settings.require_datastores():
+                for landed in self.fill_versions(self.datastore(datastore_id)):
+                    filled += landed
+                    progress.filled(filled)
+        finally:
+            self.apply()
+            publication = self.publish()
+        return replace(outcome, publication=publication, filled=filled)
 
     def _run_days(self, store: Datastore, progress: Progress) -> Iterator[Found]:
         for _, found in self.extract(store, self.due(store), progress):

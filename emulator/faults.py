@@ -66,7 +66,10 @@ class Behaviour:
     ] = True
     deleted_found: Annotated[
         bool,
-        typer.Option(help="GetImageSet answers for a deleted image set, as DELETED, not with 404."),
+        typer.Option(
+            help="GetImageSet and ListImageSetVersions answer for a deleted image set, as DELETED, "
+            "not with 404."
+        ),
     ] = False
 
     def __post_init__(self) -> None:

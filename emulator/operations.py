@@ -22,6 +22,8 @@ from emulator.wire import Answer, answer, decode, encode, invalid, not_found
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
+_BEYOND_ALL = 2**62  # versions
+
 Input = Mapping[str, Any]
 
 
@@ -91,26 +93,26 @@ class Operations:
         return answer(properties | tier)
 
     def get_image_set_metadata(self, given: Input) -> Answer:
-        """The metadata document; reading it brings an archived image set back."""
+        """The metadata document of any version; reading it brings an archived image set back."""
         datastore = self._store.datastore(given["datastoreId"])
-        self._store.current(datastore, given["imageSetId"])
+        newest = self._store.current(datastore, given["imageSetId"])
         record = self._version(datastore, given)
         document = self._store.document(record)
-        self._store.replace(records.accessed(record, self._clock.now_ms()))
+        self._store.replace(records.accessed(newest, self._clock.now_ms()))
         body = metadata.blob(datastore.id, record, document)
         return Answer(body, content_type="text/plain", headers={"Content-Encoding": "gzip"})
 
     def list_image_set_versions(self, given: Input) -> Answer:
         """All versions of an image set, newest first."""
         datastore = self._store.datastore(given["datastoreId"])
-        self._store.current(datastore, given["imageSetId"])
+        if not self._faults.behaviour.deleted_found:
+            self._store.current(datastore, given["imageSetId"])
         limit = given.get("maxResults", DEFAULT_PAGE_SIZE)
-        below = _token_number(given, 2**62)
+        below = _token_number(given, _BEYOND_ALL)
         found = self._store.versions(datastore, given["imageSetId"], below=below, limit=limit + 1)
-        listed = [_properties(record) for record in found[:limit]]
-        for properties in listed:
-            # This one member of ImageSetProperties is spelled with a capital in the model.
-            properties["ImageSetWorkflowStatus"] = properties.pop("imageSetWorkflowStatus")
+        if not found and below == _BEYOND_ALL:
+            raise not_found(f"Image set {given['imageSetId']}")
+        listed = [_listed(record) for record in found[:limit]]
         page: dict[str, Any] = {"imageSetPropertiesList": listed}
         if len(found) > limit:
             page["nextToken"] = str(found[limit - 1].version)
@@ -180,6 +182,17 @@ def _properties(record: Record) -> dict[str, Any]:
         properties["deletedAt"] = seconds(record.deleted_ms)
     if record.is_primary is not None:
         properties["isPrimary"] = bool(record.is_primary)
+    return properties
+
+
+def _listed(record: Record) -> dict[str, Any]:
+    """A version as a list shows it, where it differs from GetImageSet's answer."""
+    properties = _properties(record)
+    # This one member of ImageSetProperties is spelled with a capital in the model.
+    properties["ImageSetWorkflowStatus"] = properties.pop("imageSetWorkflowStatus")
+    if record.version == 1 and record.updated_ms == record.created_ms:
+        # In the guide's example a first version, which nothing updated, has no updatedAt.
+        properties.pop("updatedAt", None)
     return properties
 
 

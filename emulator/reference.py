@@ -104,7 +104,12 @@ _ASSUMED = (
     ("Whether reads or moves between tiers change `updatedAt`", "They do not."),
     (
         "GetImageSet, GetImageSetMetadata and ListImageSetVersions on a deleted image set",
-        "ResourceNotFoundException; with `--deleted-found` GetImageSet answers as DELETED.",
+        "ResourceNotFoundException; with `--deleted-found` GetImageSet answers as DELETED, and "
+        "ListImageSetVersions lists all versions and the deletion.",
+    ),
+    (
+        "`updatedAt` of a first version in ListImageSetVersions",
+        "Absent, as in AWS's example, where it is `createdAt`.",
     ),
     ("DeleteImageSet", "Answers LOCKED and DELETING; the image set is gone at once."),
     ("`imageSetWorkflowStatus`", "CREATED for the first version, UPDATED for later ones."),

@@ -12,6 +12,7 @@ from assets.hints import event_hints
 from assets.image_sets import image_sets
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
 from assets.published import published
+from assets.versions import older_versions
 
 # A run that takes longer is ended, and frees the pool. What landed stays, and the next goes on.
 _TICK = {"dagster/max_runtime": f"{6 * 3600}"}
@@ -61,4 +62,12 @@ hints = dg.define_asset_job(
     run_tags=_TICK,
 )
 
-JOBS = [tick, backfill, reconcile, reconcile_undated, hints]
+fill_versions = dg.define_asset_job(
+    "fill_versions",
+    _into_published(older_versions),
+    description="Versions that no search saw, started by hand: reads a metadata document for "
+    "each, which moves archived image sets back to the frequent tier.",
+    run_tags=_LONG,
+)
+
+JOBS = [tick, backfill, reconcile, reconcile_undated, hints, fill_versions]

@@ -26,6 +26,7 @@ ANSWERS = {
 INTERNAL = {
     "increments": (schema.FOUND, "What one search window found, as the service sent it."),
     "increments (absences)": (schema.ABSENCE, "What was confirmed gone."),
+    "increments (unread)": (schema.UNREAD, "Older versions that are not to be had."),
     "image_sets": (schema.IMAGE_SETS, "The memory: a Delta table that is only appended to."),
     "coverage": (schema.COVERAGE, "The ledger: one row per window searched."),
 }

@@ -24,6 +24,9 @@ class Endpoint:
         self.now = datetime(2026, 2, 1, 12, tzinfo=UTC)
         self.status = "ACTIVE"
         self.denied: set[str] = set()
+        # (image set, version) -> an item of imageSetPropertiesList and a document, or what
+        # GetImageSetMetadata answers instead: a status and an error
+        self.versions: dict[tuple[str, int], tuple[dict[str, Any], bytes | tuple[int, str]]] = {}
         self.requests: list[str] = []
         self.url = ""
 
@@ -114,9 +117,14 @@ def serving() -> Iterator[Endpoint]:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             url = urlsplit(self.path)
             endpoint.requests.append(url.path)
-            if url.path.endswith("/getImageSet"):
-                return self.get_image_set(url.path.split("/")[-2])
             query = parse_qs(url.query)
+            *_, image_set_id, operation = url.path.split("/")
+            if operation == "getImageSet":
+                return self.get_image_set(image_set_id)
+            if operation == "listImageSetVersions":
+                return self.list_image_set_versions(image_set_id, query)
+            if operation == "getImageSetMetadata":
+                return self.get_image_set_metadata(image_set_id, int(query["version"][0]))
             token = query.get("nextToken", [None])[0]
             self.answer(
                 200, endpoint.search(json.loads(content), int(query["maxResults"][0]), token)
@@ -129,6 +137,31 @@ def serving() -> Iterator[Endpoint]:
                 return self.answer(404, {"message": "none"}, "ResourceNotFoundException")
             state = {"datastoreId": DATASTORE, "imageSetId": image_set_id, "versionId": "1"}
             self.answer(200, state | {"imageSetState": "ACTIVE"})
+
+        def list_image_set_versions(self, image_set_id: str, query: dict[str, list[str]]) -> None:
+            if "ListImageSetVersions" in endpoint.denied:
+                return self.answer(403, {"message": "no"}, "AccessDeniedException")
+            listed = [p for (one, _), (p, _) in endpoint.versions.items() if one == image_set_id]
+            if not listed:
+                return self.answer(404, {"message": "none"}, "ResourceNotFoundException")
+            start = int(query.get("nextToken", ["0"])[0])
+            page: dict[str, Any] = {"imageSetPropertiesList": listed[start : start + 2]}
+            if start + 2 < len(listed):
+                page["nextToken"] = str(start + 2)
+            self.answer(200, page)
+
+        def get_image_set_metadata(self, image_set_id: str, version: int) -> None:
+            if "GetImageSetMetadata" in endpoint.denied:
+                return self.answer(403, {"message": "no"}, "AccessDeniedException")
+            content = endpoint.versions[image_set_id, version][1]
+            if not isinstance(content, bytes):
+                return self.answer(content[0], {"message": "no"}, content[1])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -5,7 +5,8 @@ The service's own names (`DICOMPatientId`, `nextToken`) stop in this package and
 """
 
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
-from cohortlake.healthimaging.page import Page
+from cohortlake.healthimaging.metadata import NotMetadata, Version
+from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.ranges import Range
 from cohortlake.healthimaging.search import Arrival, SearchProgress, WindowSearch
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
@@ -14,12 +15,15 @@ __all__ = [
     "EPOCH",
     "Arrival",
     "Axis",
+    "BrokenAnswer",
     "Datastore",
     "HealthImaging",
     "Meter",
+    "NotMetadata",
     "Page",
     "Range",
     "SearchProgress",
+    "Version",
     "Window",
     "WindowSearch",
 ]

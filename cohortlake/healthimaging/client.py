@@ -1,17 +1,18 @@
 """The service, as the lake needs it: a few calls, raw pages, errors that say the fix.
 
 Credentials, region, endpoint, signing and the first line of retries are boto3's. Ours
-are the pace (one token bucket for all threads, retries included), the check of each
-page, and the errors. How pages follow one another is `healthimaging.search`'s.
+are the pace (a token bucket for all threads, retries included; the calls for older versions
+have quotas of their own, and one each), the check of each answer, and the errors. How pages
+follow one another is `healthimaging.search`'s.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,30 +22,26 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 
 from cohortlake.errors import (
     AccessDenied,
     DatastoreNotActive,
-    NoCredentials,
+    ImageSetBusy,
     NoSuchDatastore,
     RequestRefused,
     ServiceUnavailable,
-    SettingError,
     TokenRefused,
 )
+from cohortlake.healthimaging.connection import (
+    BAD_CREDENTIALS,
+    NO_CREDENTIALS,
+    connect,
+    new_session,
+    no_credentials,
+)
+from cohortlake.healthimaging.metadata import Version, tags
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
@@ -56,23 +53,11 @@ if TYPE_CHECKING:
 PAGE_SIZE = 50
 """The most that SearchImageSets gives; its default is not documented, so it is always sent."""
 
+# What AWS grants an account of those calls that do not share the setting's pace.
+_QUOTAS = {"ListImageSetVersions": 25.0, "GetImageSetMetadata": 50.0}
 _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 _THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
-BAD_CREDENTIALS = (
-    "UnrecognizedClientException",
-    "InvalidSignatureException",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "MissingAuthenticationToken",
-)
-NO_CREDENTIALS = (
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSOError,
-    TokenRetrievalError,
-)
 
 T = TypeVar("T")
 
@@ -114,6 +99,7 @@ class HealthImaging:
 
     def __init__(self, settings: Settings, session: boto3.Session | None = None) -> None:
         self._bucket = TokenBucket(settings.tps, settings.burst)
+        self._own_buckets = {name: TokenBucket(tps, burst=tps) for name, tps in _QUOTAS.items()}
         self._meters = threading.local()
         self._client = _connect(session, settings.workers)
         events = self._client.meta.events
@@ -206,13 +192,89 @@ class HealthImaging:
             return False
         return bool(answer["imageSetState"] != "DELETED")
 
+    def versions(
+        self, datastore_id: str, image_set_id: str, meter: Meter | None = None
+    ) -> list[Version]:
+        """List the versions of an image set that the service has.
+
+        Args:
+            datastore_id: The data store.
+            image_set_id: The image set.
+            meter: Counts what is sent.
+
+        Raises:
+            NoSuchDatastore: There is no such image set (the service names either of them).
+            ImageSetBusy: It kept being changed.
+            TokenRefused: The service does not take its own token.
+            ServiceError: See `errors`.
+        """
+        request: dict[str, Any] = {
+            "datastoreId": datastore_id,
+            "imageSetId": image_set_id,
+            "maxResults": PAGE_SIZE,
+        }
+        self._meters.current = meter or Meter()
+        found: list[Version] = []
+        while True:
+            try:
+                page = self._retried(
+                    "ListImageSetVersions",
+                    datastore_id,
+                    lambda: _whole(
+                        self._client.list_image_set_versions(**request), "imageSetPropertiesList"
+                    ),
+                )
+            except RequestRefused:
+                if "nextToken" in request:
+                    raise TokenRefused("ListImageSetVersions did not take its nextToken") from None
+                raise
+            found += map(Version.from_properties, page["imageSetPropertiesList"])
+            if not page.get("nextToken"):
+                return found
+            request["nextToken"] = page["nextToken"]
+
+    def tags_of(
+        self, datastore_id: str, image_set_id: str, version: int, meter: Meter | None = None
+    ) -> dict[str, Any]:
+        """Read the metadata document of a version, and return its DICOM tags as a summary has them.
+
+        Moves an archived image set back to the frequent tier.
+
+        Args:
+            datastore_id: The data store.
+            image_set_id: The image set.
+            version: Which version of it.
+            meter: Counts what is sent.
+
+        Raises:
+            NoSuchDatastore: There is no such version (the service names none of them).
+            NotMetadata: What came is whole, and no metadata document.
+            BrokenAnswer: It kept coming cut.
+            ImageSetBusy: It kept being changed.
+            ServiceError: See `errors`.
+        """
+        self._meters.current = meter or Meter()
+
+        def ask() -> dict[str, Any]:
+            answer = self._client.get_image_set_metadata(
+                datastoreId=datastore_id, imageSetId=image_set_id, versionId=str(version)
+            )
+            # As a context manager a StreamingBody hands out the raw stream, with errors of its own.
+            with closing(answer["imageSetMetadataBlob"]) as blob:
+                return tags(blob.read())
+
+        return self._retried("GetImageSetMetadata", datastore_id, ask)
+
     def has_slack(self) -> bool:
         """Return whether slots of the quota go unused."""
         return self._bucket.has_slack()
 
-    def _pace(self, **_: Any) -> None:
-        self._bucket.acquire()
+    def _pace(self, event_name: str, **_: Any) -> None:
+        self._bucket_of(event_name.rpartition(".")[2]).acquire()
         self._meter().requests += 1
+
+    def _bucket_of(self, operation: str) -> TokenBucket:
+        return self._own_buckets.get(operation, self._bucket)
 
     def _meter(self) -> Meter:
         """Return the meter of this thread's search; one that nobody reads outside a search."""
@@ -231,7 +293,7 @@ class HealthImaging:
             except ClientError as error:
                 code = str(error.response.get("Error", {}).get("Code", ""))
                 if code in _THROTTLES:
-                    self._bucket.slow_down()
+                    self._bucket_of(operation).slow_down()
                     self._meter().throttles += 1
                 failure = self._explained(code, error, operation, datastore_id)
             except NO_CREDENTIALS as error:
@@ -264,6 +326,8 @@ class HealthImaging:
                 f"{operation} was throttled {_ATTEMPTS} times in a row; lower COHORTLAKE_TPS "
                 "or ask AWS for a higher quota"
             )
+        if code == "ConflictException" or status == 409:
+            return ImageSetBusy(f"{operation} kept answering {status} {code}; run it again later")
         if status >= 500:
             return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
         if code in BAD_CREDENTIALS:
@@ -289,7 +353,7 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
         connect_timeout=10,
         read_timeout=30,
     )
-    session = session or _session()
+    session = session or new_session()
     client: HealthImagingClient = connect("medical-imaging", config, session)
     check_botocore(session, _hand_on_body)
     host = urlsplit(client.meta.endpoint_url).hostname or ""
@@ -298,33 +362,6 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
         config = config.merge(Config(inject_host_prefix=False))
         client = connect("medical-imaging", config, session)
     return client
-
-
-def connect(service: str, config: Config, session: boto3.Session | None = None) -> Any:
-    """Return boto3's client of a service.
-
-    Args:
-        service: boto3's name of it.
-        config: Retries and timeouts.
-        session: A boto3 session; a fresh one by default.
-
-    Raises:
-        SettingError: No region is set, or the profile does not exist.
-    """
-    session = session or _session()
-    try:
-        # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.
-        region = os.environ.get("AWS_REGION") or session.region_name
-        return session.client(service, region_name=region, config=config)  # type: ignore[call-overload]
-    except NoRegionError:
-        raise SettingError("no AWS region is set; set AWS_REGION or a profile with one") from None
-
-
-def _session() -> boto3.Session:
-    try:
-        return boto3.Session()
-    except ProfileNotFound:
-        raise SettingError("AWS_PROFILE names a profile that does not exist") from None
 
 
 def _hand_on_body(
@@ -347,11 +384,3 @@ def _service_time(headers: Mapping[str, str]) -> datetime:
     """Return the answer's Date header: windows end on the service's clock, not on ours."""
     date = headers.get("date")
     return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
-
-
-def no_credentials(why: str) -> NoCredentials:
-    """Return the error that says how to give some."""
-    return NoCredentials(
-        f"no usable AWS credentials: {why}; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
-        "AWS_SECRET_ACCESS_KEY, or run where a role gives them"
-    )

@@ -24,7 +24,7 @@ from cohortlake.errors import (
     ServiceUnavailable,
     SettingError,
 )
-from cohortlake.healthimaging.client import (
+from cohortlake.healthimaging.connection import (
     BAD_CREDENTIALS,
     NO_CREDENTIALS,
     connect,

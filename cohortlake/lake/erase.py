@@ -123,7 +123,7 @@ def _is_theirs(patient: Patient, whole: Collection[str]) -> increments.Theirs:
 
     def is_theirs(rows: pa.Table) -> pa.Array:
         theirs = pc.is_in(rows["image_set_id"], value_set=ids)
-        if "PatientID" not in rows.column_names:  # absences
+        if "PatientID" not in rows.column_names:  # of stateless axes
             return theirs
         carries = pc.equal(pc.utf8_trim(rows["PatientID"], PADDING), patient.bare_id)
         return pc.or_(theirs, pc.fill_null(carries, fill_value=False))
@@ -145,8 +145,8 @@ def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:
         patient: The patient.
         whole: Image sets that are known to be theirs.
     """
-    absence = f"/{increments.ABSENCE_AXIS}/"
-    found = [path for path in _increments(root, patient) if absence not in path]
+    own = _increments(root, patient)
+    found = [path for path in own if increments.axis_of(path) not in increments.STATELESS_AXES]
     with engine.connection() as con:
         engine.register(con, "found", root, found, increments.FOUND)
         con.register("ledger", coverage.searched(root))

@@ -256,10 +256,9 @@ CREATE VIEW history AS
 
 def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
     """Put what the increments say beside what the memory knows of the same image sets."""
-    absence = f"/{increments.ABSENCE_AXIS}/"
-    found = [path for path in paths if absence not in path]
+    found = [p for p in paths if increments.axis_of(p) not in increments.STATELESS_AXES]
     engine.register(con, "found", root, found, increments.FOUND)
-    absent = [path for path in paths if absence in path]
+    absent = [path for path in paths if increments.axis_of(path) == increments.ABSENCE_AXIS]
     engine.register(con, "absent", root, absent, increments.ABSENT)
     con.execute(_RELATIONS)
 

@@ -29,6 +29,12 @@ ABSENT = schema.arrow_schema(schema.ABSENCE)
 GONE = schema.arrow_schema(schema.ABSENCE[:-2])
 """What a search gives of it; the run's two columns are added by `with_run`."""
 ABSENCE_AXIS = "absence"
+UNREAD = schema.arrow_schema(schema.UNREAD)
+UNREAD_AXIS = "unread"
+VERSIONS_AXIS = "versions"
+STATELESS_AXES = (ABSENCE_AXIS, UNREAD_AXIS)
+"""Their increments name image sets, and hold no states."""
+
 
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
 _FOOTER_KEY = "cohortlake"
@@ -208,7 +214,7 @@ def count(root: Root, path: str, is_theirs: Theirs) -> int:
 def remove(root: Root, path: str, is_theirs: Theirs) -> None:
     """Write an increment anew without somebody's rows, and with a record of what is left."""
     record = read_record(root, path)
-    if record.axis == ABSENCE_AXIS:
+    if record.axis in STATELESS_AXES:
         left = pa.concat_tables(list(_others(root, path, is_theirs)))
         write_table(root, replace(record, rows=len(left), kept_rows=len(left)), left)
         return
@@ -264,6 +270,11 @@ def read_record(root: Root, path: str) -> Record:
 def paths(root: Root) -> list[str]:
     """Return the paths of all increments, sorted."""
     return root.files("increments", ".parquet")
+
+
+def axis_of(path: str) -> str:
+    """Return the axis of the increment at a path."""
+    return path.split("/")[2]
 
 
 def content_hash(state_keys: Iterable[int] | np.ndarray) -> int:

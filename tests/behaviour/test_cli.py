@@ -73,6 +73,32 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert "files deleted" in run("maintain").stdout
 
 
+def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  # type: ignore[no-untyped-def]
+    with running(synthetic=20, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        place = {
+            "AWS_ENDPOINT_URL_MEDICAL_IMAGING": emulator.endpoint,
+            "COHORTLAKE_DATASTORES": emulator.datastores[0],
+        }
+        archived = {"storageTier": "ARCHIVE_INSTANT_ACCESS", "DICOMTags": {"DICOMPatientId": "P"}}
+        (key,) = emulator.admin.import_summaries([archived])
+        for sex in "MFO":
+            emulator.admin.advance(seconds=60)
+            emulator.admin.update(key, {"DICOMPatientSex": sex})
+        emulator.admin.advance(seconds=60)
+        plain = run("sync", **place)
+        assert "older versions" not in plain.stdout
+        assert "GetImageSetMetadata" not in emulator.admin.stats()["requests"]
+        assert json.loads(run("sync", "--json", **place).stdout)["filled"] is None
+
+        filled = run("sync", "--fill-versions", **place)
+        assert filled.returncode == 0, filled.stderr
+        read = emulator.admin.stats()["requests"]["GetImageSetMetadata"]
+        assert f"{read} metadata documents read, which moved" in filled.stdout
+        again = json.loads(run("sync", "--fill-versions", "--json", **place).stdout)["filled"]
+        assert again["requests"] == again["documents"] == 0
+    assert "frequent tier" in run("sync", "--help").stdout
+
+
 def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     run, hospital: Emulator, tmp_path: Path
 ) -> None:

@@ -74,6 +74,9 @@ def test_image_set_and_its_versions(exactly):
     versions = [one for page in pages for one in page["imageSetPropertiesList"]]
     assert [one["versionId"] for one in versions] == ["2", "1"]
     assert versions[0]["ImageSetWorkflowStatus"] == "UPDATED"
+    assert versions[0]["updatedAt"] == newest["updatedAt"]
+    assert "updatedAt" not in versions[1], "as in AWS's example"
+    assert {one["createdAt"] for one in versions} == {row["createdAt"]}
 
 
 def test_metadata_agrees_with_the_summary(hospital):
@@ -94,12 +97,15 @@ def test_metadata_agrees_with_the_summary(hospital):
         assert instance["DICOM"]["SOPInstanceUID"] == uid
 
 
-def test_reading_metadata_moves_an_archived_image_set_back(exactly):
+@pytest.mark.parametrize("version", [{}, {"versionId": "1"}, {"versionId": "2"}])
+def test_reading_metadata_moves_an_archived_image_set_back(exactly, version):
     old = NOW.timestamp() - 90 * 86_400
     service = exactly({"storageTier": "ARCHIVE_INSTANT_ACCESS", "lastAccessedAt": old})
+    service.emulator.admin.update(service.search()[0]["imageSetId"], {"DICOMPatientId": "P"})
     [before] = service.search()
+    assert before["storageTier"] == "ARCHIVE_INSTANT_ACCESS"
     ids = {"datastoreId": service.datastore, "imageSetId": before["imageSetId"]}
-    service.client.get_image_set_metadata(**ids)["imageSetMetadataBlob"].close()
+    service.client.get_image_set_metadata(**ids, **version)["imageSetMetadataBlob"].close()
     [after] = service.search()
     assert (after["storageTier"], after["lastAccessedAt"]) == ("FREQUENT_ACCESS", NOW)
     assert after["updatedAt"] == before["updatedAt"]
@@ -137,6 +143,10 @@ def test_deleted_image_sets_are_gone(exactly):
     service.emulator.admin.behave(deleted_found=True)
     found = service.client.get_image_set(**ids)
     assert (found["imageSetState"], found["deletedAt"]) == ("DELETED", NOW)
+    listed = service.client.list_image_set_versions(**ids)["imageSetPropertiesList"]
+    assert [one["imageSetState"] for one in listed] == ["DELETED", "ACTIVE"]
+    with pytest.raises(missing):
+        service.client.get_image_set_metadata(**ids, versionId="1")
 
 
 @pytest.mark.parametrize("operation", ["get_image_set", "get_image_set_metadata"])
@@ -153,6 +163,8 @@ def test_unknown_resources(hospital):
         hospital.client.search_image_sets(datastoreId="0" * 32)
     with pytest.raises(missing):
         hospital.client.get_image_set(datastoreId=hospital.datastore, imageSetId="0" * 32)
+    with pytest.raises(missing):
+        hospital.client.list_image_set_versions(datastoreId=hospital.datastore, imageSetId="0" * 32)
 
 
 def test_what_is_not_emulated_says_so(hospital):

@@ -115,6 +115,24 @@ def test_a_broken_page_is_asked_for_again(
     assert (page.heads, meter.requests) == ((), 2)
 
 
+def test_calls_for_older_versions_keep_to_their_own_quota(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cohortlake.healthimaging.client._QUOTAS", {"ListImageSetVersions": 5.0})
+    listed = {"imageSetId": "a" * 32, "imageSetState": "ACTIVE"}
+    endpoint.versions = {("a" * 32, n): (listed | {"versionId": str(n)}, b"") for n in range(1, 8)}
+    service, meter = HealthImaging(FAST), Meter()
+    began = time.monotonic()
+    assert len(service.versions(DATASTORE, "a" * 32, meter)) == 7, "two a page"
+    assert [v.number for v in service.versions(DATASTORE, "a" * 32)] == [*range(1, 8)]
+    service.versions(DATASTORE, "a" * 32)
+    assert meter.requests == 4
+    assert time.monotonic() - began >= (12 - 5) / 5, "five at once, then five a second"
+    for _ in range(20):
+        service.search_page(DATASTORE, WINDOW.criteria())
+    assert service.has_slack(), "searches do not wait for it"
+
+
 def test_an_error_holds_no_tag(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
     service = HealthImaging(FAST)
     bad = {"filters": [{"operator": "EQUAL", "values": [{"DICOMPatientId": ["Canary"]}]}]}
