@@ -15,11 +15,11 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cohortlake import schema
 from cohortlake.errors import NoSuchDatastore
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Datastore, HealthImaging, Version
 from cohortlake.lake import engine, image_sets, increments, versions
+from cohortlake.lake.erasures import Erased
 from cohortlake.lake.extract import Extractor
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Record
@@ -98,7 +98,12 @@ class Lake:
     def fill(self, at: datetime) -> Filled:
         service = cast("HealthImaging", self.store)
         run = Extractor(
-            self.root, service, Known(self.root), f"fill-{at:%d%H%M%S}", timedelta(minutes=5)
+            self.root,
+            service,
+            Known(self.root),
+            Erased(self.root),
+            f"fill-{at:%d%H%M%S}",
+            timedelta(minutes=5),
         )
         filled = sum(versions.fill(run, Datastore(DATASTORE, START, at)), Filled())
         self.apply()
