@@ -324,7 +324,7 @@ def _patient_id(given: str) -> str:
     if given != "-":
         patient_id = given
     elif sys.stdin.isatty():
-        patient_id = typer.prompt("PatientID", hide_input=True, err=True)
+        patient_id = typer.prompt("PatientID", err=True)
     else:
         patient_id = sys.stdin.readline().rstrip("\r\n")
     if not patient_id.strip():

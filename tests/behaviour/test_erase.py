@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -388,6 +389,18 @@ def run(sync: Sync, endpoint: Endpoint, lake_settings: Settings) -> Any:
         )  # fmt: skip
 
     return call
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+def test_a_terminal_is_asked(run: Any, lake_settings: Settings, answer: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, f"CANARY-ID\n{answer}\n".encode())
+    done = run("--patient", "-", stdin=theirs)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == code, done.stderr
+    assert "for good? [y/N]" in done.stderr
+    assert ("CANARY-ID" in "".join(t for _, t in texts(lake_settings.root))) is (code == 1)
 
 
 def test_the_command_says_what_it_did_and_not_to_whom(run: Any, lake_settings: Settings) -> None:

@@ -14,6 +14,8 @@ from threading import Event
 
 import boto3
 import pandas as pd
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 from aws import allow
 from truth import published, truth
@@ -158,6 +160,46 @@ def test_maintenance_leaves_few_files_and_the_same_rows(
         pd.testing.assert_frame_equal(tabled(settings.root, table), before[table])
     assert Sync(settings).reconcile().applied.changes == {}
     assert published(settings.root) == truth(hospital)
+
+
+_ERASURE = """
+import sys
+from cohortlake import Settings, Sync
+
+datastore_id, root = sys.argv[1:]
+print(Sync(Settings((datastore_id,), root)).erase("CANARY-ID", datastore_id).rows)
+"""
+
+
+def test_no_object_holds_a_patient_who_was_erased(hospital: Emulator, settings: Settings) -> None:
+    tags = {"DICOMPatientId": "CANARY-ID", "DICOMPatientName": "CANARY^NAME"}
+    theirs = hospital.admin.import_summaries([{"DICOMTags": tags}] * 2)
+    hospital.admin.advance(seconds=3600)
+    Sync(settings).run()
+    assert b"CANARY" in contents(settings.root)
+    command = (sys.executable, "-c", _ERASURE, hospital.datastores[0], settings.root)
+    assert int(subprocess.check_output(command, timeout=120)) == 2
+    assert b"CANARY" not in contents(settings.root)
+    hospital.admin.update(theirs[0], {"DICOMPatientSex": "O"})
+    hospital.admin.advance(seconds=3600)
+    assert Sync(settings).run().applied.changes == {}
+    assert Sync(settings).reconcile().applied.changes == {}
+    others = {i: state for i, state in truth(hospital).items() if i not in theirs}
+    assert published(settings.root) == others
+    assert b"CANARY" not in contents(settings.root)
+
+
+def contents(root: str) -> bytes:
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    files = pafs.FileSelector(f"{bucket}/{prefix}", recursive=True)
+    found = b""
+    for info in Root(root).filesystem.get_file_info(files):
+        if info.is_file:
+            with Root(root).filesystem.open_input_file(info.path) as file:
+                found += info.path.encode() + file.read()
+                if info.path.endswith(".parquet"):
+                    found += repr(pq.read_table(file).to_pylist()).encode()
+    return found
 
 
 ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject")
