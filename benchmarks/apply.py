@@ -205,10 +205,15 @@ def main(rows: int, root: Root, repeats: int) -> None:
             paths.append(make_changes(root, count, where, (image_sets.version(root) or 0) + 1))
             for way, found in runs.items():
                 found.append(measured(way, root, paths[-1]))
-                DeltaTable(root.uri_of(PRESENT)).restore(base)
+                _take_back(DeltaTable(root.uri_of(PRESENT)), base)
         _print_rows(name, runs)
     again = [measured("append", root, path) for path in paths[-repeats:]]
     _print_rows("nothing new", {"append": again})
+
+
+def _take_back(present: DeltaTable, base: int) -> None:
+    if present.version() > base:
+        present.restore(base)
 
 
 def _print_rows(name: str, runs: dict[str, list[dict[str, float]]]) -> None:
