@@ -25,9 +25,12 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortlake.errors import CommitConflict
+from cohortlake.lake import engine
 from cohortlake.lake.root import Root
 
-WRITER_PROPERTIES = WriterProperties(compression="ZSTD", compression_level=3)
+WRITER_PROPERTIES = WriterProperties(
+    compression="ZSTD", compression_level=3, max_row_group_size=engine.ROW_GROUP_ROWS
+)
 # The log is not cleaned up by whichever commit comes along: which versions must stay readable is
 # for `lake.maintenance` to know.
 HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
