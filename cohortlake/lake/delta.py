@@ -26,11 +26,12 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortlake.errors import CommitConflict
+from cohortlake.lake import engine
 from cohortlake.lake.root import Root
 
 # A reader holds a row group of each of its threads in memory.
 WRITER_PROPERTIES = WriterProperties(
-    compression="ZSTD", compression_level=3, max_row_group_size=120_000
+    compression="ZSTD", compression_level=3, max_row_group_size=engine.ROW_GROUP_ROWS
 )
 # The log is not cleaned up by whichever commit comes along: which versions must stay readable is
 # for `lake.maintenance` to know.

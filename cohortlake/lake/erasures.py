@@ -75,8 +75,7 @@ class Erasure:
 
 def read(root: Root) -> list[Erasure]:
     """Return all records, by when they began."""
-    texts = [json.loads(root.read(path)) for path in root.files(_FOLDER, ".json")]
-    found = [Erasure(**{**text, "patient_keys": tuple(text["patient_keys"])}) for text in texts]
+    found = [_from_json(root.read(path)) for path in root.files(_FOLDER, ".json")]
     return sorted(found, key=lambda erasure: erasure.began_at)
 
 
@@ -163,6 +162,12 @@ class Erased:
         among = pc.fill_null(is_erased.take(bare.indices), fill_value=False)
         self.met.update(states["image_set_id"].filter(among).to_pylist())
         return among
+
+
+def _from_json(content: bytes) -> Erasure:
+    items = json.loads(content)
+    lists = {name: tuple(value) for name, value in items.items() if isinstance(value, list)}
+    return Erasure(**items | lists)
 
 
 def _hashes(key: bytes, datastore_id: str, ids: Iterable[str]) -> list[str]:

@@ -25,14 +25,15 @@ from chaos.world import SETTLE_SECONDS, World, world
 
 _DISK = "96m"
 _TRANSIENT, _NOT_WRITABLE = 4, 5
-# Without hindrance: there is nothing to publish yet; the lake is not complete.
-_MAY_END = {"publish": (2,), "status": (1,)}
+_NOBODY = 2
+# Without hindrance: there is nothing to publish yet; nobody to erase; the lake is not complete.
+_MAY_END = {"publish": (2,), "erase": (_NOBODY,), "status": (1,)}
 # What a storm's runs are, with their weights. A sweep of everything heals what ticks have lost, and
 # a rebuild heals the memory: there are storms without either.
 _KINDS = (
     {"sync": 6, "publish": 1, "maintain": 2},
-    {"sync": 6, "reconcile": 3, "publish": 1, "maintain": 1},
-    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2, "maintain": 2},
+    {"sync": 6, "reconcile": 3, "publish": 1, "maintain": 1, "erase": 1},
+    {"sync": 6, "reconcile": 3, "publish": 1, "rebuild": 2, "maintain": 2, "erase": 2},
 )
 _PAIRS = (
     ("sync", "sync"),
@@ -48,6 +49,8 @@ _PAIRS = (
     ("publish", "maintain"),
     ("rebuild", "maintain"),
     ("maintain", "rebuild"),
+    ("sync", "erase"),
+    ("erase", "reconcile"),
 )
 
 
@@ -107,6 +110,10 @@ def storm(seed: int, folder: Path, kills: int) -> Account:
     return run.account
 
 
+def _patient(summary: dict[str, Any]) -> str:
+    return str(summary["DICOMTags"].get("DICOMPatientId") or "").strip(" ")
+
+
 class _NotSettled(Exception):
     """A run failed although nothing hindered it; there is nothing to judge."""
 
@@ -121,6 +128,7 @@ class _Storm:
         self._lake = folder / "disk" / "lake"
         self._is_small = is_small
         self._commands = _KINDS[seed % len(_KINDS)]
+        self._erased: set[str] = set()
         self._numbers = itertools.count()
         # Each storm goes on in the list of crossings about where the one before it ended.
         first = seed * 7 % len(steps.CROSSINGS)
@@ -142,9 +150,10 @@ class _Storm:
         """Bring the lake up to date with what is there now, and nothing hinders it."""
         # Beyond the index lag, and into another day: all days of the storm can close.
         self._hospital.pass_days(1.5)
+        self._finish_erasures()
         self._must("sync")
         # Before a sweep of everything heals what the ticks have lost.
-        for fault in truth.losses(truth.read(self._lake), self._hospital.truth()):
+        for fault in truth.losses(truth.read(self._lake), self._truth()):
             self._blame(f"before the reconciliation, {fault}")
         self._must("reconcile")
         self._hospital.pass_days(1.5)
@@ -155,13 +164,27 @@ class _Storm:
     def judge(self) -> None:
         """Compare, and blame what should not be."""
         tables = truth.read(self._lake)
-        faults = truth.differences(tables, self._hospital.truth())
+        faults = truth.differences(tables, self._truth())
         faults += truth.different_rows(tables, truth.read(self._rebuilt()))
         faults += self._gaps()
         for fault in faults:
             self._blame(fault)
         for path in self._left_over():
             self._blame(f"{path} was left over")
+
+    def _finish_erasures(self) -> None:
+        """Do again what may have ended midway, and forget whom the lake never held."""
+        for patient in sorted(self._erased):
+            run = self._start("erase", "--patient", patient, "--yes")
+            code = self._await(run)
+            if code == _NOBODY:
+                self._erased.discard(patient)
+            elif code:
+                self._blame(f"erase exited with {code} in calm weather; see {run.job.log}")
+
+    def _truth(self) -> list[dict[str, Any]]:
+        """Return the summaries of all image sets that there are, but of patients erased."""
+        return [s for s in self._hospital.truth() if _patient(s) not in self._erased]
 
     def save(self) -> None:
         """Keep the lake, which would go with its small disk."""
@@ -226,6 +249,10 @@ class _Storm:
 
     def _start(self, *arguments: str, lake: Path | None = None, **done_to_it: Any) -> Run:
         command = arguments[0]
+        if arguments == ("erase",):
+            patient = self._chance.choice(sorted({*map(_patient, self._hospital.truth())} - {""}))
+            self._erased.add(patient)
+            arguments = ("erase", "--patient", patient, "--yes")
         self.account.runs[command] += 1
         clock = self._chance.choice((0, 0, 90, 5 * 3600, 40 * 86400))
         self.account.suffered["this machine's clock jumped"] += bool(clock)
