@@ -27,10 +27,10 @@ from cohortlake.lake import (
     image_sets,
     increments,
     maintenance,
+    publish,
     timeline,
 )
 from cohortlake.lake.erasures import PADDING, Erasure, Patient
-from cohortlake.lake.publish import MARKER_PATH, read_marker
 from cohortlake.lake.root import Root
 
 
@@ -109,7 +109,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     coverage.record(root, paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
-    have_all_published_anew(root)
+    publish.have_all_published_anew(root)
     return planned
 
 
@@ -129,12 +129,6 @@ def _is_theirs(patient: Patient, whole: Collection[str]) -> increments.Theirs:
         return pc.or_(theirs, pc.fill_null(carries, fill_value=False))
 
     return is_theirs
-
-
-def have_all_published_anew(root: Root) -> None:
-    """Have the next publication write every file, and delete all others."""
-    if marker := read_marker(root):
-        root.write(MARKER_PATH, replace(marker, format=0).to_marker())
 
 
 def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:

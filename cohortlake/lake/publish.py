@@ -25,6 +25,7 @@ from cohortlake.privacy import keyed_hashes, new_key
 
 KEY_PATH = "keys/patient-key"
 MARKER_PATH = "published/_published.json"
+_ANEW_PATH = "published/_anew"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def publish(root: Root, policy: str) -> Publication | None:
             snapshots.record(root, publication.snapshot())
             # Last of all: a run that dies before it leaves its months due.
             root.write(MARKER_PATH, publication.to_marker())
+            root.delete(_ANEW_PATH)
             return publication
         # Another run published meanwhile, and may have put its older files over ours.
         seen = latest
@@ -109,9 +111,12 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
     version = image_sets.version(root)
     since = None
     if before and (before.policy, before.format) == (policy, schema.FORMAT_VERSION):
-        since = before.image_sets_version
+        since = None if root.exists(_ANEW_PATH) else before.image_sets_version
     if version is None or since == version:
         return None
+    if before and since is None:
+        # A run that dies midway leaves files of this policy, and the marker of another.
+        have_all_published_anew(root)
     key = lake_key(root, may_create=before is None)
     writer = Writer(root, policy, before.files if before else {})
     with engine.connection() as con:
@@ -136,6 +141,11 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         tuple(writer.written),
         tuple(writer.removed),
     )
+
+
+def have_all_published_anew(root: Root) -> None:
+    """Have the next publication write every file, and delete all others."""
+    root.write(_ANEW_PATH, b"")
 
 
 def read_marker(root: Root) -> Publication | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from endpoint import DATASTORE, Endpoint
@@ -31,6 +32,7 @@ from cohortlake.errors import (
     UnknownColumn,
     UnknownTable,
 )
+from cohortlake.lake.root import Draft
 from cohortlake.schema import PUBLISHED
 
 TABLES = tuple(PUBLISHED)
@@ -251,6 +253,34 @@ def test_another_policy_publishes_all_anew(endpoint: Endpoint, lake_settings: Se
     frame = read_table(lake_settings.root, "patients")
     assert set(frame["PatientName"]) == {"Canary^Bird"}
     assert set(frame["patient_key"]) == keys
+
+
+def test_what_a_killed_run_published_under_a_wider_policy_goes(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(endpoint, 60)
+    Sync(lake_settings).run()
+    identified = Settings(**(lake_settings.__dict__ | {"privacy": "identified"}))
+    keep, kept = Draft.keep, []
+
+    def dies_at_the_tenth(draft: Draft) -> None:
+        kept.append(draft)
+        if len(kept) == 10:
+            raise KeyboardInterrupt
+        keep(draft)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Draft, "keep", dies_at_the_tenth)
+        Sync(identified).publish()
+    assert _published_names(lake_settings.root) > 0
+    Sync(lake_settings).publish()
+    assert _published_names(lake_settings.root) == 0
+    assert Sync(lake_settings).publish().written == ()  # type: ignore[union-attr]
+
+
+def _published_names(root: str) -> int:
+    files = Path(root, "published").rglob("*.parquet")
+    return sum("PatientName" in pq.read_schema(path).names for path in files)
 
 
 def test_the_restricted_zone_is_for_its_owner(endpoint: Endpoint, lake_settings: Settings) -> None:

@@ -88,7 +88,7 @@ STEPS = (
     Step("counts forgotten", "cohortlake.lake.increments:forget_counts", command="erase"),
     Step("rows erased", "cohortlake.lake.increments:remove", often=3, command="erase"),
     Step("past forgotten", "cohortlake.lake.maintenance:forget_past", often=2, command="erase"),
-    Step("published unmarked", "cohortlake.lake.erase:have_all_published_anew", command="erase"),
+    Step("published unmarked", "cohortlake.lake.publish:have_all_published_anew", command="erase"),
 )  # fmt: skip
 
 CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
