@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deltalake import DeltaTable
 from endpoint import Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
+import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import SettingError
 from cohortlake.lake import coverage, delta, engine, image_sets, maintenance
@@ -128,6 +130,23 @@ def test_what_is_older_than_the_retention_goes_unless_it_is_held(lived: Sync) ->
 def _readable(root: Root) -> set[int]:
     newest = image_sets.version(root) or 0
     return {v for v in range(newest + 1) if delta.open_table(root, "image_sets", v)}
+
+
+def test_a_tag_holds_its_version(lived: Sync, endpoint: Endpoint) -> None:
+    lake = cohortlake.open(lived.settings.root)
+    lake.tag("paper")
+    tagged = lake.publication().image_sets_version
+    for hour in range(3):
+        endpoint.now += timedelta(hours=1)
+        change(endpoint, hour, DICOMPatientSex="O")
+        lived.run()
+    at_once = Sync(replace(lived.settings, retention=timedelta(0)))
+    at_once.maintain()
+    table = DeltaTable(lived.root.uri_of("image_sets"), version=tagged)
+    assert table.to_pyarrow_table().num_rows == table.count()
+    lived.root.delete("published/_tags/paper.json")
+    at_once.maintain()
+    assert tagged not in _readable(lived.root)
 
 
 def test_a_rebuild_that_a_compaction_overtakes_has_each_row_once(
