@@ -338,7 +338,7 @@ _MINUTE = timedelta(seconds=60)
 _NO_FIELDS = {
     *("last_accessed_at", "storage_tier", "patient_family_name", "patient_given_name"),
     *("patient_key", "accession_key", "age_at_study_years", "study_month"),
-    *("valid_from", "valid_to", "observed_from", "observed_to", "ended_by"),
+    *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "ended_by"),
     *("change", "kind", "is_study_wide", "changed_fields", "versions_unseen"),
 }
 _OF_PATIENT = {"PatientID", "PatientName", "PatientBirthDate", "PatientSex"}
