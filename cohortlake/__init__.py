@@ -4,11 +4,13 @@ It searches AWS HealthImaging in windows of study date and of `updatedAt`, flatt
 DICOM tags into typed frames, and writes incremental Parquet snapshots.
 
     >>> import cohortlake
-    >>> studies = cohortlake.read_table("var/demo/lake", "studies")  # doctest: +SKIP
+    >>> lake = cohortlake.open("var/demo/lake")  # doctest: +SKIP
+    >>> studies = lake.sql("FROM studies").to_pandas()  # doctest: +SKIP
 """
 
 import logging
 
+from cohortlake.cohort import Lake, open
 from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
 from cohortlake.healthimaging import Axis, HealthImaging, Window
@@ -22,11 +24,13 @@ __all__ = [
     "Axis",
     "CohortlakeError",
     "HealthImaging",
+    "Lake",
     "Settings",
     "Sync",
     "Window",
     "flatten_pages",
     "flatten_summaries",
+    "open",
     "read_table",
     "search",
     "take_hints",

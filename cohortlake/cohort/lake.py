@@ -1,0 +1,193 @@
+"""A lake opened for reading: its tables, what they mean, SQL over them, and cohorts.
+
+Owns the connection. Opening loads nothing: each table is a view over its files. Reads
+`published/` only, so a reader with no right on the restricted zone can do all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from cohortlake import schema
+from cohortlake.cohort import views
+from cohortlake.cohort.rows import Rows, explained
+from cohortlake.errors import BadQuery, NotALake, UnknownColumn, UnknownTable, UnknownValue
+from cohortlake.lake import engine
+from cohortlake.lake.publish import read_marker
+from cohortlake.lake.root import Root
+
+_SHARED_BY = 11
+"""Rows of a value before it is suggested: one that so many share names nobody."""
+
+
+class Lake:
+    """A published lake, opened for reading.
+
+    Use it as a context manager, or let it be closed when nothing refers to it any more. A lake
+    stays as it was published when it was opened, as far as its files were not replaced: open it
+    anew after a publication.
+
+    Args:
+        root: The lake.
+        as_of: The instant that the tables show; None is now. `history` always holds all.
+
+    Attributes:
+        root: The lake.
+        as_of: The instant, or None.
+        publication: What is published there.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+    """
+
+    def __init__(self, root: Root, as_of: datetime | None = None) -> None:
+        marker = read_marker(root)
+        if marker is None:
+            raise NotALake(f"nothing is published below {root.uri}; run `cohortlake sync` first")
+        self.root, self.as_of, self.publication = root, as_of, marker
+        stack = contextlib.ExitStack()
+        self._con = stack.enter_context(engine.connection())
+        self.close = weakref.finalize(self, stack.close)
+        self._counted: dict[tuple[str, str], dict[str, int]] = {}
+        views.create(self._con, root, marker, as_of)
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables."""
+        return tuple(schema.PUBLISHED)
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the names of a table's columns, as the policy shows them.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        if table not in self.tables:
+            raise UnknownTable(table, self.tables)
+        return tuple(column.name for column in views.columns(table, self.publication.policy))
+
+    def describe(self, table: str) -> pd.DataFrame:
+        """Say what a table holds.
+
+        Args:
+            table: Its name.
+
+        Returns:
+            One row per column: its name, DICOM tag, VR, type, meaning, and the share of its
+            values that are missing.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        counts = ", ".join(f'count("{name}")' for name in self.columns(table))
+        ((rows, *present),) = self.sql(f"SELECT count(*), {counts} FROM {table}").fetchall()
+        described = zip(views.columns(table, self.publication.policy), present, strict=True)
+        return pd.DataFrame(
+            [
+                {
+                    "column": column.name,
+                    "tag": column.tag,
+                    "VR": column.vr,
+                    "type": str(column.type),
+                    "missing": round(1 - count / rows, 4) if rows else None,
+                    "meaning": column.description,
+                }
+                for column, count in described
+            ]
+        ).astype({"tag": "string", "VR": "string"})
+
+    def sql(self, query: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Ask the tables something in SQL.
+
+        Args:
+            query: One SELECT over the tables, in DuckDB's SQL.
+            params: Values for `$name` in it.
+
+        Returns:
+            The rows, once they are asked for: `.to_pandas()`, `.to_arrow()`, `.to_polars()`,
+            or `.relation` to go on in DuckDB.
+
+        Raises:
+            BadQuery: It cannot be run; the message says what is near a name that is not there.
+        """
+        with explained(self._names):
+            kinds = [statement.type for statement in self._con.extract_statements(query)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise BadQuery("a lake is only read: ask with one SELECT")
+            return Rows(self._con.sql(query, params=dict(params) if params else None))
+
+    def check_value(self, table: str, column: str, value: object) -> None:
+        """Look whether any row has a value, in a column of coded values (VR CS).
+
+        Raises:
+            UnknownColumn: The table has no such column.
+            UnknownValue: None has it; the message names a near one that several patients share.
+        """
+        names = self.columns(table)
+        if column not in names:
+            raise UnknownColumn(column, table, names)
+        of_schema = {c.name: c for c in views.columns(table, self.publication.policy)}
+        if of_schema[column].vr != "CS" or not isinstance(value, str):
+            return
+        counts = self._values(table, column)
+        if value not in counts:
+            shared = [known for known, rows in counts.items() if rows >= _SHARED_BY]
+            raise UnknownValue(value, f"{table}.{column}", shared)
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        columns = (name for table in self.tables for name in self.columns(table))
+        return frozenset((*self.tables, *columns))
+
+    def _values(self, table: str, column: str) -> dict[str, int]:
+        if (table, column) not in self._counted:
+            counts = (
+                f'SELECT "{column}", count("{column}") AS n FROM {table} GROUP BY 1 HAVING n > 0'
+            )
+            self._counted[table, column] = dict(self.sql(counts).fetchall())
+        return self._counted[table, column]
+
+
+def open_lake(root: str, as_of: datetime | str | None = None) -> Lake:
+    """Open a lake for reading; nothing is loaded before it is asked for.
+
+    Args:
+        root: The lake: a folder or an `s3://` URL.
+        as_of: The instant that the tables show, a datetime or in ISO 8601, UTC where it has no
+            zone; now by default. What was true then, as far as the lake knows today.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+        BadQuery: `as_of` is no instant.
+
+    >>> lake = open_lake("var/demo/lake")  # doctest: +SKIP
+    >>> lake.sql("SELECT Modality, count(*) FROM series GROUP BY ALL")  # doctest: +SKIP
+    """
+    return Lake(Root(root), _instant(as_of))
+
+
+def _instant(given: datetime | str | None) -> datetime | None:
+    if isinstance(given, str):
+        try:
+            given = datetime.fromisoformat(given)
+        except ValueError:
+            raise BadQuery(
+                f"as_of must be an instant like 2026-01-31T12:00, not {given!r}"
+            ) from None
+    if given is None:
+        return None
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
