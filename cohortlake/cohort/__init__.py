@@ -5,7 +5,9 @@ published tables (`select`). Reads `published/`, writes `cohorts/`, and needs no
 restricted zone. What is published is `cohortlake.lake`'s.
 """
 
+from cohortlake.cohort.cohort import Cohort
+from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.lake import Lake
 from cohortlake.cohort.lake import open_lake as open
 
-__all__ = ["Lake", "open"]
+__all__ = ["Cohort", "Criteria", "Lake", "open"]

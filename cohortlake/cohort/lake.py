@@ -7,23 +7,34 @@ Owns the connection. Opening loads nothing: each table is a view over its files.
 from __future__ import annotations
 
 import contextlib
-import functools
 import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import views
+from cohortlake.cohort import outside, views
+from cohortlake.cohort.cohort import Cohort, drawn
+from cohortlake.cohort.criteria import Criteria, check_name
 from cohortlake.cohort.rows import Rows, explained
-from cohortlake.errors import BadQuery, NotALake, UnknownColumn, UnknownTable, UnknownValue
+from cohortlake.errors import (
+    BadOutsideTable,
+    BadQuery,
+    NotALake,
+    UnknownColumn,
+    UnknownTable,
+    UnknownValue,
+)
 from cohortlake.lake import engine
 from cohortlake.lake.publish import read_marker
 from cohortlake.lake.root import Root
 
+_OWN_NAMES = frozenset({"rows", "series_id", "split"})
 _SHARED_BY = 11
 """Rows of a value before it is suggested: one that so many share names nobody."""
 
@@ -43,6 +54,8 @@ class Lake:
         root: The lake.
         as_of: The instant, or None.
         publication: What is published there.
+        connection: DuckDB, with the tables as views.
+        outside: The tables that were attached.
 
     Raises:
         NotALake: Nothing was ever published there.
@@ -54,10 +67,12 @@ class Lake:
             raise NotALake(f"nothing is published below {root.uri}; run `cohortlake sync` first")
         self.root, self.as_of, self.publication = root, as_of, marker
         stack = contextlib.ExitStack()
-        self._con = stack.enter_context(engine.connection())
+        self.connection = stack.enter_context(engine.connection())
         self.close = weakref.finalize(self, stack.close)
+        self.outside: dict[str, pa.Table] = {}
+        self._files: dict[str, str] = {}
         self._counted: dict[tuple[str, str], dict[str, int]] = {}
-        views.create(self._con, root, marker, as_of)
+        views.create(self.connection, root, marker, as_of)
 
     def __enter__(self) -> Lake:
         return self
@@ -67,8 +82,8 @@ class Lake:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The names of the tables."""
-        return tuple(schema.PUBLISHED)
+        """The names of the tables, those that were attached too."""
+        return (*schema.PUBLISHED, *self.outside)
 
     def columns(self, table: str) -> tuple[str, ...]:
         """Return the names of a table's columns, as the policy shows them.
@@ -78,6 +93,8 @@ class Lake:
         """
         if table not in self.tables:
             raise UnknownTable(table, self.tables)
+        if table in self.outside:
+            return tuple(self.outside[table].column_names)
         return tuple(column.name for column in views.columns(table, self.publication.policy))
 
     def describe(self, table: str) -> pd.DataFrame:
@@ -87,15 +104,15 @@ class Lake:
             table: Its name.
 
         Returns:
-            One row per column: its name, DICOM tag, VR, type, meaning, and the share of its
-            values that are missing.
+            One row per column: its name, DICOM tag, VR, type, the share of its values that are
+            missing, and its meaning.
 
         Raises:
             UnknownTable: There is no such table.
         """
-        counts = ", ".join(f'count("{name}")' for name in self.columns(table))
-        ((rows, *present),) = self.sql(f"SELECT count(*), {counts} FROM {table}").fetchall()
-        described = zip(views.columns(table, self.publication.policy), present, strict=True)
+        columns = self._described(table)
+        counts = ", ".join(f'count("{column.name}")' for column in columns)
+        ((rows, *present),) = self.sql(f'SELECT count(*), {counts} FROM "{table}"').fetchall()
         return pd.DataFrame(
             [
                 {
@@ -106,7 +123,7 @@ class Lake:
                     "missing": round(1 - count / rows, 4) if rows else None,
                     "meaning": column.description,
                 }
-                for column, count in described
+                for column, count in zip(columns, present, strict=True)
             ]
         ).astype({"tag": "string", "VR": "string"})
 
@@ -125,10 +142,10 @@ class Lake:
             BadQuery: It cannot be run; the message says what is near a name that is not there.
         """
         with explained(self._names):
-            kinds = [statement.type for statement in self._con.extract_statements(query)]
+            kinds = [statement.type for statement in self.connection.extract_statements(query)]
             if kinds != [duckdb.StatementType.SELECT]:
                 raise BadQuery("a lake is only read: ask with one SELECT")
-            return Rows(self._con.sql(query, params=dict(params) if params else None))
+            return Rows(self.connection.sql(query, params=dict(params) if params else None))
 
     def check_value(self, table: str, column: str, value: object) -> None:
         """Look whether any row has a value, in a column of coded values (VR CS).
@@ -137,18 +154,85 @@ class Lake:
             UnknownColumn: The table has no such column.
             UnknownValue: None has it; the message names a near one that several patients share.
         """
-        names = self.columns(table)
-        if column not in names:
-            raise UnknownColumn(column, table, names)
-        of_schema = {c.name: c for c in views.columns(table, self.publication.policy)}
-        if of_schema[column].vr != "CS" or not isinstance(value, str):
+        columns = {c.name: c for c in self._described(table)}
+        if column not in columns:
+            raise UnknownColumn(column, table, columns)
+        if columns[column].vr != "CS" or not isinstance(value, str):
             return
         counts = self._values(table, column)
         if value not in counts:
             shared = [known for known, rows in counts.items() if rows >= _SHARED_BY]
             raise UnknownValue(value, f"{table}.{column}", shared)
 
-    @functools.cached_property
+    def attach(self, name: str, source: str | Path | pd.DataFrame | pa.Table) -> None:
+        """Take in a table from outside, keyed by patient, that cohorts can join.
+
+        Args:
+            name: What it is called from now on.
+            source: A frame, an Arrow table, or a Parquet or CSV file; one row per `patient_key`.
+
+        Raises:
+            BadCriteria: It cannot be called so.
+            BadOutsideTable: It cannot be read, is not one row per patient, or has a column that
+                the lake has too.
+        """
+        check_name(name, "a table's name")
+        table = outside.read(self.connection, source)
+        taken = self._names | _OWN_NAMES if name not in self.outside else _OWN_NAMES
+        for column in sorted({name, *table.column_names} & taken - {outside.KEY}):
+            raise BadOutsideTable(f"{column!r} is a name of the lake's; rename it")
+        self.connection.register(name, table)
+        self.outside[name] = table
+        self._files.pop(name, None)
+        if isinstance(source, str | Path):
+            self._files[name] = str(source)
+
+    def file_of(self, table: str) -> str | None:
+        """Return the file that an outside table came from, or None where it was a frame.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+        """
+        if table not in self.outside:
+            raise UnknownTable(table, self.outside)
+        return self._files.get(table)
+
+    def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
+        """Begin a cohort: everybody, until steps leave some out.
+
+        Args:
+            name: A name, also for files: lower case, digits and underscores.
+            level: What a member is: `patient`, `study` or `series`.
+            about: What it is for, in a sentence.
+
+        Raises:
+            BadCriteria: The name or the level cannot be used.
+        """
+        return Cohort(self, Criteria(name, level, about))
+
+    def load_cohort(self, path: str | Path) -> Cohort:
+        """Draw the cohort that a YAML file says, and attach the tables it joins.
+
+        Raises:
+            BadCriteria: The file makes no cohort.
+            BadOutsideTable: A table it joins cannot be.
+            BadCondition: A condition cannot be read or names what is not there.
+            UnknownValue: No row has a coded value.
+        """
+        criteria = Criteria.from_yaml(Path(path).read_text("utf-8"))
+        for join in criteria.joins:
+            if join.file:
+                self.attach(join.table, Path(path).parent / join.file)
+        return drawn(self, criteria)
+
+    def _described(self, table: str) -> tuple[schema.Column, ...]:
+        self.columns(table)
+        if table not in self.outside:
+            return views.columns(table, self.publication.policy)
+        fields = self.outside[table].schema
+        return tuple(schema.Column(f.name, f.type, "From outside the lake.") for f in fields)
+
+    @property
     def _names(self) -> frozenset[str]:
         columns = (name for table in self.tables for name in self.columns(table))
         return frozenset((*self.tables, *columns))

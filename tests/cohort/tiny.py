@@ -53,7 +53,7 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
     every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
     columns = schema.arrow_schema(every.values())
     files: dict[str, int] = {}
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"threads": 1}) as con:
         con.register("states", pa.Table.from_pylist([dict(s) for s in states], columns))
         con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
         con.execute("CREATE VIEW rows AS FROM now")
@@ -69,3 +69,19 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
             files[path] = rows.shape[0]
     marker = Publication(version, "safe", schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files)
     (Path(root) / MARKER_PATH).write_bytes(marker.to_marker())
+
+
+def _days(*days: int) -> list[date]:
+    return [date(2020, 1, 1) + timedelta(days=day) for day in days]
+
+
+_JANUARY, _FEBRUARY, _MARCH = _days(0, 40, 80)
+FIRST_ROWS = [
+    image_set(0, "p", "1.1", Modality="CT", PatientSex="F", BodyPartExamined="CHEST",
+              StudyDate=_JANUARY, age_at_study_years=50),
+    image_set(1, "p", "1.1", Modality="MR", PatientSex="F", BodyPartExamined="HEAD",
+              StudyDate=_FEBRUARY, age_at_study_years=50),
+    image_set(2, "q", "1.2", Modality="CT", PatientSex="M", StudyDate=_MARCH,
+              age_at_study_years=70),
+]  # fmt: skip
+"""Two patients, two studies, three series; the first study's series disagree on its day."""
