@@ -22,6 +22,7 @@
         ├── UnknownTable
         ├── UnknownColumn
         ├── BadQuery            SQL that cannot be run
+        ├── MissingExtra        what the extra `notebook` brings is not installed
         └── CohortError         a cohort cannot be drawn or proven as asked
             ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
             ├── UnknownValue    no row has it
@@ -210,6 +211,15 @@ class BadQuery(LakeError):
     """Correct the SQL; `Lake.describe` shows the columns of a table."""
 
     exit_code = 2
+
+
+class MissingExtra(LakeError):
+    """Install the extra: `pip install 'cohortlake[notebook]'`."""
+
+    exit_code = 2
+
+    def __init__(self, library: str) -> None:
+        super().__init__(f"{library} is not installed: `pip install 'cohortlake[notebook]'`")
 
 
 class CohortError(LakeError):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cohortlake.cohort import select
+from cohortlake.cohort import counts, select
+from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.criteria import (
     Condition,
     Criteria,
@@ -167,6 +168,24 @@ class Cohort:
             query: A SELECT over the stages of `selection`, by name.
         """
         return self.lake.sql(*self.selection.query(query))
+
+    def count(self, *by: str, suppress_below: int = 0) -> pd.DataFrame:
+        """Count the members and their patients, by columns of theirs.
+
+        Args:
+            *by: The columns; none counts all.
+            suppress_below: Cells of fewer patients are missing, and so are those that would
+                give them away by a total.
+
+        Raises:
+            UnknownColumn: The members have no such column.
+            BadCriteria: `suppress_below` is negative.
+        """
+        return counts.count(self, by, suppress_below)
+
+    def attrition(self) -> Attrition:
+        """Count who is left after each step: a table, and a CONSORT diagram."""
+        return attrition(self)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""
