@@ -70,7 +70,7 @@ class Attrition:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per step: how many met it, and how many it left out."""
-        befores = (self.steps[0], *self.steps)
+        earlier = (self.steps[0], *self.steps)
         return pd.DataFrame(
             [
                 {
@@ -78,7 +78,7 @@ class Attrition:
                     **vars(step.counts),
                     **{f"excluded_{k}": n for k, n in vars(before.counts - step.counts).items()},
                 }
-                for before, step in zip(befores, self.steps, strict=False)
+                for before, step in zip(earlier, self.steps, strict=False)
             ]
         )
 

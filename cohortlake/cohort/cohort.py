@@ -29,7 +29,9 @@ from cohortlake.cohort.criteria import (
     WithStudy,
 )
 from cohortlake.cohort.period import Period
+from cohortlake.cohort.plot import Plots
 from cohortlake.cohort.rows import Rows
+from cohortlake.cohort.table_one import table_one
 
 if TYPE_CHECKING:
     from cohortlake.cohort.lake import Lake
@@ -186,6 +188,27 @@ class Cohort:
     def attrition(self) -> Attrition:
         """Count who is left after each step: a table, and a CONSORT diagram."""
         return attrition(self)
+
+    def table_one(self, by: str | None = None, columns: list[str] | None = None) -> Any:
+        """Describe the members, as the first table of a paper does.
+
+        Args:
+            by: A column whose values become columns of the table, with standardised differences.
+            columns: What to describe; by default age, sex and modalities, and what was joined.
+
+        Returns:
+            A `tableone.TableOne`, with `.tabulate()`, `.to_csv()`, `.to_latex()` and more.
+
+        Raises:
+            UnknownColumn: The members have no such column.
+            MissingExtra: tableone is not installed.
+        """
+        return table_one(self, by, columns)
+
+    @property
+    def plot(self) -> Plots:
+        """Plots: `studies_over_time()`, `age_sex_pyramid()`, `modality_by_body_part()`."""
+        return Plots(self)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 from typing import Any
 
 from cohortlake.errors import MissingExtra
@@ -23,6 +24,8 @@ def module(name: str) -> Any:
 def matplotlib_figure(width: float, height: float) -> Any:
     """Return an empty `matplotlib.figure.Figure`, which no pyplot keeps alive.
 
+    A notebook shows it whether pyplot was imported or not.
+
     Args:
         width: In inches.
         height: In inches.
@@ -30,4 +33,11 @@ def matplotlib_figure(width: float, height: float) -> Any:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    return module("matplotlib.figure").Figure(figsize=(width, height))
+
+    class Figure(module("matplotlib.figure").Figure):  # type: ignore[misc]
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=110)
+            return picture.getvalue()
+
+    return Figure(figsize=(width, height))

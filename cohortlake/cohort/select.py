@@ -107,6 +107,12 @@ class Selection:
         """The name of the last stage."""
         return self.stages[-1].name
 
+    @property
+    def series(self) -> str:
+        """A SELECT for the whole rows of the series that are left, over the last stage."""
+        same = f"l.datastore_id = t.datastore_id AND l.series_id = {_OF_TABLE['series_id']}"
+        return f"SELECT t.* FROM series t SEMI JOIN {self.last} l ON {same}"
+
 
 def compile_criteria(lake: Lake, criteria: Criteria) -> Selection:
     """Turn criteria into SQL.
