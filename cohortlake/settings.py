@@ -81,6 +81,16 @@ SETTINGS = (
         "",
         "URL of an SQS queue with HealthImaging's events, if there is one.",
     ),
+    Setting(
+        "COHORTLAKE_COHORTS",
+        "cohorts",
+        "A folder of YAML files, each a cohort of the same name.",
+    ),
+    Setting(
+        "COHORTLAKE_COHORT_KEY_FILE",
+        "",
+        "A file with the key that signs frozen cohorts, kept outside the lake.",
+    ),
 )
 
 
@@ -99,6 +109,8 @@ class Settings:
         max_deleted_share: Share of a partition that a sweep may close unasked.
         privacy: The policy of `published/`.
         events_queue: The URL of the queue of events; empty where there is none.
+        cohorts: The folder of cohorts as YAML files.
+        cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
     """
 
     datastores: tuple[str, ...] = ()
@@ -111,6 +123,8 @@ class Settings:
     max_deleted_share: float = 0.2
     privacy: str = "safe"
     events_queue: str = ""
+    cohorts: str = "cohorts"
+    cohort_key_file: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -140,6 +154,8 @@ class Settings:
             max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
             privacy=_policy(values["COHORTLAKE_PRIVACY"]),
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
+            cohorts=values["COHORTLAKE_COHORTS"],
+            cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
         )
 
     def require_datastores(self) -> tuple[str, ...]:

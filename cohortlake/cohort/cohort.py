@@ -28,10 +28,13 @@ from cohortlake.cohort.criteria import (
     WithoutStudy,
     WithStudy,
 )
+from cohortlake.cohort.freeze import Manifest, freeze
 from cohortlake.cohort.period import Period
 from cohortlake.cohort.plot import Plots
 from cohortlake.cohort.rows import Rows
+from cohortlake.cohort.signature import read_key
 from cohortlake.cohort.table_one import table_one
+from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
     from cohortlake.cohort.lake import Lake
@@ -209,6 +212,19 @@ class Cohort:
     def plot(self) -> Plots:
         """Plots: `studies_over_time()`, `age_sex_pyramid()`, `modality_by_body_part()`."""
         return Plots(self)
+
+    def freeze(self) -> Manifest:
+        """Write down who the members are, how they were drawn and from what.
+
+        The files lie in `cohorts/<name>/` below the lake's root: a manifest with the next number,
+        and the members. Where all is as it was the last time, nothing is written. It is signed
+        where COHORTLAKE_COHORT_KEY_FILE names a key.
+
+        Raises:
+            RootNotUsable: They cannot be written.
+            SettingError: The key cannot be read.
+        """
+        return freeze(self, read_key(Settings.from_env().cohort_key_file))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ from cohortlake import schema
 from cohortlake.cohort import outside, views
 from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.criteria import Criteria, check_name
+from cohortlake.cohort.freeze import Manifest, numbers_of
+from cohortlake.cohort.freeze import read as read_manifest
 from cohortlake.cohort.rows import Rows, explained
+from cohortlake.cohort.signature import read_key
+from cohortlake.cohort.verify import Difference, Verification, diff, verify
 from cohortlake.errors import (
     BadOutsideTable,
     BadQuery,
     NotALake,
+    UnknownCohort,
     UnknownColumn,
     UnknownTable,
     UnknownValue,
@@ -33,6 +38,7 @@ from cohortlake.errors import (
 from cohortlake.lake import engine
 from cohortlake.lake.publish import read_marker
 from cohortlake.lake.root import Root
+from cohortlake.settings import Settings
 
 _OWN_NAMES = frozenset({"rows", "series_id", "split"})
 _SHARED_BY = 11
@@ -185,7 +191,7 @@ class Lake:
         self.outside[name] = table
         self._files.pop(name, None)
         if isinstance(source, str | Path):
-            self._files[name] = str(source)
+            self._files[name] = str(Path(source).absolute())
 
     def file_of(self, table: str) -> str | None:
         """Return the file that an outside table came from, or None where it was a frame.
@@ -220,10 +226,70 @@ class Lake:
             UnknownValue: No row has a coded value.
         """
         criteria = Criteria.from_yaml(Path(path).read_text("utf-8"))
+        self.attach_files(criteria, Path(path).parent)
+        return drawn(self, criteria)
+
+    def attach_files(self, criteria: Criteria, folder: str | Path) -> None:
+        """Attach the files that some criteria join.
+
+        Args:
+            criteria: The cohort.
+            folder: Where the files are, unless their paths are absolute.
+
+        Raises:
+            BadOutsideTable: One cannot be joined.
+        """
         for join in criteria.joins:
             if join.file:
-                self.attach(join.table, Path(path).parent / join.file)
-        return drawn(self, criteria)
+                self.attach(join.table, Path(folder) / join.file)
+
+    def verify(self, frozen: str, erased: Mapping[str, date] | None = None) -> Verification:
+        """Draw a frozen cohort again, and say who joined, left or changed since, and why.
+
+        Args:
+            frozen: Its name, or `name@number`; the last freezing by default. The outside tables
+                that it joins must be attached.
+            erased: Patients erased by policy, which leave for that reason: patient_key -> when.
+
+        Raises:
+            UnknownCohort: Nothing was frozen under that name.
+            NotAsFrozen: The frozen files themselves were changed.
+            UnknownTable: An outside table is not attached.
+            SettingError: The key of COHORTLAKE_COHORT_KEY_FILE cannot be read.
+        """
+        manifest = self.frozen(frozen)
+        key = read_key(Settings.from_env().cohort_key_file)
+        as_of = _instant(manifest.as_of)
+        if as_of == self.as_of:
+            return verify(self, manifest, key, erased or {})
+        with Lake(self.root, as_of) as then:
+            for name, table in self.outside.items():
+                then.attach(name, table)
+            return verify(then, manifest, key, erased or {})
+
+    def diff(self, before: str, after: str) -> Difference:
+        """Compare two frozen cohorts: their criteria, and who joined, left or changed.
+
+        Args:
+            before: The one: a name, or `name@number`.
+            after: The other.
+
+        Raises:
+            UnknownCohort: Nothing was frozen under one of these names.
+            NotAsFrozen: The frozen files themselves were changed.
+        """
+        return diff(self, self.frozen(before), self.frozen(after))
+
+    def frozen(self, name: str) -> Manifest:
+        """Return what was frozen under a name, or `name@number`; the last freezing by default.
+
+        Raises:
+            UnknownCohort: Nothing was.
+        """
+        cohort, _, number = name.partition("@")
+        if number and not number.isdecimal():
+            raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
+        return read_manifest(self.root, cohort, int(number) if number else None)
 
     def _described(self, table: str) -> tuple[schema.Column, ...]:
         self.columns(table)
