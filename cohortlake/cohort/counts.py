@@ -58,11 +58,12 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
         if name not in known:
             raise UnknownColumn(name, f"members of {cohort.criteria.name}", known)
     names = "".join(f'"{name}", ' for name in by)
-    grouped = "GROUP BY ALL ORDER BY ALL" if by else ""
-    rows = cohort.ask(
-        f"SELECT {names}count(DISTINCT patient_key) AS patients, count(*) AS members "
-        f"FROM ({cohort.selection.members}) {grouped}"
-    ).to_pandas()
+    counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
+    if by:
+        query = f"SELECT {counted} FROM ({cohort.selection.members}) GROUP BY ALL ORDER BY ALL"
+    else:
+        query = f"SELECT {counted} FROM ({cohort.selection.entities})"
+    rows = cohort.ask(query).to_pandas()
     keys = zip(*(rows[name] for name in by), strict=True) if by else [()] * len(rows)
     cells = [
         Cell(tuple(map(str, key)), int(patients), int(members))

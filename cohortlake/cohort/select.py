@@ -52,6 +52,7 @@ TABLES = {"patient": "patients", "study": "studies", "series": "series"}
 SERIES_ID = "coalesce(SeriesInstanceUID, image_set_id)"
 
 _EVERYTHING = "in_the_lake"
+_STUDY = "datastore_id, StudyInstanceUID"
 _PARAMETER = re.compile(r"\$(value_\d+)\b")
 _OWN = ("datastore_id", "StudyInstanceUID", "patient_key", "StudyDate", "StudyTime")
 
@@ -63,19 +64,24 @@ class Stage:
     Attributes:
         name: Of the relation.
         label: What the step asked for, in words.
-        sql: The relation, over the one before.
-        is_filter: Whether it is a mere filter, cheaper to repeat than to keep.
+        sql: The relation, a filter on the one before.
+        those: Whom it keeps or leaves out, or None; `sql` calls them by `name` and `_those`.
     """
 
     name: str
     label: str
     sql: str
-    is_filter: bool = False
+    those: str | None = None
 
     @property
-    def as_part(self) -> str:
-        """The relation as a part of a WITH."""
-        return f"{self.name} AS {'NOT ' if self.is_filter else ''}MATERIALIZED ({self.sql})"
+    def parts(self) -> list[str]:
+        """The parts of a WITH that it takes.
+
+        Whom a step is about is worked out once and kept, which is small: ids of one level. Who is
+        left is not kept: ten million series are read again sooner than they are copied.
+        """
+        kept = [f"{self.name}_those AS MATERIALIZED ({self.those})"] if self.those else []
+        return [*kept, f"{self.name} AS NOT MATERIALIZED ({self.sql})"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,13 @@ class Selection:
     Attributes:
         stages: What is left after each step; the first is the whole lake.
         params: The values in it.
-        members: A SELECT for the members, over the last stage.
+        entities: A SELECT for what identifies the members, over the last stage.
+        members: A SELECT for their whole rows, over the last stage.
     """
 
     stages: tuple[Stage, ...]
     params: Mapping[str, Value]
+    entities: str
     members: str
 
     def query(self, select: str) -> tuple[str, dict[str, Value]]:
@@ -98,7 +106,8 @@ class Selection:
         Args:
             select: A SELECT over the stages, by their names.
         """
-        query = "WITH " + ",\n".join(stage.as_part for stage in self.stages) + f"\n{select}"
+        parts = [part for stage in self.stages for part in stage.parts]
+        query = "WITH " + ",\n".join(parts) + f"\n{select}"
         named = set(_PARAMETER.findall(query))
         return query, {name: value for name, value in self.params.items() if name in named}
 
@@ -158,19 +167,20 @@ class _Compiler:
     stages: list[Stage] = field(default_factory=list)
     params: dict[str, Value] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    those: str | None = None
 
     def selection(self) -> Selection:
         steps = self.criteria.steps
         # Who is whose matters from the first step on that looks at a patient's studies.
         filters = len(list(takewhile(lambda step: isinstance(step, Where | Exclude), steps)))
         for step in steps[:filters]:
-            self._add(str(step), self._step(step), is_filter=True)
+            self._add(str(step), self._step(step))
         self._add("of one known patient and study", self._identified())
         for step in steps[filters:]:
             self._add(str(step), self._step(step))
-        everything = Stage(_EVERYTHING, "in the lake", self._everything(), is_filter=True)
+        everything = Stage(_EVERYTHING, "in the lake", self._everything())
         members = self._members()
-        return Selection((everything, *self.stages), dict(self.params), members)
+        return Selection((everything, *self.stages), self.params, self._entities(), members)
 
     def _everything(self) -> str:
         columns = ", ".join(f'"{name}"' for name in sorted({*_OWN, *self.used}))
@@ -180,8 +190,18 @@ class _Compiler:
     def _before(self) -> str:
         return self.stages[-1].name if self.stages else _EVERYTHING
 
-    def _add(self, label: str, sql: str, *, is_filter: bool = False) -> None:
-        self.stages.append(Stage(f"step_{len(self.stages) + 1}", label, sql, is_filter))
+    @property
+    def _name(self) -> str:
+        return f"step_{len(self.stages) + 1}"
+
+    def _add(self, label: str, sql: str) -> None:
+        self.stages.append(Stage(self._name, label, sql, self.those))
+        self.those = None
+
+    def _keep(self, those: str) -> str:
+        """Have the next stage keep who it is about, and return what it calls them."""
+        self.those = those
+        return f"{self._name}_those"
 
     def _step(self, step: Step) -> str:
         match step:
@@ -202,25 +222,34 @@ class _Compiler:
         table, sql = self._condition(condition)
         if table == "series":
             return f"FROM {self._before} WHERE {sql}"
-        return f"FROM {self._before} SEMI JOIN {self._those(table, sql)}"
+        return f"FROM {self._before} SEMI JOIN {self._meeting(table, sql)}"
 
     def _exclude(self, condition: Condition) -> str:
         table, sql = self._condition(condition)
         if table == "series":
             return f"FROM {self._before} WHERE ({sql}) IS NOT TRUE"
-        return f"FROM {self._before} ANTI JOIN {self._those(table, sql)}"
+        return f"FROM {self._before} ANTI JOIN {self._meeting(table, sql)}"
 
-    def _those(self, table: str, sql: str) -> str:
-        entity = "datastore_id, StudyInstanceUID" if table == "studies" else "patient_key"
-        return f'(SELECT {entity} FROM "{table}" WHERE {sql}) USING ({entity})'
+    def _meeting(self, table: str, sql: str) -> str:
+        entity = _STUDY if table == "studies" else "patient_key"
+        those = self._keep(f'SELECT {entity} FROM "{table}" WHERE {sql}')
+        return f"{those} USING ({entity})"
 
     def _identified(self) -> str:
-        before, study = self._before, "datastore_id, StudyInstanceUID"
+        # Nearly no study has two patients: hashes tell which may have, in a tenth of the memory.
+        shared = self._keep(f"""
+            SELECT {_STUDY} FROM {self._before}
+            WHERE StudyInstanceUID IS NOT NULL AND hash({_STUDY}) IN (
+                SELECT study FROM (
+                    SELECT hash({_STUDY}) AS study, hash(patient_key) AS patient
+                    FROM {self._before}
+                    WHERE StudyInstanceUID IS NOT NULL AND patient_key IS NOT NULL
+                ) GROUP BY study HAVING min(patient) <> max(patient)
+            )
+            GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
+        """)
         return f"""
-            FROM {before} ANTI JOIN (
-                SELECT {study} FROM {before} WHERE StudyInstanceUID IS NOT NULL
-                GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
-            ) USING ({study})
+            FROM {self._before} ANTI JOIN {shared} USING ({_STUDY})
             WHERE patient_key IS NOT NULL AND StudyInstanceUID IS NOT NULL
         """
 
@@ -228,33 +257,32 @@ class _Compiler:
         table, sql = self._condition(step.condition)
         if table not in ("series", "studies"):
             raise BadCondition("another study is told by columns of series or of studies")
-        other_is_near = step.period.sql("other.StudyDate", "own.StudyDate")
+        near = self._keep(f"""
+            SELECT DISTINCT own.datastore_id, own.StudyInstanceUID
+            FROM (SELECT DISTINCT {_STUDY}, patient_key, StudyDate FROM {self._before}) own
+            JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, StudyDate
+                  FROM {table} WHERE {sql}) other USING (patient_key)
+            WHERE own.StudyInstanceUID <> other.StudyInstanceUID
+              AND {step.period.sql("other.StudyDate", "own.StudyDate")}
+        """)
         return f"""
-            FROM {self._before} {join} JOIN (
-                SELECT DISTINCT own.datastore_id, own.StudyInstanceUID
-                FROM (SELECT DISTINCT datastore_id, StudyInstanceUID, patient_key, StudyDate
-                      FROM {self._before}) own
-                JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, StudyDate
-                      FROM {table} WHERE {sql}) other USING (patient_key)
-                WHERE own.StudyInstanceUID <> other.StudyInstanceUID AND {other_is_near}
-            ) USING (datastore_id, StudyInstanceUID) WHERE StudyDate IS NOT NULL
+            FROM {self._before} {join} JOIN {near} USING ({_STUDY}) WHERE StudyDate IS NOT NULL
         """
 
     def _one_study(self, step: OneStudyPerPatient) -> str:
         source, rank, best, arg_best = self._ranked(step)
         time = "coalesce(StudyTime, TIME '{}')".format("00:00" if best == "max" else "24:00")
         # Ranks are small: only the few rows of the best one are compared by time and id.
-        return f"""
-            FROM {self._before} SEMI JOIN (
-                SELECT patient_key, {arg_best}(StudyInstanceUID, ({time}, StudyInstanceUID))
-                       AS StudyInstanceUID
-                FROM (SELECT patient_key, StudyInstanceUID, StudyTime, {rank} AS rank FROM {source})
-                SEMI JOIN (
-                    SELECT patient_key, {best}({rank}) AS rank FROM {source} GROUP BY patient_key
-                ) USING (patient_key, rank)
-                GROUP BY patient_key
-            ) USING (patient_key, StudyInstanceUID)
-        """
+        chosen = self._keep(f"""
+            SELECT patient_key,
+                   {arg_best}(StudyInstanceUID, ({time}, StudyInstanceUID)) AS StudyInstanceUID
+            FROM (SELECT patient_key, StudyInstanceUID, StudyTime, {rank} AS rank FROM {source})
+            SEMI JOIN (
+                SELECT patient_key, {best}({rank}) AS rank FROM {source} GROUP BY patient_key
+            ) USING (patient_key, rank)
+            GROUP BY patient_key
+        """)
+        return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
 
     def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str, str]:
         """Return a relation, what ranks its rows, and how the best is found."""
@@ -302,8 +330,12 @@ class _Compiler:
         self.params[name] = value
         return f"${name}"
 
+    def _entities(self) -> str:
+        keys = dict.fromkeys((*ENTITIES[self.criteria.level], "patient_key"))
+        return f"SELECT DISTINCT {', '.join(keys)} FROM {self._before}"
+
     def _members(self) -> str:
-        level, last = self.criteria.level, self._before
+        level = self.criteria.level
         table = TABLES[level]
         own = [f't."{name}"' for name in self.lake.columns(table) if name != "patient_key"]
         outside = [
@@ -314,7 +346,6 @@ class _Compiler:
         ]
         split = [self._split(self.criteria.split)] if self.criteria.split else []
         entity = ENTITIES[level]
-        keys = ", ".join(dict.fromkeys((*entity, "patient_key")))
         same = " AND ".join(f"m.{c} = {_OF_TABLE.get(c, f't.{c}')}" for c in entity)
         joins = " ".join(
             f'JOIN "{join.table}" ON "{join.table}".patient_key = m.patient_key'
@@ -322,7 +353,7 @@ class _Compiler:
         )
         return f"""
             SELECT m.patient_key, {", ".join((*own, *outside, *split))}
-            FROM (SELECT DISTINCT {keys} FROM {last}) m JOIN {table} t ON {same} {joins}
+            FROM ({self._entities()}) m JOIN {table} t ON {same} {joins}
             ORDER BY {", ".join(f"m.{c}" for c in entity)}
         """
 
