@@ -270,31 +270,27 @@ class _Compiler:
         """
 
     def _one_study(self, step: OneStudyPerPatient) -> str:
-        source, rank, best, arg_best = self._ranked(step)
-        time = "coalesce(StudyTime, TIME '{}')".format("00:00" if best == "max" else "24:00")
-        # Ranks are small: only the few rows of the best one are compared by time and id.
+        source, rank, best = self._ranked(step)
+        time = "coalesce(StudyTime, TIME '{}')".format("00:00" if best == "arg_max" else "24:00")
         chosen = self._keep(f"""
             SELECT patient_key,
-                   {arg_best}(StudyInstanceUID, ({time}, StudyInstanceUID)) AS StudyInstanceUID
+                   {best}(StudyInstanceUID, (rank, {time}, StudyInstanceUID)) AS StudyInstanceUID
             FROM (SELECT patient_key, StudyInstanceUID, StudyTime, {rank} AS rank FROM {source})
-            SEMI JOIN (
-                SELECT patient_key, {best}({rank}) AS rank FROM {source} GROUP BY patient_key
-            ) USING (patient_key, rank)
-            GROUP BY patient_key
+            WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
 
-    def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str, str]:
+    def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str]:
         """Return a relation, what ranks its rows, and how the best is found."""
         before = self._before
         if step.choice == "first":
-            return before, "StudyDate", "min", "arg_min"
+            return before, "StudyDate", "arg_min"
         if step.choice == "last":
-            return before, "StudyDate", "max", "arg_max"
+            return before, "StudyDate", "arg_max"
         if step.choice == "random":
             seed = self._param(str(step.seed))
             key = f"concat_ws('|', {seed}, datastore_id, StudyInstanceUID)"
-            return before, f"md5_number_lower({key})", "min", "arg_min"
+            return before, f"md5_number_lower({key})", "arg_min"
         if isinstance(step.to, str):
             outside = {j.table: self.lake.columns(j.table) for j in self.criteria.joins}
             table = conditions.table_of([step.to], outside)
@@ -303,7 +299,7 @@ class _Compiler:
             source, to = before, self._param(step.to)
         # Of two as near, the earlier one.
         rank = f"2 * abs(date_diff('day', {to}, StudyDate)) + (StudyDate > {to})::INT"
-        return source, rank, "min", "arg_min"
+        return source, rank, "arg_min"
 
     def _condition(self, condition: Condition) -> tuple[str, str]:
         """Return a condition as SQL, and the table it is over."""
