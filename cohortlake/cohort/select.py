@@ -273,9 +273,9 @@ class _Compiler:
         source, rank, best = self._ranked(step)
         time = "coalesce(StudyTime, TIME '{}')".format("00:00" if best == "arg_max" else "24:00")
         chosen = self._keep(f"""
-            SELECT patient_key,
+            SELECT patient_key, any_value(datastore_id) AS datastore_id,
                    {best}(StudyInstanceUID, (rank, {time}, StudyInstanceUID)) AS StudyInstanceUID
-            FROM (SELECT patient_key, StudyInstanceUID, StudyTime, {rank} AS rank FROM {source})
+            FROM (SELECT patient_key, {_STUDY}, StudyTime, {rank} AS rank FROM {source})
             WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
@@ -327,8 +327,11 @@ class _Compiler:
         return f"${name}"
 
     def _entities(self) -> str:
-        keys = dict.fromkeys((*ENTITIES[self.criteria.level], "patient_key"))
-        return f"SELECT DISTINCT {', '.join(keys)} FROM {self._before}"
+        level, steps = self.criteria.level, self.criteria.steps
+        keys = ", ".join(dict.fromkeys((*ENTITIES[level], "patient_key")))
+        if level != "series" and steps and isinstance(steps[-1], OneStudyPerPatient):
+            return f"SELECT {keys} FROM {self._before}_those"  # each once, and no series is read
+        return f"SELECT DISTINCT {keys} FROM {self._before}"
 
     def _members(self) -> str:
         level = self.criteria.level
