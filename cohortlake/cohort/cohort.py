@@ -15,9 +15,14 @@ import pandas as pd
 
 from cohortlake.cohort import counts, select
 from cohortlake.cohort.attrition import Attrition, attrition
-from cohortlake.cohort.criteria import (
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.freeze import Manifest, freeze
+from cohortlake.cohort.period import Period
+from cohortlake.cohort.plot import Plots
+from cohortlake.cohort.rows import Rows
+from cohortlake.cohort.signature import read_key
+from cohortlake.cohort.steps import (
     Condition,
-    Criteria,
     Exclude,
     Join,
     OneStudyPerPatient,
@@ -28,11 +33,6 @@ from cohortlake.cohort.criteria import (
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.cohort.freeze import Manifest, freeze
-from cohortlake.cohort.period import Period
-from cohortlake.cohort.plot import Plots
-from cohortlake.cohort.rows import Rows
-from cohortlake.cohort.signature import read_key
 from cohortlake.cohort.table_one import table_one
 from cohortlake.settings import Settings
 

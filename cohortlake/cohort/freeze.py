@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.cohort import digest, signature
 from cohortlake.cohort.attrition import attrition
-from cohortlake.cohort.criteria import Criteria, Value
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.steps import Value
 from cohortlake.errors import NotAsFrozen, UnknownCohort
 from cohortlake.lake.root import Root
 

@@ -20,11 +20,12 @@ import pyarrow as pa
 from cohortlake import schema
 from cohortlake.cohort import outside, views
 from cohortlake.cohort.cohort import Cohort, drawn
-from cohortlake.cohort.criteria import Criteria, check_name
+from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.freeze import Manifest, numbers_of
 from cohortlake.cohort.freeze import read as read_manifest
 from cohortlake.cohort.rows import Rows, explained
 from cohortlake.cohort.signature import read_key
+from cohortlake.cohort.steps import check_name
 from cohortlake.cohort.verify import Difference, Verification, diff, verify
 from cohortlake.errors import (
     BadOutsideTable,
@@ -40,7 +41,13 @@ from cohortlake.lake.publish import read_marker
 from cohortlake.lake.root import Root
 from cohortlake.settings import Settings
 
-_OWN_NAMES = frozenset({"rows", "series_id", "split"})
+_OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
+_OWN_TABLES = frozenset(
+    ("after", "before", "differing", "events", "happened", "in_the_lake", "of_patient", "own",
+     "rows")
+)  # fmt: skip
+"""What queries of cohorts call something; their stages are step_1 and so on."""
+
 _SHARED_BY = 11
 """Rows of a value before it is suggested: one that so many share names nobody."""
 
@@ -183,10 +190,16 @@ class Lake:
                 the lake has too.
         """
         check_name(name, "a table's name")
+        if name in {*schema.PUBLISHED, *_OWN_TABLES} or name.startswith("step_"):
+            raise BadOutsideTable(f"{name!r} is a table of the lake's already; take another name")
         table = outside.read(self.connection, source)
-        taken = self._names | _OWN_NAMES if name not in self.outside else _OWN_NAMES
-        for column in sorted({name, *table.column_names} & taken - {outside.KEY}):
-            raise BadOutsideTable(f"{column!r} is a name of the lake's; rename it")
+        others = self.outside.keys() - {name}
+        known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
+        for column in sorted({*table.column_names} - {outside.KEY}):
+            if column in known | _OWN_COLUMNS or {"'", '"'} & set(column):
+                raise BadOutsideTable(
+                    f"{column!r} is a column of the lake's, or no name for one; rename it"
+                )
         self.connection.register(name, table)
         self.outside[name] = table
         self._files.pop(name, None)

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.cohort import conditions
-from cohortlake.cohort.criteria import (
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.steps import (
     Condition,
-    Criteria,
     Exclude,
     Join,
     OneStudyPerPatient,

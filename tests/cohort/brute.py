@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from datetime import date, time, timedelta
 from typing import Any
 
-from cohortlake.cohort.criteria import (
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.steps import (
     Condition,
-    Criteria,
     Exclude,
     OneStudyPerPatient,
     Step,

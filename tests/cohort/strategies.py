@@ -7,16 +7,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cohortlake.cohort.criteria import (
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.period import Period
+from cohortlake.cohort.steps import (
     Condition,
-    Criteria,
     Exclude,
     OneStudyPerPatient,
     Where,
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.cohort.period import Period
 
 from .tiny import image_set
 

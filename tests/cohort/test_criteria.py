@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohortlake.cohort import Criteria
-from cohortlake.cohort.criteria import (
+from cohortlake.cohort.period import Period
+from cohortlake.cohort.steps import (
     NAME,
     Condition,
     Exclude,
@@ -19,7 +20,6 @@ from cohortlake.cohort.criteria import (
     Where,
     WithStudy,
 )
-from cohortlake.cohort.period import Period
 from cohortlake.errors import BadCriteria
 
 from .strategies import STEPS

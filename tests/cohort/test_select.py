@@ -191,8 +191,11 @@ def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> Non
         ({"patient_key": [1]}, "must be text"),
         ({"patient_key": ["p", None]}, "1 rows have no patient_key"),
         ({"patient_key": ["p", "p"]}, "1 rows repeat"),
-        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a name of the lake's"),
-        ({"patient_key": ["p"], "split": ["a"]}, "'split' is a name"),
+        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column of the lake's"),
+        ({"patient_key": ["p"], "split": ["a"]}, "'split' is a column"),
+        ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is a column"),
+        ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "no name for one"),
+        ({"patient_key": ["p"], 'a" FROM series --': [1]}, "no name for one"),
     ],
 )
 def test_an_outside_table_that_cannot_be_joined_is_told(table: dict[str, Any], says: str) -> None:
@@ -216,6 +219,9 @@ def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
             cohort.join("registry")
         with pytest.raises(BadCriteria, match="lower case"):
             lake.attach("My registry", pd.DataFrame({"patient_key": ["p"]}))
+        for name in ("step_1", "series", "before"):
+            with pytest.raises(BadOutsideTable, match="take another name"):
+                lake.attach(name, pd.DataFrame({"patient_key": ["p"]}))
         with pytest.raises(BadOutsideTable, match="is not there"):
             lake.attach("registry", tmp_path / "x.csv")
         with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
