@@ -69,6 +69,7 @@ class Lake:
         publication: What is published there.
         connection: DuckDB, with the tables as views.
         outside: The tables that were attached.
+        close: Call it to close the lake before that.
 
     Raises:
         NotALake: Nothing was ever published there.
