@@ -12,7 +12,7 @@ from cohortlake.lake.publish import Publication
 from cohortlake.privacy import visible
 from cohortlake.schema import PUBLISHED
 
-_MEANINGS = {
+MEANINGS = {
     "image_sets": "One row per image set that there is now.",
     "series": "One row per series that there is now.",
     "studies": "One row per study that there is now.",
@@ -36,7 +36,7 @@ def published_key(table: str) -> dg.AssetKey:
             kinds={"parquet"},
             metadata={"dagster/column_schema": column_schema(PUBLISHED[table])},
         )
-        for table, meaning in _MEANINGS.items()
+        for table, meaning in MEANINGS.items()
     ],
     retry_policy=RETRY,
 )
@@ -44,7 +44,7 @@ def published(sync: dg.ResourceParam[Sync]) -> Iterator[dg.MaterializeResult[Non
     """Bring all tables up to date with the memory, in the partitions that changed."""
     with failures_told():
         publication = sync.publish()
-    for table in _MEANINGS:
+    for table in MEANINGS:
         metadata = {
             "path": dg.MetadataValue.path(sync.root.uri_of("published", table)),
             **(_of_table(publication, table) if publication else {"dagster/row_count": 0}),

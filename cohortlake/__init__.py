@@ -5,16 +5,16 @@ DICOM tags into typed frames, and writes incremental Parquet snapshots.
 
     >>> import cohortlake
     >>> lake = cohortlake.open("var/demo/lake")  # doctest: +SKIP
-    >>> studies = lake.table("studies")  # doctest: +SKIP
+    >>> studies = lake.sql("FROM studies").to_pandas()  # doctest: +SKIP
 """
 
 import logging
 
+from cohortlake.cohort import Lake, open
 from cohortlake.errors import CohortlakeError
 from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
 from cohortlake.healthimaging import Axis, HealthImaging, Window
 from cohortlake.hints import take_hints
-from cohortlake.lake.read import open_lake as open
 from cohortlake.lake.read import read_table
 from cohortlake.search import search
 from cohortlake.settings import Settings
@@ -24,6 +24,7 @@ __all__ = [
     "Axis",
     "CohortlakeError",
     "HealthImaging",
+    "Lake",
     "Settings",
     "Sync",
     "Window",

@@ -7,23 +7,27 @@ that standard output can be piped.
 from __future__ import annotations
 
 import functools
-import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cohortlake.errors import CohortlakeError, SettingError
+from cohortlake import cohort_commands
+from cohortlake.console import DatastoreOption, JsonOption, RootOption
+from cohortlake.console import err as _err
+from cohortlake.console import explained as _explained
+from cohortlake.console import out as _out
+from cohortlake.console import print_json as _print_json
+from cohortlake.console import read_settings as _settings
+from cohortlake.errors import SettingError
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
@@ -34,46 +38,16 @@ from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress, Told, filled_in_words, in_words
 from cohortlake.search import search as search_frame
-from cohortlake.settings import Settings
 from cohortlake.sync import Outcome, Sync
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 app = typer.Typer(
     help="Keep a HealthImaging data store's metadata as Parquet that cohort studies can trust.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its traceback would print local variables, tags too
 )
-
-RootOption = Annotated[
-    str | None, typer.Option("--root", help="The lake; COHORTLAKE_ROOT by default.")
-]
-DatastoreOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
-    ),
-]
 OutputOption = Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-_err = Console(stderr=True)
-_out = Console()
-
-
-def _explained(command: Callable[P, T]) -> Callable[P, T]:
-    """Print our errors as one line and exit with their code."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return command(*args, **kwargs)
-        except CohortlakeError as error:
-            _err.print(f"error: {error}", style="red", markup=False, highlight=False)
-            raise typer.Exit(error.exit_code) from None
-
-    return wrapped
+app.add_typer(cohort_commands.app, name="cohort")
 
 
 @app.command()
@@ -338,11 +312,6 @@ def _confirm(question: str) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-def _settings(root: str | None, datastores: list[str] | None) -> Settings:
-    given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
-    return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
-
-
 @contextmanager
 def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
     """Draw a bar where there is a terminal, and write a line a minute where there is none."""
@@ -478,10 +447,6 @@ def _write_frame(frame: pd.DataFrame, output: Path) -> None:
             frame.to_csv(output, index=False)
     except OSError as error:
         raise SettingError(f"cannot write {output}: {error.strerror}") from None
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, default=str, indent=1) + "\n")
 
 
 def _mount_emulator() -> None:

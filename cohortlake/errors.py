@@ -27,7 +27,16 @@
         ├── UnknownColumn
         ├── InstantError        no instant, or one of which the lake can say nothing
         ├── TagError            a name that cannot be used, or is another snapshot's
-        └── UnknownTag
+        ├── UnknownTag
+        ├── BadQuery            SQL that cannot be run
+        ├── MissingExtra        what the extra `notebook` brings is not installed
+        └── CohortError         a cohort cannot be drawn or proven as asked
+            ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
+            ├── UnknownValue    no row has it
+            ├── BadCriteria     criteria, or a file of them, that make no cohort
+            ├── BadOutsideTable a table that cannot be joined by patient
+            ├── UnknownCohort   nothing of that name was defined or frozen
+            └── NotAsFrozen     the files of a frozen cohort are not what was frozen
 
 A message names settings, columns, windows and image sets, and says the fix. It never
 holds the value of a DICOM tag: these are protected health information.
@@ -268,3 +277,61 @@ class UnknownTag(LakeError):
             f"{name!r} is neither a date, an instant nor a tag{did_you_mean(name, names)} "
             f"(tags: {', '.join(names) or 'none yet'})"
         )
+
+
+class BadQuery(LakeError):
+    """Correct the SQL; `Lake.describe` shows the columns of a table."""
+
+    exit_code = 2
+
+
+class MissingExtra(LakeError):
+    """Install the extra: `pip install 'cohortlake[notebook]'`."""
+
+    exit_code = 2
+
+    def __init__(self, library: str) -> None:
+        super().__init__(f"{library} is not installed: `pip install 'cohortlake[notebook]'`")
+
+
+class CohortError(LakeError):
+    """See the subclass."""
+
+    exit_code = 2
+
+
+class BadCondition(CohortError):
+    """Write it over the columns of one table, with comparisons and plain functions only."""
+
+
+class UnknownValue(CohortError):
+    """Correct the value, or write it as a condition in SQL, which is not looked up."""
+
+    def __init__(self, value: str, column: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"{value!r} does not occur in {column}{did_you_mean(value, known)} (a condition that "
+            f"may find nothing is written in SQL: \"{column} = '...'\")"
+        )
+
+
+class BadCriteria(CohortError):
+    """Correct what the message names; docs/how-to/cohorts.md shows all there is."""
+
+
+class BadOutsideTable(CohortError):
+    """Give one row per patient, with its patient_key."""
+
+
+class UnknownCohort(CohortError):
+    """Use one of the names that `cohortlake cohort list` shows."""
+
+    def __init__(self, name: str, known: Iterable[str], where: str) -> None:
+        names = sorted(known)
+        listed = f" (there: {', '.join(names)})" if names else ""
+        super().__init__(f"no cohort {name!r} {where}{did_you_mean(name, names)}{listed}")
+
+
+class NotAsFrozen(CohortError):
+    """Restore the frozen cohort from a backup, and find out who changed it."""
+
+    exit_code = 5

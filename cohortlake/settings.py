@@ -88,6 +88,16 @@ SETTINGS = (
         "",
         "URL of an SQS queue with HealthImaging's events, if there is one.",
     ),
+    Setting(
+        "COHORTLAKE_COHORTS",
+        "cohorts",
+        "A folder of YAML files, each a cohort of the same name.",
+    ),
+    Setting(
+        "COHORTLAKE_COHORT_KEY_FILE",
+        "",
+        "A file with the key that signs frozen cohorts, kept outside the lake.",
+    ),
 )
 
 
@@ -107,6 +117,8 @@ class Settings:
         retention: How long old versions of the memory and the ledger can be read.
         privacy: The policy of `published/`.
         events_queue: The URL of the queue of events; empty where there is none.
+        cohorts: The folder of cohorts as YAML files.
+        cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
     """
 
     datastores: tuple[str, ...] = ()
@@ -120,6 +132,8 @@ class Settings:
     retention: timedelta = timedelta(days=30)
     privacy: str = "safe"
     events_queue: str = ""
+    cohorts: str = "cohorts"
+    cohort_key_file: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -150,6 +164,8 @@ class Settings:
             retention=timedelta(days=_whole_number("COHORTLAKE_RETENTION_DAYS", values, 7, 36500)),
             privacy=_policy(values["COHORTLAKE_PRIVACY"]),
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
+            cohorts=values["COHORTLAKE_COHORTS"],
+            cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
         )
 
     def require_datastores(self) -> tuple[str, ...]:

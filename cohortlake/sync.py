@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cohortlake.cohort.erase import erase_members
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
@@ -228,7 +229,7 @@ class Sync:
         return maintained
 
     def erase(self, patient_id: str, datastore_id: str) -> Erasure:
-        """Erase a patient from all of the lake, and keep them out.
+        """Erase a patient from all of the lake, frozen cohorts too, and keep them out.
 
         Ended midway, by whatever, it is finished by doing it again.
 
@@ -248,6 +249,8 @@ class Sync:
         with self.root.alone():
             removed = erase.remove(self.root, patient, begun)
             self.publish()
+            day = datetime.fromisoformat(removed.began_at).date()
+            erase_members(self.root, removed.patient_keys, day)
             return erasures.finish(self.root, removed)
 
     def status(self) -> status.Status:

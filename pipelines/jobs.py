@@ -1,4 +1,4 @@
-"""The jobs: which assets run together. Each ends with the published tables and their checks.
+"""The jobs: which assets run together. Each ends with published tables, cohorts and checks.
 
 A run that names no partitions takes whatever is due, for all data stores: that is how the
 schedules run them, and how a new lake is filled. One that names a range takes that range,
@@ -8,6 +8,7 @@ when it runs by itself is `schedules`' and `sensors`'.
 
 import dagster as dg
 
+from assets.cohorts import cohorts
 from assets.hints import event_hints
 from assets.image_sets import image_sets
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
@@ -20,7 +21,7 @@ _LONG = {"dagster/max_runtime": f"{7 * 24 * 3600}", "dagster/priority": "-1"}
 
 
 def _into_published(source: dg.AssetsDefinition) -> dg.AssetSelection:
-    return dg.AssetSelection.assets(source, image_sets, published)
+    return dg.AssetSelection.assets(source, image_sets, published, *cohorts)
 
 
 tick = dg.define_asset_job(

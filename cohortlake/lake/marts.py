@@ -120,27 +120,33 @@ PATIENT_COLUMNS = (
     "PatientName, PatientBirthDate, PatientSex, StudyDate, StudyInstanceUID, SeriesInstanceUID, "
     "Modality"
 )
-"""All that PATIENTS reads of the memory."""
+"""All that `patients` reads of the memory."""
+
 
 # An image set without a PatientID belongs to no known patient; it is counted in studies.
-# The UIDs of one patient are counted by their hashes, and the key as a number: there are
-# millions of patients, and text takes five times the memory.
-PATIENTS = _mart(
-    "patient_key::UUID",
-    (
-        "datastore_id",
-        "patient_key",
-        "PatientID",
-        "PatientName",
-        "PatientBirthDate",
-        "PatientSex",
-    ),
-    f"""
-    count(DISTINCT PatientSex) AS n_sexes,
-    min(StudyDate) AS first_study_date, max(StudyDate) AS last_study_date,
-    count(DISTINCT hash(coalesce(StudyInstanceUID, image_set_id))) AS n_studies,
-    count(DISTINCT hash(coalesce(SeriesInstanceUID, image_set_id))) AS n_series,
-    count(*) AS n_image_sets,
-    {_distinct("Modality")} AS modalities
-    """,
-)
+# The UIDs of one patient are counted by their hashes: text takes five times the memory.
+def patients(key: str = "patient_key") -> str:
+    """Return SQL for the table `patients`.
+
+    Args:
+        key: SQL for what tells one patient from another.
+    """
+    return _mart(
+        key,
+        (
+            "datastore_id",
+            "patient_key",
+            "PatientID",
+            "PatientName",
+            "PatientBirthDate",
+            "PatientSex",
+        ),
+        f"""
+        count(DISTINCT PatientSex) AS n_sexes,
+        min(StudyDate) AS first_study_date, max(StudyDate) AS last_study_date,
+        count(DISTINCT hash(coalesce(StudyInstanceUID, image_set_id))) AS n_studies,
+        count(DISTINCT hash(coalesce(SeriesInstanceUID, image_set_id))) AS n_series,
+        count(*) AS n_image_sets,
+        {_distinct("Modality")} AS modalities
+        """,
+    )

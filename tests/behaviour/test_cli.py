@@ -173,6 +173,6 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
     commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish", "maintain")
-    for command in (*commands, "erase", "diff", "snapshots", "tag", "emulator"):
+    for command in (*commands, "erase", "diff", "snapshots", "tag", "cohort", "emulator"):
         assert command in text
         assert run(command, "--help").returncode == 0

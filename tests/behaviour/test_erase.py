@@ -18,6 +18,7 @@ import pytest
 from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
+import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient
 from cohortlake.lake import coverage, erasures, increments, partitions
@@ -75,6 +76,8 @@ def sync(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.Monkey
     sync.reconcile()
     endpoint.now += timedelta(hours=2)
     sync.reconcile()  # which knows all, and keeps no rows
+    with cohortlake.open(lake_settings.root) as lake:
+        lake.cohort("everybody", level="series").freeze()
     assert_somewhere(sync.root, traces(sync.root))
     return sync
 
@@ -166,6 +169,11 @@ def test_nothing_of_theirs_is_left_and_all_of_the_others(
     }
     counts = row_counts(sync.root)
     assert counts.current == counts.image_sets == 60
+    with cohortlake.open(root) as lake:
+        (reason,) = lake.verify("everybody").reasons.to_dict("records")
+    day = erasure.began_at[:10]
+    assert (reason["what"], reason["why"], reason["day"]) == ("erased", "erased by policy", day)
+    assert reason["members"] == 1
 
 
 def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:

@@ -106,6 +106,22 @@ def test_it_holds_what_a_lake_on_a_disk_holds(
         pd.testing.assert_frame_equal(tabled(settings.root, table), tabled(on_disk.root, table))
 
 
+def test_cohorts_are_drawn_frozen_and_verified_there(
+    hospital: Emulator, settings: Settings
+) -> None:
+    Sync(settings).run()
+    with cohortlake.open(settings.root) as lake:
+        cohort = lake.cohort("all", level="series").first_study_per_patient()
+        frozen = cohort.freeze()
+        assert frozen.label == cohort.freeze().label == "all@1"
+        assert frozen.rows == len(cohort.to_pandas()) > 0
+        assert lake.verify("all").is_identical
+        assert lake.describe("series")["missing"].notna().all()
+    with cohortlake.open(settings.root, as_of="2100-01-01") as later:
+        assert later.cohort("all", level="series").first_study_per_patient().freeze().number == 2
+    assert objects(settings.root, ".tmp") == []
+
+
 def test_two_writers_lose_nothing_and_write_nothing_twice(
     hospital: Emulator, settings: Settings
 ) -> None:

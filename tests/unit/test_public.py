@@ -92,7 +92,7 @@ def test_a_bad_setting_says_the_fix(variable: str, value: str, says: str) -> Non
         Settings.from_env({variable: value})
 
 
-def test_every_setting_has_a_default_but_the_data_store_and_the_queue() -> None:
+def test_every_setting_has_a_default_but_those_that_have_none() -> None:
     settings = Settings.from_env({})
     assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
     assert [s.variable for s in SETTINGS if not s.default] == [
@@ -100,6 +100,7 @@ def test_every_setting_has_a_default_but_the_data_store_and_the_queue() -> None:
         "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
         "COHORTLAKE_EVENTS_QUEUE",
+        "COHORTLAKE_COHORT_KEY_FILE",
     ]
     with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):
         settings.require_datastores()

@@ -1,0 +1,75 @@
+"""Two sets of members of one level: who joined, who left, and whose values changed.
+
+Pure SQL over two relations. Why anything differs is not known here.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake.cohort import digest
+
+KEYS = {
+    "patient": {"patient_key": "patient_key"},
+    "study": {"datastore_id": "datastore_id", "StudyInstanceUID": "StudyInstanceUID"},
+    "series": {
+        "datastore_id": "datastore_id",
+        "series_id": "coalesce(SeriesInstanceUID, image_set_id)",
+    },
+}
+"""Level -> what identifies a member: name, and SQL over its row."""
+
+JOINED, LEFT, CHANGED = "joined", "left", "changed"
+
+
+def differences(
+    con: duckdb.DuckDBPyConnection, level: str, before: pa.Table, after: pa.Table
+) -> pa.Table:
+    """Return the members that differ between two sets.
+
+    Only columns that both have are compared: a table that gains a column changes nobody.
+
+    Args:
+        con: The connection; it gets the relations `before` and `after`.
+        level: Whose members they are.
+        before: The one set.
+        after: The other.
+
+    Returns:
+        One row each: what (joined, left or changed), the keys, patient_key and
+        changed_columns.
+    """
+    con.register("before", before)
+    con.register("after", after)
+    keys = KEYS[level]
+    compared = [
+        name
+        for name in before.column_names
+        if name in after.column_names and name not in (*keys, digest.COLUMN)
+    ]
+    own = ", ".join(f"{sql} AS key_{name}" for name, sql in keys.items())
+    told = ", ".join(f"key_{name} AS {name}" for name in keys if name != "patient_key")
+    cases = ", ".join(
+        f'CASE WHEN b."{name}" IS DISTINCT FROM a."{name}" THEN \'{name}\' END' for name in compared
+    )
+    query = f"""
+        SELECT CASE WHEN b.key_{next(iter(keys))} IS NULL THEN '{JOINED}'
+                    WHEN a.key_{next(iter(keys))} IS NULL THEN '{LEFT}'
+                    ELSE '{CHANGED}' END AS what, {told}{", " if told else ""}
+               coalesce(b.patient_key, a.patient_key) AS patient_key,
+               CASE WHEN what = '{CHANGED}' THEN changed ELSE []::VARCHAR[] END AS changed_columns
+        FROM (
+            SELECT b, a, {", ".join(f"key_{name}" for name in keys)},
+                   list_filter([{cases or "NULL"}], lambda name: name IS NOT NULL) AS changed
+            FROM (SELECT *, {own} FROM before) b
+            FULL JOIN (SELECT *, {own} FROM after) a
+            USING ({", ".join(f"key_{name}" for name in keys)})
+        ) WHERE what <> '{CHANGED}' OR len(changed) > 0
+        ORDER BY ALL
+    """
+    try:
+        return con.sql(query).to_arrow_table()
+    finally:
+        con.unregister("before")
+        con.unregister("after")

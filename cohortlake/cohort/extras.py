@@ -1,0 +1,43 @@
+"""What only the extra `notebook` brings, imported when it is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from typing import Any
+
+from cohortlake.errors import MissingExtra
+
+
+def module(name: str) -> Any:
+    """Import a module of the extra.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise MissingExtra(name.split(".", 1)[0]) from None
+
+
+def matplotlib_figure(width: float, height: float) -> Any:
+    """Return an empty `matplotlib.figure.Figure`, which no pyplot keeps alive.
+
+    A notebook shows it whether pyplot was imported or not.
+
+    Args:
+        width: In inches.
+        height: In inches.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+
+    class Figure(module("matplotlib.figure").Figure):  # type: ignore[misc]
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=110)
+            return picture.getvalue()
+
+    return Figure(figsize=(width, height))

@@ -1,0 +1,358 @@
+"""A lake opened for reading: its tables, what they mean, SQL over them, and cohorts.
+
+Owns the connection. Opening loads nothing: each table is a view over its files. Reads
+`published/` only, so a reader with no right on the restricted zone can do all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.cohort import outside, views
+from cohortlake.cohort.cohort import Cohort, drawn
+from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.freeze import Manifest, numbers_of
+from cohortlake.cohort.freeze import read as read_manifest
+from cohortlake.cohort.rows import Rows, explained
+from cohortlake.cohort.signature import read_key
+from cohortlake.cohort.steps import check_name
+from cohortlake.cohort.verify import Difference, Verification, diff, verify
+from cohortlake.errors import (
+    BadOutsideTable,
+    BadQuery,
+    UnknownCohort,
+    UnknownColumn,
+    UnknownTable,
+    UnknownValue,
+)
+from cohortlake.lake import engine, read
+from cohortlake.lake.instants import Instant, instant
+from cohortlake.lake.root import Root
+from cohortlake.settings import Settings
+
+_OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
+_OWN_TABLES = frozenset(
+    ("after", "before", "differing", "events", "happened", "in_the_lake", "of_patient", "own",
+     "present")
+)  # fmt: skip
+"""What queries of cohorts call something; their stages are step_1 and so on."""
+
+_SHARED_BY = 11
+"""Rows of a value before it is suggested: one that so many share names nobody."""
+
+
+class Lake(read.Lake):
+    """A published lake, opened for reading.
+
+    Use it as a context manager, or let it be closed when nothing refers to it any more. A lake
+    stays as it was published when it was opened, as far as its files were not replaced: open it
+    anew after a publication.
+
+    Args:
+        root: The lake.
+        as_of: The instant that the tables show; None is now. `history` always holds all.
+
+    Attributes:
+        root: The lake.
+        as_of: The instant, or None.
+        as_opened: What was published there when it was opened.
+        connection: DuckDB, with the tables as views.
+        outside: The tables that were attached.
+        close: Call it to close the lake before that.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+    """
+
+    def __init__(self, root: Root, as_of: datetime | None = None) -> None:
+        super().__init__(root)
+        self.as_of, self.as_opened = as_of, self.publication()
+        stack = contextlib.ExitStack()
+        self.connection = stack.enter_context(engine.connection())
+        self.close = weakref.finalize(self, stack.close)
+        self.outside: dict[str, pa.Table] = {}
+        self._sources: dict[str, str] = {}
+        self._counted: dict[tuple[str, str], dict[str, int]] = {}
+        views.create(self.connection, root, self.as_opened, as_of)
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables, those that were attached too."""
+        return (*schema.PUBLISHED, *self.outside)
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the names of a table's columns, as the policy shows them.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        if table not in self.tables:
+            raise UnknownTable(table, self.tables)
+        if table in self.outside:
+            return tuple(self.outside[table].column_names)
+        return tuple(column.name for column in views.columns(table, self.as_opened.policy))
+
+    def describe(self, table: str) -> pd.DataFrame:
+        """Say what a table holds.
+
+        Args:
+            table: Its name.
+
+        Returns:
+            One row per column: its name, DICOM tag, VR, type, the share of its values that are
+            missing, and its meaning.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        columns = self._described(table)
+        counts = ", ".join(f'count("{column.name}")' for column in columns)
+        ((rows, *present),) = self.sql(f'SELECT count(*), {counts} FROM "{table}"').fetchall()
+        return pd.DataFrame(
+            [
+                {
+                    "column": column.name,
+                    "tag": column.tag,
+                    "VR": column.vr,
+                    "type": str(column.type),
+                    "missing": round(1 - count / rows, 4) if rows else None,
+                    "meaning": column.description,
+                }
+                for column, count in zip(columns, present, strict=True)
+            ]
+        ).astype({"tag": "string", "VR": "string"})
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+    ) -> pd.DataFrame:
+        """Read a table as `lake.read.Lake.table` does; without an instant, as the lake shows it."""
+        if self.as_of is None or as_of is not None or known_at is not None:
+            return super().table(name, columns, as_of, known_at)
+        known = self.columns(name)
+        for column in columns or ():
+            if column not in known:
+                raise UnknownColumn(column, name, known)
+        shown = ", ".join(f'"{column}"' for column in columns or known)
+        return self.sql(f'SELECT {shown} FROM "{name}"').to_pandas()
+
+    def sql(self, query: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Ask the tables something in SQL.
+
+        Args:
+            query: One SELECT over the tables, in DuckDB's SQL.
+            params: Values for `$name` in it.
+
+        Returns:
+            The rows, once they are asked for: `.to_pandas()`, `.to_arrow()`, `.to_polars()`,
+            or `.relation` to go on in DuckDB.
+
+        Raises:
+            BadQuery: It cannot be run; the message says what is near a name that is not there.
+        """
+        with explained(self._names):
+            kinds = [statement.type for statement in self.connection.extract_statements(query)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise BadQuery("a lake is only read: ask with one SELECT")
+            return Rows(self.connection.sql(query, params=dict(params) if params else None))
+
+    def check_value(self, table: str, column: str, value: object) -> None:
+        """Look whether any row has a value, in a column of coded values (VR CS).
+
+        Raises:
+            UnknownColumn: The table has no such column.
+            UnknownValue: None has it; the message names a near one that several patients share.
+        """
+        columns = {c.name: c for c in self._described(table)}
+        if column not in columns:
+            raise UnknownColumn(column, table, columns)
+        if columns[column].vr != "CS" or not isinstance(value, str):
+            return
+        counts = self._values(table, column)
+        if value not in counts:
+            shared = [known for known, rows in counts.items() if rows >= _SHARED_BY]
+            raise UnknownValue(value, f"{table}.{column}", shared)
+
+    def attach(self, name: str, source: str | Path | pd.DataFrame | pa.Table) -> None:
+        """Take in a table from outside, keyed by patient, that cohorts can join.
+
+        Args:
+            name: What it is called from now on.
+            source: A frame, an Arrow table, or a Parquet or CSV file; one row per `patient_key`.
+
+        Raises:
+            BadCriteria: It cannot be called so.
+            BadOutsideTable: It cannot be read, is not one row per patient, or has a column that
+                the lake has too.
+        """
+        check_name(name, "a table's name")
+        if name in {*schema.PUBLISHED, *_OWN_TABLES} or name.startswith("step_"):
+            raise BadOutsideTable(f"{name!r} is a table of the lake's already; take another name")
+        table = outside.read(self.connection, source)
+        others = self.outside.keys() - {name}
+        known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
+        for column in sorted({*table.column_names} - {outside.KEY}):
+            if column in known | _OWN_COLUMNS or {"'", '"'} & set(column):
+                raise BadOutsideTable(
+                    f"{column!r} is a column of the lake's, or no name for one; rename it"
+                )
+        self.connection.register(name, table)
+        self.outside[name] = table
+        self._sources.pop(name, None)
+        if isinstance(source, str | Path):
+            self._sources[name] = str(Path(source).absolute())
+
+    def file_of(self, table: str) -> str | None:
+        """Return the file that an outside table came from, or None where it was a frame.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+        """
+        if table not in self.outside:
+            raise UnknownTable(table, self.outside)
+        return self._sources.get(table)
+
+    def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
+        """Begin a cohort: everybody, until steps leave some out.
+
+        Args:
+            name: A name, also for files: lower case, digits and underscores.
+            level: What a member is: `patient`, `study` or `series`.
+            about: What it is for, in a sentence.
+
+        Raises:
+            BadCriteria: The name or the level cannot be used.
+        """
+        return Cohort(self, Criteria(name, level, about))
+
+    def load_cohort(self, path: str | Path) -> Cohort:
+        """Draw the cohort that a YAML file says, and attach the tables it joins.
+
+        Raises:
+            BadCriteria: The file makes no cohort.
+            BadOutsideTable: A table it joins cannot be.
+            BadCondition: A condition cannot be read or names what is not there.
+            UnknownValue: No row has a coded value.
+        """
+        criteria = Criteria.from_yaml(Path(path).read_text("utf-8"))
+        self.attach_files(criteria, Path(path).parent)
+        return drawn(self, criteria)
+
+    def attach_files(self, criteria: Criteria, folder: str | Path) -> None:
+        """Attach the files that some criteria join.
+
+        Args:
+            criteria: The cohort.
+            folder: Where the files are, unless their paths are absolute.
+
+        Raises:
+            BadOutsideTable: One cannot be joined.
+        """
+        for join in criteria.joins:
+            if join.file:
+                self.attach(join.table, Path(folder) / join.file)
+
+    def verify(self, frozen: str) -> Verification:
+        """Draw a frozen cohort again, and say who joined, left or changed since, and why.
+
+        Args:
+            frozen: Its name, or `name@number`; the last freezing by default. The outside tables
+                that it joins must be attached.
+
+        Raises:
+            UnknownCohort: Nothing was frozen under that name.
+            NotAsFrozen: The frozen files themselves were changed.
+            UnknownTable: An outside table is not attached.
+            SettingError: The key of COHORTLAKE_COHORT_KEY_FILE cannot be read.
+        """
+        manifest = self.frozen(frozen)
+        key = read_key(Settings.from_env().cohort_key_file)
+        as_of = instant(manifest.as_of) if manifest.as_of else None
+        if as_of == self.as_of:
+            return verify(self, manifest, key)
+        with Lake(self.root, as_of) as then:
+            for name, table in self.outside.items():
+                then.attach(name, table)
+            return verify(then, manifest, key)
+
+    def compare(self, before: str, after: str) -> Difference:
+        """Compare two frozen cohorts: their criteria, and who joined, left or changed.
+
+        Args:
+            before: The one: a name, or `name@number`.
+            after: The other.
+
+        Raises:
+            UnknownCohort: Nothing was frozen under one of these names.
+            NotAsFrozen: The frozen files themselves were changed.
+        """
+        return diff(self, self.frozen(before), self.frozen(after))
+
+    def frozen(self, name: str) -> Manifest:
+        """Return what was frozen under a name, or `name@number`; the last freezing by default.
+
+        Raises:
+            UnknownCohort: Nothing was.
+        """
+        cohort, _, number = name.partition("@")
+        if number and not number.isdecimal():
+            raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
+        return read_manifest(self.root, cohort, int(number) if number else None)
+
+    def _described(self, table: str) -> tuple[schema.Column, ...]:
+        self.columns(table)
+        if table not in self.outside:
+            return views.columns(table, self.as_opened.policy)
+        fields = self.outside[table].schema
+        return tuple(schema.Column(f.name, f.type, "From outside the lake.") for f in fields)
+
+    @property
+    def _names(self) -> frozenset[str]:
+        columns = (name for table in self.tables for name in self.columns(table))
+        return frozenset((*self.tables, *columns))
+
+    def _values(self, table: str, column: str) -> dict[str, int]:
+        if (table, column) not in self._counted:
+            counts = (
+                f'SELECT "{column}", count("{column}") AS n FROM {table} GROUP BY 1 HAVING n > 0'
+            )
+            self._counted[table, column] = dict(self.sql(counts).fetchall())
+        return self._counted[table, column]
+
+
+def open_lake(root: str, as_of: Instant | None = None) -> Lake:
+    """Open a lake for reading; nothing is loaded before it is asked for.
+
+    Args:
+        root: The lake: a folder or an `s3://` URL.
+        as_of: The instant that the tables show; now by default. What was true then, as far as
+            the lake knows today.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+        OldFormat: An older release published it.
+        InstantError: `as_of` is no instant.
+
+    >>> lake = open_lake("var/demo/lake")  # doctest: +SKIP
+    >>> lake.sql("SELECT Modality, count(*) FROM series GROUP BY ALL")  # doctest: +SKIP
+    """
+    return Lake(Root(root), instant(as_of) if as_of else None)

@@ -1,0 +1,115 @@
+"""Rows of a query that is not run yet, and every way to take them out.
+
+Owns how DuckDB's errors reach a person: the text of one may hold the value of a tag, so only
+what is about the query itself is passed on. What the query is belongs to its caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.errors import BadQuery, did_you_mean
+from cohortlake.flatten import to_frame
+
+# These are raised before a row is read: they quote the query, and never a value of a row.
+_OF_THE_QUERY = (
+    duckdb.ParserException,
+    duckdb.CatalogException,
+    duckdb.BinderException,
+)
+_UNKNOWN_NAME = re.compile(r'(?:column|Table with name) "?([^" ]+)"? (?:not found|does not exist)')
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a query gives, once it is asked for.
+
+    Attributes:
+        relation: The query, to go on with in DuckDB.
+    """
+
+    relation: duckdb.DuckDBPyRelation
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.relation.columns)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table; instants are UTC.
+
+        Raises:
+            BadQuery: The query fails on some row.
+        """
+        with explained():
+            table = self.relation.to_arrow_table()
+        # DuckDB labels instants with the machine's zone; the cast relabels them.
+        fields = [f.with_type(schema.INSTANT) if _is_instant(f.type) else f for f in table.schema]
+        return table.cast(pa.schema(fields))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows as a frame with Arrow-backed dtypes.
+
+        Raises:
+            BadQuery: The query fails on some row.
+        """
+        return to_frame(self.to_arrow())
+
+    def to_polars(self) -> Any:
+        """Return the rows as a `polars.DataFrame`; polars must be installed.
+
+        Raises:
+            BadQuery: The query fails on some row, or polars is not installed.
+        """
+        try:
+            import polars
+        except ModuleNotFoundError:
+            raise BadQuery("polars is not installed: `pip install polars`") from None
+        return polars.from_arrow(self.to_arrow())
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return the rows as tuples.
+
+        Raises:
+            BadQuery: The query fails on some row.
+        """
+        with explained():
+            return self.relation.fetchall()
+
+    def __repr__(self) -> str:
+        with explained():
+            return str(self.relation)
+
+
+@contextmanager
+def explained(known: Iterable[str] = ()) -> Iterator[None]:
+    """Turn DuckDB's errors inside the block into BadQuery, without any row's value.
+
+    Args:
+        known: Names of tables and columns, to suggest from.
+    """
+    try:
+        yield
+    except _OF_THE_QUERY as error:
+        line = str(error).splitlines()[0]
+        unknown = _UNKNOWN_NAME.search(line)
+        raise BadQuery(line + (did_you_mean(unknown[1], known) if unknown else "")) from None
+    except duckdb.Error as error:
+        raise BadQuery(
+            f"the query fails on some row ({type(error).__name__}; the text is left out, for it "
+            "may hold the value of a tag): compare columns with values of their own type, or "
+            "use TRY_CAST"
+        ) from None
+
+
+def _is_instant(typ: pa.DataType) -> bool:
+    return pa.types.is_timestamp(typ) and typ.tz is not None

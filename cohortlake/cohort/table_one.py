@@ -1,0 +1,100 @@
+"""Table 1: what the members are like, by the library `tableone`, which journals know.
+
+Owns which columns are told by default, and what of a frame tableone can read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cohortlake.cohort.extras import module
+from cohortlake.errors import UnknownColumn
+
+if TYPE_CHECKING:
+    from cohortlake.cohort.cohort import Cohort
+
+_COLUMNS = {
+    "patient": ("PatientSex", "n_studies", "n_series", "modalities"),
+    "study": ("age_at_study_years", "PatientSex", "modalities", "n_series"),
+    "series": ("age_at_study_years", "PatientSex", "Modality", "BodyPartExamined"),
+}
+_MISSING, _BLANK = "missing", "blank"
+_MOST_VALUES = 20
+
+
+def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> Any:
+    """Describe the members.
+
+    Args:
+        cohort: Whose.
+        by: A column whose values become columns of the table, with standardised differences.
+        columns: What to describe; by default age, sex and modalities, and what was joined.
+
+    Returns:
+        A `tableone.TableOne`: numbers as mean and deviation, all else as counts and shares.
+
+    Raises:
+        UnknownColumn: The members have no such column.
+        MissingExtra: tableone is not installed.
+    """
+    library = module("tableone")
+    members = cohort.to_pandas()
+    told = list(columns or _default(cohort, members))
+    for name in (*told, *([by] if by else [])):
+        if name not in members:
+            raise UnknownColumn(name, f"members of {cohort.criteria.name}", list(members.columns))
+    frame = pd.DataFrame({name: _readable(members[name]) for name in told if name != by})
+    if by:
+        frame[by] = [_text(value) for value in members[by].astype(object)]
+    told = [name for name in told if name != by]
+    numbers = [name for name in told if frame[name].dtype == float]
+    with warnings.catch_warnings():
+        # tableone 0.9.6 sets a row in a way that pandas 3 still takes, and warns of.
+        warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
+        return library.TableOne(
+            frame,
+            columns=told,
+            categorical=[name for name in told if name not in numbers],
+            continuous=numbers,
+            groupby=by,
+            smd=by is not None and frame[by].nunique() > 1,
+        )
+
+
+def _default(cohort: Cohort, members: pd.DataFrame) -> list[str]:
+    joined = [
+        name
+        for join in cohort.criteria.joins
+        for name in cohort.lake.columns(join.table)
+        if name != "patient_key" and _is_told(members[name])
+    ]
+    return [*(n for n in _COLUMNS[cohort.criteria.level] if n in members), *joined]
+
+
+def _is_told(column: pd.Series[Any]) -> bool:
+    # A table tells no dates, and not what has nearly as many values as rows.
+    if str(column.dtype).startswith(("date", "timestamp")):
+        return False
+    return _is_number(column) or column.nunique() <= _MOST_VALUES
+
+
+def _readable(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column in pandas' own dtypes: numbers as floats, all else as text."""
+    if _is_number(column):
+        return column.astype("Float64").astype(float)
+    texts = [_text(value) for value in column.astype(object)]
+    return pd.Series(texts, index=column.index, dtype=object)
+
+
+def _text(value: Any) -> str:
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        return " + ".join(map(str, value)) or _MISSING
+    return _MISSING if pd.isna(value) else str(value).strip() or _BLANK
+
+
+def _is_number(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)

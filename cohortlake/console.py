@@ -1,0 +1,58 @@
+"""What the commands share: options, where they print, and how an error is told."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from cohortlake.errors import CohortlakeError
+from cohortlake.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="The lake; COHORTLAKE_ROOT by default.")
+]
+DatastoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+err = Console(stderr=True)
+out = Console()
+
+
+def explained(command: Callable[P, T]) -> Callable[P, T]:
+    """Print our errors as one line and exit with their code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CohortlakeError as error:
+            err.print(f"error: {error}", style="red", markup=False, highlight=False)
+            raise typer.Exit(error.exit_code) from None
+
+    return wrapped
+
+
+def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
+    """Read the settings, with what a command was given in the place of the environment's."""
+    given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
+    return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what JSON has no word for, as text."""
+    sys.stdout.write(json.dumps(value, default=str, indent=1) + "\n")

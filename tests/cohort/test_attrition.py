@@ -1,0 +1,104 @@
+"""How many are left after each step, and the diagram of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+
+from cohortlake import Lake
+from cohortlake.cohort import Cohort, Criteria
+from cohortlake.cohort.attrition import Attrition, Counts
+from cohortlake.errors import MissingExtra
+
+from . import brute
+from .strategies import CRITERIA, hospitals
+from .test_select import opened
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@given(hospitals(), CRITERIA)
+@settings(max_examples=40)
+def test_counts_equal_plain_loops_and_only_ever_shrink(
+    rows: list[dict[str, Any]], criteria: Criteria
+) -> None:
+    with opened(rows) as lake:
+        series = lake.sql("FROM series").to_arrow().to_pylist()
+        steps = Cohort(lake, criteria).attrition().steps
+    expected = [Counts(*brute.counts(left)) for left in brute.stages(series, criteria)]
+    assert [step.counts for step in steps] == expected
+    for before, after in pairwise(expected):
+        assert min(vars(before - after).values()) >= 0
+
+
+@pytest.fixture
+def attrition(hospital: Lake) -> Attrition:
+    cohort = hospital.cohort("chests", about="Chests.").where(Modality=["CT", "DX"])
+    cohort = cohort.where(BodyPartExamined="CHEST").first_study_per_patient()
+    return cohort.split(train=0.8, test=0.2).attrition()
+
+
+def test_a_hospital_in_pandas_and_in_a_table(hospital: Lake, attrition: Attrition) -> None:
+    series = hospital.sql("FROM series").to_pandas()
+    chests = series[series["Modality"].isin(["CT", "DX"])]
+    chests = chests[chests["BodyPartExamined"] == "CHEST"]
+    table = attrition.to_pandas()
+    assert list(table["series"])[:3] == [
+        len(series), series["Modality"].isin(["CT", "DX"]).sum(), len(chests),
+    ]  # fmt: skip
+    last = table.iloc[-1]
+    assert (
+        last["patients"]
+        == chests.dropna(subset=["patient_key", "StudyDate"])["patient_key"].nunique()
+    )
+    assert last["studies"] == last["patients"] == sum(attrition.parts.values())
+    assert (table["excluded_series"].cumsum() == len(series) - table["series"]).all()
+    assert table["criterion"].iloc[-1] == "first study of each patient"
+
+
+def test_the_diagram_holds_every_step_and_is_the_same_each_time(
+    attrition: Attrition, tmp_path: Path
+) -> None:
+    for name in ("a.svg", "b.svg", "a.png", "a.pdf"):
+        attrition.save(tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    texts = {e.text for e in ElementTree.parse(tmp_path / "a.svg").iter() if e.text}  # noqa: S314
+    for step in attrition.steps:
+        assert step.criterion in texts
+        assert any(f"{step.counts.patients:,} patients" in text for text in texts)
+    assert {"train", "test", "Excluded"} <= texts
+
+
+def test_every_text_lies_in_its_box(attrition: Attrition) -> None:
+    millions = Counts(*[12_345_678] * 3)
+    steps = tuple(type(step)(step.criterion * 4, millions) for step in attrition.steps)
+    figure = Attrition(attrition.cohort, steps, attrition.parts).figure()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    boxes = [patch.get_window_extent() for patch in axes.patches]
+    for text in axes.texts:
+        extent = text.get_window_extent()
+        if text.get_text():
+            assert any(
+                box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 for box in boxes
+            ), text.get_text()
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    attrition: Attrition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtra, match=r"cohortlake\[notebook\]"):
+        attrition.save(tmp_path / "a.svg")
+    assert attrition._repr_html_().startswith("<table")

@@ -1,0 +1,106 @@
+"""`cohortlake cohort`, as a person and as a script use it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .test_freeze import ROWS, a_day_later
+from .tiny import publish
+
+COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+YAML = """
+cohort: ct
+about: The first CT of each woman.
+steps:
+  - join: {table: registry, file: registry.csv}
+  - where: {Modality: CT, PatientSex: F}
+  - one_study_per_patient: first
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(root: str, tmp_path: Path) -> Run:
+    publish(root, ROWS)
+    folder = tmp_path / "cohorts"
+    folder.mkdir()
+    (folder / "ct.yaml").write_text(YAML)
+    keys = ["p0", "p1", "p2", "p3", "new"]
+    pd.DataFrame({"patient_key": keys, "grade": 1}).to_csv(folder / "registry.csv", index=False)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = {"COHORTLAKE_ROOT": root, "COHORTLAKE_COHORTS": str(folder), "COLUMNS": "200"}
+        return subprocess.run(
+            (COHORTLAKE, "cohort", *arguments),
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call
+
+
+def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
+    (listed,) = json.loads(run("list", "--json").stdout)
+    assert (listed["cohort"], listed["frozen"]) == ("ct", None)
+
+    first = run("run", "ct")
+    assert first.returncode == 0, first.stderr
+    assert "first study of each patient" in first.stdout
+    assert "4 members written to" in first.stdout
+    assert "4 members as they were in" in run("run", "ct").stdout
+    (current,) = (Path(root) / "cohorts/ct/current").glob("*.parquet")
+    assert len(pd.read_parquet(current)) == 4
+
+    assert "ct@1: 4 members, not signed" in run("freeze", "ct").stdout
+    assert json.loads(run("freeze", "ct", "--json").stdout)["number"] == 1
+    same = run("verify", "ct")
+    assert (same.returncode, same.stderr) == (0, "")
+    assert "identical" in same.stdout
+
+    publish(root, a_day_later(), 1)
+    other = run("verify", "ct@1")
+    assert other.returncode == 1
+    assert "3 joined, 2 left, 1 changed" in other.stdout
+    assert "1 left: changed PatientSex (2026-01-02)" in other.stdout
+    told = json.loads(run("verify", "ct", "--json").stdout)
+    assert told["counts"] == {"joined": 3, "left": 2, "changed": 1}
+    assert "1.50" not in other.stdout + json.dumps(told)  # no member is named
+
+    assert "ct@2" in run("freeze", "ct").stdout
+    compared = run("diff", "ct@1", "ct@2")
+    assert "the same criteria" in compared.stdout
+    assert "3 joined" in compared.stdout
+    (listed,) = json.loads(run("list", "--json").stdout)
+    assert (listed["frozen"], listed["members"]) == ("ct@2", 5)
+    assert "ct@2" in run("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "cts"), "did you mean 'ct'"),
+        (("freeze", "other"), "holds the cohort 'ct': rename one"),
+        (("verify", "ct"), "was frozen below"),
+        (("diff", "ct", "ct"), "was frozen below"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "cohorts/other.yaml").write_text(YAML)
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr.replace("\n", " ")

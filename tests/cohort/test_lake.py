@@ -1,0 +1,149 @@
+"""An opened lake: what it tells of itself, SQL, and what it was at an instant."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cohortlake
+from cohortlake import Lake, read_table
+from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
+from cohortlake.schema import PUBLISHED
+
+from .tiny import BEGAN, image_set, publish
+
+
+def test_it_opens_at_once_and_gives_what_is_published(hospital_root: str) -> None:
+    began = time.monotonic()
+    lake = cohortlake.open(hospital_root)
+    assert time.monotonic() - began < 1
+    assert lake.tables == tuple(PUBLISHED)
+    for table in lake.tables:
+        found = lake.sql(f"FROM {table}").to_pandas()
+        told = read_table(hospital_root, table)
+        assert list(found.columns) == list(told.columns)
+        assert sorted_rows(found) == sorted_rows(told)
+
+
+def sorted_rows(frame: pd.DataFrame) -> list[str]:
+    return sorted(map(str, frame.astype(object).to_dict("records")))
+
+
+def test_it_reads_no_restricted_folder(hospital_root: str, tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake/published").symlink_to(Path(hospital_root) / "published")
+    with cohortlake.open(str(tmp_path / "lake")) as lake:
+        assert lake.sql("SELECT count(*) FROM image_sets").fetchall() == [(1500,)]
+
+
+def test_describe_says_what_the_schema_says_and_what_is_missing(hospital: Lake) -> None:
+    described = hospital.describe("series").set_index("column")
+    series = hospital.sql("FROM series").to_pandas()
+    assert list(described.index) == list(series.columns)
+    assert described.loc["StudyDate", ["tag", "VR"]].tolist() == ["(0008,0020)", "DA"]
+    assert described["meaning"].str.endswith(".").all()
+    missing = series["BodyPartExamined"].isna().mean()
+    assert described.loc["BodyPartExamined", "missing"] == pytest.approx(missing, abs=1e-4)
+    assert 0 < missing < 1
+
+
+def test_rows_come_out_in_every_form(hospital: Lake) -> None:
+    rows = hospital.sql(
+        "SELECT last_updated_at, n_series FROM studies WHERE n_series >= $least", {"least": 2}
+    )
+    assert str(rows.to_arrow().schema.field("last_updated_at").type) == "timestamp[us, tz=UTC]"
+    assert str(rows.to_pandas().dtypes["n_series"]) == "int64[pyarrow]"
+    assert rows.relation.filter("n_series > 3").shape[0] < len(rows.to_arrow())
+    assert rows.columns == ["last_updated_at", "n_series"]
+    assert "n_series" in repr(rows)
+    with pytest.raises(BadQuery, match="pip install polars"):
+        rows.to_polars()
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT Modalty FROM series", "did you mean 'Modality'"),
+        ("FROM patient", "did you mean 'patients'"),
+        ("GIVE 1", "syntax error"),
+        ("DROP VIEW series", "one SELECT"),
+        ("SELECT 1; DROP VIEW series", "one SELECT"),
+        ("", "one SELECT"),
+    ],
+)
+def test_a_query_that_cannot_be_run_says_why(hospital: Lake, query: str, says: str) -> None:
+    with pytest.raises(BadQuery, match=says):
+        hospital.sql(query)
+
+
+def test_no_error_holds_a_value_of_a_row(hospital: Lake) -> None:
+    for query in (
+        "SELECT BodyPartExamined::INT FROM series",
+        "SELECT strptime(BodyPartExamined, '%Y') FROM series",
+        "SELECT error(BodyPartExamined) FROM series",
+    ):
+        with pytest.raises(BadQuery, match="fails on some row") as caught:
+            hospital.sql(query).to_arrow()
+        assert caught.value.__cause__ is None
+        parts = hospital.sql("SELECT DISTINCT BodyPartExamined FROM series").fetchall()
+        assert not any(part in str(caught.value) for (part,) in parts if part)
+
+
+def test_a_value_that_does_not_occur_is_told(root: str) -> None:
+    rows = [image_set(i, "p", f"1.{i}", Modality="MG" if i else "NM") for i in range(12)]
+    publish(root, rows)
+    with cohortlake.open(root) as lake:
+        lake.check_value("series", "Modality", "NM")
+        lake.check_value("series", "n_image_sets", 77)
+        with pytest.raises(UnknownValue, match="did you mean 'MG'"):
+            lake.check_value("series", "Modality", "MMG")
+        with pytest.raises(UnknownValue) as caught:
+            lake.check_value("series", "Modality", "NMM")
+        assert "did you mean" not in str(caught.value)  # for too few have it
+
+
+def test_unknown_tables_and_lakes_are_told(hospital: Lake, root: str) -> None:
+    with pytest.raises(UnknownTable, match="did you mean 'studies'"):
+        hospital.describe("study")
+    with pytest.raises(NotALake, match="cohortlake sync"):
+        cohortlake.open(root)
+    with pytest.raises(InstantError, match="2026-06-01T12:00"):
+        cohortlake.open(hospital.root.uri, as_of="yesterday")
+
+
+def test_as_of_now_equals_now(hospital: Lake) -> None:
+    with cohortlake.open(hospital.root.uri, as_of="2100-01-01") as later:
+        for table in hospital.tables:
+            columns = ", ".join(c for c in hospital.columns(table) if c != "changed_fields")
+            query = f"SELECT {columns} FROM {table} ORDER BY ALL"  # noqa: S608
+            assert later.sql(query).to_arrow().equals(hospital.sql(query).to_arrow())
+
+
+def test_as_of_an_instant_shows_what_was_true(root: str) -> None:
+    day = timedelta(days=1)
+    first = image_set(1, "p", "1.1", Modality="CT")
+    ended = {"valid_to": BEGAN + 2 * day, "observed_to": BEGAN + 3 * day}
+    publish(
+        root,
+        [
+            first | ended | {"ended_by": "superseded"},
+            first | {"version": 2, "Modality": "MR", "valid_from": BEGAN + 2 * day},
+            image_set(2, "q", "1.2", Modality="US", valid_from=BEGAN + day),
+        ],
+    )
+
+    def modalities(at: datetime) -> dict[str, list[str]]:
+        with cohortlake.open(root, as_of=at) as lake:
+            rows = lake.sql("SELECT patient_key, modalities FROM patients").fetchall()
+            assert lake.sql("SELECT count(*) FROM history").fetchall() == [(3,)]
+        return dict(rows)
+
+    assert modalities(BEGAN - day) == {}
+    assert modalities(BEGAN) == {"p": ["CT"]}
+    assert modalities(BEGAN + day) == {"p": ["CT"], "q": ["US"]}
+    assert modalities((BEGAN + 2 * day).replace(tzinfo=None)) == {"p": ["MR"], "q": ["US"]}
+    assert modalities(datetime(2100, 1, 1, tzinfo=UTC)) == {"p": ["MR"], "q": ["US"]}

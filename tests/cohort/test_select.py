@@ -1,0 +1,236 @@
+"""Who is in a cohort: the laws, against plain loops over the same rows."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cohortlake
+from cohortlake import Lake
+from cohortlake.cohort import Cohort, Criteria
+from cohortlake.errors import (
+    BadCondition,
+    BadCriteria,
+    BadOutsideTable,
+    UnknownTable,
+    UnknownValue,
+)
+
+from . import brute
+from .strategies import CRITERIA, hospitals
+from .tiny import FIRST_ROWS, image_set, publish
+
+DAY = date(2020, 1, 1)
+
+
+@contextmanager
+def opened(rows: list[dict[str, Any]]) -> Iterator[Lake]:
+    with tempfile.TemporaryDirectory() as folder:
+        publish(folder, rows)
+        with cohortlake.open(folder) as lake:
+            yield lake
+
+
+@given(hospitals(), CRITERIA)
+@settings(max_examples=60)
+def test_each_step_leaves_what_plain_loops_leave(
+    rows: list[dict[str, Any]], criteria: Criteria
+) -> None:
+    with opened(rows) as lake:
+        series = lake.sql("FROM series").to_arrow().to_pylist()
+        cohort = Cohort(lake, criteria)
+        expected = brute.stages(series, criteria)
+        for stage, left in zip(cohort.selection.stages, expected, strict=True):
+            found = cohort.ask(f"SELECT series_id FROM {stage.name}").fetchall()  # noqa: S608
+            assert sorted(uid for (uid,) in found) == sorted(r["SeriesInstanceUID"] for r in left)
+        members = cohort.to_arrow().to_pylist()
+    key = {"patient": "patient_key", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
+    ids = [member[key[criteria.level]] for member in members]
+    assert ids == sorted({row[key[criteria.level]] for row in expected[-1]})
+    owners = {row[key[criteria.level]]: row["patient_key"] for row in expected[-1]}
+    assert {member[key[criteria.level]]: member["patient_key"] for member in members} == owners
+
+
+def test_a_random_study_is_the_one_with_the_least_hash() -> None:
+    rows = [image_set(n, f"p{n % 3}", f"1.{n}") for n in range(30)]
+    with opened(rows) as lake:
+        for seed in range(5):
+            cohort = lake.cohort("a").random_study_per_patient(seed)
+            series = lake.sql("FROM series").to_arrow().to_pylist()
+            left = brute.stages(series, cohort.criteria)[-1]
+            found = set(cohort.to_pandas()["StudyInstanceUID"])
+            assert found == {row["StudyInstanceUID"] for row in left}
+            assert len(found) == 3
+
+
+@given(hospitals(), CRITERIA, st.randoms(use_true_random=False))
+@settings(max_examples=15)
+def test_the_order_of_the_rows_does_not_matter(
+    rows: list[dict[str, Any]], criteria: Criteria, order: random.Random
+) -> None:
+    shuffled = order.sample(rows, len(rows))
+    with opened(rows) as one, opened(shuffled) as other:
+        assert Cohort(one, criteria).to_arrow() == Cohort(other, criteria).to_arrow()
+
+
+@given(hospitals(), hospitals(), st.integers(1, 9), st.integers(0, 3))
+@settings(max_examples=15)
+def test_a_split_keeps_patients_whole_and_moves_nobody(
+    rows: list[dict[str, Any]], more: list[dict[str, Any]], tenths: int, seed: int
+) -> None:
+    others = [
+        row | {"image_set_id": f"f{row['image_set_id'][1:]}", "SeriesInstanceUID": f"1.4.{n}",
+               "StudyInstanceUID": f"1.5.{n}", "patient_key": f"new {row['patient_key']}"}
+        for n, row in enumerate(more)
+    ]  # fmt: skip
+    parts = []
+    for held in (rows, rows + others):
+        with opened(held) as lake:
+            cohort = lake.cohort("a", level="series")
+            frame = cohort.split(a=tenths / 10, b=1 - tenths / 10, seed=seed).to_pandas()
+        assert (frame.groupby("patient_key")["split"].nunique() <= 1).all()
+        parts.append(dict(zip(frame["patient_key"], frame["split"], strict=True)))
+    before, after = parts
+    assert before.items() <= after.items()
+
+
+def test_a_split_meets_its_shares() -> None:
+    with opened([image_set(n, f"p{n}", f"1.{n}") for n in range(8000)]) as lake:
+        cohort = lake.cohort("a", level="patient").split(train=0.7, validation=0.2, test=0.1)
+        shares = cohort.to_pandas()["split"].value_counts(normalize=True)
+        other = cohort.split(train=0.7, validation=0.2, test=0.1, seed=1).to_pandas()
+        assert (other["split"] != cohort.to_pandas()["split"]).mean() > 0.3
+    for part, share in {"train": 0.7, "validation": 0.2, "test": 0.1}.items():
+        assert shares[part] == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        ("within 31 days", {0, 31}),
+        ("within 30 days", set()),
+        ("within 31 days after", {0}),
+        ("within 31 days before", {31}),
+        ("1 to 1 months after", {0}),
+        ("6 to 18 months apart", {0, 31, 400}),
+        ("6 to 18 months after", {0, 31}),
+        ("1 to 2 years after", {0, 31}),
+        ("any time before", {31, 400}),
+        ("any time", {0, 31, 400}),
+    ],
+)
+def test_intervals_count_calendar_units_and_both_ends(when: str, found: set[int]) -> None:
+    days = [0, 31, 400]
+    rows = [
+        image_set(n, "p", f"1.{n}", Modality="CT", StudyDate=DAY + timedelta(days=n)) for n in days
+    ]
+    with opened([*rows, image_set(500, "q", "1.500", StudyDate=DAY)]) as lake:
+        near = lake.cohort("a").with_study(when, Modality="CT").to_pandas()
+        rest = lake.cohort("a").without_study(when, Modality="CT").to_pandas()
+    assert {int(uid[2:]) for uid in near["StudyInstanceUID"]} == found
+    assert {int(uid[2:]) for uid in rest["StudyInstanceUID"]} == {*days, 500} - found
+
+
+def test_who_is_nobodys_or_two_patients_is_left_out() -> None:
+    rows = [
+        image_set(0, None, "1.0"),
+        image_set(1, "p", None),
+        image_set(2, "p", "1.2"),
+        image_set(3, "q", "1.2"),
+        image_set(4, "q", "1.4"),
+    ]
+    with opened(rows) as lake:
+        assert list(lake.cohort("a").to_pandas()["StudyInstanceUID"]) == ["1.4"]
+
+
+def test_a_list_column_has_a_value_that_is_in_it() -> None:
+    with opened(FIRST_ROWS) as lake:
+        assert len(lake.cohort("a").where(modalities="MR").to_pandas()) == 1
+        assert len(lake.cohort("a").where(modalities=["MR", "CT"]).to_pandas()) == 2
+
+
+@pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
+def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"patient_key": ["p", "x"], "biopsy": [date(2020, 2, 8)] * 2, "grade": 3})
+    source: Any = frame
+    if kind != "frame":
+        source = tmp_path / f"biopsies.{kind}"
+        frame.to_csv(source, index=False) if kind == "csv" else frame.to_parquet(source)
+    rows = [image_set(9, "p", "1.3", Modality="CT", StudyDate=date(2020, 2, 11)), *FIRST_ROWS]
+    with opened(rows) as lake:
+        lake.attach("biopsies", source)
+        assert "biopsies" in lake.tables
+        assert list(lake.describe("biopsies")["column"]) == ["patient_key", "biopsy", "grade"]
+        cohort = lake.cohort("a").join("biopsies").where(grade=3)
+        assert set(cohort.to_pandas()["patient_key"]) == {"p"}
+        members = cohort.closest_study_per_patient(to="biopsy").to_pandas()
+        assert list(members["StudyInstanceUID"]) == ["1.1"]  # a series of it lies a day away
+        assert list(members["grade"]) == [3]
+        assert cohort.where("grade > 3").to_pandas().empty
+        if kind != "frame":
+            (tmp_path / "a.yaml").write_text(cohort.criteria.to_yaml())
+            again = lake.load_cohort(tmp_path / "a.yaml")
+            assert again.to_arrow() == cohort.to_arrow()
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"patient": ["p"]}, "no column 'patient_key'"),
+        ({"patient_keys": ["p"]}, "did you mean 'patient_keys'"),
+        ({"patient_key": [1]}, "must be text"),
+        ({"patient_key": ["p", None]}, "1 rows have no patient_key"),
+        ({"patient_key": ["p", "p"]}, "1 rows repeat"),
+        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column of the lake's"),
+        ({"patient_key": ["p"], "split": ["a"]}, "'split' is a column"),
+        ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is a column"),
+        ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "no name for one"),
+        ({"patient_key": ["p"], 'a" FROM series --': [1]}, "no name for one"),
+    ],
+)
+def test_an_outside_table_that_cannot_be_joined_is_told(table: dict[str, Any], says: str) -> None:
+    with opened(FIRST_ROWS) as lake, pytest.raises(BadOutsideTable, match=says):
+        lake.attach("registry", pd.DataFrame(table))
+
+
+def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
+    with opened(FIRST_ROWS) as lake:
+        cohort = lake.cohort("a")
+        with pytest.raises(UnknownValue, match="Modality"):
+            cohort.where(Modality="CAT")
+        with pytest.raises(UnknownValue):
+            cohort.with_study("any time", Modality="CAT")
+        assert cohort.where("Modality = 'CAT'").to_pandas().empty  # SQL may find nothing
+        with pytest.raises(BadCondition, match="no table has a column 'biopsy'"):
+            cohort.closest_study_per_patient(to="biopsy")
+        with pytest.raises(BadCondition, match="series or of studies"):
+            cohort.with_study("any time", "n_studies > 1")
+        with pytest.raises(UnknownTable):
+            cohort.join("registry")
+        with pytest.raises(BadCriteria, match="lower case"):
+            lake.attach("My registry", pd.DataFrame({"patient_key": ["p"]}))
+        for name in ("step_1", "series", "before"):
+            with pytest.raises(BadOutsideTable, match="take another name"):
+                lake.attach(name, pd.DataFrame({"patient_key": ["p"]}))
+        with pytest.raises(BadOutsideTable, match="is not there"):
+            lake.attach("registry", tmp_path / "x.csv")
+        with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
+            lake.attach("registry", tmp_path / "x.xlsx")
+
+
+def test_a_cohort_shows_as_yaml(hospital: Lake) -> None:
+    cohort = hospital.cohort("ct", about="Chests.").where(Modality="CT").last_study_per_patient()
+    assert Criteria.from_yaml(repr(cohort)) == cohort.criteria
+    assert not cohort.to_pandas()["patient_key"].duplicated().any()
+    assert len(cohort.random_study_per_patient(1).to_pandas()) == len(cohort.to_pandas())
+    assert len(cohort.first_study_per_patient().to_arrow()) == len(cohort.to_arrow())

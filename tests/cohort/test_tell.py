@@ -1,0 +1,113 @@
+"""Table 1 and the plots: what they say is what the members are."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cohortlake import Lake
+from cohortlake.cohort import Cohort
+from cohortlake.errors import MissingExtra, UnknownColumn
+
+from .test_select import opened
+from .tiny import image_set
+
+
+@pytest.fixture
+def cohort(hospital: Lake) -> Cohort:
+    cohort = hospital.cohort("chests").where(Modality=["CT", "DX", "MR"])
+    return cohort.first_study_per_patient().split(train=0.5, test=0.5)
+
+
+def cells(table: Any) -> dict[str, str]:
+    flat = table.tableone.copy()
+    flat.index = [" ".join(map(str, key)).strip() for key in flat.index]
+    flat.columns = [c if isinstance(c, str) else c[-1] for c in flat.columns]
+    return {str(name): str(row["Overall"]) for name, row in flat.iterrows()}
+
+
+def test_table_one_says_what_pandas_says(cohort: Cohort) -> None:
+    members = cohort.to_pandas()
+    told = cells(cohort.table_one())
+    ages = members["age_at_study_years"].astype("Float64").dropna().astype(float)
+    women = int((members["PatientSex"] == "F").sum())
+    assert told["n"] == str(len(members))
+    assert told["age_at_study_years, mean (SD)"] == f"{ages.mean():.1f} ({ages.std():.1f})"
+    assert told["PatientSex, n (%) F"] == f"{women} ({100 * women / len(members):.1f})"
+    assert "modalities, n (%) CT" in told
+
+
+def test_table_one_by_a_column_adds_up(cohort: Cohort) -> None:
+    table = cohort.table_one(by="split", columns=["PatientSex", "n_series", "split"]).tableone
+    flat = {str(column[-1]): list(table[column]) for column in table.columns}
+    assert int(flat["train"][0]) + int(flat["test"][0]) == int(flat["Overall"][0])
+    assert any("SMD" in name for name in flat)
+
+
+def test_it_tells_what_was_joined_and_at_each_level(hospital: Lake) -> None:
+    keys = hospital.sql("SELECT patient_key FROM patients ORDER BY 1").to_pandas()
+    registry = keys.assign(
+        grade=range(len(keys)), arm="a", seen=date(2020, 1, 1), note=keys["patient_key"]
+    )
+    registry.loc[0, "arm"] = " "
+    hospital.attach("registry", registry)
+    for level in ("patient", "study", "series"):
+        told = cells(hospital.cohort("all", level=level).join("registry").table_one())
+        assert {"arm, n (%) a", "arm, n (%) blank", "grade, mean (SD)"} <= set(told)
+        assert not any(name.startswith(("seen", "note")) for name in told)
+
+
+def test_a_column_that_is_not_there_is_told(cohort: Cohort) -> None:
+    with pytest.raises(UnknownColumn, match="did you mean 'PatientSex'"):
+        cohort.table_one(by="Patientsex")
+
+
+def test_plots_draw_what_is_there(cohort: Cohort) -> None:
+    members = cohort.to_pandas()
+    (over_time,) = cohort.plot.studies_over_time().axes
+    assert sum(bar.get_height() for bar in over_time.patches) == len(members)
+
+    (pyramid,) = cohort.plot.age_sex_pyramid().axes
+    women = members[members["PatientSex"] == "F"]["age_at_study_years"].notna().sum()
+    assert -sum(bar.get_width() for bar in pyramid.patches if bar.get_width() < 0) == women
+
+    (grid,) = cohort.plot.modality_by_body_part().axes
+    drawn = grid.images[0].get_array()
+    series = cohort.ask(f"SELECT count(*) FROM {cohort.selection.last}").fetchall()  # noqa: S608
+    assert [(int(drawn.sum()),)] == series
+    assert cohort.plot.studies_over_time()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_few_months_are_drawn_by_month_and_nobody_is_drawn_too() -> None:
+    rows = [image_set(n, f"p{n}", f"1.{n}", StudyDate=date(2020, 1 + n, 3)) for n in range(3)]
+    with opened(rows) as lake:
+        (axes,) = lake.cohort("a").plot.studies_over_time().axes
+        assert [bar.get_height() for bar in axes.patches] == [1, 1, 1]
+        assert "month" in axes.get_xlabel()
+        (axes,) = lake.cohort("a").plot.age_sex_pyramid().axes
+        assert "3 more not shown" in axes.get_xlabel()
+        nobody = lake.cohort("a").where("StudyDate > '2030-01-01'").plot
+        for draw in (
+            nobody.studies_over_time,
+            nobody.age_sex_pyramid,
+            nobody.modality_by_body_part,
+        ):
+            assert draw()._repr_png_()
+
+
+def test_without_the_extra_it_says_what_to_install(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tableone", None)
+    with pytest.raises(MissingExtra, match="tableone is not installed"):
+        cohort.table_one()
+
+
+def test_members_stay_as_they_are(cohort: Cohort) -> None:
+    before = cohort.to_pandas()
+    cohort.table_one(by="split")
+    pd.testing.assert_frame_equal(cohort.to_pandas(), before)

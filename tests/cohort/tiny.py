@@ -1,0 +1,87 @@
+"""Small published lakes made of rows: what publishing writes, without a data store behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cohortlake import schema
+from cohortlake.lake import marts
+from cohortlake.lake.publish import MARKER_PATH, Publication
+from cohortlake.privacy import visible
+
+DATASTORE = "d" * 32
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+_QUERIES = {
+    "image_sets": "FROM now",
+    "series": marts.SERIES,
+    "studies": marts.STUDIES,
+    "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
+    "history": "FROM states",
+}
+
+
+def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
+    """A row of `history`: one series of one image set, true since BEGAN."""
+    day = more.get("StudyDate")
+    return {
+        "datastore_id": DATASTORE,
+        "image_set_id": f"{number:032x}",
+        "version": 1,
+        "created_at": BEGAN,
+        "updated_at": BEGAN,
+        "is_primary": True,
+        "patient_key": patient,
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": f"1.3.{number}",
+        "valid_from": BEGAN,
+        "observed_from": BEGAN + timedelta(minutes=number),
+        "change": "created",
+        "study_month": f"{day:%Y-%m}" if isinstance(day, date) else schema.UNDATED,
+        **more,
+    }
+
+
+def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) -> None:
+    """Write `published/` from states, as `history` has them, each table in one file."""
+    every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
+    columns = schema.arrow_schema(every.values())
+    files: dict[str, int] = {}
+    with duckdb.connect(config={"threads": 1}) as con:
+        con.register("states", pa.Table.from_pylist([dict(s) for s in states], columns))
+        con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
+        con.execute("CREATE VIEW present AS SELECT *, image_set_id AS interval_key FROM now")
+        for table, query in _QUERIES.items():
+            shown = schema.arrow_schema(
+                c for c in visible(schema.published(table), "safe") if c != schema.STUDY_MONTH
+            )
+            rows = con.sql(f"SELECT {', '.join(shown.names)} FROM ({query})")  # noqa: S608
+            folder = "" if table == "patients" else "/study_month=undated"
+            path = f"published/{table}{folder}/{table}.parquet"
+            (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
+            files[path] = rows.shape[0]
+    marker = Publication(version, "safe", schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files)
+    (Path(root) / MARKER_PATH).write_bytes(marker.to_marker())
+
+
+def _days(*days: int) -> list[date]:
+    return [date(2020, 1, 1) + timedelta(days=day) for day in days]
+
+
+_JANUARY, _FEBRUARY, _MARCH = _days(0, 40, 80)
+FIRST_ROWS = [
+    image_set(0, "p", "1.1", Modality="CT", PatientSex="F", BodyPartExamined="CHEST",
+              StudyDate=_JANUARY, age_at_study_years=50),
+    image_set(1, "p", "1.1", Modality="MR", PatientSex="F", BodyPartExamined="HEAD",
+              StudyDate=_FEBRUARY, age_at_study_years=50),
+    image_set(2, "q", "1.2", Modality="CT", PatientSex="M", StudyDate=_MARCH,
+              age_at_study_years=70),
+]  # fmt: skip
+"""Two patients, two studies, three series; the first study's series disagree on its day."""

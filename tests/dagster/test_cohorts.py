@@ -1,0 +1,100 @@
+"""Cohorts kept as YAML files are assets: drawn after publishing, each with checks of its own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+import pandas as pd
+import pytest
+from endpoint import DATASTORE, Endpoint
+
+import cohortlake
+
+from .store import checks, image_set
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def with_cohorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The deployment, loaded where there are two cohorts, one of which cannot be read."""
+    folder = tmp_path / "cohorts"
+    folder.mkdir()
+    (folder / "cts.yaml").write_text(
+        "cohort: cts\nsteps:\n- where: {Modality: CT}\n- one_study_per_patient: last\n"
+    )
+    (folder / "broken.yaml").write_text("cohort: broken\nstep: []\n")
+    monkeypatch.setenv("COHORTLAKE_COHORTS", str(folder))
+    monkeypatch.setenv("COHORTLAKE_DATASTORES", DATASTORE)
+    mine = [name for name in sys.modules if name.split(".")[0] in ("assets", "pipelines")]
+    others = {name: sys.modules.pop(name) for name in mine}
+    yield importlib.import_module("pipelines.definitions")
+    for name in [n for n in sys.modules if n.split(".")[0] in ("assets", "pipelines")]:
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def tick(deployment: ModuleType, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = deployment.defs.resolve_job_def("tick")
+    return job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def test_they_are_drawn_after_publishing_and_verified(
+    with_cohorts: ModuleType, endpoint: Endpoint, lake: Path, instance: dg.DagsterInstance
+) -> None:
+    endpoint.image_sets = [image_set(n, NOON + n * timedelta(hours=1)) for n in range(6)]
+    result = tick(with_cohorts, instance)
+    (drawn,) = result.asset_materializations_for_node("cohort_cts")
+    assert drawn.metadata["dagster/row_count"].value == 3
+    assert drawn.metadata["patients"].value == 3
+    members = pd.read_parquet(lake / "cohorts/cts/current/members.parquet")
+    assert members["patient_key"].nunique() == len(members) == 3
+    assert checks(result)["has_members"]
+    assert checks(result)["equals_frozen"]
+
+    # A file that cannot be read fails alone, and says why.
+    assert not result.success
+    (failure,) = [e for e in result.all_events if e.is_step_failure]
+    assert failure.step_key == "cohort_broken"
+    assert "did you mean 'steps'" in str(failure.event_specific_data)
+
+    with cohortlake.open(str(lake)) as opened:
+        opened.load_cohort(lake.parent / "cohorts/cts.yaml").freeze()
+    endpoint.image_sets.append(image_set(7, endpoint.now, DICOMStudyDate="20260101"))
+    endpoint.now += timedelta(minutes=1)
+    result = tick(with_cohorts, instance)
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "equals_frozen"]
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert check.metadata["frozen"].value == "cts@1"
+    assert (check.metadata["joined"].value, check.metadata["left"].value) == (1, 1)
+
+
+def test_a_cohort_without_members_is_noticed(
+    with_cohorts: ModuleType,
+    endpoint: Endpoint,
+    lake: Path,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cohorts/cts.yaml").write_text("cohort: cts\nsteps: [where: Modality = 'PT']\n")
+    endpoint.image_sets = [image_set(1, NOON)]
+    assert not checks(tick(with_cohorts, instance))["has_members"]
+
+
+def test_the_definitions_hold_them(with_cohorts: ModuleType) -> None:
+    graph = with_cohorts.defs.resolve_asset_graph()
+    node = graph.get(dg.AssetKey("cohort_cts"))
+    assert {key.to_user_string() for key in node.parent_keys} == {
+        f"published_{table}" for table in ("image_sets", "series", "studies", "patients", "history")
+    }
+    assert {key.name for key in node.check_keys} == {"has_members", "equals_frozen"}
+    for job in ("tick", "backfill", "reconcile", "reconcile_undated", "hints"):
+        selected = with_cohorts.defs.resolve_job_def(job).asset_layer.selected_asset_keys
+        assert dg.AssetKey("cohort_cts") in selected
