@@ -22,6 +22,7 @@ from cohortlake.lake import (
     image_sets,
     maintenance,
     partitions,
+    snapshots,
     status,
     versions,
 )
@@ -215,12 +216,14 @@ class Sync:
     def maintain(self) -> tuple[Maintained, ...]:
         """Compact the memory and the ledger, and delete what is older than the retention.
 
-        `published/` moves on too: it never stands on a version that can no longer be read.
+        Versions that a tag holds stay. `published/` moves on too: it never stands on a version
+        that can no longer be read.
 
         Raises:
             CommitConflict: Other writers kept committing first.
         """
-        maintained = maintenance.maintain(self.root, self.settings.retention)
+        held = snapshots.tagged_versions(self.root)
+        maintained = maintenance.maintain(self.root, self.settings.retention, held)
         self.publish()
         return maintained
 

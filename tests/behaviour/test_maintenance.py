@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deltalake import DeltaTable
 from endpoint import Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
+import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import SettingError
 from cohortlake.lake import coverage, delta, engine, image_sets, maintenance
@@ -123,6 +125,19 @@ def test_what_is_older_than_the_retention_goes_unless_it_is_held(lived: Sync) ->
     assert held not in _readable(root)
     assert len(root.files("image_sets/_delta_log", "")) < 8
     assert Sync(lived.settings).publish()
+
+
+def test_what_a_tag_holds_stays(lived: Sync, endpoint: Endpoint) -> None:
+    held = cohortlake.open(lived.settings.root).tag("study").image_sets_version
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 33, DICOMPatientSex="F")
+    lived.run()
+    at_once = Sync(replace(lived.settings, retention=timedelta(0)))
+    at_once.maintain()
+    assert held in _readable(lived.root)
+    Path(lived.root.path("published/_tags/study.json")).unlink()
+    at_once.maintain()
+    assert held not in _readable(lived.root)
 
 
 def _readable(root: Root) -> set[int]:
