@@ -127,6 +127,19 @@ def test_what_is_older_than_the_retention_goes_unless_it_is_held(lived: Sync) ->
     assert Sync(lived.settings).publish()
 
 
+def test_what_a_tag_holds_stays(lived: Sync, endpoint: Endpoint) -> None:
+    held = cohortlake.open(lived.settings.root).tag("study").image_sets_version
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 33, DICOMPatientSex="F")
+    lived.run()
+    at_once = Sync(replace(lived.settings, retention=timedelta(0)))
+    at_once.maintain()
+    assert held in _readable(lived.root)
+    Path(lived.root.path("published/_tags/study.json")).unlink()
+    at_once.maintain()
+    assert held not in _readable(lived.root)
+
+
 def _readable(root: Root) -> set[int]:
     newest = image_sets.version(root) or 0
     return {v for v in range(newest + 1) if delta.open_table(root, "image_sets", v)}
