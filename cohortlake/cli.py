@@ -32,7 +32,7 @@ from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
 from cohortlake.lake.axes import Agreement
-from cohortlake.lake.read import Lake, open_lake
+from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
@@ -274,7 +274,9 @@ def tag(
 
 
 def _lake(root: str | None) -> Lake:
-    return open_lake(_settings(root, None).root)
+    lake = Lake(Root(_settings(root, None).root))
+    lake.publication()  # or there is none to ask
+    return lake
 
 
 def _require_known(output: Path | None) -> None:

@@ -24,23 +24,8 @@ from cohortlake.lake.root import Root
 from cohortlake.privacy import visible
 
 
-def open_lake(root: str) -> Lake:
-    """Open a lake to read it.
-
-    Args:
-        root: The lake: a folder or an `s3://` URL.
-
-    Raises:
-        NotALake: Nothing was ever published there.
-        OldFormat: An older release published it.
-    """
-    lake = Lake(Root(root))
-    lake.publication()
-    return lake
-
-
 def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a published table as it is now; `open_lake(root).table(...)` in one call.
+    """Read a published table as it is now.
 
     Args:
         root: The lake: a folder or an `s3://` URL.
