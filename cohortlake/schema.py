@@ -292,8 +292,8 @@ COVERAGE: tuple[Column, ...] = (
     Column(
         "missing",
         pa.int64(),
-        "Of a sweep without news: image sets that the lake held, that it "
-        "did not find and that are not closed. Null where nobody looked.",
+        "Of a sweep without news: image sets that it showed to be gone and that were not closed, "
+        "being too many. Null where nobody compared.",
     ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
     Column("erased_rows", pa.int64(), "Rows of erased patients, left out of all other counts."),
