@@ -360,6 +360,8 @@ class _Piece:
             self.increment.add(states)
 
     def _without_erased(self, states: pa.Table) -> pa.Table:
+        if not pc.any(states["is_erased"]).as_py():  # nearly always: nothing is copied then
+            return states.drop_columns("is_erased")
         erased = states.filter(states["is_erased"])
         own = erased.filter(self._search.keep(erased)) if self._search.keep else erased
         self._erased_rows += len(own)

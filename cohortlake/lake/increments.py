@@ -28,13 +28,11 @@ NOTHING = FOUND.empty_table()
 ABSENT = schema.arrow_schema(schema.ABSENCE)
 GONE = schema.arrow_schema(schema.ABSENCE[:-2])
 """What a search gives of it; the run's two columns are added by `with_run`."""
-ABSENCE_AXIS = "absence"
 UNREAD = schema.arrow_schema(schema.UNREAD)
-UNREAD_AXIS = "unread"
-VERSIONS_AXIS = "versions"
+
+ABSENCE_AXIS, UNREAD_AXIS, VERSIONS_AXIS = "absence", "unread", "versions"
 STATELESS_AXES = (ABSENCE_AXIS, UNREAD_AXIS)
 """Their increments name image sets, and hold no states."""
-
 
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
 _FOOTER_KEY = "cohortlake"
