@@ -21,12 +21,16 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cohortlake import cohort_commands
-from cohortlake.console import DatastoreOption, JsonOption, RootOption
-from cohortlake.console import err as _err
-from cohortlake.console import explained as _explained
-from cohortlake.console import out as _out
-from cohortlake.console import print_json as _print_json
-from cohortlake.console import read_settings as _settings
+from cohortlake.console import (
+    DatastoreOption,
+    JsonOption,
+    RootOption,
+    err,
+    explained,
+    out,
+    print_json,
+    read_settings,
+)
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
@@ -38,6 +42,7 @@ from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress, Told, filled_in_words, in_words
 from cohortlake.search import search as search_frame
+from cohortlake.settings import Settings
 from cohortlake.sync import Outcome, Sync
 
 app = typer.Typer(
@@ -51,7 +56,7 @@ app.add_typer(cohort_commands.app, name="cohort")
 
 
 @app.command()
-@_explained
+@explained
 def sync(
     root: RootOption = None,
     datastore: DatastoreOption = None,
@@ -70,7 +75,7 @@ def sync(
 
 
 @app.command()
-@_explained
+@explained
 def reconcile(
     root: RootOption = None,
     datastore: DatastoreOption = None,
@@ -89,7 +94,7 @@ def reconcile(
 
 
 @app.command()
-@_explained
+@explained
 def events(
     root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
 ) -> None:
@@ -97,13 +102,13 @@ def events(
 
     Searches what is due, confirms deletions, publishes, and removes what is dealt with.
     """
-    work = Sync(_settings(root, datastore))
+    work = Sync(read_settings(root, datastore))
     taken = take_hints(work)
     work.publish()
     if as_json:
-        _print_json(asdict(taken))
+        print_json(asdict(taken))
         return
-    _out.print(
+    out.print(
         f"{taken.messages:,} messages, {taken.hints:,} hints, {taken.removed:,} removed; left in "
         f"the queue: {taken.unsettled:,} unsettled, {taken.foreign:,} foreign"
     )
@@ -111,7 +116,7 @@ def events(
 
 
 @app.command(name="status")
-@_explained
+@explained
 def show_status(
     root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
 ) -> None:
@@ -120,10 +125,10 @@ def show_status(
     Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, a study
     month does not hold what its last sweep found, or an erasure has not come to its end.
     """
-    settings = _settings(root, datastore)
+    settings = read_settings(root, datastore)
     found = status(Root(settings.root), settings.datastores, settings.settle)
     if as_json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
         _print_status(found)
     is_proven = found.datastores and all(d.windows and not d.gaps for d in found.datastores)
@@ -132,52 +137,52 @@ def show_status(
 
 
 @app.command()
-@_explained
+@explained
 def rebuild(root: RootOption = None, as_json: JsonOption = False) -> None:
     """Make image_sets/, coverage/ and published/ anew from increments/."""
-    work = Sync(_settings(root, None))
+    work = Sync(read_settings(root, None))
     applied = work.rebuild()
     if as_json:
-        _print_json(asdict(applied))
+        print_json(asdict(applied))
     else:
-        _out.print(f"rebuilt: {applied.rows:,} rows in version {applied.version} of image_sets")
+        out.print(f"rebuilt: {applied.rows:,} rows in version {applied.version} of image_sets")
 
 
 @app.command()
-@_explained
+@explained
 def publish(root: RootOption = None, as_json: JsonOption = False) -> None:
     """Bring published/ up to date with image_sets/ and the privacy policy."""
-    publication = Sync(_settings(root, None)).publish()
+    publication = Sync(read_settings(root, None)).publish()
     if publication is None:
         raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
     if as_json:
-        _print_json(asdict(publication))
+        print_json(asdict(publication))
     else:
         written, removed = len(publication.written), len(publication.removed)
-        _out.print(
+        out.print(
             f"published under {publication.policy}: {written} files written, {removed} removed"
         )
 
 
 @app.command()
-@_explained
+@explained
 def maintain(root: RootOption = None, as_json: JsonOption = False) -> None:
     """Compact image_sets/ and coverage/, and delete what is older than the retention.
 
     Weekly is often enough. Other runs may be at work meanwhile.
     """
-    maintained = Sync(_settings(root, None)).maintain()
+    maintained = Sync(read_settings(root, None)).maintain()
     if as_json:
-        _print_json([asdict(table) for table in maintained])
+        print_json([asdict(table) for table in maintained])
         return
     shown = Table("table", "version", "compacted", "files", "log files deleted", "files deleted")
     for table in maintained:
         shown.add_row(*(str(cell) for cell in asdict(table).values()))
-    _out.print(shown)
+    out.print(shown)
 
 
 @app.command(name="erase")
-@_explained
+@explained
 def erase_patient(
     patient: Annotated[
         str, typer.Option(help="The PatientID, or - to read it from standard input.")
@@ -192,25 +197,23 @@ def erase_patient(
     What is kept is a record without identity. Ended midway, it is finished by running it again.
     An id on the command line stays in the shell's history: give - where that matters.
     """
-    settings = _settings(root, datastore)
-    (datastore_id, *more) = settings.require_datastores()
-    if more:
-        raise SettingError("an erasure takes one data store; name it with --datastore")
+    settings = read_settings(root, datastore)
+    datastore_id = _only_datastore(settings, "an erasure")
     patient_id = _patient_id(patient)
     if not yes:
         _confirm(f"Erase this patient of data store {datastore_id} from {settings.root} for good?")
     erasure = Sync(settings).erase(patient_id, datastore_id)
     if as_json:
-        _print_json(asdict(erasure))
+        print_json(asdict(erasure))
         return
-    _out.print(
+    out.print(
         f"erased: {erasure.image_sets:,} image sets, {erasure.rows:,} rows in {erasure.files:,} "
         f"increments; they stay out as {erasure.patient_key}"
     )
 
 
 @app.command()
-@_explained
+@explained
 def search(
     equal: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=VALUE, up to twice.")] = None,
     between: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=FROM..TO.")] = None,
@@ -226,10 +229,8 @@ def search(
 
     The answer is identified data, whatever COHORTLAKE_PRIVACY says.
     """  # fmt: skip
-    settings = _settings(None, datastore)
-    (datastore_id, *more) = settings.require_datastores()
-    if more:
-        raise SettingError("a search takes one data store; name it with --datastore")
+    settings = read_settings(None, datastore)
+    datastore_id = _only_datastore(settings, "a search")
     _require_known(output)
     wanted = criteria(equal or (), between or (), sort)
     frame = search_frame(HealthImaging(settings), datastore_id, wanted, limit)
@@ -237,7 +238,7 @@ def search(
 
 
 @app.command()
-@_explained
+@explained
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A date, an instant or a tag.")],
     b: Annotated[str, typer.Argument(metavar="B", help="A later one, or `now`.")],
@@ -256,25 +257,32 @@ def diff(
 
 
 @app.command()
-@_explained
+@explained
 def snapshots(root: RootOption = None, as_json: JsonOption = False) -> None:
     """List what was published when, and its tags."""
     _give(_lake(root).snapshots(), None, as_json, _print_snapshots)
 
 
 @app.command()
-@_explained
+@explained
 def tag(
     name: Annotated[str, typer.Argument(help="Letters, digits and ._-; no value of a DICOM tag.")],
     root: RootOption = None,
 ) -> None:
     """Name what is published now, and hold it against retention. A tag never moves."""
     named = _lake(root).tag(name)
-    _out.print(f"{name} names version {named.image_sets_version} of image_sets")
+    out.print(f"{name} names version {named.image_sets_version} of image_sets")
+
+
+def _only_datastore(settings: Settings, command: str) -> str:
+    (datastore_id, *more) = settings.require_datastores()
+    if more:
+        raise SettingError(f"{command} takes one data store; name it with --datastore")
+    return datastore_id
 
 
 def _lake(root: str | None) -> Lake:
-    lake = Lake(Root(_settings(root, None).root))
+    lake = Lake(Root(read_settings(root, None).root))
     lake.publication()  # or there is none to ask
     return lake
 
@@ -289,7 +297,7 @@ def _give(
 ) -> None:
     if output:
         _write_frame(frame, output)
-        _err.print(f"{len(frame):,} rows written to {output}")
+        err.print(f"{len(frame):,} rows written to {output}")
     elif as_json:
         sys.stdout.write(frame.to_json(orient="records", lines=True, date_format="iso"))
     else:
@@ -319,11 +327,11 @@ def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
     """Draw a bar where there is a terminal, and write a line a minute where there is none."""
     if quiet:
         yield Progress()
-    elif not _err.is_terminal:
+    elif not err.is_terminal:
         yield Told(lambda now: _tell(in_words(now, quota)), seconds=60)
     else:
         columns = BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        with Bar(*columns, console=_err) as bar:
+        with Bar(*columns, console=err) as bar:
             task = bar.add_task("", total=1)
 
             def draw(now: SearchProgress) -> None:
@@ -336,7 +344,7 @@ def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
 
 
 def _tell(line: str) -> None:
-    _err.print(line, highlight=False, soft_wrap=True)
+    err.print(line, highlight=False, soft_wrap=True)
 
 
 def _run(
@@ -345,7 +353,7 @@ def _run(
     datastores: list[str] | None,
     as_json: bool,
 ) -> None:
-    work = Sync(_settings(root, datastores))
+    work = Sync(read_settings(root, datastores))
     with _progress(work.settings.tps, quiet=as_json) as progress:
         outcome = method(work, progress)
     _print_outcome(outcome, as_json)
@@ -353,22 +361,22 @@ def _run(
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        _print_json(asdict(outcome))
+        print_json(asdict(outcome))
         return
-    _out.print(
+    out.print(
         f"{outcome.partitions:,} windows, {outcome.rows:,} rows found, "
         f"{outcome.requests:,} requests, {outcome.throttles:,} throttled"
     )
     _print_changes(outcome.applied.changes)
     if outcome.filled:
-        _out.print(filled_in_words(outcome.filled))
+        out.print(filled_in_words(outcome.filled))
     if outcome.publication:
-        _out.print(f"published version {outcome.publication.image_sets_version} "
+        out.print(f"published version {outcome.publication.image_sets_version} "
                    f"under {outcome.publication.policy}")  # fmt: skip
 
 
 def _print_changes(changes: dict[str, int]) -> None:
-    _out.print(", ".join(f"{n:,} {kind}" for kind, n in changes.items()) or "nothing changed")
+    out.print(", ".join(f"{n:,} {kind}" for kind, n in changes.items()) or "nothing changed")
 
 
 def _print_status(found: Status) -> None:
@@ -380,17 +388,17 @@ def _print_status(found: Status) -> None:
         stores.add_row(
             store.datastore_id, until, gaps, str(searched or "never"), str(swept or "never")
         )
-    _out.print(stores)
-    _out.print(_in_words(found.agreement))
+    out.print(stores)
+    out.print(_in_words(found.agreement))
     tables = Table("published", "rows")
     for name, rows in found.rows.items():
         tables.add_row(name, f"{rows:,}")
-    _out.print(tables)
-    _out.print(
+    out.print(tables)
+    out.print(
         f"image_sets version {found.image_sets_version}, published version "
         f"{found.published_version} under {found.policy}, {found.pending} increments to apply"
     )
-    _out.print(
+    out.print(
         f"{found.erasures:,} patients erased, {found.erasures_under_way:,} of them not to the end"
         + ("; repeat `cohortlake erase`" if found.erasures_under_way else "")
     )
@@ -412,8 +420,8 @@ def _print_frame(frame: pd.DataFrame) -> None:
     table = Table(*shown)
     for row in frame[shown].itertuples(index=False):
         table.add_row(*("" if pd.isna(value) else str(value) for value in row))
-    _out.print(table)
-    _out.print(f"{len(frame):,} rows")
+    out.print(table)
+    out.print(f"{len(frame):,} rows")
 
 
 def _print_changes_by_field(changes: pd.DataFrame) -> None:
@@ -421,9 +429,9 @@ def _print_changes_by_field(changes: pd.DataFrame) -> None:
     of_each = changes.groupby(["kind", "field"], dropna=False).size().reset_index(name="n")
     for row in of_each.fillna({"field": ""}).to_dict("records"):
         table.add_row(row["kind"], row["field"], f"{row['n']:,}")
-    _out.print(table)
+    out.print(table)
     wide = changes[changes["is_study_wide"]]["image_set_id"].nunique()
-    _out.print(
+    out.print(
         f"{changes['image_set_id'].nunique():,} image sets changed, {wide:,} with their whole study"
     )
 
@@ -438,7 +446,7 @@ def _print_snapshots(frame: pd.DataFrame) -> None:
             f"{row['n_image_sets']:,}",
             ", ".join(row["tags"]),
         )
-    _out.print(table)
+    out.print(table)
 
 
 def _write_frame(frame: pd.DataFrame, output: Path) -> None:

@@ -439,8 +439,6 @@ SNAPSHOTS: tuple[Column, ...] = (
 )  # fmt: skip
 """What `Lake.snapshots` gives: one row per publication."""
 
-PARTITIONED_BY_MONTH = ("image_sets", "series", "studies", "history")
-
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """Return the Arrow schema of some columns."""

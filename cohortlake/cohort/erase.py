@@ -42,11 +42,10 @@ def erase_members(root: Root, patient_keys: Collection[str], day: date) -> int:
             continue
         if path.endswith(freeze.CURRENT):
             left = members.filter(pc.invert(theirs))
-            freeze.write_members(root, path, left, digest.of_all(left[digest.COLUMN].to_pylist()))
-            continue
-        whole = digest.of_all(members[digest.COLUMN].to_pylist())
-        freeze.write_members(root, path, _emptied(members, theirs, day), whole)
-        erased += pc.sum(theirs).as_py()
+        else:
+            left = _emptied(members, theirs, day)
+            erased += pc.sum(theirs).as_py()
+        freeze.write_members(root, path, left, digest.of_all(left[digest.COLUMN].to_pylist()))
     return erased
 
 
