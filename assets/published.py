@@ -9,7 +9,6 @@ from assets.image_sets import image_sets
 from assets.metadata import Metadata, column_schema
 from cohortlake import Sync
 from cohortlake.lake.publish import Publication
-from cohortlake.privacy import visible
 from cohortlake.schema import PUBLISHED
 
 MEANINGS = {
@@ -56,7 +55,7 @@ def _of_table(publication: Publication, table: str) -> Metadata:
     folder = f"published/{table}/"
     return {
         # What the policy shows, which is what the files hold.
-        "dagster/column_schema": column_schema(visible(PUBLISHED[table], publication.policy)),
+        "dagster/column_schema": column_schema(publication.shown(table)),
         "dagster/row_count": publication.rows(table),
         "files": sum(path.startswith(folder) for path in publication.files),
         "files_written": sum(path.startswith(folder) for path in publication.written),

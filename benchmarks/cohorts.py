@@ -24,12 +24,13 @@ import duckdb
 import cohortlake
 from cohortlake import Lake, schema
 from cohortlake.lake.publish import MARKER_PATH, Publication
-from cohortlake.privacy import visible
+from cohortlake.privacy import built_in
 
 WHO = (
     "PatientSex = 'F' AND age_at_study_years BETWEEN 40 AND 65 AND Modality = 'MG' "
     "AND StudyDate BETWEEN '2015-01-01' AND '2024-12-31'"
 )
+POLICY = built_in("limited")
 REPEATS = 5
 
 SERIES = """
@@ -72,7 +73,7 @@ def publish(root: Path, rows: int) -> None:
         months = con.sql("SELECT DISTINCT strftime(StudyDate, '%Y-%m') FROM studies").fetchall()
         for table, order in (("series", "Modality, StudyDate"), ("studies", "StudyDate")):
             columns = ", ".join(
-                c.name for c in visible(schema.published(table), "safe") if c != schema.STUDY_MONTH
+                name for name in POLICY.tables[table] if name != schema.STUDY_MONTH.name
             )
             for (month,) in months:
                 path = f"published/{table}/study_month={month}/{table}.parquet"
@@ -84,7 +85,10 @@ def publish(root: Path, rows: int) -> None:
                     f"TO '{root / path}' (FORMAT parquet, COMPRESSION zstd)"
                 )
                 files[path] = 0
-    marker = Publication(0, "safe", schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files)
+    marker = Publication(
+        0, POLICY.name, POLICY.digest, POLICY.widened, POLICY.tables, schema.FORMAT_VERSION,
+        "2026-01-01T00:00:00+00:00", files,
+    )  # fmt: skip
     (root / MARKER_PATH).write_bytes(marker.to_marker())
 
 

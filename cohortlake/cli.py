@@ -208,7 +208,7 @@ def erase_patient(
         return
     out.print(
         f"erased: {erasure.image_sets:,} image sets, {erasure.rows:,} rows in {erasure.files:,} "
-        f"increments; they stay out as {erasure.patient_key}"
+        f"increments; they stay out as {erasure.known_by}"
     )
 
 

@@ -2,6 +2,7 @@
 
     CohortlakeError
     ├── SettingError            a setting is missing or cannot be used
+    │   └── PolicyError         a policy file cannot be used, or widens a policy silently
     ├── WindowError             a window that holds no instant
     ├── UnsupportedBotocore     a release that the search cannot rely on
     ├── ServiceError            AWS did not answer as asked
@@ -23,6 +24,8 @@
         ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
         ├── NoSuchPatient       nobody to erase
         ├── MissingKey          an existing lake without the key its hashes were made with
+        ├── WrongKey            a key that is not the one its hashes were made with
+        ├── NotShown            the privacy policy does not show what a question needs
         ├── UnknownTable
         ├── UnknownColumn
         ├── InstantError        no instant, or one of which the lake can say nothing
@@ -65,6 +68,10 @@ class SettingError(CohortlakeError):
     """Correct the environment variable or option that the message names."""
 
     exit_code = 2
+
+
+class PolicyError(SettingError):
+    """Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY."""
 
 
 class WindowError(CohortlakeError):
@@ -224,6 +231,22 @@ class DeletionsRefused(LakeError):
 
 class MissingKey(LakeError):
     """Restore the key file from its backup; a new key would break every published hash."""
+
+
+class WrongKey(LakeError):
+    """Give the key that the lake was published with; `cohortlake key rotate` takes up another."""
+
+
+class NotShown(LakeError):
+    """Ask for what the policy shows, or publish under another one: see docs/how-to/privacy.md."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, policy: str) -> None:
+        super().__init__(
+            f"{what}, and the privacy policy {policy!r} does not show them; `limited` does "
+            "(COHORTLAKE_PRIVACY, for those who publish the lake)"
+        )
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

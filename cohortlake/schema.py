@@ -12,6 +12,7 @@ service or of ours is snake_case with its unit last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -28,12 +29,18 @@ RAW_SUFFIX = "_raw"
 
 
 class Identifies(Enum):
-    """How far a column's values identify a person."""
+    """How far a column's values identify a person, and by what."""
 
     NO = "no"
     INDIRECTLY = "indirectly"
-    BIRTH_DATE = "birth date"
-    FREE_TEXT = "free text"
+    INTERVAL = "indirectly: days between dates"
+    DATE = "indirectly: a date"
+    INSTANT = "indirectly: an instant or a time of day"
+    UID = "indirectly: a UID, which may hold a date and a device's number"
+    CODED = "perhaps directly: a coded value that may have been typed in"
+    FREE_TEXT = "perhaps directly: free text"
+    AS_SENT = "perhaps directly: text as sent"
+    BIRTH_DATE = "directly, together with others: a birth date"
     DIRECTLY = "directly"
 
 
@@ -49,6 +56,9 @@ class Column:
         member: The service's name for it in an ImageSetsMetadataSummary or its DICOMTags.
         tag: The DICOM tag as (group,element).
         vr: The DICOM value representation (PS3.5 section 6.2).
+        basic_profile: What the Basic Application Level Confidentiality Profile does with the tag
+            (PS3.15 table E.1-1): Z empties it, D puts a dummy in its place, X removes it, U
+            replaces a UID. None where it keeps the tag.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Column:
     member: str | None = None
     tag: str | None = None
     vr: str | None = None
+    basic_profile: str | None = None
 
     @property
     def wire(self) -> str:
@@ -87,62 +98,72 @@ PARSED_VRS = ("DA", "TM", "IS")
 
 
 def _tag(
-    name: str, member: str, tag: str, vr: str, identifies: Identifies, description: str
+    name: str,
+    member: str,
+    tag: str,
+    vr: str,
+    basic_profile: str | None,
+    identifies: Identifies,
+    description: str,
 ) -> Column:
-    return Column(name, VR_TYPES[vr], description, identifies, member, tag, vr)
+    return Column(name, VR_TYPES[vr], description, identifies, member, tag, vr, basic_profile)
 
 
 _D, _I, _N = Identifies.DIRECTLY, Identifies.INDIRECTLY, Identifies.NO
-_BIRTH, _FREE = Identifies.BIRTH_DATE, Identifies.FREE_TEXT
+_DATE, _INSTANT, _UID = Identifies.DATE, Identifies.INSTANT, Identifies.UID
+_CODED, _FREE, _SENT = Identifies.CODED, Identifies.FREE_TEXT, Identifies.AS_SENT
+_BIRTH = Identifies.BIRTH_DATE
 
 DICOM_TAGS: tuple[Column, ...] = (
-    _tag("PatientID", "DICOMPatientId", "(0010,0020)", "LO", _D,
+    _tag("PatientID", "DICOMPatientId", "(0010,0020)", "LO", "Z/D", _D,
          "The patient's id, unique only within its issuer; pair it with datastore_id."),
-    _tag("PatientName", "DICOMPatientName", "(0010,0010)", "PN", _D,
+    _tag("PatientName", "DICOMPatientName", "(0010,0010)", "PN", "Z", _D,
          "The patient's name, whole, with its component groups."),
-    _tag("PatientBirthDate", "DICOMPatientBirthDate", "(0010,0030)", "DA", _BIRTH,
+    _tag("PatientBirthDate", "DICOMPatientBirthDate", "(0010,0030)", "DA", "Z", _BIRTH,
          "The patient's date of birth."),
-    _tag("PatientSex", "DICOMPatientSex", "(0010,0040)", "CS", _I,
+    _tag("PatientSex", "DICOMPatientSex", "(0010,0040)", "CS", "Z", _CODED,
          "The patient's sex as sent: M, F, O by the standard."),
-    _tag("StudyInstanceUID", "DICOMStudyInstanceUID", "(0020,000D)", "UI", _I,
+    _tag("StudyInstanceUID", "DICOMStudyInstanceUID", "(0020,000D)", "UI", "U", _UID,
          "The study's unique id."),
-    _tag("StudyID", "DICOMStudyId", "(0020,0010)", "SH", _D,
+    _tag("StudyID", "DICOMStudyId", "(0020,0010)", "SH", "Z", _D,
          "The id a person or a device gave the study."),
-    _tag("StudyDescription", "DICOMStudyDescription", "(0008,1030)", "LO", _FREE,
+    _tag("StudyDescription", "DICOMStudyDescription", "(0008,1030)", "LO", "X", _FREE,
          "What the institution calls the study; free text."),
     _tag("NumberOfStudyRelatedSeries", "DICOMNumberOfStudyRelatedSeries",
-         "(0020,1206)", "IS", _N,
+         "(0020,1206)", "IS", None, _N,
          "Series in the whole study. Repeats on each of its rows: never add it up."),
     _tag("NumberOfStudyRelatedInstances", "DICOMNumberOfStudyRelatedInstances",
-         "(0020,1208)", "IS", _N,
+         "(0020,1208)", "IS", None, _N,
          "Instances in the whole study. Repeats on each of its rows: never add it up."),
-    _tag("AccessionNumber", "DICOMAccessionNumber", "(0008,0050)", "SH", _D,
+    _tag("AccessionNumber", "DICOMAccessionNumber", "(0008,0050)", "SH", "Z", _D,
          "The departmental system's number of the order."),
-    _tag("SeriesInstanceUID", "DICOMSeriesInstanceUID", "(0020,000E)", "UI", _I,
+    _tag("SeriesInstanceUID", "DICOMSeriesInstanceUID", "(0020,000E)", "UI", "U", _UID,
          "The series' unique id."),
-    _tag("Modality", "DICOMSeriesModality", "(0008,0060)", "CS", _N,
+    _tag("Modality", "DICOMSeriesModality", "(0008,0060)", "CS", None, _CODED,
          "The kind of device: CT, MR, MG and so on."),
-    _tag("BodyPartExamined", "DICOMSeriesBodyPart", "(0018,0015)", "CS", _N,
+    _tag("BodyPartExamined", "DICOMSeriesBodyPart", "(0018,0015)", "CS", None, _CODED,
          "The part of the body, as sent."),
-    _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", _N,
+    _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", None, _N,
          "The series' number within its study."),
-    _tag("StudyDate", "DICOMStudyDate", "(0008,0020)", "DA", _I,
+    _tag("StudyDate", "DICOMStudyDate", "(0008,0020)", "DA", "Z", _DATE,
          "The day the study started, in the modality's local time."),
-    _tag("StudyTime", "DICOMStudyTime", "(0008,0030)", "TM", _I,
+    _tag("StudyTime", "DICOMStudyTime", "(0008,0030)", "TM", "Z", _INSTANT,
          "The time the study started, in the modality's local time, without a zone."),
 )  # fmt: skip
 """The sixteen DICOM tags of a summary. Four members are not the keyword with DICOM in
 front (DICOMPatientId, DICOMStudyId, DICOMSeriesModality, DICOMSeriesBodyPart), so the
 map is written out. Source: botocore's medical-imaging model, shape DICOMTags."""
 
+STUDY_DATE = next(tag for tag in DICOM_TAGS if tag.name == "StudyDate")
+
 DATASTORE_ID = Column("datastore_id", pa.string(), "The data store's id.")
 
 SUMMARY_FIELDS: tuple[Column, ...] = (
     Column("image_set_id", pa.string(), "The image set's id.", _I, "imageSetId"),
     Column("version", pa.int64(), "The image set's version, from 1.", member="version"),
-    Column("created_at", INSTANT, "When the image set was created.", _I, "createdAt"),
-    Column("updated_at", INSTANT, "When this version came to be.", _I, "updatedAt"),
-    Column("last_accessed_at", INSTANT, "When it was last read.", _N, "lastAccessedAt"),
+    Column("created_at", INSTANT, "When the image set was created.", _INSTANT, "createdAt"),
+    Column("updated_at", INSTANT, "When this version came to be.", _INSTANT, "updatedAt"),
+    Column("last_accessed_at", INSTANT, "When it was last read.", _INSTANT, "lastAccessedAt"),
     Column("storage_tier", pa.string(), "FREQUENT_ACCESS or ARCHIVE_INSTANT_ACCESS.",
            member="storageTier"),
     Column("is_primary", pa.bool_(),
@@ -156,7 +177,7 @@ RAW_COLUMNS: tuple[Column, ...] = tuple(
         column.raw_name,
         pa.string(),
         f"{column.name} as sent, wherever the typed value cannot give it back.",
-        _FREE,
+        _SENT,
     )
     for column in DICOM_TAGS
     if column.vr in PARSED_VRS
@@ -195,10 +216,16 @@ STATE: tuple[Column, ...] = (
 VOLATILE = ("last_accessed_at", "storage_tier")
 """Columns that may change without the image set having changed."""
 
-STUDY_MONTH = Column(
-    "study_month", pa.string(), "YYYY-MM of StudyDate, or `undated` where there is none."
-)
 UNDATED = "undated"
+STUDY_MONTH = Column(
+    "study_month", pa.string(), "YYYY-MM of StudyDate, or `undated` where there is none.", _DATE
+)
+STUDY_YEAR = Column(
+    "study_year_or_undated", pa.string(), "Year of StudyDate, or `undated` where there is none.", _I
+)
+SHIFTED_YEAR = Column(
+    "study_year_shifted", pa.string(), "Year of study_date_shifted, or `undated`.", _I
+)
 
 _OBSERVED_AT = Column(
     "observed_at", INSTANT, "When the search that saw this began, on the service's clock."
@@ -215,6 +242,7 @@ _LAST_SEEN = Column(
     "last_seen_at",
     INSTANT,
     "For a deletion: when a search had last seen the image set, on the service's clock.",
+    _INSTANT,
 )
 
 FOUND: tuple[Column, ...] = (
@@ -322,8 +350,10 @@ _PATIENT = (PATIENT_KEY, *_named("PatientID", "PatientName", "PatientBirthDate",
 _STUDY = _named("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription")
 _N_IMAGE_SETS = Column("n_image_sets", pa.int64(), "Image sets, primary or not.")
 _N_SERIES = Column("n_series", pa.int64(), "Series found in the lake.")
-_FIRST_SEEN = Column("first_created_at", INSTANT, "Earliest created_at of its image sets.", _I)
-_LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _I)
+_FIRST_SEEN = Column(
+    "first_created_at", INSTANT, "Earliest created_at of its image sets.", _INSTANT
+)
+_LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _INSTANT)
 
 _IS_STUDY_WIDE = Column(
     "is_study_wide",
@@ -380,8 +410,8 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         DATASTORE_ID,
         *_PATIENT,
         Column("n_sexes", pa.int64(), "Different PatientSex values; above 1 is a conflict."),
-        Column("first_study_date", pa.date32(), "Earliest StudyDate.", _I),
-        Column("last_study_date", pa.date32(), "Latest StudyDate.", _I),
+        Column("first_study_date", pa.date32(), "Earliest StudyDate.", _DATE),
+        Column("last_study_date", pa.date32(), "Latest StudyDate.", _DATE),
         Column("n_studies", pa.int64(), "Studies found in the lake."),
         _N_SERIES,
         _N_IMAGE_SETS,
@@ -397,13 +427,15 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *RAW_COLUMNS,
         *NAME_PARTS,
         EXTRA,
-        Column("valid_from", INSTANT, "When the state began, on the service's clock.", _I),
+        Column("valid_from", INSTANT, "When the state began, on the service's clock.",
+               _INSTANT),
         Column("valid_to", INSTANT, "When it ended, on the service's clock; null while true. For "
-               "a deletion: when its absence was confirmed.", _I),
+               "a deletion: when its absence was confirmed.", _INSTANT),
         _LAST_SEEN,
-        Column("observed_from", INSTANT, "When the lake first saw it."),
+        Column("observed_from", INSTANT, "When the lake first saw it.", _INSTANT),
         Column("observed_to", INSTANT, "When the lake first saw a later state or an absence; "
-               "null while true. Not after observed_from where it came to light too late."),
+               "null while true. Not after observed_from where it came to light too late.",
+               _INSTANT),
         Column("change", pa.string(), "How it began: created, updated or reappeared."),
         Column("kind", pa.string(), "What kind of change that was: created, reappeared, moved, "
                "demographic, primary_flip, updated or reimported; the first that fits."),
@@ -416,11 +448,40 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 """What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
 
+
+def shifted(column: Column) -> Column:
+    """Return what stands in the place of a date that is moved."""
+    meaning = (
+        f"{column.name}, moved 1 to 365 days into the past; by the same number for all dates of "
+        "one patient, so days between them are true."
+    )
+    return Column(f"{_snake(column.name)}_shifted", column.type, meaning, _I)
+
+
+def year_of(column: Column) -> Column:
+    """Return what stands in the place of a date of which only the year is shown."""
+    name = _snake(column.name).replace("_date", "_year")
+    return Column(name, pa.int16(), f"Year of {column.name}.", _I)
+
+
+def forms(column: Column) -> tuple[Column, ...]:
+    """Return a published column, and all that a policy may show in its place."""
+    if column == STUDY_MONTH:
+        return (STUDY_MONTH, STUDY_YEAR, SHIFTED_YEAR)
+    if column.identifies is Identifies.DATE:
+        return (column, shifted(column), year_of(column))
+    return (column,)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
 CHANGES: tuple[Column, ...] = (
     *_named("datastore_id", "image_set_id", "version"),
     Column("kind", pa.string(), "As in `history`, or `deleted`."),
     _IS_STUDY_WIDE,
-    Column("changed_at", INSTANT, "When it changed, on the clock that was asked.", _I),
+    Column("changed_at", INSTANT, "When it changed, on the clock that was asked.", _INSTANT),
     Column("field", pa.string(), "Which column changed; null where an image set began or ended, or "
            "where no column that the policy shows differs."),
     Column("before", pa.string(), "Its value before, as text.", _D),

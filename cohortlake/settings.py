@@ -81,7 +81,26 @@ SETTINGS = (
     Setting(
         "COHORTLAKE_PRIVACY",
         "safe",
-        "What `published/` may show: `safe`, `limited` or `identified`.",
+        "What `published/` may show: `safe`, `limited`, `identified`, or the name of the policy in "
+        "COHORTLAKE_PRIVACY_FILE.",
+    ),
+    Setting(
+        "COHORTLAKE_PRIVACY_FILE",
+        "",
+        "A YAML file that narrows a policy, or makes another one, and lists reviewed values.",
+    ),
+    Setting(
+        "COHORTLAKE_SAFE_DATES",
+        "shift",
+        "What `safe` does with dates: `shift` moves all of a patient's by the same number of days, "
+        "`year` shows the year.",
+    ),
+    Setting(
+        "COHORTLAKE_PATIENT_KEY",
+        "lake",
+        "Where the key is that patient_key, accession_key, UIDs and shifts are made with: `lake` "
+        "(`keys/` of the restricted zone), `env:NAME`, `file:PATH`, `secretsmanager:ID` or "
+        "`kms:KEY-ID`.",
     ),
     Setting(
         "COHORTLAKE_EVENTS_QUEUE",
@@ -115,7 +134,10 @@ class Settings:
         settle: How long the search index may lag behind a change.
         max_deleted_share: Share of a partition that a sweep may close unasked.
         retention: How long old versions of the memory and the ledger can be read.
-        privacy: The policy of `published/`.
+        privacy: The name of the policy of `published/`.
+        privacy_file: The file of a policy of one's own; empty for none.
+        safe_dates: What `safe` does with dates: shift or year.
+        patient_key: Where the key of the hashes is.
         events_queue: The URL of the queue of events; empty where there is none.
         cohorts: The folder of cohorts as YAML files.
         cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
@@ -131,6 +153,9 @@ class Settings:
     max_deleted_share: float = 0.2
     retention: timedelta = timedelta(days=30)
     privacy: str = "safe"
+    privacy_file: str = ""
+    safe_dates: str = "shift"
+    patient_key: str = "lake"
     events_queue: str = ""
     cohorts: str = "cohorts"
     cohort_key_file: str = ""
@@ -162,7 +187,10 @@ class Settings:
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
             max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
             retention=timedelta(days=_whole_number("COHORTLAKE_RETENTION_DAYS", values, 7, 36500)),
-            privacy=_policy(values["COHORTLAKE_PRIVACY"]),
+            privacy=values["COHORTLAKE_PRIVACY"],
+            privacy_file=values["COHORTLAKE_PRIVACY_FILE"],
+            safe_dates=_one_of("COHORTLAKE_SAFE_DATES", values, ("shift", "year")),
+            patient_key=values["COHORTLAKE_PATIENT_KEY"],
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
             cohorts=values["COHORTLAKE_COHORTS"],
             cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
@@ -238,11 +266,12 @@ def _whole_number(variable: str, values: Mapping[str, str], least: int = 1, most
     return int(text)
 
 
-def _policy(text: str) -> str:
-    if text not in POLICIES:
+def _one_of(variable: str, values: Mapping[str, str], choices: tuple[str, ...]) -> str:
+    text = values[variable]
+    if text not in choices:
         raise SettingError(
-            f"COHORTLAKE_PRIVACY must be one of {', '.join(POLICIES)}, not {text!r}"
-            f"{did_you_mean(text, POLICIES)}"
+            f"{variable} must be one of {', '.join(choices)}, not {text!r}"
+            f"{did_you_mean(text, choices)}"
         )
     return text
 

@@ -33,11 +33,13 @@ from cohortlake.lake.erasures import Erased, Erasure, Patient
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
+from cohortlake.lake.keys import patient_key
 from cohortlake.lake.maintenance import Maintained
-from cohortlake.lake.publish import Publication, publish
+from cohortlake.lake.publish import Publication, publish, read_marker
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
 from cohortlake.lake.versions import Filled
+from cohortlake.privacy import policy_of
 from cohortlake.progress import Progress
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
@@ -73,10 +75,18 @@ class Sync:
         settings: Data stores, root, pace and policy.
         service: The client; by default one over boto3's own configuration.
 
+    Attributes:
+        settings: The same.
+        policy: The privacy policy of `published/`.
+
+    Raises:
+        PolicyError: The policy file cannot be used.
+        SettingError: There is no such policy.
     """
 
     def __init__(self, settings: Settings, service: HealthImaging | None = None) -> None:
         self.settings = settings
+        self.policy = policy_of(settings)
         self._given_service = service
 
     @functools.cached_property
@@ -205,7 +215,7 @@ class Sync:
     def publish(self) -> Publication | None:
         """Bring `published/` up to date with the memory."""
         with self.root.publishing():
-            return publish(self.root, self.settings.privacy)
+            return publish(self.root, self.policy, self.settings.patient_key)
 
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments."""
@@ -243,7 +253,7 @@ class Sync:
             MissingKey: The lake was published before, and its key is gone.
         """
         patient = Patient(datastore_id, patient_id)
-        begun = erase.begin(self.root, patient)
+        begun = erase.begin(self.root, patient, self._patient_key())
         if begun.erased_at:
             return begun
         with self.root.alone():
@@ -329,6 +339,10 @@ class Sync:
         keys = [*partitions.months_until_now(store), UNDATED]
         for _, swept in self.sweep(store, keys, progress, accept_deletions=accept_deletions):
             yield swept.found
+
+    def _patient_key(self) -> bytes:
+        is_new = read_marker(self.root) is None
+        return patient_key(self.root, self.settings.patient_key, may_create=is_new)
 
     def _extractor(self, store: Datastore) -> Extractor:
         return Extractor(

@@ -11,7 +11,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from cohortlake import cli, schema
-from cohortlake.privacy import visible
+from cohortlake.privacy import built_in
 from cohortlake.settings import POLICIES, SETTINGS
 from emulator import reference as emulator_reference
 from emulator.cli import app as emulator_app
@@ -58,15 +58,14 @@ unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the mo
 ## Published tables
 
 `published/<table>/` is plain Parquet. All but `patients` are in Hive partitions by `study_month`
-(`YYYY-MM`, or `undated`). Which columns are there depends on the policy (`COHORTLAKE_PRIVACY`).
+(`YYYY-MM`, or `undated`), or by year where dates are not shown as they are. What is there depends
+on the policy (`COHORTLAKE_PRIVACY`): a name in its column is what stands in the place of a date.
+PS3.15 is what DICOM's Basic Application Level Confidentiality Profile does with the tag (table
+E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UID.
 """]  # fmt: skip
     for name, columns in schema.PUBLISHED.items():
-        shown = {policy: set(visible(columns, policy)) for policy in POLICIES}
-        rows = (
-            (*described(column), ", ".join(p for p in POLICIES if column in shown[p]))
-            for column in columns
-        )
-        head = ("column", "type", "tag", "VR", "meaning", "policies that show it")
+        rows = ((*described(column), *privacy(column)) for column in columns)
+        head = ("column", "type", "tag", "VR", "meaning", "identifies", "PS3.15", *POLICIES)
         parts.append(f"### {name}\n\n{table(head, rows)}\n")
     parts.append(
         "## Answers about the past\n\nOf values, they hold what the policy shows, and no others.\n"
@@ -99,6 +98,17 @@ def described(column: schema.Column) -> tuple[str, ...]:
     """Return a column's cells."""
     tag, vr = column.tag or "", column.vr or ""
     return f"`{column.name}`", f"`{column.type}`", tag, vr, column.description
+
+
+def privacy(column: schema.Column) -> tuple[str, ...]:
+    """Return how far a column identifies somebody, and what each policy does with it."""
+    effects = []
+    for policy in map(built_in, POLICIES):
+        shown = policy.shown_as(column)
+        treatment = policy.treatment(column)
+        renamed = shown is not None and shown.name != column.name
+        effects.append(f"`{shown.name}`" if shown and renamed else treatment.meaning)
+    return column.identifies.value, column.basic_profile or "", *effects
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

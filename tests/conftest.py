@@ -39,7 +39,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 @pytest.fixture
 def lake_settings(tmp_path: object) -> Settings:
-    return Settings(datastores=(DATASTORE,), root=f"{tmp_path}/lake", tps=1000, workers=8)
+    return Settings(
+        datastores=(DATASTORE,), root=f"{tmp_path}/lake", tps=1000, workers=8, privacy="limited"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,8 @@ class Manifest:
         published_at: When they were published.
         policy: The privacy policy they were under.
         as_of: The instant they were looked at, or None for what was true then.
-        seen_until: The last instant at which the lake had seen anything change.
+        seen_until: The last instant at which the lake had seen anything change; None where the
+            policy does not tell.
         attrition: Who was left after each step.
         parts: Part of the split -> patients in it.
         outside: Outside table -> digest of its rows.
@@ -60,6 +61,7 @@ class Manifest:
         format: Layout of the files.
         written_by: The release that froze it.
         signature: HMAC-SHA-256 of all else, or None where there was no key.
+        widened: What the policy shows more of than the built-in one that it extends.
     """
 
     cohort: str
@@ -82,6 +84,7 @@ class Manifest:
     format: int
     written_by: str
     signature: str | None = None
+    widened: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -105,7 +108,7 @@ class Manifest:
 
     def says_the_same_as(self, other: Manifest) -> bool:
         """Return whether two manifests freeze the same, whenever and by whichever release."""
-        same = ("criteria", "outside", "digest", "policy", "as_of", "format")
+        same = ("criteria", "outside", "digest", "policy", "widened", "as_of", "format")
         return all(getattr(self, name) == getattr(other, name) for name in same)
 
 
@@ -218,6 +221,7 @@ def _manifest(cohort: Cohort, members: pa.Table, key: bytes | None, number: int)
         image_sets_version=lake.as_opened.image_sets_version,
         published_at=lake.as_opened.published_at,
         policy=lake.as_opened.policy,
+        widened=list(lake.as_opened.widened),
         as_of=lake.as_of.isoformat() if lake.as_of else None,
         seen_until=_seen_until(lake),
         attrition=[{"criterion": s.criterion, **vars(s.counts)} for s in counted.steps],
@@ -241,6 +245,8 @@ def outside_digests(lake: Lake, criteria: Criteria) -> dict[str, str]:
 
 
 def _seen_until(lake: Lake) -> str | None:
+    if "observed_from" not in lake.columns("history"):
+        return None
     seen = lake.sql("SELECT max(greatest(observed_from, observed_to)) AS seen FROM history")
     (latest,) = seen.to_arrow()["seen"].to_pylist()
     return latest.isoformat() if latest else None

@@ -106,7 +106,16 @@ class Lake(read.Lake):
             raise UnknownTable(table, self.tables)
         if table in self.outside:
             return tuple(self.outside[table].column_names)
-        return tuple(column.name for column in views.columns(table, self.as_opened.policy))
+        return tuple(column.name for column in self.as_opened.shown(table))
+
+    @property
+    def study_date(self) -> str:
+        """The column that says when a study was, as the policy shows it.
+
+        StudyDate, or study_date_shifted, or study_year.
+        """
+        there = self.columns("series")
+        return next(form.name for form in schema.forms(schema.STUDY_DATE) if form.name in there)
 
     def describe(self, table: str) -> pd.DataFrame:
         """Say what a table holds.
@@ -321,7 +330,7 @@ class Lake(read.Lake):
     def _described(self, table: str) -> tuple[schema.Column, ...]:
         self.columns(table)
         if table not in self.outside:
-            return views.columns(table, self.as_opened.policy)
+            return self.as_opened.shown(table)
         fields = self.outside[table].schema
         return tuple(schema.Column(f.name, f.type, "From outside the lake.") for f in fields)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cohortlake import schema
 from cohortlake.cohort.extras import matplotlib_figure
 
 if TYPE_CHECKING:
@@ -32,19 +33,21 @@ class Plots:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
+        day = self._date
         ((months,),) = self._ask(
-            "SELECT date_diff('month', min(StudyDate), max(StudyDate)) FROM left_over"
+            f"SELECT date_diff('month', min({day}), max({day})) FROM left_over"
         )
         unit = "month" if (months or 0) < _MONTHS_SHOWN else "year"
         rows = self._ask(f"""
-            SELECT date_trunc('{unit}', StudyDate) AS start,
+            SELECT date_trunc('{unit}', {day}) AS start,
                    count(DISTINCT (datastore_id, StudyInstanceUID)) AS studies
-            FROM left_over WHERE StudyDate IS NOT NULL GROUP BY start ORDER BY start
+            FROM left_over WHERE {day} IS NOT NULL GROUP BY start ORDER BY start
         """)
         figure, axes = _axes(8, 3.2)
         width = {"month": 25, "year": 330}[unit]
         axes.bar([start for start, _ in rows], [n for _, n in rows], width=width, color=_MAIN)
-        axes.set(ylabel="studies", xlabel=f"study date, by {unit}")
+        column = self.cohort.lake.study_date
+        axes.set(ylabel="studies", xlabel=f"{column}, by {unit}")
         return figure
 
     def age_sex_pyramid(self) -> Any:
@@ -53,11 +56,12 @@ class Plots:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
+        day = self._date
         rows = self._ask(f"""
             SELECT age // {_BAND_YEARS} AS band, sex, count(*) AS patients FROM (
-                SELECT arg_min(age_at_study_years, (StudyDate, StudyInstanceUID)) AS age,
-                       arg_min(PatientSex, (StudyDate, StudyInstanceUID)) AS sex
-                FROM left_over WHERE StudyDate IS NOT NULL GROUP BY patient_key
+                SELECT arg_min(age_at_study_years, ({day}, StudyInstanceUID)) AS age,
+                       arg_min(PatientSex, ({day}, StudyInstanceUID)) AS sex
+                FROM left_over WHERE {day} IS NOT NULL GROUP BY patient_key
             ) GROUP BY ALL
         """)
         figure, axes = _axes(6.5, 4)
@@ -103,6 +107,13 @@ class Plots:
         others = sum(n for part, modality, n in rows if part not in parts)
         axes.set(xlabel=_with_others("series", others))
         return figure
+
+    @property
+    def _date(self) -> str:
+        """SQL for the date of a study; the first of January where only its year is shown."""
+        column = self.cohort.lake.study_date
+        is_year = column == schema.year_of(schema.STUDY_DATE).name
+        return f"make_date({column}, 1, 1)" if is_year else column
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
         series = f"FROM ({self.cohort.selection.series})"

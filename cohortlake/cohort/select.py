@@ -34,7 +34,7 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.errors import BadCondition
+from cohortlake.errors import BadCondition, NotShown
 
 if TYPE_CHECKING:
     from cohortlake.cohort.lake import Lake
@@ -54,7 +54,7 @@ SERIES_ID = "coalesce(SeriesInstanceUID, image_set_id)"
 _EVERYTHING = "in_the_lake"
 _STUDY = "datastore_id, StudyInstanceUID"
 _PARAMETER = re.compile(r"\$(value_\d+)\b")
-_OWN = ("datastore_id", "StudyInstanceUID", "patient_key", "StudyDate", "StudyTime")
+_OWN = ("datastore_id", "StudyInstanceUID", "patient_key")
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,18 @@ class _Compiler:
         return Selection((everything, *self.stages), self.params, self._entities(), members)
 
     def _everything(self) -> str:
-        columns = ", ".join(f'"{name}"' for name in sorted({*_OWN, *self.used}))
+        when = {self.lake.study_date, "StudyTime"} & {*self.lake.columns("series")}
+        columns = ", ".join(f'"{name}"' for name in sorted({*_OWN, *when, *self.used}))
         return f"SELECT {columns}, {SERIES_ID} AS series_id FROM series"
+
+    @property
+    def _day(self) -> str:
+        """The column that holds the day of a study, shifted or not."""
+        name = self.lake.study_date
+        if name == schema.year_of(schema.STUDY_DATE).name:
+            policy = self.lake.as_opened.policy
+            raise NotShown("studies of one patient are told apart by their days", policy)
+        return name
 
     @property
     def _before(self) -> str:
@@ -257,25 +267,28 @@ class _Compiler:
         table, sql = self._condition(step.condition)
         if table not in ("series", "studies"):
             raise BadCondition("another study is told by columns of series or of studies")
+        day = self._day
         near = self._keep(f"""
             SELECT DISTINCT own.datastore_id, own.StudyInstanceUID
-            FROM (SELECT DISTINCT {_STUDY}, patient_key, StudyDate FROM {self._before}) own
-            JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, StudyDate
+            FROM (SELECT DISTINCT {_STUDY}, patient_key, {day} FROM {self._before}) own
+            JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, {day}
                   FROM {table} WHERE {sql}) other USING (patient_key)
             WHERE own.StudyInstanceUID <> other.StudyInstanceUID
-              AND {step.period.sql("other.StudyDate", "own.StudyDate")}
+              AND {step.period.sql(f"other.{day}", f"own.{day}")}
         """)
         return f"""
-            FROM {self._before} {join} JOIN {near} USING ({_STUDY}) WHERE StudyDate IS NOT NULL
+            FROM {self._before} {join} JOIN {near} USING ({_STUDY}) WHERE {day} IS NOT NULL
         """
 
     def _one_study(self, step: OneStudyPerPatient) -> str:
         source, rank, best = self._ranked(step)
-        time = "coalesce(StudyTime, TIME '{}')".format("00:00" if best == "arg_max" else "24:00")
+        time = "TIME '{}'".format("00:00" if best == "arg_max" else "24:00")
+        if "StudyTime" in self.lake.columns("series"):
+            time = f"coalesce(StudyTime, {time})"
         chosen = self._keep(f"""
             SELECT patient_key, any_value(datastore_id) AS datastore_id,
                    {best}(StudyInstanceUID, (rank, {time}, StudyInstanceUID)) AS StudyInstanceUID
-            FROM (SELECT patient_key, {_STUDY}, StudyTime, {rank} AS rank FROM {source})
+            FROM (SELECT *, {rank} AS rank FROM {source})
             WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
@@ -284,9 +297,9 @@ class _Compiler:
         """Return a relation, what ranks its rows, and how the best is found."""
         before = self._before
         if step.choice == "first":
-            return before, "StudyDate", "arg_min"
+            return before, self._day, "arg_min"
         if step.choice == "last":
-            return before, "StudyDate", "arg_max"
+            return before, self._day, "arg_max"
         if step.choice == "random":
             seed = self._param(str(step.seed))
             key = f"concat_ws('|', {seed}, datastore_id, StudyInstanceUID)"
@@ -298,7 +311,8 @@ class _Compiler:
         else:
             source, to = before, self._param(step.to)
         # Of two as near, the earlier one.
-        rank = f"2 * abs(date_diff('day', {to}, StudyDate)) + (StudyDate > {to})::INT"
+        day = self._day
+        rank = f"2 * abs(date_diff('day', {to}, {day})) + ({day} > {to})::INT"
         return source, rank, "arg_min"
 
     def _condition(self, condition: Condition) -> tuple[str, str]:

@@ -37,7 +37,8 @@ class Verification:
     Attributes:
         manifest: What was frozen.
         differences: One row per member that differs: what (joined, left, changed or erased), its
-            keys, patient_key, changed_columns, why and when.
+            keys, patient_key, changed_columns, why and when. Where the policy shows no instants,
+            why is what happened last to its image sets, and when is missing.
         signature: valid, unchecked (there is no key here) or unsigned.
         outside_changed: Outside tables that are not what they were.
     """
@@ -156,18 +157,33 @@ def _signature(manifest: Manifest, key: bytes | None) -> str:
     return "valid"
 
 
+# Where the policy shows no instants, what happened last to each image set is the best guess.
+_EVENTS = """
+SELECT datastore_id, image_set_id, {began} AS happened_at,
+       CASE change WHEN 'updated' THEN 'changed ' || array_to_string(changed_fields, ', ')
+                   ELSE 'image sets ' || change END AS event
+FROM history WHERE {is_new}
+UNION ALL
+SELECT datastore_id, image_set_id, {ended}, 'image sets deleted'
+FROM history WHERE {has_ended} AND ended_by = 'deleted'
+"""
+_SINCE = {
+    "began": "valid_from",
+    "is_new": "observed_from > $seen",
+    "ended": "valid_to",
+    "has_ended": "observed_to > $seen",
+}
+_LAST = {
+    "began": "NULL::TIMESTAMPTZ",
+    "is_new": "ended_by IS NULL",
+    "ended": "NULL::TIMESTAMPTZ",
+    "has_ended": "true",
+}
+
 # A member's image sets are those that ever stood under it. What happened to them since is told
 # first, then what happened to other image sets of its patient.
 _REASONS = """
-WITH events AS (
-    SELECT datastore_id, image_set_id, valid_from AS happened_at,
-           CASE change WHEN 'updated' THEN 'changed ' || array_to_string(changed_fields, ', ')
-                       ELSE 'image sets ' || change END AS event
-    FROM history WHERE observed_from > $seen
-    UNION ALL
-    SELECT datastore_id, image_set_id, valid_to, 'image sets deleted'
-    FROM history WHERE observed_to > $seen AND ended_by = 'deleted'
-), happened AS (
+WITH events AS ({events}), happened AS (
     SELECT DISTINCT datastore_id, image_set_id, patient_key, StudyInstanceUID,
            coalesce(SeriesInstanceUID, image_set_id) AS series_id, event, happened_at
     FROM history JOIN events USING (datastore_id, image_set_id)
@@ -191,10 +207,12 @@ ORDER BY number
 def _with_reasons(lake: Lake, level: str, found: pa.Table, manifest: Manifest) -> pa.Table:
     seen = datetime.fromisoformat(manifest.seen_until) if manifest.seen_until else None
     numbers = pa.array(range(len(found)), pa.int64())
+    tells_when = "observed_from" in lake.columns("history")
+    events = _EVENTS.format_map(_SINCE if tells_when else _LAST)
     lake.connection.register("differing", found.append_column("number", numbers))
     try:
-        query = _REASONS.format(keys=", ".join(compare.KEYS[level]))
-        return lake.sql(query, {"seen": seen}).to_arrow()
+        query = _REASONS.format(events=events, keys=", ".join(compare.KEYS[level]))
+        return lake.sql(query, {"seen": seen} if tells_when else None).to_arrow()
     finally:
         lake.connection.unregister("differing")
 

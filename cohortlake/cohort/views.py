@@ -12,25 +12,17 @@ from datetime import datetime
 import duckdb
 
 from cohortlake import schema
+from cohortlake.errors import NotShown
 from cohortlake.lake import engine, marts
 from cohortlake.lake.publish import Publication
+from cohortlake.lake.read import require_clocks
 from cohortlake.lake.root import Root
-from cohortlake.privacy import visible
 
 _MARTS = {
     "series": marts.SERIES,
     "studies": marts.STUDIES,
     "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
 }
-
-
-def columns(table: str, policy: str) -> tuple[schema.Column, ...]:
-    """Return the columns of a published table that its policy shows.
-
-    Raises:
-        UnknownTable: There is none of that name.
-    """
-    return visible(schema.published(table), policy)
 
 
 def create(
@@ -43,27 +35,51 @@ def create(
         root: The lake.
         publication: What is published there.
         as_of: The instant that all tables but `history` show; None is now.
+
+    Raises:
+        NotShown: There is an instant, and the policy hides when states began and ended.
     """
-    shown = {table: columns(table, publication.policy) for table in schema.PUBLISHED}
+    shown = {table: publication.shown(table) for table in schema.PUBLISHED}
     for table in ("history",) if as_of else schema.PUBLISHED:
         files = publication.paths(table)
         engine.register(con, table, root, files, schema.arrow_schema(shown[table]), hive=True)
     if as_of is None:
         return
-    con.execute(_rows_as_of(as_of, shown["history"]))
+    require_clocks(publication)
+    if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
+        raise NotShown("tables of the past are made from dates", publication.policy)
+    con.execute(_rows_as_of(as_of, publication))
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
-        names = ", ".join(column.name for column in shown[table])
+        names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
 
 
-def _rows_as_of(as_of: datetime, known: tuple[schema.Column, ...]) -> str:
-    # The marts name all columns; those that the policy hides are null, and left out again.
-    hidden = (c.name for c in schema.published("image_sets") if c not in known)
+def _rows_as_of(as_of: datetime, publication: Publication) -> str:
+    # The marts name all columns, by their own names; those that the policy hides are null.
+    known = _as_shown("history", publication)
+    own = {sql: name for name, sql in known.items() if name not in _PARTITIONS}
+    columns = (
+        f"{own.get(c.name, 'NULL::VARCHAR')} AS {c.name}"
+        for c in schema.published("history")
+        if c != schema.STUDY_MONTH
+    )
     return f"""
         CREATE VIEW present AS
-        SELECT *{"".join(f", NULL::VARCHAR AS {name}" for name in hidden)},
+        SELECT {", ".join(columns)},
                datastore_id || image_set_id AS interval_key  -- of each image set one is true
         FROM history
         WHERE valid_from <= TIMESTAMPTZ '{as_of.isoformat()}'
           AND (valid_to IS NULL OR valid_to > TIMESTAMPTZ '{as_of.isoformat()}')
     """
+
+
+def _as_shown(table: str, publication: Publication) -> dict[str, str]:
+    """Return the name of each column as the policy shows it -> SQL for it, from the schema's."""
+    shown = publication.columns[table]
+    found = {f.name: c.name for c in schema.published(table) for f in schema.forms(c)}
+    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else "%Y"
+    month = f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
+    return {name: month if name in _PARTITIONS else found[name] for name in shown}
+
+
+_PARTITIONS = tuple(form.name for form in schema.forms(schema.STUDY_MONTH))

@@ -51,19 +51,20 @@ class _Traces:
     counted_with: tuple[str, ...]
 
 
-def begin(root: Root, patient: Patient) -> Erasure:
+def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
     """Write down that a patient is being erased: no search brings them back from then on.
 
     Args:
         root: The lake.
         patient: The patient.
+        key: The key that the lake is published with.
 
     Returns:
         The record; with `erased_at` where they were erased before, and nothing came since.
 
     Raises:
         NoSuchPatient: The lake holds none, and none was erased.
-        MissingKey: The lake was published before, and its key is gone.
+        MissingKey: Some were erased before, and the key that they are known by is gone.
     """
     traces, earlier = _traces(root, patient, ()), erasures.find(root, patient)
     if not traces.image_sets:
@@ -71,7 +72,7 @@ def begin(root: Root, patient: Patient) -> Erasure:
             raise NoSuchPatient(patient.datastore_id)
         if earlier.erased_at:
             return earlier
-    return erasures.begin(root, patient, traces.spellings)
+    return erasures.begin(root, patient, traces.spellings, key)
 
 
 def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:

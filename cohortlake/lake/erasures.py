@@ -1,8 +1,8 @@
 """Who was erased: records without identity, and what they keep out of the lake.
 
-A record names a patient by the keyed hash that `published/` has for them. Owns the records, and
-which rows of a search are dropped because of them, before anything is written. How a patient is
-removed is `lake.erase`'s.
+A record names a patient by a hash under a key of its own, which outlasts every other one. Owns
+the records, and which rows of a search are dropped because of them, before anything is written.
+How a patient is removed is `lake.erase`'s.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake.lake.publish import lake_key, read_marker
+from cohortlake.lake.keys import ERASURES, erasure_key
 from cohortlake.lake.root import Root
 from cohortlake.privacy import keyed_hashes
 
 PADDING = " "
 """What may surround an id without being part of it (PS3.5 section 6.2, LO)."""
-
-_FOLDER = "erasures"
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Erasure:
 
     Attributes:
         datastore_id: The data store.
-        patient_key: Keyed hash of the patient's id without padding.
-        patient_keys: Keyed hashes of all that stood for the patient in `published/`.
+        known_by: Hash of the patient's id without padding, under the erasure key.
+        patient_keys: What stood for the patient in `published/`.
         began_at: When, on this machine's clock, UTC.
         erased_at: When nothing was left; None while it is under way.
         image_sets: Image sets of which something was removed.
@@ -63,7 +61,7 @@ class Erasure:
     """
 
     datastore_id: str
-    patient_key: str
+    known_by: str
     patient_keys: tuple[str, ...]
     began_at: str
     erased_at: str | None = None
@@ -75,7 +73,7 @@ class Erasure:
 
 def read(root: Root) -> list[Erasure]:
     """Return all records, by when they began."""
-    found = [_from_json(root.read(path)) for path in root.files(_FOLDER, ".json")]
+    found = [_from_json(root.read(path)) for path in root.files(ERASURES, ".json")]
     return sorted(found, key=lambda erasure: erasure.began_at)
 
 
@@ -91,24 +89,25 @@ def erased_on(root: Root) -> Mapping[str, date]:
 def find(root: Root, patient: Patient) -> Erasure | None:
     """Return the record of a patient, or None where they were never erased."""
     records = read(root)
-    if not records:  # and perhaps no key yet
+    if not records:
         return None
-    (own,) = _hashes(lake_key(root, may_create=False), patient.datastore_id, [patient.bare_id])
-    return next((erasure for erasure in records if erasure.patient_key == own), None)
+    (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.bare_id])
+    return next((erasure for erasure in records if erasure.known_by == own), None)
 
 
-def begin(root: Root, patient: Patient, spellings: Iterable[str]) -> Erasure:
+def begin(root: Root, patient: Patient, spellings: Iterable[str], key: bytes) -> Erasure:
     """Write down that a patient is being erased, perhaps not for the first time.
 
     Args:
         root: The lake.
         patient: The patient.
         spellings: Ids of theirs, with the padding that they were sent with.
+        key: The key that the lake is published with.
     """
-    key = lake_key(root, may_create=read_marker(root) is None)
-    own, *others = _hashes(key, patient.datastore_id, [patient.bare_id, *spellings])
+    (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.bare_id])
     erasure = find(root, patient) or Erasure(patient.datastore_id, own, (), _now())
-    keys = tuple(sorted({own, *others, *erasure.patient_keys}))
+    published = _hashes(key, patient.datastore_id, [patient.bare_id, *spellings])
+    keys = tuple(sorted({*published, *erasure.patient_keys}))
     return write(root, replace(erasure, patient_keys=keys, erased_at=None))
 
 
@@ -120,7 +119,7 @@ def finish(root: Root, erasure: Erasure) -> Erasure:
 def write(root: Root, erasure: Erasure) -> Erasure:
     """Write a record, in the place of an earlier one of the same patient."""
     content = json.dumps(asdict(erasure), indent=1).encode()
-    root.write(f"{_FOLDER}/{erasure.patient_key}.json", content)
+    root.write(f"{ERASURES}/{erasure.known_by}.json", content)
     return erasure
 
 
@@ -139,12 +138,12 @@ class Erased:
         self.met: set[str] = set()
 
     @functools.cached_property
-    def _patient_keys(self) -> frozenset[str]:
-        return frozenset(erasure.patient_key for erasure in read(self._root))
+    def _known_by(self) -> frozenset[str]:
+        return frozenset(erasure.known_by for erasure in read(self._root))
 
     @functools.cached_property
     def _key(self) -> bytes:
-        return lake_key(self._root, may_create=False)
+        return erasure_key(self._root)
 
     def among(self, states: pa.Table) -> pa.BooleanArray:
         """Return which of a data store's states are erased patients'.
@@ -152,13 +151,13 @@ class Erased:
         Raises:
             MissingKey: Some were erased, and the key that they are known by is gone.
         """
-        if not self._patient_keys or not len(states):
+        if not self._known_by or not len(states):
             return pa.array(np.zeros(len(states), bool))
         bare = pc.utf8_trim(states["PatientID"], PADDING).combine_chunks().dictionary_encode()
         ids = bare.dictionary.to_pylist()
         datastore_id = states["datastore_id"][0].as_py()
         hashes = _hashes(self._key, datastore_id, ids)
-        is_erased = pa.array([h in self._patient_keys for h in hashes], pa.bool_())
+        is_erased = pa.array([h in self._known_by for h in hashes], pa.bool_())
         among = pc.fill_null(is_erased.take(bare.indices), fill_value=False)
         self.met.update(states["image_set_id"].filter(among).to_pylist())
         return among

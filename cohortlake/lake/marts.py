@@ -4,9 +4,9 @@ Each query gives all columns of `schema.PUBLISHED` for its table, and the month 
 partition; a policy then leaves columns out. When and where they are written is
 `lake.publish`'s.
 
-The relation `present` holds current rows with these keys and the age, see `keyed`; `people`
-(datastore_id, PatientID, patient_key) and `orders` (datastore_id, AccessionNumber,
-accession_key) hold the keyed hashes.
+The relation `present` holds current rows with these keys and the age, see `keyed`, and made safe;
+`people` (datastore_id, PatientID, patient_key, shift_days) and `orders` (datastore_id,
+AccessionNumber, accession_key) hold the keyed hashes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ END AS age_at_study_years
 
 
 def keyed(relation: str) -> str:
-    """Return SQL that adds the keys and the age to rows of the memory."""
+    """Return SQL that adds the keys, the shift and the age to rows of the memory.
+
+    What belongs to no patient is shifted by study, so that it stays together.
+    """
     return f"""
-        SELECT r.*, {_AGE}, people.patient_key, orders.accession_key
+        SELECT r.*, {_AGE}, people.patient_key, orders.accession_key,
+               coalesce(people.shift_days,
+                        shift_days(datastore_id, coalesce(StudyInstanceUID, image_set_id))
+               ) AS shift_days
         FROM {relation} r
         LEFT JOIN people USING (datastore_id, PatientID)
         LEFT JOIN orders USING (datastore_id, AccessionNumber)
@@ -78,10 +84,7 @@ _STUDY_SAYS = (
     "age_at_study_years",
 )
 
-_WHEN = (
-    "min(created_at) AS first_created_at, max(updated_at) AS last_updated_at, "
-    "min(study_month) AS study_month"
-)
+_WHEN = "min(created_at) AS first_created_at, max(updated_at) AS last_updated_at"
 
 SERIES = _mart(
     _SERIES,
@@ -116,9 +119,9 @@ STUDIES = _mart(
 )
 
 PATIENT_COLUMNS = (
-    "interval_key, datastore_id, image_set_id, version, updated_at, is_primary, PatientID, "
-    "PatientName, PatientBirthDate, PatientSex, StudyDate, StudyInstanceUID, SeriesInstanceUID, "
-    "Modality"
+    *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
 )
 """All that `patients` reads of the memory."""
 

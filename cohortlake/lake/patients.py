@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from cohortlake.lake import marts
 from cohortlake.lake.writer import Writer
+from cohortlake.privacy import Policy
+from cohortlake.privacy.treat import rows_sql
 
 TABLE = "patients"
 _AT_ONCE = 150_000
@@ -22,44 +24,55 @@ _FIRST, _END = "", "g"  # before and behind all keys, which are hex digits
 
 
 def write(
-    con: duckdb.DuckDBPyConnection, writer: Writer, people: pa.Table, *, is_whole: bool
+    con: duckdb.DuckDBPyConnection,
+    writer: Writer,
+    policy: Policy,
+    people: pa.Table,
+    *,
+    is_whole: bool,
 ) -> None:
     """Write the table.
 
     Args:
         con: With the views of `image_sets.register`.
         writer: Writes it.
-        people: The touched patients: datastore_id, PatientID, patient_key.
+        policy: What is done with each value.
+        people: The touched patients: datastore_id, PatientID, patient_key, shift_days.
         is_whole: Whether these are all there are; else the published file holds the others.
     """
     if not is_whole:
         writer.register_whole(con, "published_patients", TABLE)
-    writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), is_whole=is_whole))
+    present = rows_sql(_OF_PEOPLE, _SHOWN, policy)
+    touched = f"SELECT {writer.selected(TABLE)} FROM ({_TOUCHED})"
+    query = touched if is_whole else f"{touched} {_AND_OTHERS}"
+    writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), present, query))
 
 
-def _queries(con: duckdb.DuckDBPyConnection, people: pa.Table, *, is_whole: bool) -> Iterator[str]:
+def _queries(
+    con: duckdb.DuckDBPyConnection, people: pa.Table, present: str, query: str
+) -> Iterator[str]:
     """Yield the query of each range of keys; it must be run before the next one is asked for."""
     starts = range(0, max(1, len(people)), _AT_ONCE)
     bounds = [_FIRST, *(people["patient_key"][start].as_py() for start in starts[1:]), _END]
     for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
         con.register("people", people[start : start + _AT_ONCE])
-        con.execute(_PRESENT)
-        yield _TOUCHED if is_whole else _AND_OTHERS.format(first=first, end=end)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE of_people AS {present}")
+        con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM of_people")
+        yield query.format(first=first, end=end)
 
 
-_PRESENT = f"""
-CREATE OR REPLACE TEMP TABLE of_people AS
-SELECT {marts.PATIENT_COLUMNS}, patient_key
-FROM current JOIN people USING (datastore_id, PatientID);
-CREATE OR REPLACE TEMP VIEW present AS FROM of_people;
+_OF_PEOPLE = f"""
+SELECT {", ".join(marts.PATIENT_COLUMNS)}, patient_key, shift_days
+FROM current JOIN people USING (datastore_id, PatientID)
 """
+# UIDs are only counted here.
+_SHOWN = [name for name in marts.PATIENT_COLUMNS if not name.endswith("UID")]
 
 # As a number: there are millions of patients, and text takes five times the memory.
 _TOUCHED = marts.patients("patient_key::UUID")
 
-_AND_OTHERS = f"""
-{_TOUCHED}
+_AND_OTHERS = """
 UNION ALL BY NAME
 SELECT * FROM published_patients ANTI JOIN people USING (patient_key)
-WHERE patient_key >= '{{first}}' AND patient_key < '{{end}}'
+WHERE patient_key >= '{first}' AND patient_key < '{end}'
 """

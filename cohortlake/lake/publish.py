@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
-import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.errors import MissingKey
 from cohortlake.lake import engine, image_sets, marts, patients, snapshots, touched
+from cohortlake.lake.keys import IN_LAKE, patient_key
+from cohortlake.lake.periods import Periods
 from cohortlake.lake.root import Root
 from cohortlake.lake.snapshots import Snapshot
 from cohortlake.lake.touched import Touched
 from cohortlake.lake.writer import Writer
-from cohortlake.privacy import keyed_hashes, new_key
+from cohortlake.privacy import Policy
+from cohortlake.privacy.keys import create_macros
+from cohortlake.privacy.treat import prepare, rows_sql
+from cohortlake.schema import Column
 
-KEY_PATH = "keys/patient-key"
 MARKER_PATH = "published/_published.json"
 _ANEW_PATH = "published/_anew"
 
@@ -34,7 +36,10 @@ class Publication:
 
     Attributes:
         image_sets_version: Version of the memory that it shows.
-        policy: The privacy policy that was applied.
+        policy: The name of the privacy policy that was applied.
+        policy_digest: A number for all that this policy does.
+        widened: What it shows more of than the built-in one that it extends.
+        columns: Table -> the columns that it shows.
         format: Layout of the files.
         published_at: When, on this machine's clock, UTC.
         files: Path below the root -> rows.
@@ -47,6 +52,9 @@ class Publication:
 
     image_sets_version: int
     policy: str
+    policy_digest: str
+    widened: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
     format: int
     published_at: str
     files: dict[str, int]
@@ -63,6 +71,15 @@ class Publication:
         """Return the paths of a table's files."""
         return [path for path in self.files if path.startswith(f"published/{table}/")]
 
+    def shown(self, table: str) -> tuple[Column, ...]:
+        """Return the columns of a table that the policy shows.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        by_name = {form.name: form for c in schema.published(table) for form in schema.forms(c)}
+        return tuple(by_name[name] for name in self.columns[table])
+
     def snapshot(self) -> Snapshot:
         """Return what the record keeps of it."""
         rows = {table: self.rows(table) for table in schema.PUBLISHED}
@@ -77,22 +94,24 @@ class Publication:
         return json.dumps(items, indent=1).encode()
 
 
-def publish(root: Root, policy: str) -> Publication | None:
+def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publication | None:
     """Bring `published/` up to date.
 
     Args:
         root: The lake.
-        policy: `safe`, `limited` or `identified`. Another than before publishes all anew.
+        policy: The privacy policy. Another than before publishes all anew.
+        key_source: Where the key of the hashes is, see `lake.keys`.
 
     Returns:
         What stands there now, or None where nothing was ever applied.
 
     Raises:
         MissingKey: The lake was published before, and its key is gone.
+        WrongKey: It was published with another one.
     """
     before = seen = read_marker(root)
     while True:
-        publication = _publish_since(root, policy, before)
+        publication = _publish_since(root, policy, key_source, before)
         if publication is None:
             return before
         latest = read_marker(root)
@@ -106,33 +125,40 @@ def publish(root: Root, policy: str) -> Publication | None:
         seen = latest
 
 
-def _publish_since(root: Root, policy: str, before: Publication | None) -> Publication | None:
+def _publish_since(
+    root: Root, policy: Policy, key_source: str, before: Publication | None
+) -> Publication | None:
     """Write what changed since a publication; return None where nothing did."""
     version = image_sets.version(root)
     since = None
-    if before and (before.policy, before.format) == (policy, schema.FORMAT_VERSION):
+    if before and (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION):
         since = None if root.exists(_ANEW_PATH) else before.image_sets_version
-    if version is None or since == version:
+    if version is None or (since == version and before and before.policy == policy.name):
         return None
     if before and since is None:
         # A run that dies midway leaves files of this policy, and the marker of another.
         have_all_published_anew(root)
-    key = lake_key(root, may_create=before is None)
+    key = patient_key(root, key_source, may_create=before is None)
     writer = Writer(root, policy, before.files if before else {})
     with engine.connection() as con:
+        create_macros(con, key)
+        prepare(con, policy)
         image_sets.register(con, root, version)
         is_whole = not image_sets.register_appended(con, root, since, version)
         what = touched.find(con, is_whole=is_whole)
-        _write_months(con, writer, key, what)
-        people = _hashes(con, key, "PatientID", "current" if is_whole else "touched_rows")
+        _write_periods(con, writer, policy, what)
+        people = _people(con, "current" if is_whole else "touched_rows").to_arrow_table()
         if is_whole or len(people):
-            patients.write(con, writer, people, is_whole=is_whole)
+            patients.write(con, writer, policy, people, is_whole=is_whole)
         observed_since, observed_until = image_sets.observed(con)
     if is_whole:
         writer.remove_unwritten()
     return Publication(
         version,
-        policy,
+        policy.name,
+        policy.digest,
+        policy.widened,
+        policy.tables,
         schema.FORMAT_VERSION,
         datetime.now(UTC).isoformat(timespec="seconds"),
         dict(sorted(writer.files.items())),
@@ -150,51 +176,52 @@ def have_all_published_anew(root: Root) -> None:
 
 def read_marker(root: Root) -> Publication | None:
     """Return what stands in `published/`, or None where nothing was published."""
-    return Publication(**json.loads(root.read(MARKER_PATH))) if root.exists(MARKER_PATH) else None
+    return _from_json(root.read(MARKER_PATH)) if root.exists(MARKER_PATH) else None
 
 
-def _write_months(
-    con: duckdb.DuckDBPyConnection, writer: Writer, key: bytes, what: Touched
+def _from_json(content: bytes) -> Publication:
+    said = json.loads(content)
+    # Of an older format: it is published anew before anybody reads it.
+    said = {"policy_digest": "", "widened": (), "columns": {}} | said
+    columns = {table: tuple(names) for table, names in said["columns"].items()}
+    return Publication(**said | {"widened": tuple(said["widened"]), "columns": columns})
+
+
+def _write_periods(
+    con: duckdb.DuckDBPyConnection, writer: Writer, policy: Policy, what: Touched
 ) -> None:
-    for months in touched.batches(con, what.affected):
-        touched.load_batch(con, months)
-        con.register("people", _hashes(con, key, "PatientID", "batch"))
-        con.register("orders", _hashes(con, key, "AccessionNumber", "batch"))
-        con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {marts.keyed('batch')}")
+    periods = Periods.of(con, policy)
+    changed = periods.of_months(what.changed)
+    for batch in periods.batches(what.affected):
+        touched.load_batch(con, periods.months(batch))
+        con.register("people", _people(con, "batch").to_arrow_table())
+        con.register("orders", _orders(con, "batch").to_arrow_table())
+        rows = rows_sql(marts.keyed("batch"), con.table("batch").columns, policy)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {rows}")
         con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")
         con.execute("DROP TABLE batch")
-        writer.write_months(con, "image_sets", "present", months & what.changed)
-        writer.write_months(con, "series", f"({marts.SERIES})", months)
-        writer.write_months(con, "studies", f"({marts.STUDIES})", months)
-        writer.write_months(con, "history", "rows", months)
+        writer.write_periods(con, "image_sets", "present", batch & changed)
+        writer.write_periods(con, "series", f"({marts.SERIES})", batch)
+        writer.write_periods(con, "studies", f"({marts.STUDIES})", batch)
+        writer.write_periods(con, "history", "rows", batch)
     con.execute("DROP TABLE IF EXISTS rows")
 
 
-_HASHED = {"PatientID": "patient_key", "AccessionNumber": "accession_key"}
+def _people(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelation:
+    """Return the patients of a relation, with the key and the shift of each."""
+    return con.sql(f"""
+        SELECT *, keyed_hash('PatientID', datastore_id, PatientID) AS patient_key,
+               shift_days(datastore_id, PatientID) AS shift_days
+        FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE trim(PatientID) <> '')
+    """)
 
 
-def _hashes(con: duckdb.DuckDBPyConnection, key: bytes, column: str, source: str) -> pa.Table:
-    """Return the ids in a column of a relation, with their keyed hashes."""
-    distinct = con.sql(
-        f"SELECT DISTINCT datastore_id, {column} FROM {source} WHERE trim({column}) <> ''"
-    ).to_arrow_table()
-    ids = zip(*(distinct[name].to_pylist() for name in distinct.column_names), strict=True)
-    hashes = pa.array(keyed_hashes(key, column, ids), pa.string())
-    return distinct.append_column(_HASHED[column], hashes)
-
-
-def lake_key(root: Root, *, may_create: bool) -> bytes:
-    """Return the key that the lake's hashes are made with.
-
-    Raises:
-        MissingKey: There is none, and none may be made.
-    """
-    if root.exists(KEY_PATH):
-        return root.read(KEY_PATH)
-    if not may_create:
-        raise MissingKey(
-            f"{root.uri_of(KEY_PATH)} is gone, and patient_key was made with it; restore it "
-            "from a backup (a new key would give every patient another hash)"
+def _orders(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelation:
+    """Return the accession numbers of a relation, with the key of each."""
+    return con.sql(f"""
+        SELECT *, keyed_hash('AccessionNumber', datastore_id, AccessionNumber) AS accession_key
+        FROM (
+            SELECT DISTINCT datastore_id, AccessionNumber FROM {source}
+            WHERE trim(AccessionNumber) <> ''
         )
-    root.create(KEY_PATH, new_key())
-    return root.read(KEY_PATH)  # perhaps the one of a run that was faster
+    """)

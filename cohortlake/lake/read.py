@@ -14,14 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from cohortlake import schema
-from cohortlake.errors import InstantError, NotALake, OldFormat, UnknownColumn
+from cohortlake.errors import InstantError, NotALake, NotShown, OldFormat, UnknownColumn
 from cohortlake.flatten import to_frame
 from cohortlake.lake import changes, engine, snapshots
 from cohortlake.lake.changes import Clock
 from cohortlake.lake.instants import Instant, instant, is_instant
 from cohortlake.lake.publish import Publication, read_marker
 from cohortlake.lake.root import Root
-from cohortlake.privacy import visible
 
 
 def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -93,13 +92,14 @@ class Lake:
             UnknownTable: There is no such table.
             UnknownColumn: The table has no such column, or its policy does not show it.
             InstantError: The instant cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
             UnknownTag: There is no such tag.
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
         """
-        known = schema.published(name)
+        schema.published(name)  # or there is none, and nobody published it
         marker = self.publication()
-        shown = [column.name for column in visible(known, marker.policy)]
+        shown = [column.name for column in marker.shown(name)]
         for column in columns or ():
             if column not in shown:
                 raise UnknownColumn(column, name, shown)
@@ -107,6 +107,7 @@ class Lake:
         if as_of is None and known_at is None:
             return to_frame(self._files(marker, name).to_table(columns=wanted))
         clock, at = self._past(name, as_of, known_at)
+        require_clocks(marker)
         _require_seen(marker, at)
         states = self._files(marker, "history")
         return to_frame(states.to_table(columns=wanted, filter=_current(clock, at)))
@@ -127,6 +128,7 @@ class Lake:
 
         Raises:
             InstantError: The instants cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
         """
@@ -146,6 +148,7 @@ class Lake:
 
         Raises:
             InstantError: The instants cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
             UnknownTag: There is no such tag.
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
@@ -212,15 +215,30 @@ class Lake:
         if until is not None and since >= until:
             raise InstantError(f"{since.isoformat()} is not before {until.isoformat()}")
         marker = self.publication()
+        require_clocks(marker)
         _require_seen(marker, since)
-        columns = visible(schema.published("history"), marker.policy)
-        shown = schema.arrow_schema(c for c in columns if c != schema.STUDY_MONTH)
+        shown = schema.arrow_schema(c for c in marker.shown("history") if c not in PARTITIONS)
         files = marker.paths("history")
         return to_frame(changes.between(self.root, files, shown, clock, since, until))
 
     def _files(self, marker: Publication, table: str) -> pads.Dataset:
-        shown = schema.arrow_schema(visible(schema.published(table), marker.policy))
+        shown = schema.arrow_schema(marker.shown(table))
         return engine.dataset(self.root, marker.paths(table), shown, hive=True)
+
+
+PARTITIONS = schema.forms(schema.STUDY_MONTH)
+
+
+def require_clocks(marker: Publication) -> None:
+    """Look whether the published history says when its states began and ended.
+
+    Raises:
+        NotShown: The policy hides it.
+    """
+    if not {"valid_from", "valid_to", "observed_from", "observed_to"} <= {
+        *marker.columns["history"]
+    }:
+        raise NotShown("the past is told by the instants of `history`", marker.policy)
 
 
 def _current(clock: Clock, at: datetime) -> pads.Expression:

@@ -8,14 +8,12 @@ looked up once. Writing is `lake.publish`'s, what a table holds `lake.marts`'.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import duckdb
 
 from cohortlake.lake import kinds
-
-_BATCH_ROWS = 400_000
 
 
 @dataclass(frozen=True)
@@ -52,20 +50,6 @@ def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
     near = _months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
     con.execute(_SCATTERED.format(months=listed(near)))
     return Touched(changed, affected)
-
-
-def batches(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> Iterator[frozenset[str]]:
-    """Cut months, in order, into batches that fit into memory."""
-    batch: set[str] = set()
-    size = 0
-    for month, rows in con.sql(_SIZES.format(months=listed(months))).fetchall():
-        if batch and size + rows > _BATCH_ROWS:
-            yield frozenset(batch)
-            batch, size = set(), 0
-        batch.add(month)
-        size += rows
-    if batch:
-        yield frozenset(batch)
 
 
 def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
@@ -138,10 +122,6 @@ CREATE TEMP TABLE scattered AS
 SELECT history.*, study_hash, series_hash
 FROM history JOIN (SELECT interval_key, study_hash, series_hash FROM ties) USING (interval_key)
 WHERE study_month IN {months}
-"""
-
-_SIZES = """
-SELECT study_month, count(*) FROM versions WHERE study_month IN {months} GROUP BY ALL ORDER BY ALL
 """
 
 _IN_MONTHS = """

@@ -1,7 +1,7 @@
 """Writing the published files under a policy, and keeping account of them.
 
-One file per table and study month under a constant name, replaced whole; `patients` is one
-file. Which months are written, and from which rows, is `lake.publish`'s.
+One file per table and period under a constant name, replaced whole; `patients` is one file.
+Which periods are written, and from which rows, is `lake.publish`'s.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.lake import engine, touched
 from cohortlake.lake.root import Root
-from cohortlake.privacy import visible
-
-_WHOLE = ""
+from cohortlake.privacy import Policy
+from cohortlake.privacy.treat import partition_sql, published_sql
 
 
 class Writer:
@@ -36,42 +35,43 @@ class Writer:
         removed: Paths deleted.
     """
 
-    def __init__(self, root: Root, policy: str, files: dict[str, int]) -> None:
+    def __init__(self, root: Root, policy: Policy, files: dict[str, int]) -> None:
         self._root, self._policy = root, policy
         self.files = dict(files)
         self.written: list[str] = []
         self.removed: list[str] = []
 
-    def write_months(
-        self, con: duckdb.DuckDBPyConnection, table: str, relation: str, months: Collection[str]
+    def write_periods(
+        self, con: duckdb.DuckDBPyConnection, table: str, relation: str, periods: Collection[str]
     ) -> None:
-        """Write one file per month, and delete those of months that hold nothing now."""
-        columns = self._columns(table)
-        with_month = columns.append(pa.field("study_month", pa.string()))
+        """Write one file per period, and delete those of periods that hold nothing now."""
+        columns, partition = self._columns(table), self._policy.partition
+        rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
         query = (
-            f"SELECT {', '.join(with_month.names)} FROM {relation} "
-            f"WHERE study_month IN {touched.listed(months)} ORDER BY {_order(table)}"
+            f"SELECT {self.selected(table)}, period FROM ({rows}) "
+            f"WHERE period IN {touched.listed(periods)} ORDER BY {_order(table)}"
         )
+        with_period = columns.append(pa.field("period", partition.type))
         filled = set()
-        for month, batches in _by_month(engine.batches(con, query, with_month)):
-            self._write(_path(table, month), columns, batches)
-            filled.add(month)
-        for month in sorted(set(months) - filled):
-            self._remove(_path(table, month))
+        for period, batches in _by_period(engine.batches(con, query, with_period)):
+            self._write(self._path(table, period), columns, batches)
+            filled.add(period)
+        for period in sorted(set(periods) - filled):
+            self._remove(self._path(table, period))
 
     def write_whole(
         self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
     ) -> None:
-        """Write a table that has no partitions, from queries one after the other."""
+        """Write a table that has no partitions, from queries for its columns as shown."""
         columns = self._columns(table)
         names = ", ".join(columns.names)
         ordered = (f"SELECT {names} FROM ({query}) ORDER BY patient_key" for query in queries)
         batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
-        self._write(_path(table, _WHOLE), columns, batches)
+        self._write(self._path(table), columns, batches)
 
     def register_whole(self, con: duckdb.DuckDBPyConnection, view: str, table: str) -> None:
         """Make a table without partitions readable as it was published before."""
-        engine.register(con, view, self._root, [_path(table, _WHOLE)], self._columns(table))
+        engine.register(con, view, self._root, [self._path(table)], self._columns(table))
 
     def remove_unwritten(self) -> None:
         """Delete what an earlier publication left and this whole one did not write."""
@@ -80,8 +80,19 @@ class Writer:
                 self._remove(path)
 
     def _columns(self, table: str) -> pa.Schema:
-        shown = visible(schema.published(table), self._policy)
-        return schema.arrow_schema(column for column in shown if column != schema.STUDY_MONTH)
+        shown = self._policy.shown(schema.published(table))
+        return schema.arrow_schema(c for c in shown if c != self._policy.partition)
+
+    def selected(self, table: str) -> str:
+        """Return SQL for a table's columns as they are shown, over rows made safe."""
+        sql = published_sql(schema.published(table), self._policy)
+        return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
+
+    def _path(self, table: str, period: str = "") -> str:
+        folder = f"published/{table}"
+        if period:
+            folder += f"/{self._policy.partition.name}={period}"
+        return f"{folder}/{table}.parquet"
 
     def _write(self, path: str, columns: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         rows = 0
@@ -102,28 +113,23 @@ class Writer:
             self.removed.append(path)
 
 
-def _by_month(
+def _by_period(
     batches: Iterable[pa.RecordBatch],
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """Cut a result that is ordered by study_month into its months, without holding it."""
-    for month, group in itertools.groupby(_month_pieces(batches), key=lambda piece: piece[0]):
-        yield month, (batch for _, batch in group)
+    """Cut a result that is ordered by period into its periods, without holding it."""
+    for period, group in itertools.groupby(_period_pieces(batches), key=lambda piece: piece[0]):
+        yield period, (batch for _, batch in group)
 
 
-def _month_pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, pa.RecordBatch]]:
+def _period_pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, pa.RecordBatch]]:
     for batch in batches:
-        runs = pc.run_end_encode(batch["study_month"])
+        runs = pc.run_end_encode(batch["period"])
         start = 0
-        for month, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            yield str(month), batch.slice(start, end - start)
+        for period, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            yield str(period), batch.slice(start, end - start)
             start = end
 
 
 def _order(table: str) -> str:
     by = {"studies": "StudyDate, StudyInstanceUID"}
-    return "study_month, " + by.get(table, "Modality, StudyDate, image_set_id")
-
-
-def _path(table: str, month: str) -> str:
-    folder = f"published/{table}" + (f"/study_month={month}" if month else "")
-    return f"{folder}/{table}.parquet"
+    return "period, " + by.get(table, "Modality, StudyDate, image_set_id")

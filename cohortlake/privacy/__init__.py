@@ -1,6 +1,17 @@
-"""Which columns a reader may see, and how ids are made safe. Pure: reads and writes no file."""
+"""Privacy: which columns a reader may see, and how they are made safe.
 
-from cohortlake.privacy.keys import keyed_hashes, new_key
-from cohortlake.privacy.policy import visible
+Applied when the lake publishes and nowhere earlier; what it protects is `schema`'s to say.
+"""
 
-__all__ = ["keyed_hashes", "new_key", "visible"]
+from cohortlake.privacy.keys import fingerprint, keyed_hashes, new_key
+from cohortlake.privacy.policy import Policy, Treatment, built_in, policy_of
+
+__all__ = [
+    "Policy",
+    "Treatment",
+    "built_in",
+    "fingerprint",
+    "keyed_hashes",
+    "new_key",
+    "policy_of",
+]

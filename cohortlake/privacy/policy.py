@@ -1,26 +1,304 @@
-"""The three policies, as an allow-list over what schema.py says of each column.
+"""What each privacy policy does with each column.
 
-- `safe`: what identifies directly stays out, and so do birth dates and free text.
-- `limited`: birth dates are in, as in a limited data set (45 CFR 164.514(e)); names, ids
-  and free text are not.
+A policy is chosen by name (COHORTLAKE_PRIVACY):
+
+- `safe`: no direct identifier, no date and no instant as it was, UIDs replaced, of coded values
+  the standard's own, of free text what a person has reviewed and allowed;
+- `limited`: a HIPAA limited data set (45 CFR 164.514(e)): dates, times and UIDs stay, direct
+  identifiers do not;
 - `identified`: everything.
+
+A file (COHORTLAKE_PRIVACY_FILE) may narrow one of them, and list reviewed values. What widens it
+takes effect only under a name of its own, which the setting must give. How far a column identifies
+somebody is `schema`'s, how a value is made safe `privacy.treat`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
+import yaml
+
+from cohortlake import schema
+from cohortlake.errors import PolicyError, SettingError, did_you_mean
 from cohortlake.schema import Column, Identifies
+from cohortlake.settings import POLICIES, Settings
 
-_SAFE = frozenset({Identifies.NO, Identifies.INDIRECTLY})
-_SHOWN = {
-    "safe": _SAFE,
-    "limited": _SAFE | {Identifies.BIRTH_DATE},
-    "identified": frozenset(Identifies),
+
+class Treatment(Enum):
+    """What is done with a column, in the words of a policy file."""
+
+    KEEP = "keep"
+    TERMS = "terms"  # the standard's terms and reviewed values stay, all else is null
+    REVIEWED = "reviewed"  # reviewed values stay, all else is null
+    REPLACE = "replace"  # by a UID that follows from the key
+    SHIFT = "shift"
+    YEAR = "year"
+    WITHHOLD = "withhold"
+
+    @property
+    def meaning(self) -> str:
+        """What it does, in a few words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Treatment.KEEP: "shown",
+    Treatment.TERMS: "the standard's terms and reviewed values",
+    Treatment.REVIEWED: "reviewed values",
+    Treatment.REPLACE: "replaced, under a key",
+    Treatment.SHIFT: "shifted, under another name",
+    Treatment.YEAR: "its year, under another name",
+    Treatment.WITHHOLD: "not shown",
 }
 
+_K, _W = Treatment.KEEP, Treatment.WITHHOLD
 
-def visible(columns: Iterable[Column], policy: str) -> tuple[Column, ...]:
-    """Return those of some columns that a policy shows, in their order."""
-    shown = _SHOWN[policy]
-    return tuple(column for column in columns if column.identifies in shown)
+_TREATMENTS: dict[Identifies, tuple[Treatment, Treatment, Treatment]] = {
+    Identifies.NO: (_K, _K, _K),
+    Identifies.INDIRECTLY: (_K, _K, _K),
+    Identifies.INTERVAL: (_K, _K, _K),
+    Identifies.DATE: (Treatment.SHIFT, _K, _K),
+    Identifies.INSTANT: (_W, _K, _K),
+    Identifies.UID: (Treatment.REPLACE, _K, _K),
+    Identifies.CODED: (Treatment.TERMS, Treatment.TERMS, _K),
+    Identifies.FREE_TEXT: (Treatment.REVIEWED, Treatment.REVIEWED, _K),
+    Identifies.AS_SENT: (_W, _W, _K),
+    Identifies.BIRTH_DATE: (_W, _K, _K),
+    Identifies.DIRECTLY: (_W, _W, _K),
+}
+
+# What a file may ask for in the place of `keep`, the least narrow first.
+_CHOICES: dict[Identifies, tuple[Treatment, ...]] = {
+    Identifies.DATE: (),  # all dates alike: see `dates`
+    Identifies.UID: (_K, Treatment.REPLACE, _W),
+    Identifies.CODED: (_K, Treatment.TERMS, Treatment.REVIEWED, _W),
+    Identifies.FREE_TEXT: (_K, Treatment.REVIEWED, _W),
+}
+_DATES = (_K, Treatment.SHIFT, Treatment.YEAR)
+_ENTRIES = ("policy", "extends", "dates", "columns", "allow")
+
+# What a row is told from others by, and what all that is left hangs on.
+_NEVER_WITHHELD = frozenset(("datastore_id", "image_set_id", "patient_key", "StudyInstanceUID"))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done with each column.
+
+    Attributes:
+        name: Its name.
+        extends: The built-in one that it is, or is made from.
+        dates: What is done with all dates: kept, shifted, or cut to their year.
+        columns: Column -> what is done with it instead.
+        allowed: Column -> values that a person reviewed.
+    """
+
+    name: str
+    extends: str
+    dates: Treatment
+    columns: Mapping[str, Treatment] = field(default_factory=dict)
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def treatment(self, column: Column) -> Treatment:
+        """Return what is done with a column."""
+        if column.name in self.columns:
+            return self.columns[column.name]
+        if column.identifies is Identifies.DATE:
+            return self.dates
+        # Days between the studies of somebody whose years are known can lead back to a date.
+        if column.identifies is Identifies.INTERVAL and self.dates is Treatment.YEAR:
+            return Treatment.WITHHOLD
+        return _base(column, self.extends)
+
+    @property
+    def partition(self) -> Column:
+        """The column that the published tables are partitioned by."""
+        by_dates = {
+            Treatment.KEEP: schema.STUDY_MONTH,
+            Treatment.SHIFT: schema.SHIFTED_YEAR,
+            Treatment.YEAR: schema.STUDY_YEAR,
+        }
+        return by_dates[self.dates]
+
+    def shown_as(self, column: Column) -> Column | None:
+        """Return the column that stands for one of the schema's, or None where none does."""
+        if column == schema.STUDY_MONTH:
+            return self.partition
+        match self.treatment(column):
+            case Treatment.WITHHOLD:
+                return None
+            case Treatment.SHIFT:
+                return schema.shifted(column)
+            case Treatment.YEAR:
+                return schema.year_of(column)
+        return column
+
+    def shown(self, columns: Iterable[Column]) -> tuple[Column, ...]:
+        """Return the columns that stand for some of the schema's, in their order."""
+        found = (self.shown_as(column) for column in columns)
+        return tuple(column for column in found if column)
+
+    @property
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Published table -> the names of the columns that it has."""
+        return {
+            table: tuple(column.name for column in self.shown(columns))
+            for table, columns in schema.PUBLISHED.items()
+        }
+
+    @property
+    def widened(self) -> tuple[str, ...]:
+        """What it shows more of than the one it extends: columns, and `dates`."""
+        base = {c.name: _base(c, self.extends) for c in _published_columns().values()}
+        wider = [
+            name
+            for name, treatment in self.columns.items()
+            if _narrowness(treatment) < _narrowness(base[name])
+        ]
+        is_wider = self.dates is Treatment.KEEP and self.extends == "safe"
+        return tuple(sorted(wider)) + (("dates",) if is_wider else ())
+
+    @property
+    def digest(self) -> str:
+        """A number for all that it does; another one has everything published anew."""
+        columns = {name: treatment.value for name, treatment in self.columns.items()}
+        allowed = {column: sorted(values) for column, values in self.allowed.items()}
+        said = [self.extends, self.dates.value, columns, allowed]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def built_in(name: str, dates: str = "shift") -> Policy:
+    """Return a policy as it is without a file.
+
+    Args:
+        name: `safe`, `limited` or `identified`.
+        dates: What `safe` does with dates: `shift` or `year`.
+    """
+    return Policy(name, name, Treatment(dates) if name == "safe" else Treatment.KEEP)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the policy that the settings name.
+
+    Raises:
+        SettingError: There is none of that name.
+        PolicyError: The file cannot be used, or widens a policy under that policy's own name.
+    """
+    if not settings.privacy_file:
+        _require_known(settings.privacy, ())
+        return built_in(settings.privacy, settings.safe_dates)
+    policy = _from_file(Path(settings.privacy_file), settings.safe_dates)
+    if settings.privacy == policy.name:
+        return policy
+    _require_known(settings.privacy, (policy.name,))
+    if policy.widened or settings.privacy != policy.extends:
+        raise PolicyError(
+            f"{settings.privacy_file} makes the policy {policy.name!r} of {policy.extends!r}"
+            f"{_widening(policy)}; set COHORTLAKE_PRIVACY={policy.name} to publish under it"
+        )
+    return policy
+
+
+def _require_known(name: str, more: tuple[str, ...]) -> None:
+    known = (*POLICIES, *more)
+    if name not in known:
+        raise SettingError(
+            f"COHORTLAKE_PRIVACY must be one of {', '.join(known)}, not {name!r}"
+            f"{did_you_mean(name, known)}; another name is that of a COHORTLAKE_PRIVACY_FILE"
+        )
+
+
+def _widening(policy: Policy) -> str:
+    return f" and shows more of {', '.join(policy.widened)}" if policy.widened else ""
+
+
+def _from_file(path: Path, safe_dates: str) -> Policy:
+    try:
+        said = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise PolicyError(f"{path} is not YAML; docs/how-to/privacy.md shows one") from None
+    if not isinstance(said, dict):
+        raise PolicyError(f"{path} holds no entries; docs/how-to/privacy.md shows some")
+    _require_among(path, said, _ENTRIES)
+    name, extends = said.get("policy"), said.get("extends", "safe")
+    if extends not in POLICIES:
+        raise PolicyError(f"{path}: `extends` is one of {', '.join(POLICIES)}")
+    if not isinstance(name, str) or not name.isidentifier() or name in POLICIES:
+        raise PolicyError(
+            f"{path}: `policy` is its name, of letters, digits and underscores, and not one of "
+            f"{', '.join(POLICIES)}"
+        )
+    base = built_in(extends, safe_dates)
+    columns = {
+        column: _choice(path, column, wanted) for column, wanted in _mapping(path, said, "columns")
+    }
+    dates = _choice_of(path, "dates", said.get("dates", base.dates.value), _DATES)
+    policy = Policy(name, extends, dates, columns)
+    return Policy(name, extends, dates, columns, _allowed(path, said, policy))
+
+
+def _mapping(path: Path, said: Mapping[str, Any], entry: str) -> Iterable[tuple[str, Any]]:
+    items = said.get(entry) or {}
+    if not isinstance(items, dict):
+        raise PolicyError(f"{path}: `{entry}` has a line for each column")
+    _require_among(path, items, _published_columns())
+    return items.items()
+
+
+def _require_among(path: Path, given: Iterable[object], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise PolicyError(f"{path}: {name!r} is not known{did_you_mean(str(name), known)}")
+
+
+def _choice(path: Path, name: str, wanted: object) -> Treatment:
+    column = _published_columns()[name]
+    choices = _CHOICES.get(column.identifies, (_K, _W))
+    if not choices:
+        raise PolicyError(f"{path}: {name} is a date, and all dates are treated alike: `dates`")
+    if name in _NEVER_WITHHELD:
+        choices = tuple(choice for choice in choices if choice is not _W)
+    return _choice_of(path, name, wanted, choices)
+
+
+def _choice_of(path: Path, name: str, wanted: object, choices: Iterable[Treatment]) -> Treatment:
+    by_word = {choice.value: choice for choice in choices}
+    if wanted not in by_word:
+        raise PolicyError(f"{path}: {name} can be {', '.join(by_word)}")
+    return by_word[str(wanted)]
+
+
+def _allowed(path: Path, said: Mapping[str, Any], policy: Policy) -> dict[str, frozenset[str]]:
+    allowed = {}
+    for name, values in _mapping(path, said, "allow"):
+        if policy.treatment(_published_columns()[name]) not in REVIEWABLE:
+            raise PolicyError(f"{path}: no values of {name} are to be allowed one by one")
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise PolicyError(f"{path}: `allow` has a list of texts for {name}; quote numbers")
+        allowed[name] = frozenset(values)
+    return allowed
+
+
+REVIEWABLE = frozenset((Treatment.TERMS, Treatment.REVIEWED))
+"""What is done with columns of which single values can be allowed."""
+
+
+def _base(column: Column, extends: str) -> Treatment:
+    return _TREATMENTS[column.identifies][POLICIES.index(extends)]
+
+
+def _narrowness(treatment: Treatment) -> int:
+    return list(Treatment).index(treatment)
+
+
+def _published_columns() -> dict[str, Column]:
+    return {column.name: column for table in schema.PUBLISHED.values() for column in table}

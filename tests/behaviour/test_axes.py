@@ -55,7 +55,9 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
-        sync = Sync(Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000))
+        sync = Sync(
+            Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000, privacy="limited")
+        )
         sync.run()
         sync.reconcile()
         both = sync.status().agreement

@@ -30,6 +30,7 @@ def run(hospital: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("COHORTLAKE_DATASTORES", hospital.datastores[0])
     monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
     monkeypatch.setenv("COHORTLAKE_TPS", "500")
+    monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

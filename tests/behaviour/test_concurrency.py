@@ -29,6 +29,7 @@ def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("COHORTLAKE_DATASTORES", emulator.datastores[0])
         monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
         monkeypatch.setenv("COHORTLAKE_TPS", "500")
+        monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
         for pair in (("sync", "sync"), ("sync", "reconcile")):
             runs = [subprocess.Popen((COHORTLAKE, command)) for command in pair]
             assert [run.wait(timeout=120) for run in runs] == [0, 0]
@@ -57,6 +58,7 @@ def hospital(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulat
         monkeypatch.setenv("COHORTLAKE_DATASTORES", emulator.datastores[0])
         monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
         monkeypatch.setenv("COHORTLAKE_TPS", "500")
+        monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
         yield emulator
 
 

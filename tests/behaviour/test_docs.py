@@ -28,7 +28,7 @@ def demo_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setenv(name, "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        sync = Sync(Settings(emulator.datastores, str(root), tps=500, workers=8))
+        sync = Sync(Settings(emulator.datastores, str(root), tps=500, workers=8, privacy="limited"))
         sync.run()
         emulator.admin.live(2, seed=1)
         sync.run()

@@ -24,7 +24,7 @@ def hospital(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _settings(emulator: Emulator, root: object) -> Settings:
-    return Settings(emulator.datastores, f"{root}/lake", tps=1000, workers=6)
+    return Settings(emulator.datastores, f"{root}/lake", tps=1000, workers=6, privacy="limited")
 
 
 def _published(settings: Settings) -> dict[str, tuple[int, int]]:

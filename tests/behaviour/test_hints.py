@@ -92,7 +92,13 @@ def events(aws: str, hospital: Emulator, monkeypatch: pytest.MonkeyPatch) -> Eve
 @pytest.fixture
 def sync(hospital: Emulator, events: Events, tmp_path: Path) -> Sync:
     """A lake that was filled an hour ago."""
-    settings = Settings(hospital.datastores, f"{tmp_path}/lake", tps=1000, events_queue=events.url)
+    settings = Settings(
+        hospital.datastores,
+        f"{tmp_path}/lake",
+        tps=1000,
+        events_queue=events.url,
+        privacy="limited",
+    )
     filled = Sync(settings)
     filled.run()
     hospital.admin.advance(seconds=3600)

@@ -49,7 +49,7 @@ def root(aws: str) -> str:
 
 @pytest.fixture
 def settings(hospital: Emulator, root: str) -> Settings:
-    return Settings(hospital.datastores, root, tps=1000)
+    return Settings(hospital.datastores, root, tps=1000, privacy="limited")
 
 
 def test_it_follows_the_data_store_and_can_be_rebuilt(
@@ -98,7 +98,7 @@ def tabled(root: str, table: str) -> pd.DataFrame:
 def test_it_holds_what_a_lake_on_a_disk_holds(
     hospital: Emulator, settings: Settings, tmp_path: object
 ) -> None:
-    on_disk = Settings(hospital.datastores, f"{tmp_path}/lake", tps=1000)
+    on_disk = Settings(hospital.datastores, f"{tmp_path}/lake", tps=1000, privacy="limited")
     Sync(settings).run()
     Sync(on_disk).root.write(KEY_PATH, Root(settings.root).read(KEY_PATH))
     Sync(on_disk).run()

@@ -20,7 +20,7 @@ def hospital_root(tmp_path_factory: pytest.TempPathFactory) -> str:
             patch.setenv(name, "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        Sync(Settings(emulator.datastores, root, tps=500, workers=8)).run()
+        Sync(Settings(emulator.datastores, root, tps=500, workers=8, privacy="limited")).run()
     return root
 
 

@@ -51,7 +51,7 @@ def test_each_step_leaves_what_plain_loops_leave(
         cohort = Cohort(lake, criteria)
         expected = brute.stages(series, criteria)
         for stage, left in zip(cohort.selection.stages, expected, strict=True):
-            found = cohort.ask(f"SELECT series_id FROM {stage.name}").fetchall()  # noqa: S608
+            found = cohort.ask(f"SELECT series_id FROM {stage.name}").fetchall()
             assert sorted(uid for (uid,) in found) == sorted(r["SeriesInstanceUID"] for r in left)
         members = cohort.to_arrow().to_pylist()
     key = {"patient": "patient_key", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}

@@ -77,7 +77,7 @@ def test_plots_draw_what_is_there(cohort: Cohort) -> None:
 
     (grid,) = cohort.plot.modality_by_body_part().axes
     drawn = grid.images[0].get_array()
-    series = cohort.ask(f"SELECT count(*) FROM {cohort.selection.last}").fetchall()  # noqa: S608
+    series = cohort.ask(f"SELECT count(*) FROM {cohort.selection.last}").fetchall()
     assert [(int(drawn.sum()),)] == series
     assert cohort.plot.studies_over_time()._repr_png_().startswith(b"\x89PNG")
 

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.lake import marts
 from cohortlake.lake.publish import MARKER_PATH, Publication
-from cohortlake.privacy import visible
+from cohortlake.privacy import Policy, built_in
 
 DATASTORE = "d" * 32
+POLICY = built_in("limited")
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _QUERIES = {
     "image_sets": "FROM now",
@@ -25,6 +26,7 @@ _QUERIES = {
     "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
     "history": "FROM states",
 }
+_MONTH = f"coalesce(strftime(StudyDate, '%Y-%m'), '{schema.UNDATED}')"
 
 
 def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def image_set(number: int, patient: str | None, study: str | None, **more: Any) 
 
 
 def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) -> None:
-    """Write `published/` from states, as `history` has them, each table in one file."""
+    """Write `published/` from states, as `history` has them."""
     every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
     columns = schema.arrow_schema(every.values())
     files: dict[str, int] = {}
@@ -59,16 +61,29 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
         con.execute("CREATE VIEW present AS SELECT *, image_set_id AS interval_key FROM now")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
-                c for c in visible(schema.published(table), "safe") if c != schema.STUDY_MONTH
+                c for c in POLICY.shown(schema.published(table)) if c != schema.STUDY_MONTH
             )
-            rows = con.sql(f"SELECT {', '.join(shown.names)} FROM ({query})")  # noqa: S608
-            folder = "" if table == "patients" else "/study_month=undated"
-            path = f"published/{table}{folder}/{table}.parquet"
-            (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
-            files[path] = rows.shape[0]
-    marker = Publication(version, "safe", schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files)
-    (Path(root) / MARKER_PATH).write_bytes(marker.to_marker())
+            months = [""]
+            if table != "patients":
+                found = con.sql(f"SELECT DISTINCT {_MONTH} FROM ({query})").fetchall()
+                months = [month for (month,) in found]
+            for month in months:
+                where = f"WHERE {_MONTH} = '{month}'" if month else ""
+                rows = con.sql(f"SELECT {', '.join(shown.names)} FROM ({query}) {where}")
+                folder = f"/study_month={month}" if month else ""
+                path = f"published/{table}{folder}/{table}.parquet"
+                (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
+                files[path] = rows.shape[0]
+    (Path(root) / MARKER_PATH).write_bytes(marker(POLICY, version, files).to_marker())
+
+
+def marker(policy: Policy, version: int, files: dict[str, int]) -> Publication:
+    """What publishing writes of a publication."""
+    return Publication(
+        version, policy.name, policy.digest, policy.widened, policy.tables,
+        schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files,
+    )  # fmt: skip
 
 
 def _days(*days: int) -> list[date]:

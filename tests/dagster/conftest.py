@@ -32,6 +32,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
     monkeypatch.setenv("COHORTLAKE_DATASTORES", DATASTORE)
     monkeypatch.setenv("COHORTLAKE_TPS", "1000")
+    monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
     # One after the other, so that it is known what landed before a failure.
     monkeypatch.setenv("COHORTLAKE_WORKERS", "1")
     return tmp_path / "lake"

@@ -22,7 +22,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        settings = Settings(datastores=emulator.datastores, root=root, tps=500, workers=8)
+        settings = Settings(
+            datastores=emulator.datastores, root=root, tps=500, workers=8, privacy="limited"
+        )
         Sync(settings).run()
         emulator.admin.live(3, seed=1)
         Sync(settings).run()

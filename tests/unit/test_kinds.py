@@ -18,7 +18,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 def _kind(change: str, fields: list[str] | None) -> str:
     with engine.connection() as con:
         con.register("states", pa.table({"change": [change], "changed_fields": [fields]}))
-        ((kind,),) = con.sql(f"SELECT {kinds.KIND} FROM states").fetchall()  # noqa: S608
+        ((kind,),) = con.sql(f"SELECT {kinds.KIND} FROM states").fetchall()
     return str(kind)
 
 

@@ -81,7 +81,7 @@ def test_the_map_of_members_is_botocores() -> None:
         ("COHORTLAKE_LOOKBACK_SECONDS", "-1", "0 or more"),
         ("COHORTLAKE_SETTLE_SECONDS", "soon", "0 or more"),
         ("COHORTLAKE_EVENTS_QUEUE", "hints", "get-queue-url"),
-        ("COHORTLAKE_PRIVACY", "save", "did you mean 'safe'"),
+        ("COHORTLAKE_SAFE_DATES", "shifted", "did you mean 'shift'"),
         ("COHORTLAKE_DATASTORES", "abc", "32 characters"),
         ("COHORTLAKE_DATASTORES", "../" + "a" * 29, "32 characters"),
         ("COHORTLAKE_DATASTORE", "a" * 32, "did you mean 'COHORTLAKE_DATASTORES'"),
@@ -99,6 +99,7 @@ def test_every_setting_has_a_default_but_those_that_have_none() -> None:
         "COHORTLAKE_DATASTORES",
         "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
+        "COHORTLAKE_PRIVACY_FILE",
         "COHORTLAKE_EVENTS_QUEUE",
         "COHORTLAKE_COHORT_KEY_FILE",
     ]

@@ -15,6 +15,7 @@ from looks import Looked, write
 
 from cohortlake.lake import image_sets, publish
 from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -86,11 +87,11 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
     hospital = Hospital(root)
     for changes, gone in steps:
         hospital.step(changes, gone)
-        publish.publish(root, "identified")
+        publish.publish(root, built_in("identified"))
     little_by_little = _published(root)
 
     shutil.rmtree(Path(root.path("published")))
-    publish.publish(root, "identified")
+    publish.publish(root, built_in("identified"))
     assert little_by_little == _published(root)
 
 
@@ -105,19 +106,19 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     root.prepare()
     hospital = Hospital(root)
     hospital.step([_change(number) for number in range(6)], [])
-    first = publish.publish(root, "safe")
+    first = publish.publish(root, built_in("limited"))
     assert first is not None
     assert len(first.written) == len(first.files) == 4 * 3 + 1
 
     hospital.step([_change(1, DICOMPatientSex="F")], [])
-    second = publish.publish(root, "safe")
+    second = publish.publish(root, built_in("limited"))
     assert second is not None
     assert sorted(second.written) == [
         *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("history", "image_sets")),
         "published/patients/patients.parquet",
         *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("series", "studies")),
     ]
-    assert publish.publish(root, "safe") == publish.read_marker(root)
+    assert publish.publish(root, built_in("limited")) == publish.read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
 
@@ -127,11 +128,11 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Pa
     root.prepare()
     hospital = Hospital(root)
     hospital.step([_change(number) for number in range(6)], [])
-    publish.publish(root, "safe")
+    publish.publish(root, built_in("limited"))
     hospital.step([_change(1, DICOMPatientSex="F")], [])
     memory = DeltaTable(root.uri_of("image_sets"))
     assert memory.optimize.compact()["numFilesRemoved"] > 1
-    compacted = publish.publish(root, "safe")
+    compacted = publish.publish(root, built_in("limited"))
     assert compacted is not None
     assert len(compacted.written) == 5
 
@@ -139,6 +140,6 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Pa
     memory.update_incremental()
     memory.optimize.compact()
     memory.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
-    whole = publish.publish(root, "safe")
+    whole = publish.publish(root, built_in("limited"))
     assert whole is not None
     assert sorted(whole.written) == sorted(whole.files), "what was appended cannot be told any more"

@@ -24,6 +24,7 @@ from cohortlake.lake.changes import FIELDS
 from cohortlake.lake.instants import instant
 from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
 
 Seen = tuple[str, int | None, int | None, int]
 State = tuple[int | None, int | None]
@@ -81,7 +82,7 @@ def _lake(folder: Any, history: History) -> Lake:
     for place, look in enumerate(looks):
         look.at += timedelta(microseconds=place)
     image_sets.apply(root, write(root, looks))
-    publish.publish(root, "identified")
+    publish.publish(root, built_in("identified"))
     return Lake(root)
 
 
@@ -270,7 +271,7 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
     with pytest.raises(NotALake, match="cohortlake sync"):
         cohortlake.open(root.uri)
     image_sets.apply(root, write(root, [Looked(START)]))
-    publish.publish(root, "safe")
+    publish.publish(root, built_in("limited"))
     lake = cohortlake.open(root.uri)
     assert len(lake.table("image_sets")) == 0
     assert lake.snapshots()["observed_until"].isna().tolist() == [True]
@@ -292,7 +293,7 @@ def test_a_tag_holds_what_was_published_when_it_was_given(lake: Lake) -> None:
     lake.tag("paper-1")
     tagged = lake.table("image_sets")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
-    publish.publish(lake.root, "identified")
+    publish.publish(lake.root, built_in("identified"))
 
     pd.testing.assert_frame_equal(
         lake.table("image_sets", known_at="paper-1").reset_index(drop=True), tagged
@@ -309,7 +310,7 @@ def test_a_tag_never_moves(lake: Lake) -> None:
     lake.tag("paper")
     lake.tag("paper")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
-    publish.publish(lake.root, "identified")
+    publish.publish(lake.root, built_in("identified"))
     with pytest.raises(TagError, match=r"never moves.*_tags/paper\.json"):
         lake.tag("paper")
     with pytest.raises(UnknownTag, match=r"did you mean 'paper'\? \(tags: paper\)"):

@@ -67,7 +67,7 @@ def _history(root: Root) -> list[dict[str, Any]]:
     )
     with engine.connection() as con:
         image_sets.register(con, root)
-        rows = con.sql(f"SELECT {columns} FROM history ORDER BY ALL")  # noqa: S608
+        rows = con.sql(f"SELECT {columns} FROM history ORDER BY ALL")
         history: list[dict[str, Any]] = rows.to_arrow_table().to_pylist()
     return history
 

@@ -81,8 +81,8 @@ def test_what_is_in_no_month_is_undated(text: str | None) -> None:
 
 def _partition_of(row: pa.Table) -> str:
     partition_sql = partitions.of_row_sql(_store(None))
-    dated = f"SELECT *, {STUDY_MONTH_SQL} AS study_month FROM row"  # noqa: S608
-    ((partition,),) = duckdb.sql(f"SELECT {partition_sql} FROM ({dated})").fetchall()  # noqa: S608
+    dated = f"SELECT *, {STUDY_MONTH_SQL} AS study_month FROM row"
+    ((partition,),) = duckdb.sql(f"SELECT {partition_sql} FROM ({dated})").fetchall()
     return str(partition)
 
 

@@ -1,0 +1,195 @@
+"""Where a lake's keys are, and that an existing lake never gets another one by accident.
+
+Two keys. The *patient key* is what `published/` is keyed with: patient_key, accession_key, UIDs
+and shifts. It lies in the restricted zone of the lake, or where COHORTLAKE_PATIENT_KEY says; beside
+the lake stays its fingerprint, so that a missing or another key is an error. The *erasure key* is
+what erased patients are known again by. It always lies in the restricted zone, and is never
+changed: whoever was erased left no id that could be hashed anew. How an id is hashed is
+`privacy.keys`'.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cohortlake.errors import MissingKey, SettingError, WrongKey
+from cohortlake.lake.root import Root
+from cohortlake.privacy import fingerprint, new_key
+from cohortlake.privacy.keys import KEY_BYTES
+
+IN_LAKE = "lake"
+KEY_PATH = "keys/patient-key"
+_WRAPPED_PATH = "keys/patient-key.kms"
+_FINGERPRINT_PATH = "keys/fingerprint"
+_ERASURE_PATH = "keys/erasure-key"
+ERASURES = "erasures"
+"""The folder of the records of erased patients."""
+_PURPOSE = {"cohortlake": "patient-key"}
+"""What KMS binds the wrapped key to (its encryption context)."""
+
+
+def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
+    """Return the key that the lake is published with.
+
+    Args:
+        root: The lake.
+        source: `lake`, `env:NAME`, `file:PATH`, `secretsmanager:ID` or `kms:KEY-ID`.
+        may_create: Whether the lake is new, so that a key may be made for it.
+
+    Raises:
+        MissingKey: There is none, and none may be made.
+        WrongKey: It is not the one that the lake was published with.
+        SettingError: The source cannot be understood, or holds no key.
+    """
+    is_new = may_create and not root.exists(_FINGERPRINT_PATH)
+    key = read_key(root, source, may_create=is_new)
+    root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
+    if root.read(_FINGERPRINT_PATH).decode() != fingerprint(key):
+        raise WrongKey(
+            f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "
+            "give that one, or take up another with `cohortlake key rotate`"
+        )
+    return key
+
+
+def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
+    """Return the key of a source, whether or not the lake was published with it.
+
+    Raises:
+        MissingKey: There is none, and none may be made.
+        SettingError: The source cannot be understood, or holds no key.
+    """
+    kind, _, name = source.partition(":")
+    if source == IN_LAKE:
+        return _created(root, KEY_PATH, new_key, may_create=may_create)
+    if kind == "kms" and name:
+        return _from_kms(root, name, may_create=may_create)
+    if kind not in _SOURCES or not name:
+        raise SettingError(
+            "COHORTLAKE_PATIENT_KEY must be lake, env:NAME, file:PATH, secretsmanager:ID or "
+            f"kms:KEY-ID, not {source!r}"
+        )
+    return _decoded(_SOURCES[kind](name), source)
+
+
+def replace_key(root: Root, source: str, key: bytes) -> None:
+    """Have the lake published with another key from now on, after all else is done."""
+    if source == IN_LAKE:
+        root.write(KEY_PATH, key)
+    elif source.startswith("kms:"):
+        root.write(_WRAPPED_PATH, _wrapped(source.removeprefix("kms:"), key))
+    root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
+
+
+def erasure_key(root: Root) -> bytes:
+    """Return the key that erased patients are known again by.
+
+    Raises:
+        MissingKey: Some were erased, and it is gone: they would come back.
+    """
+    if root.exists(_ERASURE_PATH):
+        return root.read(_ERASURE_PATH)
+    if root.files(ERASURES, ".json"):
+        raise MissingKey(
+            f"{root.uri_of(_ERASURE_PATH)} is gone, and erased patients are known again by it; "
+            "restore it from a backup (a lake that erased before there was such a file has a copy "
+            f"of {KEY_PATH} there)"
+        )
+    root.create(_ERASURE_PATH, new_key())
+    return root.read(_ERASURE_PATH)
+
+
+def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bool) -> bytes:
+    if not root.exists(path):
+        if not may_create:
+            raise MissingKey(
+                f"{root.uri_of(path)} is gone, and patient_key was made with it; restore it "
+                "from a backup (a new key would give every patient another hash)"
+            )
+        root.create(path, make())
+    return root.read(path)  # perhaps that of a run that was faster
+
+
+def _from_environment(name: str) -> str:
+    text = os.environ.get(name, "")
+    if not text:
+        raise MissingKey(f"COHORTLAKE_PATIENT_KEY=env:{name}, and {name} is not set")
+    return text
+
+
+def _from_file(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise MissingKey(f"COHORTLAKE_PATIENT_KEY=file:{name} cannot be read: {why}") from None
+
+
+def _from_secrets_manager(name: str) -> str:
+    with _explained(f"secretsmanager:{name}"):
+        secret = boto3.client("secretsmanager").get_secret_value(SecretId=name)
+    text: str = secret.get("SecretString") or bytes(secret.get("SecretBinary", b"")).hex()
+    return text
+
+
+_SOURCES: dict[str, Callable[[str], str]] = {
+    "env": _from_environment,
+    "file": _from_file,
+    "secretsmanager": _from_secrets_manager,
+}
+
+
+def _from_kms(root: Root, key_id: str, *, may_create: bool) -> bytes:
+    """Return a key that lies in the lake wrapped by one that never leaves KMS."""
+    wrapped = _created(
+        root, _WRAPPED_PATH, lambda: _wrapped(key_id, new_key()), may_create=may_create
+    )
+    with _explained(f"kms:{key_id}"):
+        answer = boto3.client("kms").decrypt(
+            KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_PURPOSE
+        )
+    return bytes(answer["Plaintext"])
+
+
+def _wrapped(key_id: str, key: bytes) -> bytes:
+    with _explained(f"kms:{key_id}"):
+        answer = boto3.client("kms").encrypt(
+            KeyId=key_id, Plaintext=key, EncryptionContext=_PURPOSE
+        )
+    return bytes(answer["CiphertextBlob"])
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn AWS's errors inside the block into MissingKey, with the code and no more."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        response = getattr(error, "response", {})
+        code = response.get("Error", {}).get("Code", type(error).__name__)
+        raise MissingKey(
+            f"COHORTLAKE_PATIENT_KEY={source} cannot be read: {code}; see that it is there, and "
+            "that the caller's IAM policy allows it"
+        ) from None
+
+
+def _decoded(text: str, source: str) -> bytes:
+    for decode in (bytes.fromhex, lambda told: base64.b64decode(told, validate=True)):
+        try:
+            key: bytes = decode(text.strip())
+        except (ValueError, binascii.Error):
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    raise SettingError(
+        f"COHORTLAKE_PATIENT_KEY={source} does not hold a key: {KEY_BYTES} random bytes in hex or "
+        "base64, as `openssl rand -hex 32` gives them"
+    )

@@ -1,0 +1,100 @@
+"""Making rows safe, as SQL: what a policy does with each value before anything is published.
+
+Dates are moved and UIDs replaced in the rows themselves, under their own names, so that all that
+is worked out from them (which study came first, what belongs together) comes out the same. When a
+table is written, `published_sql` gives each column the name under which it is shown. Which column
+is treated how is `privacy.policy`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.privacy import terms
+from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment
+from cohortlake.schema import Column
+
+_TERMS = {
+    "PatientSex": terms.PATIENT_SEX,
+    "Modality": terms.MODALITY,
+    "BodyPartExamined": terms.BODY_PART,
+}
+_COLUMNS = {column.name: column for column in schema.STATE}
+
+
+def prepare(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """Make the table `shown_values` (name, value) of what may be shown of each column."""
+    rows = [
+        (name, value)
+        for name, column in _COLUMNS.items()
+        if policy.treatment(column) in REVIEWABLE
+        for value in sorted(_shown_values(policy, column))
+    ]
+    names, values = zip(*rows, strict=True) if rows else ((), ())
+    table = pa.table({"name": pa.array(names, pa.string()), "value": pa.array(values, pa.string())})
+    con.register("given_values", table)
+    con.execute("CREATE OR REPLACE TEMP TABLE shown_values AS FROM given_values")
+    con.unregister("given_values")
+
+
+def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
+    """Return SQL for rows of the memory made safe.
+
+    Args:
+        relation: Rows with `shift_days`, see `lake.marts.keyed`.
+        columns: The columns of it that are to be looked at.
+        policy: What is done with them.
+    """
+    treated = {
+        name: sql
+        for name in columns
+        if name in _COLUMNS and (sql := _value_sql(_COLUMNS[name], policy))
+    }
+    replaced = ", ".join(f"{sql} AS {name}" for name, sql in treated.items())
+    return f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM ({relation})"
+
+
+def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]:
+    """Return the name of each column as it is shown -> SQL for it, over rows made safe."""
+    found = {}
+    for column in columns:
+        shown = policy.shown_as(column)
+        if shown is None:
+            continue
+        if column == schema.STUDY_MONTH:
+            found[shown.name] = partition_sql(policy)
+        elif policy.treatment(column) is Treatment.YEAR:
+            found[shown.name] = f"year({column.name})::SMALLINT"
+        else:
+            found[shown.name] = column.name
+    return found
+
+
+def partition_sql(policy: Policy) -> str:
+    """Return SQL for a row's value of the partition column, over rows made safe."""
+    form = "%Y-%m" if policy.dates is Treatment.KEEP else "%Y"
+    return f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
+
+
+def _value_sql(column: Column, policy: Policy) -> str | None:
+    name = column.name
+    match policy.treatment(column):
+        case Treatment.REPLACE:
+            return f"keyed_uid({name})"
+        case Treatment.SHIFT:
+            return f"({name} - shift_days)"
+        case Treatment.TERMS | Treatment.REVIEWED:
+            shown = f"SELECT value FROM shown_values WHERE name = '{name}'"
+            return f"CASE WHEN upper(trim({name})) IN ({shown}) THEN {name} END"
+    return None
+
+
+def _shown_values(policy: Policy, column: Column) -> set[str]:
+    values = set(policy.allowed.get(column.name, ()))
+    if policy.treatment(column) is Treatment.TERMS:
+        values |= _TERMS[column.name]
+    return {value.strip().upper() for value in values}
