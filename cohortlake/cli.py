@@ -20,7 +20,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cohortlake import cohort_commands
+from cohortlake import cohort_commands, privacy_commands
 from cohortlake.console import (
     DatastoreOption,
     JsonOption,
@@ -53,6 +53,8 @@ app = typer.Typer(
 OutputOption = Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")]
 
 app.add_typer(cohort_commands.app, name="cohort")
+app.add_typer(privacy_commands.privacy, name="privacy")
+app.add_typer(privacy_commands.key, name="key")
 
 
 @app.command()

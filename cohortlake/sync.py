@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cohortlake.cohort import rekey
 from cohortlake.cohort.erase import erase_members
+from cohortlake.cohort.signature import read_key as read_cohort_key
 from cohortlake.errors import DeletionsRefused
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
@@ -21,8 +23,10 @@ from cohortlake.lake import (
     erase,
     erasures,
     image_sets,
+    keys,
     maintenance,
     partitions,
+    rotate,
     snapshots,
     status,
     versions,
@@ -33,9 +37,13 @@ from cohortlake.lake.erasures import Erased, Erasure, Patient
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
-from cohortlake.lake.keys import patient_key
 from cohortlake.lake.maintenance import Maintained
-from cohortlake.lake.publish import Publication, publish, read_marker
+from cohortlake.lake.publish import (
+    Publication,
+    have_all_published_anew,
+    publish,
+    read_marker,
+)
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
 from cohortlake.lake.versions import Filled
@@ -263,6 +271,38 @@ class Sync:
             erase_members(self.root, removed.patient_keys, day)
             return erasures.finish(self.root, removed)
 
+    def rotate_key(self, source: str) -> int:
+        """Take up another patient key: all is published anew, and frozen cohorts get new keys.
+
+        The link between old and new keys stays in `keys/links/` of the restricted zone. Ended
+        midway, by whatever, it is finished by doing it again.
+
+        Args:
+            source: Where the new key is, or is to be, see COHORTLAKE_PATIENT_KEY.
+
+        Returns:
+            How many frozen cohorts got new keys.
+
+        Raises:
+            LakeInUse: Another run is at work.
+            MissingKey: One of the keys cannot be read.
+            WrongKey: COHORTLAKE_PATIENT_KEY is not the key that the lake was published with.
+            SettingError: A source cannot be understood, or there is no key to sign cohorts with.
+        """
+        cohort_key = read_cohort_key(self.settings.cohort_key_file)
+        with self.root.alone():
+            rekey.require_key(self.root, cohort_key)
+            new = keys.next_key(self.root, source)
+            changed = 0
+            if (old := self._patient_key()) != new:
+                link = rotate.write_link(self.root, old, new)
+                changed = rekey.rekey(self.root, link, cohort_key)
+                have_all_published_anew(self.root)
+                keys.take_up(self.root, source, new)
+            publish(self.root, self.policy, source)
+            keys.forget_next_key(self.root)
+        return changed
+
     def status(self) -> status.Status:
         """Read how the lake stands."""
         return status.status(self.root, self.settings.datastores, self.settings.settle)
@@ -342,7 +382,7 @@ class Sync:
 
     def _patient_key(self) -> bytes:
         is_new = read_marker(self.root) is None
-        return patient_key(self.root, self.settings.patient_key, may_create=is_new)
+        return keys.patient_key(self.root, self.settings.patient_key, may_create=is_new)
 
     def _extractor(self, store: Datastore) -> Extractor:
         return Extractor(

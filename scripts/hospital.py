@@ -37,6 +37,8 @@ class Hospital:
             "COHORTLAKE_DATASTORES": self.datastore_id,
             "COHORTLAKE_ROOT": str(root),
             "COHORTLAKE_TPS": "200",
+            # Its patients are made up, so the tour can show dates; the default is `safe`.
+            "COHORTLAKE_PRIVACY": "limited",
             "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(REPOSITORY)),
         }
 

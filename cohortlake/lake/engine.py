@@ -56,7 +56,10 @@ def register(
     elif root.is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((root.path(path) for path in paths), key=_descending_size)
-        con.read_parquet(largest_first, hive_partitioning=hive).create_view(view)
+        files = ", ".join(_quoted(path) for path in largest_first)
+        # A folder's value is text, whether or not all of them look like numbers.
+        options = f"hive_partitioning = {hive}, hive_types_autocast = false"
+        con.execute(f"CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{files}], {options})")
     else:
         con.register(view, dataset(root, paths, schema, hive=hive))
 
@@ -72,6 +75,10 @@ def dataset(
         filesystem=root.filesystem,
         partitioning="hive" if hive else None,
     )
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "''") + "'"
 
 
 def _descending_size(path: str) -> int:

@@ -28,6 +28,7 @@ from cohortlake.privacy.keys import KEY_BYTES
 IN_LAKE = "lake"
 KEY_PATH = "keys/patient-key"
 _WRAPPED_PATH = "keys/patient-key.kms"
+_NEXT_PATH = "keys/next-key"
 _FINGERPRINT_PATH = "keys/fingerprint"
 _ERASURE_PATH = "keys/erasure-key"
 ERASURES = "erasures"
@@ -80,13 +81,39 @@ def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
     return _decoded(_SOURCES[kind](name), source)
 
 
-def replace_key(root: Root, source: str, key: bytes) -> None:
-    """Have the lake published with another key from now on, after all else is done."""
+def next_key(root: Root, source: str) -> bytes:
+    """Return the key that a lake is to be published with; a rotation that goes on finds its own.
+
+    Raises:
+        MissingKey: The source cannot be read.
+        SettingError: It cannot be understood, or holds no key.
+    """
+    if not _is_made_here(source):
+        return read_key(root, source, may_create=False)
+    return _created(root, _NEXT_PATH, new_key, may_create=True)
+
+
+def take_up(root: Root, source: str, key: bytes) -> None:
+    """Have the lake published with another key from now on."""
+    kept = None
     if source == IN_LAKE:
-        root.write(KEY_PATH, key)
-    elif source.startswith("kms:"):
-        root.write(_WRAPPED_PATH, _wrapped(source.removeprefix("kms:"), key))
+        kept = KEY_PATH
+        root.write(kept, key)
+    elif _is_made_here(source):
+        kept = _WRAPPED_PATH
+        root.write(kept, _wrapped(source.removeprefix("kms:"), key))
+    for path in {KEY_PATH, _WRAPPED_PATH} - {kept}:
+        root.delete(path)
     root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
+
+
+def forget_next_key(root: Root) -> None:
+    """End a rotation."""
+    root.delete(_NEXT_PATH)
+
+
+def _is_made_here(source: str) -> bool:
+    return source == IN_LAKE or source.startswith("kms:")
 
 
 def erasure_key(root: Root) -> bytes:

@@ -4,9 +4,10 @@ Applied when the lake publishes and nowhere earlier; what it protects is `schema
 """
 
 from cohortlake.privacy.keys import fingerprint, keyed_hashes, new_key
-from cohortlake.privacy.policy import Policy, Treatment, built_in, policy_of
+from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment, built_in, policy_of
 
 __all__ = [
+    "REVIEWABLE",
     "Policy",
     "Treatment",
     "built_in",

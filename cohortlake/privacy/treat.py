@@ -94,7 +94,7 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
 
 
 def _shown_values(policy: Policy, column: Column) -> set[str]:
-    values = set(policy.allowed.get(column.name, ()))
+    values = {"", *policy.allowed.get(column.name, ())}  # a blank says only that it is one
     if policy.treatment(column) is Treatment.TERMS:
         values |= _TERMS[column.name]
     return {value.strip().upper() for value in values}

@@ -1,0 +1,241 @@
+"""The key: where it may lie, that it is never another by accident, and what is hashed with it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import stat
+from datetime import date
+from pathlib import Path
+
+import boto3
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from privacy.people import DATASTORE, lake_of, summaries
+
+import cohortlake
+from cohortlake import Settings, Sync
+from cohortlake.errors import MissingKey, SettingError, WrongKey
+from cohortlake.lake import erasures, keys
+from cohortlake.lake.erasures import Erased, Patient
+from cohortlake.lake.publish import publish
+from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
+from cohortlake.privacy.keys import create_macros, keyed_hashes, keyed_uid, shift_days
+
+KEY = bytes(range(32))
+IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1).filter(
+    lambda text: text.strip(" ") != ""
+)
+
+
+@given(st.binary(min_size=32, max_size=32), IDS, IDS)
+def test_duckdb_and_python_hash_alike(key: bytes, scope: str, id_: str) -> None:
+    with duckdb.connect() as con:
+        create_macros(con, key)
+        query = "SELECT keyed_hash('PatientID', $s, $i), keyed_uid($i), shift_days($s, $i)"
+        ((patient, uid, days),) = con.execute(query, {"s": scope, "i": id_}).fetchall()
+    message = "\x1f".join(("PatientID", scope, id_)).encode()
+    assert patient == hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
+    assert [patient] == keyed_hashes(key, "PatientID", [(scope, id_)])
+    assert uid == keyed_uid(key, id_)
+    assert days == shift_days(key, scope, id_)
+    assert 1 <= days <= 365
+    assert len(uid) <= 64, "PS3.5 section 9.1"
+    assert set(uid) <= set("0123456789.")
+
+
+def test_a_blank_id_has_no_hash() -> None:
+    with duckdb.connect() as con:
+        create_macros(con, KEY)
+        query = "SELECT keyed_hash('p', 's', '  '), keyed_hash('p', 's', NULL), keyed_uid(NULL)"
+        assert con.sql(query).fetchall() == [(None, None, None)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return lake_of(f"{tmp_path}/lake", summaries(8))
+
+
+def _patients(root: Root) -> set[str]:
+    return set(cohortlake.read_table(root.uri, "patients")["patient_key"])
+
+
+def test_a_local_lake_makes_its_key_once_and_keeps_it_to_itself(root: Root) -> None:
+    publish(root, built_in("safe"))
+    path = Path(root.path(keys.KEY_PATH))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    key = path.read_bytes()
+    assert _patients(root) == {
+        *keyed_hashes(key, "PatientID", [(DATASTORE, f"MRN-{n:05}") for n in range(8)])
+    }
+    publish(root, built_in("limited"))
+    assert path.read_bytes() == key
+    for file in Path(root.path("published")).rglob("*"):
+        assert file.is_dir() or key not in file.read_bytes()
+
+
+def test_a_key_of_one_s_own_gives_the_same_hashes_wherever_it_lies(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
+    publish(root, built_in("safe"), "env:HOSPITAL_KEY")
+    assert not root.exists(keys.KEY_PATH)
+    expected = _patients(root)
+    (tmp_path / "key").write_text(KEY.hex() + "\n")
+    publish(root, built_in("limited"), f"file:{tmp_path}/key")
+    assert _patients(root) == expected
+    assert KEY.hex().encode() not in b"".join(
+        file.read_bytes() for file in Path(root.uri).rglob("*") if file.is_file()
+    )
+
+
+def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
+    tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for service in ("SECRETS_MANAGER", "KMS"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", moto_url)
+    name = f"key-{tmp_path.name}"
+    boto3.client("secretsmanager").create_secret(Name=name, SecretString=KEY.hex())
+    root = lake_of(f"{tmp_path}/one", summaries(3))
+    publish(root, built_in("safe"), f"secretsmanager:{name}")
+    (first, *_) = keyed_hashes(KEY, "PatientID", [(DATASTORE, "MRN-00000")])
+    assert first in _patients(root)
+    with pytest.raises(MissingKey, match="ResourceNotFoundException"):
+        publish(root, built_in("limited"), "secretsmanager:elsewhere")
+
+    wrapping = boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    other = lake_of(f"{tmp_path}/other", summaries(3))
+    publish(other, built_in("safe"), f"kms:{wrapping}")
+    expected = _patients(other)
+    publish(other, built_in("limited"), f"kms:{wrapping}")
+    assert _patients(other) == expected
+    assert not other.exists(keys.KEY_PATH)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        ("vault:x", SettingError, "env:NAME, file:PATH"),
+        ("env:", SettingError, "env:NAME"),
+        ("env:NOT_SET", MissingKey, "NOT_SET is not set"),
+        ("env:SHORT", SettingError, "openssl rand -hex 32"),
+        ("file:/proc/nowhere", MissingKey, "cannot be read"),
+    ],
+)
+def test_a_source_without_a_key_says_the_fix(
+    root: Root, source: str, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHORT", "secretvalue")
+    with pytest.raises(error, match=says) as caught:
+        publish(root, built_in("safe"), source)
+    assert "secretvalue" not in str(caught.value)
+    assert not list(Path(root.path("published")).rglob("*.parquet"))
+
+
+def test_an_existing_lake_never_gets_another_key(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(root, built_in("safe"))
+    before = _patients(root)
+    monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
+    with pytest.raises(WrongKey, match="cohortlake key rotate"):
+        publish(root, built_in("limited"), "env:HOSPITAL_KEY")
+    Path(root.path(keys.KEY_PATH)).unlink()
+    for gone in ("published/_published.json", None):
+        with pytest.raises(MissingKey, match="restore it"):
+            publish(root, built_in("limited"))
+        if gone:
+            root.delete(gone)
+    assert not root.exists(keys.KEY_PATH)
+    assert before
+
+
+def test_the_erased_stay_out_whatever_becomes_of_the_other_key(root: Root) -> None:
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    sync.erase("MRN-00003", DATASTORE)
+    sync.rotate_key("lake")
+    patient = Patient(DATASTORE, " MRN-00003")
+    assert erasures.find(root, patient) is not None
+    Path(root.path("keys/erasure-key")).unlink()
+    with pytest.raises(MissingKey, match="erased patients are known"):
+        erasures.find(root, patient)
+    assert Erased(root).met == set()
+
+
+def _cohort(lake: cohortlake.Lake) -> cohortlake.Cohort:
+    return lake.cohort("cts").where(Modality=["CT", "MR"]).first_study_per_patient()
+
+
+@pytest.mark.parametrize("policy", ["safe", "limited"])
+def test_rotation_keys_everything_anew_and_frozen_cohorts_hold(
+    root: Root, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cohort-key").write_text("ab" * 32)
+    monkeypatch.setenv("COHORTLAKE_COHORT_KEY_FILE", f"{tmp_path}/cohort-key")
+    settings = Settings(
+        (DATASTORE,), root.uri, privacy=policy, cohort_key_file=f"{tmp_path}/cohort-key"
+    )
+    Sync(settings).publish()
+    with cohortlake.open(root.uri) as lake:
+        frozen = _cohort(lake).freeze()
+    before = _patients(root)
+    with pytest.raises(SettingError, match="COHORTLAKE_COHORT_KEY_FILE"):
+        Sync(Settings((DATASTORE,), root.uri, privacy=policy)).rotate_key("lake")
+
+    assert Sync(settings).rotate_key("lake") == 1
+    after = _patients(root)
+    assert len(after) == len(before)
+    assert after.isdisjoint(before)
+    with cohortlake.open(root.uri) as lake:
+        found = lake.verify("cts")
+        assert found.is_identical
+        assert found.signature == "valid"
+        assert found.manifest.rows == frozen.rows
+    outside = [p for name in ("published", "cohorts") for p in Path(root.path(name)).rglob("*")]
+    for path in (p for p in outside if p.is_file()):
+        content = path.read_bytes()
+        assert not any(key.encode() in content for key in before), path.name
+    assert list(Path(root.path("keys/links")).glob("*.parquet"))
+    assert Sync(settings).publish().written == ()  # type: ignore[union-attr]
+
+
+def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    with cohortlake.open(root.uri) as lake:
+        _cohort(lake).freeze()
+    for step in ("cohortlake.lake.keys.take_up", "cohortlake.sync.publish"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+            def dies(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(step, dies)
+            sync.rotate_key("lake")
+    sync.rotate_key("lake")
+    assert not root.exists("keys/next-key")
+    with cohortlake.open(root.uri) as lake:
+        found = lake.verify("cts")
+        assert found.is_identical, found.differences.to_dict("records")
+    assert len(_patients(root)) == 8
+
+
+def test_dates_move_with_the_key_and_days_between_them_do_not(root: Root) -> None:
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    spans = []
+    for _ in range(2):
+        patients = cohortlake.read_table(root.uri, "patients")
+        first, last = patients["first_study_date_shifted"], patients["last_study_date_shifted"]
+        assert all(isinstance(day, date) for day in first)
+        spans.append(sorted((b - a).days for a, b in zip(first, last, strict=True)))
+        sync.rotate_key("lake")
+    assert spans[0] == spans[1]

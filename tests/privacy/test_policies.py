@@ -1,0 +1,332 @@
+"""What each policy shows, against the truth, by means that share nothing with publishing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+from collections import defaultdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from changing import STEPS, Hospital, published_rows
+from hypothesis import HealthCheck, given, settings
+from privacy.people import DATASTORE, SEEN, lake_of, summaries
+
+import cohortlake
+from cohortlake import schema
+from cohortlake.errors import NotShown, PolicyError, SettingError, UnknownColumn
+from cohortlake.lake import keys
+from cohortlake.lake.publish import publish, read_marker
+from cohortlake.lake.root import Root
+from cohortlake.privacy import Policy, built_in, policy_of
+from cohortlake.settings import POLICIES, Settings
+
+FOUND = summaries(150)
+SAFE = [built_in("safe", "shift"), built_in("safe", "year")]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    return lake_of(str(tmp_path_factory.mktemp("people") / "lake"), FOUND)
+
+
+def _digest(root: Root, *parts: str) -> str:
+    key = root.read(keys.KEY_PATH)
+    return hmac.new(key, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
+
+
+def _frame(root: Root, table: str) -> pd.DataFrame:
+    return cohortlake.read_table(root.uri, table)
+
+
+def _every_text(root: Root) -> str:
+    """All that a reader of published/ can see: paths, and every value of every file."""
+    told = []
+    for path in sorted(Path(root.path("published")).rglob("*")):
+        told.append(str(path.relative_to(root.path())))
+        if path.suffix == ".parquet":
+            rows = duckdb.read_parquet(str(path), hive_partitioning=False).fetchall()
+            told += [str(value) for row in rows for value in row]
+            footer = f"SELECT stats_min_value, stats_max_value FROM parquet_metadata('{path}')"
+            told += [str(value) for row in duckdb.sql(footer).fetchall() for value in row]
+        elif path.is_file():
+            told.append(path.read_text("utf-8", "replace"))
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
+def test_safe_shows_no_identifier_and_no_date_as_it_was(root: Root, policy: Policy) -> None:
+    publish(root, policy)
+    text = _every_text(root)
+    tags = [found["DICOMTags"] for found in FOUND]
+    hidden = ("PatientId", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyId",
+              "StudyInstanceUID", "SeriesInstanceUID")  # fmt: skip
+    for member in hidden:
+        assert not any(tag[f"DICOM{member}"] in text for tag in tags), member
+    for typed in ("Smith", "JONES", "Miller", "Brown", "CT CHEST"):
+        assert typed not in text
+    columns = {name for names in read_marker(root).columns.values() for name in names}  # type: ignore[union-attr]
+    assert not columns & {"StudyDate", "StudyTime", "created_at", "valid_from", "observed_from"}
+
+
+def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(root: Root) -> None:
+    publish(root, SAFE[0])
+    frame = _frame(root, "image_sets").set_index("image_set_id")
+    for found in FOUND:
+        tags, row = found["DICOMTags"], frame.loc[found["imageSetId"]]
+        patient = (DATASTORE, tags["DICOMPatientId"])
+        days = 1 + int(_digest(root, "shift", *patient)[:15], 16) % 365
+        true = date.fromisoformat(tags["DICOMStudyDate"])
+        assert row["study_date_shifted"] == true - timedelta(days=days)
+        assert row["study_year_shifted"] == f"{true - timedelta(days=days):%Y}"
+        assert row["patient_key"] == _digest(root, "PatientID", *patient)[:32]
+        uid = tags["DICOMStudyInstanceUID"]
+        assert row["StudyInstanceUID"] == f"2.25.{int(_digest(root, 'UID', uid)[:30], 16)}"
+        born = date.fromisoformat(tags["DICOMPatientBirthDate"])
+        age = true.year - born.year - ((true.month, true.day) < (born.month, born.day))
+        shown = row["age_at_study_years"]
+        assert pd.isna(shown) if age < 0 else shown == min(age, 90)
+
+
+def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
+    publish(root, SAFE[1])
+    frame = _frame(root, "image_sets").set_index("image_set_id")
+    for found in FOUND:
+        year = int(found["DICOMTags"]["DICOMStudyDate"][:4])
+        assert frame.loc[found["imageSetId"]]["study_year"] == year
+    patients = _frame(root, "patients")
+    assert str(patients["first_study_year"].dtype).startswith("int16")
+    folders = {path.name for path in Path(root.path("published/studies")).iterdir()}
+    assert all(name.startswith("study_year_or_undated=") for name in folders)
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+@pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
+def test_publishing_what_changed_gives_what_publishing_all_gives(
+    tmp_path_factory: Any, policy: Policy, steps: Any
+) -> None:
+    root = Root(str(tmp_path_factory.mktemp("lake")))
+    root.prepare()
+    hospital = Hospital(root)
+    for changes, gone in steps:
+        hospital.step(changes, gone)
+        publish(root, policy)
+    little_by_little = published_rows(root)
+    root.write("published/_anew", b"")
+    root.delete("published/_published.json")
+    publish(root, policy)
+    assert little_by_little == published_rows(root)
+
+
+def test_another_policy_leaves_no_file_of_the_old_one(root: Root) -> None:
+    for policy in (built_in("identified"), SAFE[0], built_in("limited"), SAFE[1], SAFE[0]):
+        published = publish(root, policy)
+        assert published is not None
+        lying = set(root.files("published", ".parquet"))
+        assert lying == set(published.files) == set(published.written)
+        for path in lying:
+            names = set(duckdb.read_parquet(root.path(path), hive_partitioning=False).columns)
+            table = path.split("/")[1]
+            assert names == set(published.columns[table]) - {policy.partition.name}
+
+
+def test_the_same_policy_by_another_name_of_its_file_is_told(root: Root, tmp_path: Path) -> None:
+    publish(root, built_in("limited"))
+    ours = _policy(tmp_path, "policy: ours\nextends: limited\n", "ours")
+    published = publish(root, ours)
+    assert published is not None
+    assert published.policy == "ours"
+
+
+def test_what_a_person_allowed_is_shown_and_nothing_else(root: Root, tmp_path: Path) -> None:
+    text = """
+    policy: ours
+    extends: safe
+    allow:
+      StudyDescription: [CT CHEST]
+      Modality: [JONES]
+    """
+    publish(root, _policy(tmp_path, text, "safe"))
+    frame = _frame(root, "image_sets")
+    assert set(frame["StudyDescription"].dropna()) == {"CT CHEST"}
+    assert set(frame["Modality"].dropna()) == {"CT", "MR", "DX", "JONES"}
+    assert set(frame["PatientSex"].dropna()) == {"F", "M", "O", ""}
+    assert set(frame["BodyPartExamined"].dropna()) == {"CHEST", "HEAD", "KNEE"}
+
+
+def test_safe_tells_nothing_of_the_past_and_limited_does(root: Root) -> None:
+    publish(root, SAFE[0])
+    lake = cohortlake.open(root.uri)
+    for ask in (
+        lambda: lake.table("image_sets", as_of=SEEN),
+        lambda: lake.table("image_sets", known_at=SEEN),
+        lambda: lake.changes(SEEN),
+        lambda: cohortlake.open(root.uri, as_of=SEEN),
+    ):
+        with pytest.raises(NotShown, match="'safe' does not show"):
+            ask()
+    with pytest.raises(UnknownColumn, match="StudyDate"):
+        lake.table("studies", ["StudyDate"])
+    publish(root, built_in("limited"))
+    assert len(cohortlake.open(root.uri).table("image_sets", as_of=SEEN)) == len(FOUND)
+
+
+def test_a_cohort_is_the_same_under_every_policy_that_tells_days(root: Root) -> None:
+    drawn = []
+    for policy in (built_in("identified"), built_in("limited"), SAFE[0]):
+        publish(root, policy)
+        with cohortlake.open(root.uri) as lake:
+            cohort = (
+                lake.cohort("cts")
+                .where(Modality="CT")
+                .with_study("any time after", Modality="MR")
+                .first_study_per_patient()
+            )
+            counts = cohort.attrition().to_pandas()[["patients", "studies", "series"]]
+            drawn.append((set(cohort.to_pandas()["patient_key"]), counts.to_numpy().tolist()))
+            frozen = cohort.freeze()
+            assert frozen.policy == policy.name
+            assert (frozen.seen_until is None) == (policy.name == "safe")
+            assert lake.verify("cts").is_identical
+            for name in ("studies_over_time", "age_sex_pyramid"):
+                getattr(cohort.plot, name)()
+    assert drawn[0] == drawn[1] == drawn[2]
+    publish(root, SAFE[1])
+    with cohortlake.open(root.uri) as lake, pytest.raises(NotShown, match="days"):
+        lake.cohort("cts").first_study_per_patient().count()
+
+
+# Re-identification
+
+QUASI = ("age_at_study_years", "PatientSex", "Modality", "BodyPartExamined", "SeriesNumber")
+
+
+def test_no_pair_of_columns_leads_back_to_a_date(root: Root) -> None:
+    """Someone who knows the truth but for one thing joins it to what is published."""
+    publish(root, SAFE[0])
+    frame = _frame(root, "image_sets").set_index("image_set_id")
+    truth = _truth()
+    shown = [name for name in frame.columns if name not in ("datastore_id", "extra")]
+    for name, known in itertools.product(shown, truth.columns):
+        values = frame[name].astype("string")
+        told = truth[known].astype("string").reindex(values.index)
+        equal = (values == told).fillna(value=False)
+        if name == known and name in QUASI:
+            continue
+        assert not (equal & told.str.len().gt(4)).any(), f"{name} tells {known}"
+    year = truth["StudyDate"].map(lambda day: f"{day:%Y}").reindex(frame.index)
+    share = (frame["study_year_shifted"].astype("string") == year).mean()
+    assert share < 0.75, "the shifted year must not pass for the true one"
+
+
+def test_days_between_dates_are_all_that_shifting_tells(root: Root) -> None:
+    publish(root, SAFE[0])
+    frame, truth = _frame(root, "image_sets").set_index("image_set_id"), _truth()
+    by_patient: dict[str, set[int]] = defaultdict(set)
+    for image_set_id, row in frame.iterrows():
+        moved = (truth.loc[image_set_id, "StudyDate"] - row["study_date_shifted"]).days
+        by_patient[row["patient_key"]].add(moved)
+    assert all(len(days) == 1 for days in by_patient.values())
+    assert len({days for own in by_patient.values() for days in own}) > 80, "each their own"
+
+
+def _truth() -> pd.DataFrame:
+    rows = []
+    for found in FOUND:
+        tags = found["DICOMTags"]
+        day = date.fromisoformat(tags["DICOMStudyDate"])
+        row = {c.name: tags.get(c.member) for c in schema.DICOM_TAGS}
+        rows.append(row | {
+            "image_set_id": found["imageSetId"],
+            "StudyDate": day,
+            "PatientBirthDate": date.fromisoformat(tags["DICOMPatientBirthDate"]),
+            "imported": found["createdAt"].date(),
+            "month": f"{day:%Y-%m}",
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("image_set_id")
+
+
+# Policy files
+
+
+def _policy(folder: Path, text: str, name: str, dates: str = "shift") -> Policy:
+    path = folder / "policy.yaml"
+    path.write_text("\n".join(line.removeprefix("    ") for line in text.splitlines()))
+    return policy_of(Settings(privacy=name, privacy_file=str(path), safe_dates=dates))
+
+
+def test_a_file_narrows_under_the_name_of_what_it_extends(tmp_path: Path) -> None:
+    text = "policy: ours\nextends: safe\ncolumns: {BodyPartExamined: withhold}\n"
+    policy = _policy(tmp_path, text, "safe")
+    assert "BodyPartExamined" not in policy.tables["series"]
+    assert policy.widened == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "widened"),
+    [
+        ("columns: {StudyDescription: keep}", ("StudyDescription",)),
+        ("columns: {StudyInstanceUID: keep, valid_from: keep}", ("StudyInstanceUID", "valid_from")),
+        ("dates: keep", ("dates",)),
+    ],
+)
+def test_what_widens_takes_effect_under_its_own_name_only_and_is_recorded(
+    root: Root, tmp_path: Path, text: str, widened: tuple[str, ...]
+) -> None:
+    said = f"policy: ours\nextends: safe\n{text}\n"
+    with pytest.raises(PolicyError, match="COHORTLAKE_PRIVACY=ours") as caught:
+        _policy(tmp_path, said, "safe")
+    assert all(name in str(caught.value) for name in widened)
+    published = publish(root, _policy(tmp_path, said, "ours"))
+    assert published is not None
+    assert (published.policy, published.widened) == ("ours", widened)
+    assert read_marker(root).widened == widened  # type: ignore[union-attr]
+    with cohortlake.open(root.uri) as lake:
+        assert lake.cohort("all").freeze().widened == list(widened)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a list", "no entries"),
+        ("policy: [", "not YAML"),
+        ("policy: safe\nextends: safe", "not one of"),
+        ("policy: 'a b'\nextends: safe", "letters, digits"),
+        ("policy: ours\nextends: saef", "safe, limited, identified"),
+        ("policy: ours\ncolums: {}", "did you mean 'columns'"),
+        ("policy: ours\ncolumns: {StudyDescripton: keep}", "did you mean 'StudyDescription'"),
+        ("policy: ours\ncolumns: {StudyDate: keep}", "all dates are treated alike"),
+        ("policy: ours\ncolumns: {Modality: hide}", "keep, terms, reviewed, withhold"),
+        ("policy: ours\ncolumns: {patient_key: withhold}", "can be keep"),
+        ("policy: ours\ncolumns: [Modality]", "a line for each column"),
+        ("policy: ours\ndates: guess", "keep, shift, year"),
+        ("policy: ours\nallow: {PatientName: [Smith]}", "no values of PatientName"),
+        ("policy: ours\nallow: {Modality: [1]}", "quote numbers"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_the_fix(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says) as caught:
+        _policy(tmp_path, text, "ours")
+    assert "Smith" not in str(caught.value)
+
+
+def test_an_unknown_policy_says_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="did you mean 'safe'"):
+        policy_of(Settings(privacy="save"))
+    with pytest.raises(SettingError, match="did you mean 'ours'"):
+        _policy(tmp_path, "policy: ours\n", "our")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        policy_of(Settings(privacy_file=f"{tmp_path}/nowhere.yaml"))
+
+
+def test_the_built_in_policies_only_ever_widen() -> None:
+    shown = [set(built_in(name).tables["image_sets"]) for name in POLICIES]
+    assert shown[1] < shown[2]
+    kept = {c.name for c in schema.published("image_sets")}
+    assert shown[0] & kept < shown[1]
