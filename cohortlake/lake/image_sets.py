@@ -98,7 +98,9 @@ def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool
         _register_table(con, root, None if rebuild else table)
         _load(con, root, paths)
         timeline.build(con)
-        con.execute(_NEWS)
+        con.execute(_NEW_INTERVALS)
+        months = engine.study_months(con, "FROM told_anew")
+        con.execute(_NEWS.format(months=engine.listed(months)))
         rows = engine.count(con, "SELECT count(*) FROM news")
         if not rows and not rebuild:
             return Applied(table.version(), 0, table.count())
@@ -284,6 +286,7 @@ CREATE TEMP TABLE known AS
 CREATE TEMP TABLE known_closures AS
     SELECT * EXCLUDE (image_set_key) FROM (
         FROM closures SEMI JOIN touched USING (image_set_key)
+        WHERE study_month IN {{months}} OR study_month IS NULL  -- of an absence that ended nothing
     ) SEMI JOIN touched USING ({_IDENTITY});
 """
 
@@ -307,9 +310,14 @@ CREATE TEMP TABLE states AS
     );
 """
 
-_NEWS = f"""
+_NEW_INTERVALS = """
 CREATE TEMP TABLE new_intervals AS
     SELECT * FROM intervals ANTI JOIN known USING (interval_key);
+CREATE TEMP TABLE told_anew AS  -- known states, hardly ever any
+    SELECT study_month, interval_key FROM known SEMI JOIN new_intervals USING (state_key);
+"""
+
+_NEWS = f"""
 CREATE TEMP TABLE new_closures AS
     WITH ends_now AS (
         SELECT {_IDENTITY}, interval_key, study_month, ended_by, valid_to, last_seen_at,
@@ -337,10 +345,9 @@ CREATE TEMP TABLE new_closures AS
         EXCEPT
         SELECT {_IDENTITY}, observed_at, last_seen_at FROM known_closures WHERE change = 'deleted'
     );
-CREATE TEMP TABLE known_payload AS  -- few: of states whose interval is told anew
-    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN (
-        FROM known SEMI JOIN new_intervals USING (state_key)
-    ) USING (study_month, interval_key);
+CREATE TEMP TABLE known_payload AS
+    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN told_anew USING (interval_key)
+    WHERE study_month IN {{months}};
 CREATE TEMP TABLE payload AS
     SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
         SELECT {_STATE_COLUMNS}, observed_at FROM found
