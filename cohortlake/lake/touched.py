@@ -135,8 +135,8 @@ FROM history JOIN (SELECT interval_key, study_hash, series_hash FROM ties) USING
 WHERE study_month IN {months}
 """
 
-# Few: an image set's study month hardly ever changes. That of a state before one in `scattered`
-# may be any, for what scattered is not the image set but its study.
+# Few: the study month of an image set hardly ever changes. Rows of `scattered` come without the
+# rest of their month, so each state before them is looked up.
 _MOVES = """
 CREATE TEMP TABLE moves AS
 SELECT prior_study_month AS study_month, prior_state_key AS state_key
