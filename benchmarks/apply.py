@@ -77,7 +77,7 @@ def make_changes(root: Root, count: int, where: str, seed: int) -> str:
                 AS updated_at, 'KNEE' AS BodyPartExamined,
                 (hash(state_key, {seed}) >> 1)::BIGINT AS state_key)
             FROM current WHERE {where} AND hash(image_set_id, {seed}) % {max(1, one_in)} = 0
-            LIMIT {count})
+            ORDER BY hash(image_set_id, {seed}, 'which') LIMIT {count})
     """
     with engine.connection() as con:
         image_sets.register(con, root)

@@ -91,7 +91,7 @@ _INTERVALS = f"""
 WITH first AS (
     SELECT *, 'created' AS change, created_at AS valid_from,
            created_at + INTERVAL 1 HOUR AS observed_from,
-           NULL::BIGINT AS prior_state_key
+           NULL::BIGINT AS prior_state_key, NULL AS prior_study_month
     FROM ({{states}})
 ), amended AS (
     SELECT * REPLACE (
@@ -99,23 +99,21 @@ WITH first AS (
         'Amended' AS StudyDescription, (hash(state_key, 2) >> 1)::BIGINT AS state_key,
         'updated' AS change, created_at + INTERVAL 72 HOUR AS valid_from,
         created_at + INTERVAL 73 HOUR AS observed_from,
-        state_key AS prior_state_key
+        state_key AS prior_state_key, study_month AS prior_study_month
     ) FROM first WHERE dice % 20 = 0
 )
-SELECT *, {timeline.INTERVAL_KEY} AS interval_key
+SELECT *, {timeline.INTERVAL_KEY} AS interval_key, {timeline.IMAGE_SET_KEY} AS image_set_key
 FROM (FROM first UNION ALL BY NAME FROM amended)
 """
 
 _VERSIONS = """
 SELECT 'version' AS row_kind, *, 0::BIGINT AS versions_unseen,
-       CASE WHEN version = 2 THEN ['version', 'updated_at', 'StudyDescription'] END
-           AS changed_fields,
        valid_from AS effective_at, observed_from AS observed_at, 'bulk' AS run_id
 FROM intervals
 """
 
 _CLOSURES = """
-SELECT 'closure' AS row_kind, datastore_id, image_set_id, study_month, interval_key,
+SELECT 'closure' AS row_kind, datastore_id, image_set_id, image_set_key, study_month, interval_key,
        'superseded' AS change, created_at + INTERVAL 72 HOUR AS effective_at,
        created_at + INTERVAL 73 HOUR AS observed_at, 1::BIGINT AS revision
 FROM intervals WHERE version = 1 AND dice % 20 = 0

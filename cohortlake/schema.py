@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from cohortlake.errors import UnknownTable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the files' layout, written into each footer."""
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -285,12 +285,16 @@ IMAGE_SETS: tuple[Column, ...] = (
     Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
     *STATE,
     STUDY_MONTH,
+    Column("image_set_key", pa.int64(), "Hash of datastore_id and image_set_id: leads to an image "
+           "set's rows."),
     Column("interval_key", pa.int64(), "Hash of the state, when and how it began and the state "
            "before it: ties a closure to the version it ends."),
     Column("change", pa.string(), "version: created, updated, reappeared. closure: "
            "superseded, deleted, restated where what came to light late tells it otherwise, or "
            "reopened where it has not ended after all."),
-    Column("changed_fields", pa.list_(pa.string()), "Columns that differ from the state before."),
+    Column("prior_state_key", pa.int64(), "version: `state_key` of the state before; null for "
+           "created."),
+    Column("prior_study_month", pa.string(), "version: `study_month` of the state before."),
     _VERSIONS_UNSEEN,
     Column("revision", pa.int64(), "closure: of several of one interval_key the greatest counts."),
     Column("effective_at", INSTANT, "When the state began or ended, on the service's clock."),

@@ -43,13 +43,15 @@ class Hospital:
         """Live a step, and apply what a search and a sweep see of it."""
         self.at += timedelta(hours=1)
         seen = Looked(self.at, [self._summary(**change) for change in changes])
-        swept = Looked(self.at + timedelta(minutes=1), gone=[_id(number) for number in gone])
+        swept = Looked(
+            self.at + timedelta(minutes=1), gone=[image_set_id(number) for number in gone]
+        )
         image_sets.apply(self.root, write(self.root, [seen, swept]))
 
     def _summary(self, number: int, *, isPrimary: bool, **tags: Any) -> dict[str, Any]:  # noqa: N803
         version = self.versions[number] = self.versions.get(number, 0) + 1
         return {
-            "imageSetId": _id(number),
+            "imageSetId": image_set_id(number),
             "version": version,
             "createdAt": START,
             "updatedAt": self.at - timedelta(minutes=30, seconds=-version),
@@ -58,7 +60,8 @@ class Hospital:
         }
 
 
-def _id(number: int) -> str:
+def image_set_id(number: int) -> str:
+    """Return the id of an image set."""
     return f"{number:032x}"
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import (
+    ColumnProperties,
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
@@ -25,13 +26,27 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from cohortlake import schema
 from cohortlake.errors import CommitConflict
 from cohortlake.lake import engine
 from cohortlake.lake.root import Root
 
+# Ids and keys do not repeat within a row group, and instants lie close together: without
+# dictionaries the memory is a seventh smaller, and read in two thirds of the time.
+_KEY = ColumnProperties(dictionary_enabled=False)
+_ID = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY")
+_INSTANT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+_COLUMNS = {
+    **dict.fromkeys(("state_key", "image_set_key", "interval_key"), _KEY),
+    **dict.fromkeys(("image_set_id", "StudyInstanceUID", "SeriesInstanceUID"), _ID),
+    **{column.name: _INSTANT for column in schema.IMAGE_SETS if column.type == schema.INSTANT},
+}
 # A reader holds a row group of each of its threads in memory.
 WRITER_PROPERTIES = WriterProperties(
-    compression="ZSTD", compression_level=3, max_row_group_size=engine.ROW_GROUP_ROWS
+    compression="ZSTD",
+    compression_level=3,
+    max_row_group_size=engine.ROW_GROUP_ROWS,
+    column_properties=_COLUMNS,
 )
 # The log is not cleaned up by whichever commit comes along: which versions must stay readable is
 # for `lake.maintenance` to know.

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from cohortlake import schema
 from cohortlake.errors import OldFormat
-from cohortlake.lake import delta, engine, increments, kinds, timeline
+from cohortlake.lake import delta, engine, increments, timeline
 from cohortlake.lake.root import Root
 
 TABLE = "image_sets"
@@ -98,7 +98,9 @@ def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool
         _register_table(con, root, None if rebuild else table)
         _load(con, root, paths)
         timeline.build(con)
-        con.execute(_NEWS)
+        con.execute(_NEW_INTERVALS)
+        months = engine.study_months(con, "FROM told_anew")
+        con.execute(_NEWS.format(months=engine.listed(months)))
         rows = engine.count(con, "SELECT count(*) FROM news")
         if not rows and not rebuild:
             return Applied(table.version(), 0, table.count())
@@ -239,8 +241,8 @@ CREATE VIEW versions AS
         {", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)}
     ) FROM stored WHERE row_kind = 'version';
 CREATE VIEW closures AS
-    SELECT {_IDENTITY}, interval_key, study_month, change, effective_at, last_seen_at, observed_at,
-           revision
+    SELECT {_IDENTITY}, image_set_key, interval_key, study_month, change, effective_at,
+           last_seen_at, observed_at, revision
     FROM stored WHERE row_kind = 'closure';
 CREATE VIEW ends AS {_ends("closures")};
 CREATE VIEW current AS
@@ -248,7 +250,7 @@ CREATE VIEW current AS
 CREATE VIEW history AS
     SELECT versions.* EXCLUDE (effective_at, observed_at, last_seen_at),
            effective_at AS valid_from, valid_to, ends.last_seen_at,
-           observed_at AS observed_from, observed_to, ended_by, {kinds.KIND} AS kind
+           observed_at AS observed_from, observed_to, ended_by
     FROM versions LEFT JOIN (SELECT * EXCLUDE (revision) FROM ends) ends USING (interval_key)
     WHERE ended_by IS DISTINCT FROM 'restated';
 """
@@ -260,18 +262,35 @@ def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> N
     engine.register(con, "found", root, found, increments.FOUND)
     absent = [path for path in paths if increments.axis_of(path) == increments.ABSENCE_AXIS]
     engine.register(con, "absent", root, absent, increments.ABSENT)
+    con.execute(_TOUCHED)
+    months = engine.study_months(con, "FROM versions SEMI JOIN touched USING (image_set_key)")
+    con.execute(_KNOWN.format(months=engine.listed(months)))
     con.execute(_RELATIONS)
 
 
-_RELATIONS = f"""
+_TOUCHED = f"""
 CREATE TEMP TABLE touched AS
-    SELECT {_IDENTITY} FROM found UNION SELECT {_IDENTITY} FROM absent;
-CREATE TEMP TABLE known AS  -- few columns: all rows there are must be looked through
-    SELECT {_IDENTITY}, interval_key, state_key, version, updated_at, study_month, observed_at,
-           run_id
-    FROM versions SEMI JOIN touched USING ({_IDENTITY});
+    SELECT *, {timeline.IMAGE_SET_KEY} AS image_set_key
+    FROM (SELECT {_IDENTITY} FROM found UNION SELECT {_IDENTITY} FROM absent)
+"""
+
+# All rows there are must be looked through for the keys, and for no more than these: what else is
+# wanted is read from their months. Two image sets may have one key; then their ids tell.
+_KNOWN = f"""
+CREATE TEMP TABLE known AS
+    SELECT * EXCLUDE (image_set_key) FROM (
+        SELECT {_IDENTITY}, image_set_key, interval_key, state_key, version, updated_at,
+               study_month, observed_at, run_id
+        FROM versions SEMI JOIN touched USING (image_set_key) WHERE study_month IN {{months}}
+    ) SEMI JOIN touched USING ({_IDENTITY});
 CREATE TEMP TABLE known_closures AS
-    SELECT * FROM closures SEMI JOIN touched USING ({_IDENTITY});
+    SELECT * EXCLUDE (image_set_key) FROM (
+        FROM closures SEMI JOIN touched USING (image_set_key)
+        WHERE study_month IN {{months}} OR study_month IS NULL  -- of an absence that ended nothing
+    ) SEMI JOIN touched USING ({_IDENTITY});
+"""
+
+_RELATIONS = f"""
 CREATE TEMP TABLE known_ends AS {_ends("known_closures")};
 CREATE TEMP VIEW observations AS
     SELECT {_IDENTITY}, state_key, observed_at, run_id FROM found
@@ -291,9 +310,14 @@ CREATE TEMP TABLE states AS
     );
 """
 
-_NEWS = f"""
+_NEW_INTERVALS = """
 CREATE TEMP TABLE new_intervals AS
     SELECT * FROM intervals ANTI JOIN known USING (interval_key);
+CREATE TEMP TABLE told_anew AS  -- known states, hardly ever any
+    SELECT study_month, interval_key FROM known SEMI JOIN new_intervals USING (state_key);
+"""
+
+_NEWS = f"""
 CREATE TEMP TABLE new_closures AS
     WITH ends_now AS (
         SELECT {_IDENTITY}, interval_key, study_month, ended_by, valid_to, last_seen_at,
@@ -321,32 +345,26 @@ CREATE TEMP TABLE new_closures AS
         EXCEPT
         SELECT {_IDENTITY}, observed_at, last_seen_at FROM known_closures WHERE change = 'deleted'
     );
-CREATE TEMP TABLE wanted AS
-    SELECT state_key FROM new_intervals UNION SELECT prior_state_key FROM new_intervals;
-CREATE TEMP TABLE known_payload AS  -- the month leads to the row groups that may hold them
-    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN (
-        FROM known SEMI JOIN wanted USING (state_key)
-    ) USING (study_month, interval_key);
+CREATE TEMP TABLE known_payload AS
+    SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN told_anew USING (interval_key)
+    WHERE study_month IN {{months}};
 CREATE TEMP TABLE payload AS
     SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
         SELECT {_STATE_COLUMNS}, observed_at FROM found
         UNION ALL
         SELECT {_STATE_COLUMNS}, observed_at FROM known_payload
-    ) SEMI JOIN wanted USING (state_key)
+    ) SEMI JOIN new_intervals USING (state_key)
     ORDER BY state_key, observed_at;
 CREATE TEMP VIEW news AS
-    SELECT 'version' AS row_kind,
-           new.* REPLACE (epoch_us(new.StudyTime) AS StudyTime),
-           i.study_month, i.interval_key, i.change,
-           CASE WHEN i.prior_state_key IS NOT NULL
-                THEN {timeline.changed_fields_sql("new", "old")} END AS changed_fields,
-           i.versions_unseen,
-           i.valid_from AS effective_at, i.observed_from AS observed_at, i.run_id
-    FROM new_intervals i
-    JOIN payload new ON new.state_key = i.state_key
-    LEFT JOIN payload old ON old.state_key = i.prior_state_key
-    UNION ALL BY NAME
-    SELECT 'closure' AS row_kind, * FROM new_closures;
+    SELECT *, {timeline.IMAGE_SET_KEY} AS image_set_key FROM (
+        SELECT 'version' AS row_kind,
+               payload.* REPLACE (epoch_us(StudyTime) AS StudyTime),
+               i.study_month, interval_key, change, prior_state_key, prior_study_month,
+               versions_unseen, valid_from AS effective_at, observed_from AS observed_at, run_id
+        FROM new_intervals i JOIN payload USING (state_key)
+        UNION ALL BY NAME
+        SELECT 'closure' AS row_kind, * FROM new_closures
+    );
 """
 
 _CHANGES = """

@@ -1,4 +1,4 @@
-"""What a change was: the kind of each state of the history, and study-wide cascades.
+"""What a change was: which columns differ, the kind of each state, and study-wide cascades.
 
 Owns the words and what they mean. The first that fits is the kind:
 
@@ -9,9 +9,10 @@ Owns the words and what they mean. The first that fits is the kind:
 5. `updated`: any other tag changed;
 6. `reimported`: a new version, but no tag differs, or only the study's counts.
 
-A kind follows from one state and the one before it. Whether a change was study-wide does not:
-it depends on other image sets, which may come to light later, so neither is ever stored in the
-memory. Pure SQL over relations.
+A kind follows from one state and the one before it, which the memory names: to compare the two
+when changes are applied would mean to read former states from wherever they lie. Whether a change
+was study-wide depends on other image sets, which may come to light later. So neither is ever
+stored in the memory. Pure SQL over relations.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from __future__ import annotations
 import duckdb
 
 from cohortlake import schema
+
+COMPARED = tuple(
+    column.name
+    for column in schema.STATE
+    if column.name not in {*schema.VOLATILE, "datastore_id", "image_set_id", "state_key"}
+    and column not in schema.NAME_PARTS
+)
+"""The columns that `changed_fields` may name."""
+
+FORMER = ", ".join(["state_key", *COMPARED])
+"""SQL for the columns of a state that the next one is compared with."""
 
 STUDY_WIDE_SECONDS = 60
 """Changes of one kind belong together if they began no further apart than this."""
@@ -48,7 +60,25 @@ CASE WHEN change <> 'updated' THEN change
      WHEN list_has_all({_QUIET}, changed_fields) THEN 'reimported'
      ELSE 'updated' END
 """
-"""SQL for the kind, over `change` and `changed_fields` of a version row."""
+"""SQL for the kind, over `change` and `changed_fields` of a state."""
+
+_DIFFERENCES = ", ".join(
+    f"CASE WHEN new.{name} IS DISTINCT FROM old.{name} THEN '{name}' END" for name in COMPARED
+)
+
+# A state may be there twice: it came back after an absence.
+_CHANGES = f"""
+CREATE OR REPLACE TEMP TABLE changes AS
+WITH old AS (
+    SELECT DISTINCT ON (state_key) {FORMER} FROM former_states
+    SEMI JOIN (SELECT prior_state_key AS state_key FROM states) USING (state_key)
+), compared AS (
+    SELECT interval_key, change,
+           list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) AS changed_fields
+    FROM states new JOIN old ON old.state_key = new.prior_state_key
+)
+SELECT interval_key, changed_fields, {KIND} AS kind FROM compared
+"""
 
 # A whole study that is imported at once is no cascade. How large a study was is counted in
 # what was true of it at that instant.
@@ -70,6 +100,20 @@ WHERE t.changed >= {STUDY_WIDE_LEAST}
 GROUP BY t.interval_key, t.changed
 HAVING 2 * t.changed >= count(DISTINCT s.image_set_id)
 """
+
+
+def find_changes(con: duckdb.DuckDBPyConnection) -> None:
+    """Compare states with the ones before them.
+
+    Args:
+        con: Holds the relations `states` (rows of the memory's view `history`) and
+            `former_states` (the columns of `FORMER`; among them the states before, of those that
+            have one).
+
+    Makes the temporary table `changes` (interval_key, changed_fields, kind). A state that is not
+    in it is an image set's first: its kind is `created`.
+    """
+    con.execute(_CHANGES)
 
 
 def find_study_wide(con: duckdb.DuckDBPyConnection) -> None:

@@ -145,8 +145,9 @@ def _publish_since(
         prepare(con, policy)
         image_sets.register(con, root, version)
         is_whole = not image_sets.register_appended(con, root, since, version)
-        what = touched.find(con, is_whole=is_whole)
-        _write_periods(con, writer, policy, what)
+        periods = Periods.of(con, policy)
+        what = touched.find(con, periods, is_whole=is_whole)
+        _write_periods(con, writer, policy, periods, what)
         people = _people(con, "current" if is_whole else "touched_rows").to_arrow_table()
         if is_whole or len(people):
             patients.write(con, writer, policy, people, is_whole=is_whole)
@@ -188,9 +189,8 @@ def _from_json(content: bytes) -> Publication:
 
 
 def _write_periods(
-    con: duckdb.DuckDBPyConnection, writer: Writer, policy: Policy, what: Touched
+    con: duckdb.DuckDBPyConnection, writer: Writer, policy: Policy, periods: Periods, what: Touched
 ) -> None:
-    periods = Periods.of(con, policy)
     changed = periods.of_months(what.changed)
     for batch in periods.batches(what.affected):
         touched.load_batch(con, periods.months(batch))

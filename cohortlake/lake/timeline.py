@@ -27,14 +27,6 @@ import duckdb
 
 from cohortlake import schema
 
-COMPARED = tuple(
-    column.name
-    for column in schema.STATE
-    if column.name not in {*schema.VOLATILE, "datastore_id", "image_set_id", "state_key"}
-    and column not in schema.NAME_PARTS
-)
-"""The columns that `changed_fields` may name."""
-
 STUDY_MONTH_SQL = f"coalesce(strftime(StudyDate, '%Y-%m'), '{schema.UNDATED}')"
 
 # An observation's life is the number of absences before it. Absences are few.
@@ -55,6 +47,9 @@ GROUP BY ALL
 """
 
 _ORDER = "version NULLS FIRST, updated_at NULLS FIRST, observed_from, state_key"
+
+IMAGE_SET_KEY = "(md5_number_lower(concat_ws('|', datastore_id, image_set_id)) >> 1)::BIGINT"
+"""SQL for the key of an image set."""
 
 INTERVAL_KEY = """
 (md5_number_lower(concat_ws('|', state_key, epoch_us(observed_from), change, epoch_us(valid_from),
@@ -81,6 +76,7 @@ WITH stated AS (
 ), ordered AS (
     SELECT *,
            lag(state_key) OVER whole AS prior_state_key,
+           lag(study_month) OVER whole AS prior_study_month,
            lag(version) OVER whole AS prior_version,
            lag(life) OVER whole AS prior_life,
            min(valid_from) OVER later AS superseded_at,
@@ -127,12 +123,3 @@ def build(con: duckdb.DuckDBPyConnection) -> None:
     """
     con.execute(_LIVES)
     con.execute(_INTERVALS)
-
-
-def changed_fields_sql(new: str, old: str) -> str:
-    """Return SQL for the list of columns in which two states differ."""
-    cases = ", ".join(
-        f"CASE WHEN {new}.{name} IS DISTINCT FROM {old}.{name} THEN '{name}' END"
-        for name in COMPARED
-    )
-    return f"list_filter([{cases}], lambda name: name IS NOT NULL)"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake.lake import kinds
+from cohortlake.lake.engine import listed, study_months
+from cohortlake.lake.periods import Periods
 
 
 @dataclass(frozen=True)
@@ -29,26 +31,32 @@ class Touched:
     affected: frozenset[str]
 
 
-def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
+def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) -> Touched:
     """Find what the rows committed last touch.
 
     Args:
         con: With the views of `image_sets.register` and `image_sets.register_appended`.
+        periods: What is written anew as a whole.
         is_whole: Whether to take all there is instead.
 
     Makes the temporary tables `touched_rows` (datastore_id, PatientID, study_hash,
-    series_hash) and `scattered` (rows of the view `history` that belong to a study or series
-    in several months, where one of these is affected; with both hashes).
+    series_hash), `scattered` (rows of the view `history` that belong to a study or series
+    in several months, where one of these is to be read; with both hashes) and `moved_from`
+    (states whose next one lies in another month, where that one is to be read or scattered).
     """
     con.execute(_TIES)
-    changed = _months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
+    changed = study_months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
     if is_whole:
         affected = changed
     else:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
-        affected = changed | _months(con, _TIED_TO_TOUCHED)
-    near = _months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
+        affected = changed | study_months(con, _TIED_TO_TOUCHED)
+    read = periods.months(periods.of_months(affected))
+    near = study_months(con, _TIED_TO_MONTHS.format(months=listed(read)))
     con.execute(_SCATTERED.format(months=listed(near)))
+    con.execute(_MOVES.format(months=listed(read)))
+    whence = study_months(con, "FROM moves")
+    con.execute(_MOVED_FROM.format(months=listed(whence)))
     return Touched(changed, affected)
 
 
@@ -62,19 +70,10 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
         months: Some of the affected ones.
     """
     con.execute(_IN_MONTHS.format(months=listed(months)))
-    con.execute(_STUDY_STATES.format(months=listed(months)))
+    kinds.find_changes(con)
+    con.execute(_STUDY_STATES)
     kinds.find_study_wide(con)
     con.execute(_BATCH.format(months=listed(months)))
-
-
-def _months(con: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
-    found = con.sql(f"SELECT DISTINCT study_month FROM ({query})").fetchall()
-    return frozenset(str(month) for (month,) in found)
-
-
-def listed(months: Collection[str]) -> str:
-    """Return SQL for a list of months: constants, so that row groups of others are skipped."""
-    return "(" + ", ".join(f"'{month}'" for month in sorted(months) or [""]) + ")"
 
 
 _HASHES = """
@@ -100,8 +99,7 @@ WHERE study_hash IN (
 _TOUCHED_ROWS = f"""
 CREATE TEMP TABLE touched_rows AS
 SELECT DISTINCT datastore_id, PatientID, {_HASHES} FROM versions
-SEMI JOIN (SELECT DISTINCT datastore_id, image_set_id FROM appended)
-    USING (datastore_id, image_set_id)
+SEMI JOIN (SELECT DISTINCT image_set_key FROM appended) USING (image_set_key)
 WHERE study_month IN {{months}}
 """
 
@@ -124,31 +122,48 @@ FROM history JOIN (SELECT interval_key, study_hash, series_hash FROM ties) USING
 WHERE study_month IN {months}
 """
 
-_IN_MONTHS = """
-CREATE OR REPLACE TEMP TABLE in_months AS SELECT * FROM history WHERE study_month IN {months}
+# Few: the study month of an image set hardly ever changes. Rows of `scattered` come without the
+# rest of their month, so each state before them is looked up.
+_MOVES = """
+CREATE TEMP TABLE moves AS
+SELECT prior_study_month AS study_month, prior_state_key AS state_key
+FROM versions WHERE study_month IN {months} AND prior_study_month <> study_month
+UNION
+SELECT prior_study_month, prior_state_key FROM scattered WHERE prior_state_key IS NOT NULL
 """
 
-_STATE = "datastore_id, StudyInstanceUID, image_set_id, interval_key, kind, valid_from, valid_to"
+_MOVED_FROM = f"""
+CREATE TEMP TABLE moved_from AS
+SELECT {kinds.FORMER} FROM versions SEMI JOIN moves USING (study_month, state_key)
+WHERE study_month IN {{months}}
+"""
+
+_IN_MONTHS = f"""
+CREATE OR REPLACE TEMP TABLE in_months AS SELECT * FROM history WHERE study_month IN {{months}};
+CREATE OR REPLACE TEMP VIEW states AS
+FROM in_months UNION ALL
+SELECT * EXCLUDE (study_hash, series_hash) FROM scattered WHERE study_month NOT IN {{months}};
+CREATE OR REPLACE TEMP VIEW former_states AS
+SELECT {kinds.FORMER} FROM in_months UNION ALL FROM moved_from;
+"""
 
 # Studies without any change but creations, nearly all, have no cascade to look for.
-_STUDY_STATES = f"""
+_STUDY_STATES = """
 CREATE OR REPLACE TEMP TABLE study_states AS
-WITH states AS (
-    SELECT {_STATE} FROM in_months
-    UNION ALL
-    SELECT {_STATE} FROM scattered WHERE study_month NOT IN {{months}}
-)
-FROM states SEMI JOIN (
-    SELECT DISTINCT datastore_id, StudyInstanceUID FROM states WHERE kind <> 'created'
+SELECT datastore_id, StudyInstanceUID, image_set_id, interval_key,
+       coalesce(kind, 'created') AS kind, valid_from, valid_to
+FROM states LEFT JOIN changes USING (interval_key) SEMI JOIN (
+    SELECT DISTINCT datastore_id, StudyInstanceUID FROM states WHERE change <> 'created'
 ) USING (datastore_id, StudyInstanceUID)
 """
 
 _BATCH = """
 CREATE OR REPLACE TEMP TABLE batch AS
-SELECT *, interval_key IN (SELECT interval_key FROM study_wide) AS is_study_wide FROM in_months
-UNION ALL
-SELECT * EXCLUDE (study_hash, series_hash), false
-FROM scattered
+SELECT in_months.*, changed_fields, coalesce(kind, 'created') AS kind,
+       interval_key IN (SELECT interval_key FROM study_wide) AS is_study_wide
+FROM in_months LEFT JOIN changes USING (interval_key)
+UNION ALL BY NAME
+SELECT * EXCLUDE (study_hash, series_hash) FROM scattered
 WHERE study_month NOT IN {months} AND ended_by IS NULL AND (
     study_hash IN (SELECT study_hash FROM scattered WHERE study_month IN {months})
     OR series_hash IN (SELECT series_hash FROM scattered WHERE study_month IN {months})

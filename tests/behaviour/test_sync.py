@@ -199,7 +199,7 @@ def test_a_memory_of_an_older_format_asks_to_be_rebuilt(
     fill(endpoint, 20)
     Sync(lake_settings).run()
     memory = DeltaTable(f"{lake_settings.root}/image_sets")
-    older = memory.to_pyarrow_table().drop_columns(["versions_unseen", "revision"])
+    older = memory.to_pyarrow_table().drop_columns(["image_set_key", "prior_state_key"])
     write_deltalake(memory, older, mode="overwrite", schema_mode="overwrite")
     endpoint.now += timedelta(hours=1)
     change(endpoint, 5, DICOMPatientSex="F")

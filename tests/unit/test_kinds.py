@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from cohortlake.lake import engine, kinds
-from cohortlake.lake.timeline import COMPARED
+from cohortlake.lake.kinds import COMPARED
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

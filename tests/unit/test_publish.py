@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from changing import STEPS, Hospital, published_rows
+import duckdb
+from changing import STEPS, Hospital, image_set_id, published_rows
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 
 from cohortlake.lake import publish
+from cohortlake.lake.kinds import COMPARED
 from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 
@@ -29,16 +32,53 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
         hospital.step(changes, gone)
         publish.publish(root, built_in("identified"))
     little_by_little = published_rows(root)
+    _assert_that_changed_fields_differ(little_by_little)
 
     shutil.rmtree(Path(root.path("published")))
     publish.publish(root, built_in("identified"))
     assert little_by_little == published_rows(root)
 
 
+def _assert_that_changed_fields_differ(published: dict[str, list[dict[str, Any]]]) -> None:
+    """Compare each state with the one before it, in whichever month they were published."""
+    history = [row for path, rows in published.items() if "/history/" in path for row in rows]
+    for image_set_id in {row["image_set_id"] for row in history}:
+        own = [row for row in history if row["image_set_id"] == image_set_id]
+        before = None
+        for row in sorted(own, key=itemgetter("valid_from")):
+            changed = before and [name for name in COMPARED if row[name] != before[name]]
+            assert row["changed_fields"] == changed
+            assert (row["kind"] == "created") == (before is None)
+            before = row
+
+
 def _change(number: int, **tags: Any) -> dict[str, Any]:
     study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}
     where = {"DICOMPatientId": f"P{number % 3}", "DICOMStudyDate": f"2024{number % 3 + 1:02d}05"}
     return {"number": number, "isPrimary": True, **study, **where, **tags}
+
+
+def test_a_state_that_moved_is_compared_with_one_in_a_month_that_is_not_written(
+    tmp_path: Path,
+) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    moved = {"DICOMStudyDate": "20250311"}
+    for changes in ([_change(1)], [_change(1, **moved)], [_change(2)]):
+        hospital.step(changes, [])
+        publish.publish(root, built_in("identified"))
+    study = {"DICOMStudyInstanceUID": "1.7", "DICOMSeriesInstanceUID": "2.7"}
+    hospital.step([_change(7, **moved, **study)], [])
+    last = publish.publish(root, built_in("identified"))
+    assert last is not None
+    written = [path for path in last.written if "/history/" in path]
+    assert written == ["published/history/study_month=2025-03/history.parquet"]
+    (row,) = duckdb.sql(
+        f"FROM '{root.path(written[0])}' WHERE image_set_id = '{image_set_id(1)}'"
+    ).to_arrow_table().to_pylist()  # fmt: skip
+    assert row["kind"] == "moved"
+    assert row["changed_fields"] == ["version", "updated_at", "StudyDate"]
 
 
 def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.lake import engine, image_sets
+from cohortlake.lake import engine, image_sets, kinds, timeline
 from cohortlake.lake.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,12 +62,16 @@ def _live(events: list[tuple[str, str]]) -> tuple[list[Looked], dict[str, dict[s
 
 def _history(root: Root) -> list[dict[str, Any]]:
     columns = (
-        "image_set_id, version, PatientSex, study_month, change, changed_fields, kind, "
+        "image_set_id, version, PatientSex, study_month, change, changed_fields, "
+        "coalesce(kind, 'created') AS kind, prior_state_key, prior_study_month, "
         "versions_unseen, valid_from, valid_to, last_seen_at, observed_from, observed_to, ended_by"
     )
     with engine.connection() as con:
         image_sets.register(con, root)
-        rows = con.sql(f"SELECT {columns} FROM history ORDER BY ALL")
+        con.execute("CREATE VIEW states AS FROM history; CREATE VIEW former_states AS FROM states")
+        kinds.find_changes(con)
+        told = "history LEFT JOIN changes USING (interval_key)"
+        rows = con.sql(f"SELECT {columns} FROM {told} ORDER BY ALL")
         history: list[dict[str, Any]] = rows.to_arrow_table().to_pylist()
     return history
 
@@ -304,3 +308,26 @@ def test_a_jump_in_version_is_recorded(tmp_path: Any) -> None:
         image_sets.register(con, root)
         rows = con.sql("SELECT image_set_id, version, versions_unseen FROM history ORDER BY ALL")
         assert rows.fetchall() == [(image_set_id, 3, 2), (image_set_id, 7, 3), (other, 1, 0)]
+
+
+def test_image_sets_whose_keys_are_alike_are_told_apart(tmp_path: Any, monkeypatch: Any) -> None:
+    for name in ("_TOUCHED", "_NEWS"):
+        same = getattr(image_sets, name).replace(timeline.IMAGE_SET_KEY, "7")
+        assert same != getattr(image_sets, name)
+        monkeypatch.setattr(image_sets, name, same)
+    root = Root(str(tmp_path))
+    later = START + timedelta(hours=1)
+    looks = [
+        Looked(START, [_summary(IDS[0], 1, START, "M")]),
+        Looked(START + timedelta(minutes=1), [_summary(IDS[1], 2, START, "F")]),
+        Looked(later, [_summary(IDS[0], 2, later, "F")]),
+        Looked(later + timedelta(hours=1), gone=[IDS[1]]),
+    ]
+    for path in write(root, looks):
+        image_sets.apply(root, [path])
+    told = [(row["image_set_id"], row["change"], row["ended_by"]) for row in _history(root)]
+    assert told == [
+        (IDS[0], "created", "superseded"),
+        (IDS[0], "updated", None),
+        (IDS[1], "created", "deleted"),
+    ]

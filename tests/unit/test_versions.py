@@ -183,7 +183,7 @@ def _of(row: Row, *names: str) -> tuple[Any, ...]:
 
 def _without_prior(rows: list[Row]) -> list[Row]:
     """Leave out what a state says of the one before it."""
-    of_prior = ("interval_key", "change", "changed_fields", "versions_unseen")
+    of_prior = ("interval_key", "change", "prior_state_key", "prior_study_month", "versions_unseen")
     return [{k: v for k, v in row.items() if k not in of_prior} for row in rows]
 
 
