@@ -6,6 +6,7 @@ lists of local files, or Arrow datasets where the root is on S3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +57,15 @@ def register(
     elif root.is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((root.path(path) for path in paths), key=_descending_size)
-        con.read_parquet(largest_first, hive_partitioning=hive).create_view(view)
+        files = [literally(path) for path in largest_first]
+        con.read_parquet(files, hive_partitioning=hive).create_view(view)
     else:
         con.register(view, dataset(root, paths, schema, hive=hive))
+
+
+def literally(path: str) -> str:
+    """Return a pattern for DuckDB that a path meets, and no other one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def dataset(

@@ -1,8 +1,8 @@
 """Publishing: plain Parquet that any reader lists and reads, each row once.
 
 Writes only what changed since the last time. The privacy policy is applied here and nowhere
-earlier. How far a change reaches is `lake.touched`'s, what a table holds `lake.marts`', and
-where it lies `lake.writer`'s.
+earlier. How far a change reaches is `lake.touched`'s, what a table holds `lake.marts`', where it
+lies `lake.writer`'s, and what tells other tools of it `lake.catalogue`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import MissingKey
-from cohortlake.lake import engine, image_sets, marts, patients, snapshots, touched
+from cohortlake.lake import catalogue, engine, image_sets, marts, patients, snapshots, touched
 from cohortlake.lake.root import Root
 from cohortlake.lake.snapshots import Snapshot
 from cohortlake.lake.touched import Touched
@@ -94,9 +94,12 @@ def publish(root: Root, policy: str) -> Publication | None:
     while True:
         publication = _publish_since(root, policy, before)
         if publication is None:
+            if before:
+                catalogue.bring_up_to_date(root, before)  # the folder may have been moved
             return before
         latest = read_marker(root)
         if latest == seen:
+            catalogue.bring_up_to_date(root, publication)
             snapshots.record(root, publication.snapshot())
             # Last of all: a run that dies before it leaves its months due.
             root.write(MARKER_PATH, publication.to_marker())
