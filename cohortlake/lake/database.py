@@ -8,9 +8,11 @@ no path relative to the database: the views hold the folder's own path, and give
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import duckdb
+import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.lake import engine, locks
@@ -55,26 +57,27 @@ def build(statements: str) -> bytes:
 
 
 def _view(folder: str, table: Table) -> str:
-    names = [_name(column) for column in table.all_columns]
-    types = _types(table.all_columns)
+    columns = table.all_columns
     if not table.has_files:  # DuckDB makes no view over files that are not there
-        nulls = ", ".join(
-            f"NULL::{type_} AS {name}" for name, type_ in zip(names, types, strict=True)
-        )
+        nulls = ", ".join(f"NULL::{_type(column.type)} AS {_name(column)}" for column in columns)
         return f"\nCREATE VIEW {table.name} AS SELECT {nulls} WHERE false"
-    hive = f", hive_types = {{{names[-1]}: {types[-1]}}}" if table.partition else ""
+    hive = ""
+    if part := table.partition:
+        hive = f", hive_types = {{{_name(part)}: {_type(part.type)}}}"
+    names = ", ".join(map(_name, columns))
     return (
-        f"\nCREATE VIEW {table.name} AS SELECT {', '.join(names)} FROM read_parquet(\n"
+        f"\nCREATE VIEW {table.name} AS SELECT {names} FROM read_parquet(\n"
         f"    CASE WHEN current_setting('file_search_path') = '' "
         f"THEN {_text(engine.literally(folder) + '/')} ELSE '' END\n"
         f"    || {_text(table.pattern)}, hive_partitioning = {bool(table.partition)}{hive})"
     )
 
 
-def _types(columns: tuple[schema.Column, ...]) -> list[str]:
+@functools.cache
+def _type(type_: pa.DataType) -> str:
+    """Return the SQL type that DuckDB gives an Arrow type."""
     with duckdb.connect() as con:
-        empty = schema.arrow_schema(columns).empty_table()
-        return [str(type_) for type_ in con.from_arrow(empty).types]
+        return str(con.from_arrow(pa.schema([("column", type_)]).empty_table()).types[0])
 
 
 def _name(column: schema.Column) -> str:
