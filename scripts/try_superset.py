@@ -28,7 +28,7 @@ PACKAGES = (
     "apache-superset==6.1.0",
     "duckdb-engine==0.17.0",
     "duckdb==2.0.1",
-    # It does not start without these two, nor with a newer one of the third.
+    # It does not work without these two, nor with the newest of the third.
     "rich",
     "cachetools",
     "flask-caching==2.3.1",
