@@ -69,7 +69,7 @@ def _view(folder: str, table: Table) -> str:
         f"\nCREATE VIEW {table.name} AS SELECT {names} FROM read_parquet(\n"
         f"    CASE WHEN current_setting('file_search_path') = '' "
         f"THEN {_text(engine.literally(folder) + '/')} ELSE '' END\n"
-        f"    || {_text(table.pattern)}, hive_partitioning = {bool(table.partition)}{hive})"
+        f"    || {_text(table.pattern)}, hive_partitioning = {str(bool(hive)).lower()}{hive})"
     )
 
 
