@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import pyarrow as pa
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cohortlake import cohort_commands, privacy_commands
+from cohortlake.cohort import spreadsheet
 from cohortlake.console import (
     DatastoreOption,
     JsonOption,
@@ -50,7 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its traceback would print local variables, tags too
 )
-OutputOption = Annotated[Path | None, typer.Option(help="A .parquet or .csv file to write.")]
+OutputOption = Annotated[Path | None, typer.Option(help="A .parquet, .csv or .xlsx file to write.")]
 
 app.add_typer(cohort_commands.app, name="cohort")
 app.add_typer(privacy_commands.privacy, name="privacy")
@@ -227,7 +229,7 @@ def search(
     datastore: DatastoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the service itself: any criteria the API takes, as a table, JSON, Parquet or CSV.
+    """Ask the service itself: any criteria the API takes, as a table, JSON, Parquet, CSV or XLSX.
 
     The answer is identified data, whatever COHORTLAKE_PRIVACY says.
     """  # fmt: skip
@@ -290,15 +292,16 @@ def _lake(root: str | None) -> Lake:
 
 
 def _require_known(output: Path | None) -> None:
-    if output and output.suffix not in (".parquet", ".csv"):
-        raise SettingError(f"--output must end in .parquet or .csv, not {output.suffix!r}")
+    if output:
+        spreadsheet.check(output)
 
 
 def _give(
     frame: pd.DataFrame, output: Path | None, as_json: bool, show: Callable[[pd.DataFrame], None]
 ) -> None:
     if output:
-        _write_frame(frame, output)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        spreadsheet.write(output, {"rows": table})
         err.print(f"{len(frame):,} rows written to {output}")
     elif as_json:
         sys.stdout.write(frame.to_json(orient="records", lines=True, date_format="iso"))
@@ -449,16 +452,6 @@ def _print_snapshots(frame: pd.DataFrame) -> None:
             ", ".join(row["tags"]),
         )
     out.print(table)
-
-
-def _write_frame(frame: pd.DataFrame, output: Path) -> None:
-    try:
-        if output.suffix == ".parquet":
-            frame.to_parquet(output, index=False)
-        else:
-            frame.to_csv(output, index=False)
-    except OSError as error:
-        raise SettingError(f"cannot write {output}: {error.strerror}") from None
 
 
 def _mount_emulator() -> None:

@@ -1,11 +1,12 @@
 """The commands below `cohortlake cohort`. No logic of its own.
 
-They print counts and reasons, and never a member.
+They print counts and reasons, and never a member: those go to files only.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -58,6 +59,22 @@ def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False
     if not as_json:
         done = "written to" if ran.is_written else "as they were in"
         out.print(f"{ran.members:,} members {done} {lake.root.uri_of(ran.path)}", soft_wrap=True)
+
+
+@app.command()
+@explained
+def export(
+    name: NameArgument,
+    output: Annotated[Path, typer.Option(help="A .csv, .xlsx or .parquet file to write.")],
+    root: RootOption = None,
+) -> None:
+    """Draw a cohort, and write its members to a file, for a spreadsheet.
+
+    A text that a spreadsheet would take for a formula is written so that it does not.
+    """
+    settings, lake = _opened(root)
+    members = runs.load(lake, settings.cohorts, name).export(output)
+    out.print(f"{members:,} members written to {output}", soft_wrap=True)
 
 
 @app.command()

@@ -32,6 +32,7 @@
         ├── TagError            a name that cannot be used, or is another snapshot's
         ├── UnknownTag
         ├── BadQuery            SQL that cannot be run
+        ├── ExportError         a file that cannot be written, or cannot hold the rows
         ├── MissingExtra        what the extra `notebook` brings is not installed
         └── CohortError         a cohort cannot be drawn or proven as asked
             ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
@@ -304,6 +305,12 @@ class UnknownTag(LakeError):
 
 class BadQuery(LakeError):
     """Correct the SQL; `Lake.describe` shows the columns of a table."""
+
+    exit_code = 2
+
+
+class ExportError(LakeError):
+    """Name another file, or another kind of file, as the message says."""
 
     exit_code = 2
 

@@ -11,6 +11,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from cohortlake import cli, schema
+from cohortlake.lake.dictionary import CONVENTIONS, HEAD, effect, markdown_cells, markdown_table
 from cohortlake.privacy import built_in
 from cohortlake.settings import POLICIES, SETTINGS
 from emulator import reference as emulator_reference
@@ -40,7 +41,7 @@ def settings() -> str:
 All settings are environment variables, read in one place (`cohortlake.settings`). A
 `COHORTLAKE_` variable that is none of these is an error, so that no typo goes unnoticed.
 
-{table(("variable", "default", "meaning"), rows)}
+{markdown_table(("variable", "default", "meaning"), rows)}
 
 Credentials, region and endpoint are boto3's own: `AWS_PROFILE` or the `AWS_ACCESS_KEY_ID`
 family, `AWS_REGION` (or `AWS_DEFAULT_REGION`), and `AWS_ENDPOINT_URL_MEDICAL_IMAGING` for another
@@ -50,11 +51,9 @@ endpoint, such as the emulator's.
 
 def data_dictionary() -> str:
     """Return every column of every table."""
-    parts = ["""# Data dictionary
+    parts = [f"""# Data dictionary
 
-A column that is a DICOM attribute carries the DICOM keyword. All others are snake_case, with the
-unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the modality's local ones.
-
+{CONVENTIONS}
 ## Published tables
 
 `published/<table>/` is plain Parquet. All but `patients` are in Hive partitions by `study_month`
@@ -64,9 +63,17 @@ PS3.15 is what DICOM's Basic Application Level Confidentiality Profile does with
 E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UID.
 """]  # fmt: skip
     for name, columns in schema.PUBLISHED.items():
-        rows = ((*described(column), *privacy(column)) for column in columns)
-        head = ("column", "type", "tag", "VR", "meaning", "identifies", "PS3.15", *POLICIES)
-        parts.append(f"### {name}\n\n{table(head, rows)}\n")
+        rows = (
+            (
+                *markdown_cells(column),
+                column.identifies.value,
+                column.basic_profile or "",
+                *(effect(column, policy) for policy in map(built_in, POLICIES)),
+            )
+            for column in columns
+        )
+        head = (*HEAD, "identifies", "PS3.15", *POLICIES)
+        parts.append(f"### {name}\n\n{markdown_table(head, rows)}\n")
     parts.append(
         "## Answers about the past\n\nOf values, they hold what the policy shows, and no others.\n"
     )
@@ -81,9 +88,9 @@ E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UI
 def sections(tables: Mapping[str, tuple[Iterable[schema.Column], str]]) -> Iterator[str]:
     """Yield a section for each of some tables."""
     for name, (columns, meaning) in tables.items():
-        head = ("column", "type", "tag", "VR", "meaning", "identifies")
-        rows = ((*described(column), column.identifies.value) for column in columns)
-        yield f"### {name}\n\n{meaning}\n\n{table(head, rows)}\n"
+        head = (*HEAD, "identifies")
+        rows = ((*markdown_cells(column), column.identifies.value) for column in columns)
+        yield f"### {name}\n\n{meaning}\n\n{markdown_table(head, rows)}\n"
 
 
 def command_line() -> str:
@@ -92,30 +99,6 @@ def command_line() -> str:
     context = typer.Context(click_app)
     docs: str = get_docs_for_click(obj=click_app, ctx=context, name="cohortlake")
     return docs.rstrip() + "\n"
-
-
-def described(column: schema.Column) -> tuple[str, ...]:
-    """Return a column's cells."""
-    tag, vr = column.tag or "", column.vr or ""
-    return f"`{column.name}`", f"`{column.type}`", tag, vr, column.description
-
-
-def privacy(column: schema.Column) -> tuple[str, ...]:
-    """Return how far a column identifies somebody, and what each policy does with it."""
-    effects = []
-    for policy in map(built_in, POLICIES):
-        shown = policy.shown_as(column)
-        treatment = policy.treatment(column)
-        renamed = shown is not None and shown.name != column.name
-        effects.append(f"`{shown.name}`" if shown and renamed else treatment.meaning)
-    return column.identifies.value, column.basic_profile or "", *effects
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [list(head)]
-    lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
 
 
 PAGES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from cohortlake.cohort import counts, select
 from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.export import export
 from cohortlake.cohort.freeze import Manifest, freeze
 from cohortlake.cohort.period import Period
 from cohortlake.cohort.plot import Plots
@@ -225,6 +227,24 @@ class Cohort:
             SettingError: The key cannot be read.
         """
         return freeze(self, read_key(Settings.from_env().cohort_key_file))
+
+    def export(self, path: str | Path) -> int:
+        """Write the members to a file, for a spreadsheet.
+
+        To .xlsx the attrition is written too, and what the members were drawn from and how. A
+        text that a spreadsheet would take for a formula has an apostrophe in front in .csv.
+
+        Args:
+            path: A .csv, .xlsx or .parquet file.
+
+        Returns:
+            How many members there are.
+
+        Raises:
+            ExportError: It cannot be written, or cannot hold them.
+            MissingExtra: openpyxl is not installed, which .xlsx needs.
+        """
+        return export(self, Path(path))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""

@@ -6,6 +6,7 @@ lists of local files, or Arrow datasets where the root is on S3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,12 +57,17 @@ def register(
     elif root.is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((root.path(path) for path in paths), key=_descending_size)
-        files = ", ".join(_quoted(path) for path in largest_first)
+        files = ", ".join(_quoted(literally(path)) for path in largest_first)
         # A folder's value is text, whether or not all of them look like numbers.
         options = f"hive_partitioning = {hive}, hive_types_autocast = false"
         con.execute(f"CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{files}], {options})")
     else:
         con.register(view, dataset(root, paths, schema, hive=hive))
+
+
+def literally(path: str) -> str:
+    """Return a pattern for DuckDB that a path meets, and no other one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def dataset(

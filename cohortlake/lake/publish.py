@@ -1,8 +1,8 @@
 """Publishing: plain Parquet that any reader lists and reads, each row once.
 
 Writes only what changed since the last time. The privacy policy is applied here and nowhere
-earlier. How far a change reaches is `lake.touched`'s, what a table holds `lake.marts`', and
-where it lies `lake.writer`'s.
+earlier. How far a change reaches is `lake.touched`'s, what a table holds `lake.marts`', where it
+lies `lake.writer`'s, and what tells other tools of it `lake.catalogue`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from cohortlake import schema
-from cohortlake.lake import engine, image_sets, marts, patients, snapshots, touched
+from cohortlake.lake import catalogue, engine, image_sets, marts, patients, snapshots, touched
 from cohortlake.lake.keys import IN_LAKE, patient_key
 from cohortlake.lake.periods import Periods
 from cohortlake.lake.root import Root
@@ -113,9 +113,12 @@ def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publicatio
     while True:
         publication = _publish_since(root, policy, key_source, before)
         if publication is None:
+            if before:
+                catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
             return before
         latest = read_marker(root)
         if latest == seen:
+            catalogue.bring_up_to_date(root, publication, policy)
             snapshots.record(root, publication.snapshot())
             # Last of all: a run that dies before it leaves its months due.
             root.write(MARKER_PATH, publication.to_marker())

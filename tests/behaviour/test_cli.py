@@ -127,16 +127,21 @@ def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     assert "paper-1" in run("snapshots").stdout
 
 
-def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-def]
+def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
     run, hospital: Emulator, tmp_path: Path
 ) -> None:
     (truth,) = list(hospital.admin.truth())[:1]
     series = truth["DICOMTags"]["DICOMSeriesInstanceUID"]
     wanted = ("search", "--equal", f"SeriesInstanceUID={series}")
+    readers = {
+        "found.parquet": pd.read_parquet,
+        "found.csv": pd.read_csv,
+        "found.xlsx": pd.read_excel,
+    }
     assert truth["imageSetId"] in run(*wanted).stdout
     lines = run(*wanted, "--json").stdout.splitlines()
     assert truth["imageSetId"] in {json.loads(line)["image_set_id"] for line in lines}
-    for name, read in (("found.parquet", pd.read_parquet), ("found.csv", pd.read_csv)):
+    for name, read in readers.items():
         assert run(*wanted, "--output", str(tmp_path / name)).returncode == 0
         assert truth["imageSetId"] in set(read(tmp_path / name)["image_set_id"])
     between = "--between=updatedAt=2020-01-01..2030-01-01"
@@ -154,10 +159,15 @@ def test_search_gives_a_table_json_parquet_and_csv(  # type: ignore[no-untyped-d
         (("sync",), {"COHORTLAKE_ROOT": "/proc/nowhere"}, 5, "COHORTLAKE_ROOT"),
         (("search", "--equal", "Modality=CT"), {}, 2, "cannot be searched for"),
         (("search",), {}, 2, "one or two filters"),
-        (("search", "--equal", "PatientID=1", "--output", "x.xlsx"), {}, 2, ".parquet or .csv"),
+        (
+            ("search", "--equal", "PatientID=1", "--output", "x.doc"),
+            {},
+            2,
+            "in .csv, .xlsx, .parquet",
+        ),
         (("publish",), {}, 2, "cohortlake sync"),
         (("diff", "2026-06-01", "now"), {}, 5, "cohortlake sync"),
-        (("diff", "2026-06-01", "now", "--output", "x.xlsx"), {}, 2, ".parquet or .csv"),
+        (("diff", "2026-06-01", "now", "--output", "x.doc"), {}, 2, "must end in .csv"),
         (("events",), {}, 2, "COHORTLAKE_EVENTS_QUEUE is not set"),
     ],
 )

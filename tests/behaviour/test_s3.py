@@ -23,7 +23,7 @@ from truth import published, truth
 import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
-from cohortlake.lake import partitions
+from cohortlake.lake import catalogue, partitions
 from cohortlake.lake.publish import KEY_PATH
 from cohortlake.lake.root import Root
 from cohortlake.schema import PUBLISHED
@@ -61,6 +61,9 @@ def test_it_follows_the_data_store_and_can_be_rebuilt(
     assert first.applied.changes == {"created": 30}
     assert published(settings.root) == truth(hospital)
     cohortlake.open(settings.root).tag("first")
+    ddl = Root(settings.root).read(catalogue.ATHENA_PATH).decode()
+    assert f"LOCATION '{settings.root}/published/series/'" in ddl
+    assert objects(settings.root, ".duckdb") == []  # DuckDB reads one from a disk only
 
     changed, gone, *_ = sorted(truth(hospital))
     hospital.admin.advance(seconds=3600)

@@ -76,6 +76,7 @@ STEPS = (
     Step("key", "cohortlake.lake.root:Root.create"),
     Step("month published", "cohortlake.lake.root:Draft.keep", often=10, on=_is_month),
     Step("month removed", "cohortlake.lake.root:Root.delete", command="reconcile"),
+    Step("catalogue written", "cohortlake.lake.catalogue:bring_up_to_date"),
     Step("publication recorded", "cohortlake.lake.root:Draft.keep",
          on=_draft_of("_snapshots.jsonl")),
     Step("publication marked", "cohortlake.lake.root:Draft.keep", on=_draft_of("_published.json")),

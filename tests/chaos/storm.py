@@ -165,6 +165,7 @@ class _Storm:
         """Compare, and blame what should not be."""
         tables = truth.read(self._lake)
         faults = truth.differences(tables, self._truth())
+        faults += truth.views(self._lake, tables)
         faults += truth.different_rows(tables, truth.read(self._rebuilt()))
         faults += self._gaps()
         for fault in faults:

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.dataset as pads
 
 Row = dict[str, Any]
@@ -66,6 +67,14 @@ def read(lake: Path) -> dict[str, list[Row]]:
         ).to_table().to_pylist()
         for table in TABLES
     }  # fmt: skip
+
+
+def views(lake: Path, tables: Mapping[str, list[Row]]) -> Iterator[str]:
+    """Yield which views of the database beside the tables do not hold what `read` returned."""
+    with duckdb.connect(lake / "published/cohortlake.duckdb", read_only=True) as con:
+        for name, rows in tables.items():
+            if (viewed := con.table(name).count("*").fetchall()) != [(len(rows),)]:
+                yield f"{name}: a view of {viewed[0][0]} rows over {len(rows)}"
 
 
 def differences(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> list[str]:
@@ -210,7 +219,7 @@ def _times(rows: list[Row]) -> Row:
         "n_image_sets": len(rows),
         "first_created_at": min(row["created_at"] for row in rows),
         "last_updated_at": max(row["updated_at"] for row in rows),
-        "study_month": min(row["study_month"] for row in rows),
+        "study_month": _speaker(rows)["study_month"],
     }
 
 

@@ -87,6 +87,16 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
     assert "ct@2" in run("list").stdout
 
 
+def test_members_for_a_spreadsheet(run: Run, tmp_path: Path) -> None:
+    for name in ("members.csv", "members.xlsx"):
+        done = run("export", "ct", "--output", str(tmp_path / name))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"4 members written to {tmp_path / name}\n"
+    members = pd.read_csv(tmp_path / "members.csv")
+    assert sorted(members) == sorted(pd.read_excel(tmp_path / "members.xlsx", "members"))
+    assert len(members) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -94,6 +104,8 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
         (("freeze", "other"), "holds the cohort 'ct': rename one"),
         (("verify", "ct"), "was frozen below"),
         (("diff", "ct", "ct"), "was frozen below"),
+        (("export", "ct", "--output", "ct.doc"), "'ct.doc' must end in .csv, .xlsx, .parquet"),
+        (("export", "ct", "--output", "/nowhere/ct.csv"), "name a folder that is there"),
     ],
 )
 def test_errors_are_one_line_and_a_code(

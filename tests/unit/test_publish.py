@@ -42,8 +42,8 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
 def _assert_that_changed_fields_differ(published: dict[str, list[dict[str, Any]]]) -> None:
     """Compare each state with the one before it, in whichever month they were published."""
     history = [row for path, rows in published.items() if "/history/" in path for row in rows]
-    for image_set_id in {row["image_set_id"] for row in history}:
-        own = [row for row in history if row["image_set_id"] == image_set_id]
+    for own_id in {row["image_set_id"] for row in history}:
+        own = [row for row in history if row["image_set_id"] == own_id]
         before = None
         for row in sorted(own, key=itemgetter("valid_from")):
             changed = before and [name for name in COMPARED if row[name] != before[name]]

@@ -1,0 +1,66 @@
+"""The data dictionary: what every column means, as a person reads it.
+
+One description for the pages below `docs/reference/` and for the files beside the published
+tables. The meanings are `schema`'s.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from cohortlake import schema
+from cohortlake.privacy import Policy
+
+HEAD = ("column", "type", "tag", "VR", "meaning")
+
+CONVENTIONS = """\
+A column that is a DICOM attribute carries the DICOM keyword. All others are snake_case, with the
+unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the modality's local ones.
+"""
+
+
+def cells(column: schema.Column) -> tuple[str, ...]:
+    """Return what is told of a column, in the order of `HEAD`."""
+    return column.name, str(column.type), column.tag or "", column.vr or "", column.description
+
+
+def to_csv(policy: Policy) -> str:
+    """Return the dictionary of the published tables, one line per column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("table", *HEAD, "policy", "treatment"))
+    for table, columns in schema.PUBLISHED.items():
+        writer.writerows((table, *cells(c), policy.name, effect(c, policy)) for c in columns)
+    return text.getvalue()
+
+
+def to_markdown(policy: Policy) -> str:
+    """Return the dictionary of the published tables, as a page."""
+    parts = [f"# Data dictionary\n\n{CONVENTIONS}\nPublished under the policy `{policy.name}`.\n"]
+    for table, columns in schema.PUBLISHED.items():
+        rows = ((*markdown_cells(c), effect(c, policy)) for c in columns)
+        parts.append(f"## {table}\n\n{markdown_table((*HEAD, f'under {policy.name}'), rows)}\n")
+    return "\n".join(parts)
+
+
+def markdown_cells(column: schema.Column) -> tuple[str, ...]:
+    """Return the same for a Markdown table, names and types as code."""
+    name, type_, *rest = cells(column)
+    return f"`{name}`", f"`{type_}`", *rest
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in lines)
+
+
+def effect(column: schema.Column, policy: Policy) -> str:
+    """Return what a policy does with a column: a few words, or what is shown in its place."""
+    shown = policy.shown_as(column)
+    if shown is None or shown == column:
+        return policy.treatment(column).meaning
+    return f"as {shown.name}"

@@ -1,0 +1,262 @@
+"""What lies beside the published tables says what they hold, wherever the folder lies."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+from looks import Looked, write
+
+from cohortlake import schema
+from cohortlake.lake import athena, catalogue, image_sets, publish
+from cohortlake.lake.dictionary import HEAD
+from cohortlake.lake.root import Root
+from cohortlake.privacy import Policy, Treatment, built_in
+from cohortlake.settings import POLICIES
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+FILES = (
+    catalogue.DATABASE_PATH,
+    catalogue.VIEWS_PATH,
+    catalogue.CSV_PATH,
+    catalogue.MARKDOWN_PATH,
+    catalogue.ATHENA_PATH,
+)
+
+
+def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, ...] = ()) -> None:
+    """Have one image set of each date seen and published."""
+    at = START + timedelta(hours=hour)
+    found = [
+        {
+            "imageSetId": f"{hour:016x}{number:016x}",
+            "version": 1,
+            "createdAt": at,
+            "updatedAt": at,
+            "isPrimary": True,
+            "DICOMTags": {
+                "DICOMPatientId": f"P{number}",
+                "DICOMStudyInstanceUID": f"1.{hour}.{number}",
+                "DICOMSeriesInstanceUID": f"2.{hour}.{number}",
+                "DICOMSeriesModality": "CT",
+                "DICOMStudyDate": day,
+                "DICOMStudyTime": "101500",
+            },
+        }
+        for number, day in enumerate(dates)
+    ]
+    if found:
+        image_sets.apply(root, write(root, [Looked(at + timedelta(minutes=1), found)]))
+    assert publish.publish(root, built_in(policy))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    root = Root(str(tmp_path / "it's a* lake?"))
+    root.prepare()
+    bring(root, dates=("20240105", "20240207", "no date"))
+    shutil.copytree(root.uri, tmp_path / "it's another lake!")  # it is no pattern
+    return root
+
+
+def opened(root: Root) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(root.path(catalogue.DATABASE_PATH), read_only=True)
+
+
+def stamps(root: Root) -> dict[str, int]:
+    return {path: Path(root.path(path)).stat().st_mtime_ns for path in FILES}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_views_hold_what_the_files_hold(root: Root, policy: str) -> None:
+    bring(root, policy)
+    with opened(root) as con:
+        assert con.sql("SELECT * FROM duckdb_tables()").fetchall() == []
+        for table in schema.PUBLISHED:
+            shown = built_in(policy).shown(schema.published(table))
+            view = con.table(table)
+            assert view.columns == [column.name for column in shown]
+            told = con.execute(
+                "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ?", [table]
+            ).fetchall()
+            assert dict(told) == {column.name: column.description for column in shown}
+            files = pads.dataset(
+                root.path("published", table),
+                schema.arrow_schema(shown),
+                partitioning="hive",
+            ).to_table()
+            rows = view.order("ALL").to_arrow_table()
+            expected = duckdb.from_arrow(files).order("ALL").to_arrow_table()
+            assert rows.cast(expected.schema).equals(expected)
+            assert len(rows) == 3
+
+
+def test_a_month_is_read_as_soon_as_it_is_there_and_a_draft_never(root: Root) -> None:
+    with opened(root) as con:
+        count = "SELECT count(*), count(DISTINCT study_month) FROM series"
+        assert con.sql(count).fetchall() == [(3, 3)]
+        before = stamps(root)
+        bring(root, hour=1, dates=("20250311",))
+        month = Path(root.path("published/series/study_month=2025-03"))
+        shutil.copy(month / "series.parquet", month / ".series.parquet.0.tmp")
+        assert con.sql(count).fetchall() == [(4, 4)]
+    assert stamps(root) == before
+
+
+def test_nothing_is_written_without_need_and_all_under_another_policy(root: Root) -> None:
+    before = stamps(root)
+    bring(root)
+    assert stamps(root) == before
+    for path in FILES:
+        root.delete(path)
+        bring(root)
+        assert root.exists(path)
+    before = stamps(root)
+    bring(root, "identified")
+    assert all(stamps(root)[path] > stamp for path, stamp in before.items())
+    assert "PatientName" in root.read(catalogue.ATHENA_PATH).decode()
+    assert root.files("published", ".tmp") == []
+
+
+def test_a_folder_that_was_moved_says_where_it_was_and_is_made_whole(
+    root: Root, tmp_path: Path
+) -> None:
+    moved = Root(str(tmp_path / "elsewhere"))
+    shutil.move(root.uri, moved.uri)
+    with opened(moved) as con:
+        with pytest.raises(duckdb.IOException, match="No files found that match the pattern"):
+            con.sql("FROM series").fetchall()
+        con.execute(f"SET file_search_path = '{moved.path('published')}'")
+        assert len(con.sql("FROM series").fetchall()) == 3
+    says = moved.read(catalogue.VIEWS_PATH).decode()
+    assert "run `cohortlake publish` there" in says
+    assert "SET file_search_path" in says
+
+    bring(moved)
+    with opened(moved) as con:
+        assert len(con.sql("FROM series").fetchall()) == 3
+        assert len(con.sql("FROM patients").fetchall()) == 3
+
+
+def test_a_table_without_rows_is_a_view_without_rows(tmp_path: Path) -> None:
+    root = Root(str(tmp_path / "lake"))
+    root.prepare()
+    bring(root, dates=("20240105",))
+    gone = Looked(START + timedelta(hours=2), gone=[f"{0:032x}"])
+    image_sets.apply(root, write(root, [gone]))
+    bring(root)
+    with opened(root) as con:
+        assert len(con.sql("FROM history").fetchall()) == 1
+        for table in ("image_sets", "series", "studies"):
+            shown = built_in("limited").shown(schema.published(table))
+            empty = duckdb.from_arrow(schema.arrow_schema(shown).empty_table())
+            view = con.table(table)
+            assert (view.columns, view.types) == (empty.columns, empty.types)
+            assert view.fetchall() == []
+
+
+@pytest.mark.parametrize("policy", [built_in(name) for name in POLICIES], ids=POLICIES)
+def test_the_dictionary_tells_every_column_and_what_the_policy_does(
+    root: Root, policy: Policy
+) -> None:
+    bring(root, policy.name)
+    with Path(root.path(catalogue.CSV_PATH)).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = [(t, c) for t, columns in schema.PUBLISHED.items() for c in columns]
+    assert [(row["table"], row["column"]) for row in rows] == [(t, c.name) for t, c in known]
+    page = root.read(catalogue.MARKDOWN_PATH).decode()
+    assert f"policy `{policy.name}`" in page
+    for row, (_, column) in zip(rows, known, strict=True):
+        shown, treatment = policy.shown_as(column), policy.treatment(column)
+        assert (row["treatment"] == "not shown") == (shown is None)
+        assert (row["treatment"] == "shown") == (shown == column and treatment is Treatment.KEEP)
+        if shown and shown != column:
+            assert row["treatment"] == f"as {shown.name}"
+        assert row["policy"] == policy.name
+        assert row["meaning"] == column.description
+        assert f"| `{column.name}` | `{column.type}` |" in page
+        assert all(row[name] is not None for name in HEAD)
+
+
+CREATE = re.compile(
+    r"CREATE EXTERNAL TABLE `(?P<table>\w+)` \(\n(?P<columns>.*?)\n\)\n"
+    r"(PARTITIONED BY \(`(?P<partition>\w+)` string\)\n)?"
+    r"STORED AS PARQUET\n"
+    r"LOCATION '(?P<location>[^']+)'"
+    r"(\nTBLPROPERTIES \(\n  'projection\.enabled' = 'true',\n"
+    r"  'projection\.(?P=partition)\.type' = 'enum',\n"
+    r"  'projection\.(?P=partition)\.values' = '(?P<values>[^']+)'\n\))?",
+    re.DOTALL,
+)
+COLUMN = re.compile(r"  `(?P<name>\w+)` (?P<type>[a-z<>]+) COMMENT '[^']{1,255}'")
+READ_AS = {
+    pa.string(): "string",
+    pa.bool_(): "boolean",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.date32(): "date",
+    schema.INSTANT: "timestamp",
+    pa.list_(pa.field("element", pa.string())): "array<string>",
+}
+
+
+def ddl(root: Root) -> Iterator[re.Match[str]]:
+    """Yield each table that the DDL makes, after a look that nothing else is in it."""
+    text = root.read(catalogue.ATHENA_PATH).decode()
+    code = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("--"))
+    *statements, rest = code.split(";\n")
+    assert rest == ""
+    for drop, create in zip(statements[::2], statements[1::2], strict=True):
+        made = CREATE.fullmatch(create.strip())
+        assert made, create
+        assert drop.strip() == f"DROP TABLE IF EXISTS `{made['table']}`"
+        yield made
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_ddl_has_the_types_that_the_files_have(root: Root, policy: str) -> None:
+    bring(root, policy)
+    made = {table["table"]: table for table in ddl(root)}
+    assert set(made) == set(schema.PUBLISHED)
+    for name, table in made.items():
+        columns = [COLUMN.fullmatch(line) for line in table["columns"].split(",\n")]
+        told = {column["name"]: column["type"] for column in columns if column}
+        assert len(told) == len(columns)
+        path = next(path for path in root.files(f"published/{name}", ".parquet"))
+        held = pq.read_schema(root.path(path))
+        expected = {f.name: READ_AS[f.type] for f in held if f.type != pa.time64("us")}
+        assert told == expected
+        assert table["location"] == f"${{LAKE}}/published/{name}/"
+        assert (table["partition"] is None) == (name == "patients") == (table["values"] is None)
+
+
+def test_the_ddl_names_every_partition_there_is_and_those_to_come(root: Root) -> None:
+    bring(root, hour=1, dates=("19610704", f"{datetime.now(UTC):%Y}1231"))
+    by_name = {table["table"]: table for table in ddl(root)}
+    for name in ("image_sets", "series", "studies", "history"):
+        values = by_name[name]["values"].split(",")
+        folders = {path.name for path in Path(root.path("published", name)).iterdir()}
+        assert folders <= {f"study_month={value}" for value in values}
+        assert {"undated", "1961-07", f"{datetime.now(UTC):%Y-%m}"} <= set(values)
+        assert len(values) == len(set(values))
+
+
+def test_the_ddl_of_a_lake_on_s3_needs_no_change() -> None:
+    policy = built_in("safe")
+    marker = publish.Publication(
+        0, policy.name, policy.digest, policy.widened, policy.tables, schema.FORMAT_VERSION,
+        "2026-01-01T00:00:00+00:00", {},
+    )  # fmt: skip
+    text = athena.statements("s3://bucket/lake", catalogue.tables(marker), 2027)
+    assert "LOCATION 's3://bucket/lake/published/series/'" in text
+    assert athena.PLACE not in text
