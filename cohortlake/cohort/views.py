@@ -12,7 +12,7 @@ from datetime import datetime
 import duckdb
 
 from cohortlake import schema
-from cohortlake.lake import engine, marts
+from cohortlake.lake import engine, marts, visits
 from cohortlake.lake.publish import Publication
 from cohortlake.lake.root import Root
 from cohortlake.privacy import visible
@@ -51,6 +51,7 @@ def create(
     if as_of is None:
         return
     con.execute(_rows_as_of(as_of, shown["history"]))
+    con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(column.name for column in shown[table])
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")

@@ -1,8 +1,9 @@
-"""The published table `patients`: touched ones are counted anew, all others stay as they were.
+"""The published table `patients`: some are counted anew, all others stay as they were.
 
 A patient's image sets lie in any month, so this table has no partitions. It is one file in
 the order of `patient_key`, written range by range of keys: what is counted at a time fits
-into memory, however many patients there are.
+into memory, however many patients there are. All that is known of these is at hand then, so it
+is here that their studies are put in order (`lake.visits`), which the months ask for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import duckdb
 import pyarrow as pa
 
-from cohortlake.lake import marts
+from cohortlake.lake import marts, normalised, visits
 from cohortlake.lake.writer import Writer
 
 TABLE = "patients"
@@ -29,9 +30,12 @@ def write(
     Args:
         con: With the views of `image_sets.register`.
         writer: Writes it.
-        people: The touched patients: datastore_id, PatientID, patient_key.
+        people: Those to count anew: datastore_id, PatientID, patient_key.
         is_whole: Whether these are all there are; else the published file holds the others.
+
+    Makes the temporary table `visits` of their studies, see `visits.of`.
     """
+    con.execute(_VISITS)
     if not is_whole:
         writer.register_whole(con, "published_patients", TABLE)
     writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), is_whole=is_whole))
@@ -43,15 +47,29 @@ def _queries(con: duckdb.DuckDBPyConnection, people: pa.Table, *, is_whole: bool
     bounds = [_FIRST, *(people["patient_key"][start].as_py() for start in starts[1:]), _END]
     for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
         con.register("people", people[start : start + _AT_ONCE])
+        con.execute(_OF_PEOPLE)
+        con.register("sexes", normalised.sexes(con, "of_people"))
         con.execute(_PRESENT)
         yield _TOUCHED if is_whole else _AND_OTHERS.format(first=first, end=end)
 
 
-_PRESENT = f"""
+_VISITS = """
+CREATE TEMP TABLE visits (
+    patient_hash UBIGINT, study_hash UBIGINT, study_ordinal INT, days_since_previous INT
+)
+"""
+
+_OF_PEOPLE = f"""
 CREATE OR REPLACE TEMP TABLE of_people AS
 SELECT {marts.PATIENT_COLUMNS}, patient_key
 FROM current JOIN people USING (datastore_id, PatientID);
-CREATE OR REPLACE TEMP VIEW present AS FROM of_people;
+INSERT INTO visits {visits.of("of_people")};
+"""
+
+_PRESENT = f"""
+CREATE OR REPLACE TEMP VIEW present AS
+SELECT of_people.*, sex, {normalised.status("sex")}
+FROM of_people LEFT JOIN sexes USING (PatientSex)
 """
 
 # As a number: there are millions of patients, and text takes five times the memory.

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import MissingKey
-from cohortlake.lake import engine, image_sets, marts, patients, snapshots, touched
+from cohortlake.lake import engine, image_sets, marts, normalised, patients, snapshots, touched
 from cohortlake.lake.root import Root
 from cohortlake.lake.snapshots import Snapshot
 from cohortlake.lake.touched import Touched
@@ -123,10 +123,10 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         image_sets.register(con, root, version)
         is_whole = not image_sets.register_appended(con, root, since, version)
         what = touched.find(con, is_whole=is_whole)
+        people = touched.people(what.affected, is_whole=is_whole)
+        hashes = _hashes(con, key, "PatientID", people)
+        patients.write(con, writer, hashes, is_whole=is_whole)
         _write_months(con, writer, key, what)
-        people = _hashes(con, key, "PatientID", "current" if is_whole else "touched_rows")
-        if is_whole or len(people):
-            patients.write(con, writer, people, is_whole=is_whole)
         observed_since, observed_until = image_sets.observed(con)
     if is_whole:
         writer.remove_unwritten()
@@ -160,6 +160,8 @@ def _write_months(
         touched.load_batch(con, months)
         con.register("people", _hashes(con, key, "PatientID", "batch"))
         con.register("orders", _hashes(con, key, "AccessionNumber", "batch"))
+        con.register("sexes", normalised.sexes(con, "batch"))
+        con.register("body_parts", normalised.body_parts(con, "batch"))
         con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {marts.keyed('batch')}")
         con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")
         con.execute("DROP TABLE batch")

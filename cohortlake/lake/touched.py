@@ -3,7 +3,8 @@
 A commit touches image sets, and with them the months in which their states began and ended,
 their studies, series and patients. Owns how far that reaches: a study or series whose image
 sets lie in several months ties these together. There are few of those, so what they hold is
-looked up once. Writing is `lake.publish`'s, what a table holds `lake.marts`'.
+looked up once. And a patient's later studies get another place (`lake.visits`). Writing is
+`lake.publish`'s, what a table holds `lake.marts`'.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from cohortlake.lake import kinds
+from cohortlake.lake import kinds, visits
 
 _BATCH_ROWS = 400_000
 
@@ -24,7 +25,8 @@ class Touched:
 
     Attributes:
         changed: Months in which a state began or ended.
-        affected: These, and those that share a study or series with what changed.
+        affected: These, and those that share a study or series with what changed, or hold a
+            study that has another place among its patient's.
     """
 
     changed: frozenset[str]
@@ -48,7 +50,8 @@ def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
         affected = changed
     else:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
-        affected = changed | _months(con, _TIED_TO_TOUCHED)
+        visits.find_moved(con)
+        affected = changed | _months(con, _TIED_TO_TOUCHED) | _months(con, _OF_MOVED)
     near = _months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
     con.execute(_SCATTERED.format(months=listed(near)))
     return Touched(changed, affected)
@@ -66,6 +69,18 @@ def batches(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> Iterator
         size += rows
     if batch:
         yield frozenset(batch)
+
+
+def people(months: Collection[str], *, is_whole: bool) -> str:
+    """Return SQL for whose rows are in some months, or were touched: datastore_id, PatientID.
+
+    Args:
+        months: The affected months.
+        is_whole: Whether these are all there are.
+    """
+    if is_whole:
+        return "current"
+    return f"({_PEOPLE.format(months=listed(months))})"
 
 
 def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
@@ -127,6 +142,12 @@ WHERE study_hash IN (SELECT study_hash FROM touched_rows)
    OR series_hash IN (SELECT series_hash FROM touched_rows)
 """
 
+_OF_MOVED = """
+SELECT study_month FROM moved
+UNION ALL
+SELECT study_month FROM ties WHERE study_hash IN (SELECT study_hash FROM moved)
+"""
+
 _TIED_TO_MONTHS = """
 SELECT study_month FROM ties
 WHERE study_hash IN (SELECT study_hash FROM ties WHERE study_month IN {months})
@@ -142,6 +163,12 @@ WHERE study_month IN {months}
 
 _SIZES = """
 SELECT study_month, count(*) FROM versions WHERE study_month IN {months} GROUP BY ALL ORDER BY ALL
+"""
+
+_PEOPLE = """
+SELECT datastore_id, PatientID FROM versions WHERE study_month IN {months}
+UNION ALL
+SELECT datastore_id, PatientID FROM touched_rows
 """
 
 _IN_MONTHS = """

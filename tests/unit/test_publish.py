@@ -22,10 +22,13 @@ CHANGE = st.fixed_dictionaries(
     {
         "number": st.integers(0, 5),
         "DICOMPatientId": st.sampled_from(["P1", "P2", "", None]),
-        "DICOMPatientSex": st.sampled_from("MF"),
-        "DICOMStudyInstanceUID": st.sampled_from(["1.1", "1.2", None]),
+        "DICOMPatientSex": st.sampled_from(["M", "F", "f", "?"]),
+        "DICOMPatientBirthDate": st.sampled_from(["19800207", "1980", "20240206", None]),
+        "DICOMSeriesBodyPart": st.sampled_from(["CHEST", "chest", "KNEES", None]),
+        "DICOMStudyInstanceUID": st.sampled_from(["1.1", "1.2", "1.3", "1.4", None]),
         "DICOMSeriesInstanceUID": st.sampled_from(["2.1", "2.2", "2.3", None]),
         "DICOMStudyDate": st.sampled_from(["20240105", "20240207", "20250311", "no date"]),
+        "DICOMStudyTime": st.sampled_from(["08", "0930", None]),
         "isPrimary": st.booleans(),
     }
 )
@@ -74,8 +77,9 @@ def _published(root: Root) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+# Old studies come late, image sets go, patients and dates are corrected, all in any order.
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(STEPS)
 def test_publishing_what_changed_gives_what_publishing_all_gives(
@@ -120,6 +124,60 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     assert publish.publish(root, "safe") == publish.read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
+
+
+def _places(root: Root) -> list[tuple[Any, ...]]:
+    files = root.path("published", "studies") + "/**/*.parquet"
+    places = duckdb.read_parquet(files).project(
+        "StudyInstanceUID, study_ordinal, days_since_previous"
+    )
+    return sorted(places.fetchall())
+
+
+def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    days = ["20240105", "20240207", "20240401"]
+    visits = [
+        _change(n, DICOMPatientId="P1", DICOMStudyInstanceUID=f"1.{n}", DICOMStudyDate=day)
+        for n, day in enumerate(days)
+    ]
+    others = _change(3, DICOMPatientId="P2", DICOMStudyInstanceUID="1.3", DICOMStudyDate="20240501")
+    hospital.step([*visits, others], [])
+    publish.publish(root, "identified")
+    assert _places(root) == [("1.0", 1, None), ("1.1", 2, 33), ("1.2", 3, 54), ("1.3", 1, None)]
+
+    late = _change(4, DICOMPatientId="P1", DICOMStudyInstanceUID="1.4", DICOMStudyDate="20240110")
+    hospital.step([late], [])
+    second = publish.publish(root, "identified")
+    assert second is not None
+    assert _written_months(second, "studies") == ["2024-01", "2024-02", "2024-04"]
+    assert _written_months(second, "image_sets") == ["2024-01"]
+    assert _places(root) == [
+        ("1.0", 1, None), ("1.1", 3, 28), ("1.2", 4, 54), ("1.3", 1, None), ("1.4", 2, 5),
+    ]  # fmt: skip
+
+    hospital.step([late | {"DICOMStudyDescription": "amended"}], [])
+    third = publish.publish(root, "identified")
+    assert third is not None
+    assert _written_months(third, "studies") == ["2024-01"], "no study has another place"
+
+    hospital.step([], [0])
+    fourth = publish.publish(root, "identified")
+    assert fourth is not None
+    assert _places(root) == [("1.1", 2, 28), ("1.2", 3, 54), ("1.3", 1, None), ("1.4", 1, None)]
+
+    hospital.step([visits[2] | {"DICOMPatientId": "P2"}], [])
+    fifth = publish.publish(root, "identified")
+    assert fifth is not None
+    assert _written_months(fifth, "studies") == ["2024-04", "2024-05"]
+    assert _places(root) == [("1.1", 2, 28), ("1.2", 1, None), ("1.3", 2, 30), ("1.4", 1, None)]
+
+
+def _written_months(publication: publish.Publication, table: str) -> list[str]:
+    folders = [path.split("/")[-2:-1] for path in publication.written if f"/{table}/" in path]
+    return sorted(folder.removeprefix("study_month=") for (folder,) in folders)
 
 
 def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Path) -> None:
