@@ -49,7 +49,7 @@ BODY_PARTS = {
     "CHEST\tABDOMEN": None,
     "CHEST*": None,
     "SKELETON": None,
-    "ABD": None,
+    "UPPER ABDOMEN": None,
     "hıp": None,  # noqa: RUF001 - the dotless i, which is an I in upper case
     "ＣＨＥＳＴ": None,  # noqa: RUF001 - full width
     "AND": None,
