@@ -39,6 +39,7 @@ def write(
     if not is_whole:
         writer.register_whole(con, "published_patients", TABLE)
     writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), is_whole=is_whole))
+    con.execute("DROP TABLE of_people")
 
 
 def _queries(con: duckdb.DuckDBPyConnection, people: pa.Table, *, is_whole: bool) -> Iterator[str]:

@@ -123,7 +123,7 @@ def _publish_since(root: Root, policy: str, before: Publication | None) -> Publi
         image_sets.register(con, root, version)
         is_whole = not image_sets.register_appended(con, root, since, version)
         what = touched.find(con, is_whole=is_whole)
-        people = touched.people(what.affected, is_whole=is_whole)
+        people = touched.people(what.months, is_whole=is_whole)
         hashes = _hashes(con, key, "PatientID", people)
         patients.write(con, writer, hashes, is_whole=is_whole)
         _write_months(con, writer, key, what)
@@ -156,7 +156,7 @@ def read_marker(root: Root) -> Publication | None:
 def _write_months(
     con: duckdb.DuckDBPyConnection, writer: Writer, key: bytes, what: Touched
 ) -> None:
-    for months in touched.batches(con, what.affected):
+    for months in touched.batches(con, what.months):
         touched.load_batch(con, months)
         con.register("people", _hashes(con, key, "PatientID", "batch"))
         con.register("orders", _hashes(con, key, "AccessionNumber", "batch"))
@@ -166,9 +166,9 @@ def _write_months(
         con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")
         con.execute("DROP TABLE batch")
         writer.write_months(con, "image_sets", "present", months & what.changed)
-        writer.write_months(con, "series", f"({marts.SERIES})", months)
+        writer.write_months(con, "series", f"({marts.SERIES})", months & what.affected)
         writer.write_months(con, "studies", f"({marts.STUDIES})", months)
-        writer.write_months(con, "history", "rows", months)
+        writer.write_months(con, "history", "rows", months & what.affected)
     con.execute("DROP TABLE IF EXISTS rows")
 
 

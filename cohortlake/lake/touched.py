@@ -25,12 +25,18 @@ class Touched:
 
     Attributes:
         changed: Months in which a state began or ended.
-        affected: These, and those that share a study or series with what changed, or hold a
-            study that has another place among its patient's.
+        affected: These, and those that share a study or series with what changed.
+        reordered: Those with a study that has another place among its patient's.
     """
 
     changed: frozenset[str]
     affected: frozenset[str]
+    reordered: frozenset[str]
+
+    @property
+    def months(self) -> frozenset[str]:
+        """All of them."""
+        return self.affected | self.reordered
 
 
 def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
@@ -42,19 +48,19 @@ def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
 
     Makes the temporary tables `touched_rows` (datastore_id, PatientID, study_hash,
     series_hash) and `scattered` (rows of the view `history` that belong to a study or series
-    in several months, where one of these is affected; with both hashes).
+    in several months, where one of these is written anew; with both hashes).
     """
     con.execute(_TIES)
     changed = _months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
-    if is_whole:
-        affected = changed
-    else:
+    what = Touched(changed, changed, frozenset())
+    if not is_whole:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
         visits.find_moved(con)
-        affected = changed | _months(con, _TIED_TO_TOUCHED) | _months(con, _OF_MOVED)
-    near = _months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
+        affected = changed | _months(con, _TIED_TO_TOUCHED)
+        what = Touched(changed, affected, _months(con, _OF_MOVED))
+    near = _months(con, _TIED_TO_MONTHS.format(months=listed(what.months)))
     con.execute(_SCATTERED.format(months=listed(near)))
-    return Touched(changed, affected)
+    return what
 
 
 def batches(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> Iterator[frozenset[str]]:
@@ -72,11 +78,14 @@ def batches(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> Iterator
 
 
 def people(months: Collection[str], *, is_whole: bool) -> str:
-    """Return SQL for whose rows are in some months, or were touched: datastore_id, PatientID.
+    """Return SQL for whose rows are in some months, tied to them or touched.
 
     Args:
-        months: The affected months.
+        months: Those that are written anew.
         is_whole: Whether these are all there are.
+
+    Returns:
+        A relation with datastore_id and PatientID, after `find`.
     """
     if is_whole:
         return "current"
@@ -90,7 +99,7 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
 
     Args:
         con: After `find`.
-        months: Some of the affected ones.
+        months: Some of those that are written anew.
     """
     con.execute(_IN_MONTHS.format(months=listed(months)))
     con.execute(_STUDY_STATES.format(months=listed(months)))
@@ -169,6 +178,8 @@ _PEOPLE = """
 SELECT datastore_id, PatientID FROM versions WHERE study_month IN {months}
 UNION ALL
 SELECT datastore_id, PatientID FROM touched_rows
+UNION ALL
+SELECT datastore_id, PatientID FROM scattered
 """
 
 _IN_MONTHS = """

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from looks import Looked, write
 
@@ -77,7 +77,23 @@ def _published(root: Root) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _change(number: int, **tags: Any) -> dict[str, Any]:
+    study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}
+    where = {"DICOMPatientId": f"P{number % 3}", "DICOMStudyDate": f"2024{number % 3 + 1:02d}05"}
+    return {"number": number, "isPrimary": True, **study, **where, **tags}
+
+
+# The study's row is published in January, and the patient whose it is has rows in February only.
+SPEAKER_ELSEWHERE = [
+    _change(0, DICOMStudyInstanceUID="1.9", isPrimary=False),
+    _change(1, DICOMStudyInstanceUID="1.9"),
+    _change(3, DICOMStudyInstanceUID="1.8"),
+]
+JANUARY_AGAIN = [_change(3, DICOMStudyInstanceUID="1.8", DICOMPatientSex="F")]
+
+
 # Old studies come late, image sets go, patients and dates are corrected, all in any order.
+@example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -96,12 +112,6 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
     shutil.rmtree(Path(root.path("published")))
     publish.publish(root, "identified")
     assert little_by_little == _published(root)
-
-
-def _change(number: int, **tags: Any) -> dict[str, Any]:
-    study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}
-    where = {"DICOMPatientId": f"P{number % 3}", "DICOMStudyDate": f"2024{number % 3 + 1:02d}05"}
-    return {"number": number, "isPrimary": True, **study, **where, **tags}
 
 
 def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
@@ -153,7 +163,8 @@ def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Pa
     second = publish.publish(root, "identified")
     assert second is not None
     assert _written_months(second, "studies") == ["2024-01", "2024-02", "2024-04"]
-    assert _written_months(second, "image_sets") == ["2024-01"]
+    for table in ("image_sets", "series", "history"):
+        assert _written_months(second, table) == ["2024-01"]
     assert _places(root) == [
         ("1.0", 1, None), ("1.1", 3, 28), ("1.2", 4, 54), ("1.3", 1, None), ("1.4", 2, 5),
     ]  # fmt: skip
