@@ -279,7 +279,7 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
 
 
 def test_what_an_older_release_published_asks_to_be_rebuilt(lake: Lake) -> None:
-    marker = lake.root.read(publish.MARKER_PATH).replace(b'"format": 2', b'"format": 1')
+    marker = lake.root.read(publish.MARKER_PATH).replace(b'"format": 3', b'"format": 2')
     lake.root.write(publish.MARKER_PATH, marker)
     with pytest.raises(OldFormat, match="cohortlake rebuild"):
         cohortlake.read_table(lake.root.uri, "studies")
