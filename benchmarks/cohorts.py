@@ -42,12 +42,15 @@ SELECT repeat('d', 32) AS datastore_id,
        TIME '08:00' + to_minutes((hash(study + 1) % 600)::INT) AS StudyTime,
        md5((study // 3)::VARCHAR) AS patient_key,
        ['F', 'M'][1 + (hash(study // 3) % 2)::INT] AS PatientSex,
-       (20 + hash(study + 2) % 70)::SMALLINT AS age_at_study_years,
+       PatientSex AS sex, 'ok' AS sex_status,
+       (20 + hash(study + 2) % 70)::SMALLINT AS age_at_study_years, 'ok' AS age_status,
+       concat(age_at_study_years // 10, '0-', age_at_study_years // 10, '9') AS age_band,
        ['CT', 'MR', 'DX', 'CR', 'US', 'MG', 'PT', 'XA'][1 + (hash(study + 3) % 8)::INT] AS Modality,
        ['CHEST', 'HEAD', 'BREAST', 'KNEE'][1 + (hash(study + 4) % 4)::INT] AS BodyPartExamined,
-       (n % 5)::INT AS SeriesNumber, 1::BIGINT AS n_image_sets, md5(n::VARCHAR) AS image_set_id,
-       true AS is_primary, TIMESTAMPTZ '2026-01-01 00:00+00' AS first_created_at,
-       first_created_at AS last_updated_at
+       BodyPartExamined AS body_part, 'ok' AS body_part_status,
+       (n % 5)::INT AS SeriesNumber, 1::BIGINT AS n_image_sets, false AS has_duplicates,
+       md5(n::VARCHAR) AS image_set_id, true AS is_primary,
+       TIMESTAMPTZ '2026-01-01 00:00+00' AS first_created_at, first_created_at AS last_updated_at
 FROM (SELECT n, n // 3 AS study FROM range($rows) t(n))
 """
 STUDIES = """
@@ -55,9 +58,11 @@ CREATE TABLE studies AS
 SELECT datastore_id, StudyInstanceUID, any_value(StudyDate) AS StudyDate,
        any_value(StudyTime) AS StudyTime, any_value(patient_key) AS patient_key,
        any_value(PatientSex) AS PatientSex, any_value(age_at_study_years) AS age_at_study_years,
+       any_value(sex) AS sex, 'ok' AS sex_status, any_value(age_band) AS age_band,
+       'ok' AS age_status, 1 AS study_ordinal, NULL::INT AS days_since_previous,
        NULL::VARCHAR AS accession_key, list(DISTINCT Modality) AS modalities,
-       list(DISTINCT BodyPartExamined) AS body_parts, count(*) AS n_series,
-       count(*) AS n_image_sets, 3 AS NumberOfStudyRelatedSeries,
+       list(DISTINCT body_part) AS body_parts, body_parts AS body_parts_examined,
+       count(*) AS n_series, count(*) AS n_image_sets, 3 AS NumberOfStudyRelatedSeries,
        90 AS NumberOfStudyRelatedInstances, min(first_created_at) AS first_created_at,
        max(last_updated_at) AS last_updated_at
 FROM series GROUP BY ALL

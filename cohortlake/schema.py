@@ -112,7 +112,7 @@ def _tag(
 _D, _I, _N = Identifies.DIRECTLY, Identifies.INDIRECTLY, Identifies.NO
 _DATE, _INSTANT, _UID = Identifies.DATE, Identifies.INSTANT, Identifies.UID
 _CODED, _FREE, _SENT = Identifies.CODED, Identifies.FREE_TEXT, Identifies.AS_SENT
-_BIRTH = Identifies.BIRTH_DATE
+_BIRTH, _INTERVAL = Identifies.BIRTH_DATE, Identifies.INTERVAL
 
 DICOM_TAGS: tuple[Column, ...] = (
     _tag("PatientID", "DICOMPatientId", "(0010,0020)", "LO", "Z/D", _D,
@@ -341,8 +341,25 @@ ACCESSION_KEY = Column(
 )
 AGE = Column(
     "age_at_study_years", pa.int16(),
-    "Whole years from PatientBirthDate to StudyDate; 90 stands for 90 and over.", _I,
+    "Whole years from PatientBirthDate to StudyDate; 90 stands for 90 and over. Null where "
+    "age_status is not ok.", _I,
 )  # fmt: skip
+AGE_STATUS = Column(
+    "age_status", pa.string(),
+    "ok; missing or invalid where one of the dates is; implausible where the study is before "
+    "birth or after the age of 120.",
+)  # fmt: skip
+SEX = Column("sex", pa.string(), "PatientSex read as M, F or O; null where it cannot be.", _I)
+SEX_STATUS = Column("sex_status", pa.string(), "ok, missing, or invalid where sex is null.")
+BODY_PART = Column(
+    "body_part", pa.string(),
+    "BodyPartExamined read as a term of DICOM PS3.16 Table L-1; null where it surely is none.",
+)  # fmt: skip
+BODY_PART_STATUS = Column(
+    "body_part_status", pa.string(), "ok, missing, or invalid where body_part is null."
+)
+MEANINGS = (SEX, SEX_STATUS, BODY_PART, BODY_PART_STATUS, AGE_STATUS)
+"""Columns that say what a DICOM attribute of the same row means, and whether it can be trusted."""
 
 
 def _named(*names: str) -> tuple[Column, ...]:
@@ -359,6 +376,10 @@ _FIRST_SEEN = Column(
 )
 _LAST_CHANGED = Column("last_updated_at", INSTANT, "Latest updated_at of its image sets.", _INSTANT)
 
+_AGE_BAND = Column(
+    "age_band", pa.string(), "Band of age_at_study_years: <1, 1-9, 10-19 and so on, 90+.", _I
+)
+
 _IS_STUDY_WIDE = Column(
     "is_study_wide",
     pa.bool_(),
@@ -373,6 +394,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         PATIENT_KEY,
         ACCESSION_KEY,
         AGE,
+        *MEANINGS,
         *DICOM_TAGS,
         *RAW_COLUMNS,
         *NAME_PARTS,
@@ -384,9 +406,18 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *_named("SeriesInstanceUID"),
         *_STUDY,
         *_PATIENT,
+        SEX,
+        SEX_STATUS,
         AGE,
-        *_named("Modality", "BodyPartExamined", "SeriesNumber"),
+        _AGE_BAND,
+        AGE_STATUS,
+        *_named("Modality", "BodyPartExamined"),
+        BODY_PART,
+        BODY_PART_STATUS,
+        *_named("SeriesNumber"),
         _N_IMAGE_SETS,
+        Column("has_duplicates", pa.bool_(),
+               "Whether it has more image sets than the one that stands for it."),
         Column("image_set_id", pa.string(),
                "The image set that stands for the series: the primary one, latest first.", _I),
         Column("is_primary", pa.bool_(), "Whether that image set is primary."),
@@ -398,11 +429,22 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         DATASTORE_ID,
         *_STUDY,
         *_PATIENT,
+        SEX,
+        SEX_STATUS,
         AGE,
+        _AGE_BAND,
+        AGE_STATUS,
+        Column("study_ordinal", pa.int64(),
+               "Its place among the patient's dated studies, from 1, by StudyDate, StudyTime and "
+               "StudyInstanceUID. Null without a patient or a date.", _I),
+        Column("days_since_previous", pa.int64(),
+               "Days since the patient's study before it; null for the first.", _INTERVAL),
         ACCESSION_KEY,
         *_named("AccessionNumber"),
         Column("modalities", pa.list_(pa.string()), "Its series' modalities, sorted."),
-        Column("body_parts", pa.list_(pa.string()), "Its series' body parts, sorted."),
+        Column("body_parts", pa.list_(pa.string()), "Its image sets' body_part, sorted."),
+        Column("body_parts_examined", pa.list_(pa.string()),
+               "Its image sets' BodyPartExamined, as sent, sorted."),
         _N_SERIES,
         _N_IMAGE_SETS,
         *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
@@ -413,9 +455,14 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
     "patients": (
         DATASTORE_ID,
         *_PATIENT,
-        Column("n_sexes", pa.int64(), "Different PatientSex values; above 1 is a conflict."),
+        SEX,
+        Column("sex_status", pa.string(), "As in `image_sets`, or conflicting where n_sexes is "
+               "above 1. sex is then what the patient's latest primary image set says."),
+        Column("n_sexes", pa.int64(), "Different values of sex over all image sets."),
         Column("first_study_date", pa.date32(), "Earliest StudyDate.", _DATE),
         Column("last_study_date", pa.date32(), "Latest StudyDate.", _DATE),
+        Column("follow_up_days", pa.int64(), "Days from the first study date to the last.",
+               _INTERVAL),
         Column("n_studies", pa.int64(), "Studies found in the lake."),
         _N_SERIES,
         _N_IMAGE_SETS,
@@ -427,6 +474,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         PATIENT_KEY,
         ACCESSION_KEY,
         AGE,
+        *MEANINGS,
         *DICOM_TAGS,
         *RAW_COLUMNS,
         *NAME_PARTS,

@@ -18,10 +18,13 @@ CHANGE = st.fixed_dictionaries(
     {
         "number": st.integers(0, 5),
         "DICOMPatientId": st.sampled_from(["P1", "P2", "", None]),
-        "DICOMPatientSex": st.sampled_from("MF"),
-        "DICOMStudyInstanceUID": st.sampled_from(["1.1", "1.2", None]),
+        "DICOMPatientSex": st.sampled_from(["M", "F", "f", "?"]),
+        "DICOMPatientBirthDate": st.sampled_from(["19800207", "1980", "20240206", None]),
+        "DICOMSeriesBodyPart": st.sampled_from(["CHEST", "chest", "KNEES", None]),
+        "DICOMStudyInstanceUID": st.sampled_from(["1.1", "1.2", "1.3", "1.4", None]),
         "DICOMSeriesInstanceUID": st.sampled_from(["2.1", "2.2", "2.3", None]),
         "DICOMStudyDate": st.sampled_from(["20240105", "20240207", "20250311", "no date"]),
+        "DICOMStudyTime": st.sampled_from(["08", "0930", None]),
         "isPrimary": st.booleans(),
     }
 )

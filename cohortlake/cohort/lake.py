@@ -43,7 +43,7 @@ from cohortlake.settings import Settings
 _OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
 _OWN_TABLES = frozenset(
     ("after", "before", "differing", "events", "happened", "in_the_lake", "of_patient", "own",
-     "present")
+     "present", "visits")
 )  # fmt: skip
 """What queries of cohorts call something; their stages are step_1 and so on."""
 
@@ -185,7 +185,7 @@ class Lake(read.Lake):
             return Rows(self.connection.sql(query, params=dict(params) if params else None))
 
     def check_value(self, table: str, column: str, value: object) -> None:
-        """Look whether any row has a value, in a column of coded values (VR CS).
+        """Look whether any row has a value, in a column of coded values (VR CS) or their meanings.
 
         Raises:
             UnknownColumn: The table has no such column.
@@ -194,7 +194,8 @@ class Lake(read.Lake):
         columns = {c.name: c for c in self._described(table)}
         if column not in columns:
             raise UnknownColumn(column, table, columns)
-        if columns[column].vr != "CS" or not isinstance(value, str):
+        is_coded = columns[column].vr == "CS" or columns[column] in schema.MEANINGS
+        if not is_coded or not isinstance(value, str):
             return
         counts = self._values(table, column)
         if value not in counts:

@@ -13,7 +13,7 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.errors import NotShown
-from cohortlake.lake import engine, marts
+from cohortlake.lake import engine, marts, visits
 from cohortlake.lake.publish import Publication
 from cohortlake.lake.read import require_clocks
 from cohortlake.lake.root import Root
@@ -49,6 +49,7 @@ def create(
     if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
         raise NotShown("tables of the past are made from dates", publication.policy)
     con.execute(_rows_as_of(as_of, publication))
+    con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
@@ -65,7 +66,7 @@ def _rows_as_of(as_of: datetime, publication: Publication) -> str:
     )
     return f"""
         CREATE VIEW present AS
-        SELECT {", ".join(columns)},
+        SELECT {", ".join(columns)}, hash({marts.STUDY}) AS study_hash,
                datastore_id || image_set_id AS interval_key  -- of each image set one is true
         FROM history
         WHERE valid_from <= TIMESTAMPTZ '{as_of.isoformat()}'

@@ -26,12 +26,13 @@ class Clock(Enum):
     OBSERVED = "observed"
 
 
-# What is always new in another state, or says how it came about.
+# What is always new in another state, says how it came about, or what another column means.
 _NO_FIELDS = {
     *("datastore_id", "image_set_id", "version", "created_at", "updated_at", "study_month"),
     *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "change", "kind"),
     *("is_study_wide", "changed_fields", "versions_unseen", "ended_by"),
     *schema.VOLATILE,
+    *(column.name for column in schema.MEANINGS),
     *(part.name for part in schema.NAME_PARTS),
 }
 FIELDS = tuple(c.name for c in schema.PUBLISHED["history"] if c.name not in _NO_FIELDS)

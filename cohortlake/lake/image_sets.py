@@ -181,14 +181,16 @@ def register_appended(
         version: The later one.
 
     Returns:
-        Whether it is that view. Where the table was made anew since then, or its log or files
-        were cleaned up, the view is all rows.
+        Whether it is that view; then there is `former_ends` too, how intervals had ended before.
+        Where the table was made anew since then, or its log or files were cleaned up, `appended`
+        is all rows.
     """
     appended = None if since is None else _appended(root, since, version)
     if appended is None:
         con.execute("CREATE VIEW appended AS FROM stored")
         return False
     engine.register(con, "appended", root, appended, _STORED, hive=True)
+    con.execute(_FORMER_ENDS)
     return True
 
 
@@ -253,6 +255,14 @@ CREATE VIEW history AS
            observed_at AS observed_from, observed_to, ended_by
     FROM versions LEFT JOIN (SELECT * EXCLUDE (revision) FROM ends) ends USING (interval_key)
     WHERE ended_by IS DISTINCT FROM 'restated';
+"""
+
+
+_FORMER_ENDS = f"""
+CREATE VIEW former_closures AS
+    FROM closures ANTI JOIN (FROM appended WHERE row_kind = 'closure')
+    USING (interval_key, revision);
+CREATE VIEW former_ends AS {_ends("former_closures")};
 """
 
 

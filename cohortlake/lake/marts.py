@@ -4,47 +4,45 @@ Each query gives all columns of `schema.PUBLISHED` for its table, and the month 
 partition; a policy then leaves columns out. When and where they are written is
 `lake.publish`'s.
 
-The relation `present` holds current rows with these keys and the age, see `keyed`, and made safe;
-`people` (datastore_id, PatientID, patient_key, shift_days) and `orders` (datastore_id,
-AccessionNumber, accession_key) hold the keyed hashes.
+The relation `present` holds current rows with their keys and what their values mean, see
+`keyed`, and made safe; `people` (datastore_id, PatientID, patient_key, shift_days) and `orders`
+(datastore_id, AccessionNumber, accession_key) hold the keyed hashes, `sexes` and `body_parts` what
+`lake.normalised` reads, `visits` what `lake.visits` gives of all patients in question.
 """
 
 from __future__ import annotations
 
-# Nobody is negative years old: a study before birth is an error in one of the two dates,
-# and gives no age. (date_sub would give those born on 29 February a birthday on the 28th.)
-_AGE = """
-CASE WHEN StudyDate >= PatientBirthDate
-     THEN least(90, year(StudyDate) - year(PatientBirthDate)
-                    - (strftime(StudyDate, '%m%d') < strftime(PatientBirthDate, '%m%d'))::INT
-          )::SMALLINT
-END AS age_at_study_years
-"""
+from cohortlake import terms
+from cohortlake.lake import normalised
 
 
 def keyed(relation: str) -> str:
-    """Return SQL that adds the keys, the shift and the age to rows of the memory.
+    """Return SQL that adds the keys, the shift and what the values mean to rows of the memory.
 
     What belongs to no patient is shifted by study, so that it stays together.
     """
     return f"""
-        SELECT r.*, {_AGE}, people.patient_key, orders.accession_key,
+        SELECT r.* EXCLUDE (years), {normalised.AGE},
+               sex, {normalised.status("sex")}, body_part, {normalised.status("body_part")},
+               people.patient_key, orders.accession_key, hash({STUDY}) AS study_hash,
                coalesce(people.shift_days,
                         shift_days(datastore_id, coalesce(StudyInstanceUID, image_set_id))
                ) AS shift_days
-        FROM {relation} r
+        FROM (SELECT *, {normalised.YEARS} FROM {relation}) r
         LEFT JOIN people USING (datastore_id, PatientID)
         LEFT JOIN orders USING (datastore_id, AccessionNumber)
+        LEFT JOIN sexes USING (PatientSex)
+        LEFT JOIN body_parts USING (BodyPartExamined)
     """
 
 
 # A row without the UID of its level is an entity of its own: nothing is dropped, and
 # nothing is thrown together that may not belong together.
-_STUDY = "datastore_id, coalesce(StudyInstanceUID, image_set_id)"
+STUDY = "datastore_id, coalesce(StudyInstanceUID, image_set_id)"
 _SERIES = "datastore_id, coalesce(SeriesInstanceUID, image_set_id)"
 
 # Where an entity's image sets disagree, the primary one speaks, the latest first.
-_SPEAKER = (
+SPEAKER = (
     "(coalesce(is_primary, true), coalesce(version, 0), "
     "coalesce(updated_at, to_timestamp(0)), image_set_id)"
 )
@@ -58,7 +56,7 @@ def _mart(entity: str, said: tuple[str, ...], counted: str) -> str:
     return f"""
         SELECT {", ".join(f"present.{column}" for column in said)}, counts.* EXCLUDE (interval_key)
         FROM (
-            SELECT arg_max(interval_key, {_SPEAKER}) AS interval_key, {counted}
+            SELECT arg_max(interval_key, {SPEAKER}) AS interval_key, {counted}
             FROM present GROUP BY {entity}
         ) counts JOIN present USING (interval_key)
     """
@@ -81,29 +79,36 @@ _STUDY_SAYS = (
     "PatientName",
     "PatientBirthDate",
     "PatientSex",
+    "sex",
+    "sex_status",
     "age_at_study_years",
+    "age_status",
 )
 
 _WHEN = "min(created_at) AS first_created_at, max(updated_at) AS last_updated_at"
 
-SERIES = _mart(
-    _SERIES,
-    (
-        *_STUDY_SAYS,
-        "SeriesInstanceUID",
-        "Modality",
-        "BodyPartExamined",
-        "SeriesNumber",
-        "image_set_id",
-        "is_primary",
-    ),
-    f"count(*) AS n_image_sets, {_WHEN}",
+_SERIES_SAYS = (
+    *_STUDY_SAYS,
+    "SeriesInstanceUID",
+    "Modality",
+    "BodyPartExamined",
+    "body_part",
+    "body_part_status",
+    "SeriesNumber",
+    "image_set_id",
+    "is_primary",
 )
 
-STUDIES = _mart(
-    _STUDY,
+SERIES = f"""
+    SELECT *, n_image_sets > 1 AS has_duplicates, {normalised.AGE_BAND}
+    FROM ({_mart(_SERIES, _SERIES_SAYS, f"count(*) AS n_image_sets, {_WHEN}")})
+"""
+
+_STUDIES = _mart(
+    STUDY,
     (
         *_STUDY_SAYS,
+        "study_hash",
         "accession_key",
         "AccessionNumber",
         "NumberOfStudyRelatedSeries",
@@ -111,19 +116,27 @@ STUDIES = _mart(
     ),
     f"""
     {_distinct("Modality")} AS modalities,
-    {_distinct("BodyPartExamined")} AS body_parts,
+    {_distinct("body_part")} AS body_parts,
+    {_distinct("BodyPartExamined")} AS body_parts_examined,
     count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
     count(*) AS n_image_sets,
     {_WHEN}
     """,
 )
 
+# An undated study, and one of nobody known, has no place among a patient's.
+STUDIES = f"""
+    SELECT s.*, study_ordinal, days_since_previous, {normalised.AGE_BAND}
+    FROM ({_STUDIES}) s LEFT JOIN visits
+    ON patient_hash = hash(patient_key) AND visits.study_hash = s.study_hash
+"""
+
 PATIENT_COLUMNS = (
     *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
 )
-"""All that `patients` reads of the memory."""
+"""All that `patients`, and the order of their studies, read of the memory."""
 
 
 # An image set without a PatientID belongs to no known patient; it is counted in studies.
@@ -134,7 +147,7 @@ def patients(key: str = "patient_key") -> str:
     Args:
         key: SQL for what tells one patient from another.
     """
-    return _mart(
+    spoken = _mart(
         key,
         (
             "datastore_id",
@@ -143,9 +156,11 @@ def patients(key: str = "patient_key") -> str:
             "PatientName",
             "PatientBirthDate",
             "PatientSex",
+            "sex",
+            "sex_status",
         ),
         f"""
-        count(DISTINCT PatientSex) AS n_sexes,
+        count(DISTINCT sex) AS n_sexes,
         min(StudyDate) AS first_study_date, max(StudyDate) AS last_study_date,
         count(DISTINCT hash(coalesce(StudyInstanceUID, image_set_id))) AS n_studies,
         count(DISTINCT hash(coalesce(SeriesInstanceUID, image_set_id))) AS n_series,
@@ -153,3 +168,11 @@ def patients(key: str = "patient_key") -> str:
         {_distinct("Modality")} AS modalities
         """,
     )
+    return f"""
+        SELECT * REPLACE (
+                   CASE WHEN n_sexes > 1 THEN '{terms.CONFLICTING}' ELSE sex_status END
+                   AS sex_status
+               ),
+               last_study_date - first_study_date AS follow_up_days
+        FROM ({spoken})
+    """

@@ -14,7 +14,16 @@ from datetime import UTC, datetime
 import duckdb
 
 from cohortlake import schema
-from cohortlake.lake import catalogue, engine, image_sets, marts, patients, snapshots, touched
+from cohortlake.lake import (
+    catalogue,
+    engine,
+    image_sets,
+    marts,
+    normalised,
+    patients,
+    snapshots,
+    touched,
+)
 from cohortlake.lake.keys import IN_LAKE, patient_key
 from cohortlake.lake.periods import Periods
 from cohortlake.lake.root import Root
@@ -150,10 +159,9 @@ def _publish_since(
         is_whole = not image_sets.register_appended(con, root, since, version)
         periods = Periods.of(con, policy)
         what = touched.find(con, periods, is_whole=is_whole)
+        people = _people(con, touched.people(what.read, is_whole=is_whole)).to_arrow_table()
+        patients.write(con, writer, policy, people, is_whole=is_whole)
         _write_periods(con, writer, policy, periods, what)
-        people = _people(con, "current" if is_whole else "touched_rows").to_arrow_table()
-        if is_whole or len(people):
-            patients.write(con, writer, policy, people, is_whole=is_whole)
         observed_since, observed_until = image_sets.observed(con)
     if is_whole:
         writer.remove_unwritten()
@@ -194,19 +202,21 @@ def _from_json(content: bytes) -> Publication:
 def _write_periods(
     con: duckdb.DuckDBPyConnection, writer: Writer, policy: Policy, periods: Periods, what: Touched
 ) -> None:
-    changed = periods.of_months(what.changed)
-    for batch in periods.batches(what.affected):
+    changed, affected = periods.of_months(what.changed), periods.of_months(what.affected)
+    for batch in periods.batches(what.months):
         touched.load_batch(con, periods.months(batch))
         con.register("people", _people(con, "batch").to_arrow_table())
         con.register("orders", _orders(con, "batch").to_arrow_table())
+        con.register("sexes", normalised.sexes(con, "batch"))
+        con.register("body_parts", normalised.body_parts(con, "batch"))
         rows = rows_sql(marts.keyed("batch"), con.table("batch").columns, policy)
         con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {rows}")
         con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")
         con.execute("DROP TABLE batch")
         writer.write_periods(con, "image_sets", "present", batch & changed)
-        writer.write_periods(con, "series", f"({marts.SERIES})", batch)
+        writer.write_periods(con, "series", f"({marts.SERIES})", batch & affected)
         writer.write_periods(con, "studies", f"({marts.STUDIES})", batch)
-        writer.write_periods(con, "history", "rows", batch)
+        writer.write_periods(con, "history", "rows", batch & affected)
     con.execute("DROP TABLE IF EXISTS rows")
 
 

@@ -3,7 +3,8 @@
 A commit touches image sets, and with them the months in which their states began and ended,
 their studies, series and patients. Owns how far that reaches: a study or series whose image
 sets lie in several months ties these together. There are few of those, so what they hold is
-looked up once. Writing is `lake.publish`'s, what a table holds `lake.marts`'.
+looked up once. And a patient's later studies get another place (`lake.visits`). Writing is
+`lake.publish`'s, what a table holds `lake.marts`'.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from cohortlake.lake import kinds
+from cohortlake.lake import kinds, visits
 from cohortlake.lake.engine import listed, study_months
 from cohortlake.lake.periods import Periods
 
@@ -25,10 +26,19 @@ class Touched:
     Attributes:
         changed: Months in which a state began or ended.
         affected: These, and those that share a study or series with what changed.
+        reordered: Those with a study that has another place among its patient's.
+        read: The months of all periods that any of these are in.
     """
 
     changed: frozenset[str]
     affected: frozenset[str]
+    reordered: frozenset[str]
+    read: frozenset[str]
+
+    @property
+    def months(self) -> frozenset[str]:
+        """All that must be written anew."""
+        return self.affected | self.reordered
 
 
 def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) -> Touched:
@@ -46,18 +56,34 @@ def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) ->
     """
     con.execute(_TIES)
     changed = study_months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
-    if is_whole:
-        affected = changed
-    else:
+    affected, reordered = changed, frozenset[str]()
+    if not is_whole:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
+        visits.find_moved(con)
         affected = changed | study_months(con, _TIED_TO_TOUCHED)
-    read = periods.months(periods.of_months(affected))
+        reordered = study_months(con, _OF_MOVED)
+    read = periods.months(periods.of_months(affected | reordered))
     near = study_months(con, _TIED_TO_MONTHS.format(months=listed(read)))
     con.execute(_SCATTERED.format(months=listed(near)))
     con.execute(_MOVES.format(months=listed(read)))
     whence = study_months(con, "FROM moves")
     con.execute(_MOVED_FROM.format(months=listed(whence)))
-    return Touched(changed, affected)
+    return Touched(changed, affected, reordered, read)
+
+
+def people(months: Collection[str], *, is_whole: bool) -> str:
+    """Return SQL for whose rows are in some months, tied to them or touched.
+
+    Args:
+        months: Those that are read.
+        is_whole: Whether these are all there are.
+
+    Returns:
+        A relation with datastore_id and PatientID, after `find`.
+    """
+    if is_whole:
+        return "current"
+    return f"({_PEOPLE.format(months=listed(months))})"
 
 
 def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
@@ -67,7 +93,7 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
 
     Args:
         con: After `find`.
-        months: Some of the affected ones.
+        months: Some of those that are written anew.
     """
     con.execute(_IN_MONTHS.format(months=listed(months)))
     kinds.find_changes(con)
@@ -109,6 +135,12 @@ WHERE study_hash IN (SELECT study_hash FROM touched_rows)
    OR series_hash IN (SELECT series_hash FROM touched_rows)
 """
 
+_OF_MOVED = """
+SELECT study_month FROM moved
+UNION ALL
+SELECT study_month FROM ties WHERE study_hash IN (SELECT study_hash FROM moved)
+"""
+
 _TIED_TO_MONTHS = """
 SELECT study_month FROM ties
 WHERE study_hash IN (SELECT study_hash FROM ties WHERE study_month IN {months})
@@ -136,6 +168,14 @@ _MOVED_FROM = f"""
 CREATE TEMP TABLE moved_from AS
 SELECT {kinds.FORMER} FROM versions SEMI JOIN moves USING (study_month, state_key)
 WHERE study_month IN {{months}}
+"""
+
+_PEOPLE = """
+SELECT datastore_id, PatientID FROM versions WHERE study_month IN {months}
+UNION ALL
+SELECT datastore_id, PatientID FROM touched_rows
+UNION ALL
+SELECT datastore_id, PatientID FROM scattered
 """
 
 _IN_MONTHS = f"""

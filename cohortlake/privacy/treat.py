@@ -13,15 +13,14 @@ from collections.abc import Collection
 import duckdb
 import pyarrow as pa
 
-from cohortlake import schema
-from cohortlake.privacy import terms
+from cohortlake import schema, terms
 from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment
 from cohortlake.schema import Column
 
 _TERMS = {
-    "PatientSex": terms.PATIENT_SEX,
-    "Modality": terms.MODALITY,
-    "BodyPartExamined": terms.BODY_PART,
+    "PatientSex": terms.SEXES,
+    "Modality": terms.MODALITIES,
+    "BodyPartExamined": terms.BODY_PARTS,
 }
 _COLUMNS = {column.name: column for column in schema.STATE}
 

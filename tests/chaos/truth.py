@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +170,58 @@ def _derived(rows: list[Row]) -> Iterator[str]:
         key, studied = row["image_set_id"], row["StudyDate"]
         if row["study_month"] != (studied.strftime("%Y-%m") if studied else "undated"):
             yield f"image_sets: {key} lies in a wrong month"
-        if row["age_at_study_years"] != _age(row["PatientBirthDate"], studied):
-            yield f"image_sets: {key} has a wrong age"
+        for column, value in _meanings(row).items():
+            if row[column] != value:
+                yield f"image_sets: {key} has a wrong {column}"
     for column, hashed in (("PatientID", "patient_key"), ("AccessionNumber", "accession_key")):
         pairs = {(r[column] if (r[column] or "").strip() else None, r[hashed]) for r in rows}
         if not len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs}):
             yield f"image_sets: {hashed} does not stand for {column}"
 
 
-def _age(born: date | None, studied: date | None) -> int | None:
-    if born is None or studied is None or studied < born:
-        return None
+# What the emulated hospital examines; a SKELETON is no term of DICOM PS3.16 Table L-1.
+_EXAMINED = {
+    "ABDOMEN", "BRAIN", "BREAST", "CHEST", "HAND", "HEAD", "HEART", "HIP", "KNEE", "LSPINE",
+    "THYROID", "WHOLEBODY",
+}  # fmt: skip
+
+
+def _meanings(row: Row) -> Row:
+    """Return what a row's values mean."""
+    sex, sex_status = _coded(row["PatientSex"], {"M", "F", "O"})
+    body_part, body_part_status = _coded(row["BodyPartExamined"], _EXAMINED)
+    age, age_status = _age(row)
+    return {
+        "sex": sex,
+        "sex_status": sex_status,
+        "body_part": body_part,
+        "body_part_status": body_part_status,
+        "age_at_study_years": age,
+        "age_status": age_status,
+    }
+
+
+def _coded(sent: str | None, terms: set[str]) -> tuple[str | None, str]:
+    if sent is None or not sent.strip():
+        return None, "missing"
+    return (sent, "ok") if sent in terms else (None, "invalid")
+
+
+def _age(row: Row) -> tuple[int | None, str]:
+    born, studied = row["PatientBirthDate"], row["StudyDate"]
+    if born is None or studied is None:
+        unread = [row[f"{c}_raw"] for c in ("PatientBirthDate", "StudyDate") if row[c] is None]
+        return None, "invalid" if any((text or "").strip() for text in unread) else "missing"
     before_birthday = (studied.month, studied.day) < (born.month, born.day)
-    return min(90, studied.year - born.year - before_birthday)
+    years = studied.year - born.year - before_birthday
+    return (min(90, years), "ok") if 0 <= years <= 120 else (None, "implausible")
+
+
+def _age_band(age: int | None) -> str | None:
+    if age is None or age == 90:
+        return age and "90+"
+    low = age - age % 10
+    return "<1" if age == 0 else f"{max(low, 1)}-{low + 9}"
 
 
 # series, studies and patients against image_sets
@@ -223,6 +262,10 @@ def _times(rows: list[Row]) -> Row:
     }
 
 
+def _banded(rows: list[Row]) -> Row:
+    return {"age_band": _age_band(_speaker(rows)["age_at_study_years"])}
+
+
 def _said(rows: list[Row], *columns: str) -> Row:
     speaker = _speaker(rows)
     return {column: speaker[column] for column in columns}
@@ -230,15 +273,18 @@ def _said(rows: list[Row], *columns: str) -> Row:
 
 _OF_STUDY = (
     "StudyDate", "StudyTime", "StudyID", "StudyDescription", "patient_key", "PatientID",
-    "PatientName", "PatientBirthDate", "PatientSex", "age_at_study_years",
+    "PatientName", "PatientBirthDate", "PatientSex", "sex", "sex_status", "age_at_study_years",
+    "age_status",
 )  # fmt: skip
 
 
 def _series(image_sets: list[Row], series: list[Row]) -> Iterator[str]:
     said = (*_OF_STUDY, "StudyInstanceUID", "SeriesInstanceUID", "Modality", "BodyPartExamined",
-            "SeriesNumber", "image_set_id", "is_primary")  # fmt: skip
+            "body_part", "body_part_status", "SeriesNumber", "image_set_id",
+            "is_primary")  # fmt: skip
     expected = [
-        _said(rows, *said) | _times(rows) for rows in _groups(image_sets, _series_key).values()
+        _said(rows, *said) | _times(rows) | _banded(rows) | {"has_duplicates": len(rows) > 1}
+        for rows in _groups(image_sets, _series_key).values()
     ]
     yield from _compared("series", expected, series)
 
@@ -246,30 +292,56 @@ def _series(image_sets: list[Row], series: list[Row]) -> Iterator[str]:
 def _studies(image_sets: list[Row], studies: list[Row]) -> Iterator[str]:
     said = (*_OF_STUDY, "StudyInstanceUID", "accession_key", "AccessionNumber",
             "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")  # fmt: skip
+    places = _places(image_sets)
     expected = [
-        _said(rows, *said) | _times(rows)
+        _said(rows, *said) | _times(rows) | _banded(rows)
         | {
             "modalities": _distinct(rows, "Modality"),
-            "body_parts": _distinct(rows, "BodyPartExamined"),
+            "body_parts": _distinct(rows, "body_part"),
+            "body_parts_examined": _distinct(rows, "BodyPartExamined"),
             "n_series": len({_series_key(row) for row in rows}),
         }
-        for rows in _groups(image_sets, _study_key).values()
+        | places.get((_speaker(rows)["patient_key"], study), _NO_PLACE)
+        for study, rows in _groups(image_sets, _study_key).items()
     ]  # fmt: skip
     yield from _compared("studies", expected, studies)
 
 
+_NO_PLACE: Row = {"study_ordinal": None, "days_since_previous": None}
+
+
+def _places(image_sets: list[Row]) -> dict[tuple[str, str], Row]:
+    """Return the place of each patient's dated studies among these."""
+    places = {}
+    known = [row for row in image_sets if row["patient_key"] is not None]
+    for patient, own in _groups(known, lambda row: row["patient_key"]).items():
+        spoken = [(_speaker(rows), key) for key, rows in _groups(own, _study_key).items()]
+        dated = sorted(
+            (row["StudyDate"], row["StudyTime"] or time.max, key)
+            for row, key in spoken
+            if row["StudyDate"]
+        )
+        for place, (day, _, key) in enumerate(dated):
+            since = (day - dated[place - 1][0]).days if place else None
+            places[patient, key] = {"study_ordinal": place + 1, "days_since_previous": since}
+    return places
+
+
 def _patients(image_sets: list[Row], patients: list[Row]) -> Iterator[str]:
     known = [row for row in image_sets if row["patient_key"] is not None]
-    said = ("patient_key", "PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+    said = ("patient_key", "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "sex")
     expected = []
     for rows in _groups(known, lambda row: row["patient_key"]).values():
-        dates = _distinct(rows, "StudyDate")
+        dates, sexes = _distinct(rows, "StudyDate"), _distinct(rows, "sex")
+        status = "conflicting" if len(sexes) > 1 else _speaker(rows)["sex_status"]
         expected.append(
             _said(rows, *said)
             | {
-                "n_sexes": len(_distinct(rows, "PatientSex")),
+                "sex_status": status,
+                "n_sexes": len(sexes),
                 "first_study_date": dates[0] if dates else None,
                 "last_study_date": dates[-1] if dates else None,
+                "follow_up_days": (dates[-1] - dates[0]).days if dates else None,
                 "n_studies": len({_study_key(row) for row in rows}),
                 "n_series": len({_series_key(row) for row in rows}),
                 "n_image_sets": len(rows),
@@ -346,7 +418,8 @@ def _interval_faults(rows: list[Row], clock: str) -> Iterator[str]:
 _MINUTE = timedelta(seconds=60)
 _NO_FIELDS = {
     *("last_accessed_at", "storage_tier", "patient_family_name", "patient_given_name"),
-    *("patient_key", "accession_key", "age_at_study_years", "study_month"),
+    *("patient_key", "accession_key", "age_at_study_years", "age_status", "study_month"),
+    *("sex", "sex_status", "body_part", "body_part_status"),
     *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "ended_by"),
     *("change", "kind", "is_study_wide", "changed_fields", "versions_unseen"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -106,6 +106,15 @@ def test_a_value_that_does_not_occur_is_told(root: str) -> None:
         assert "did you mean" not in str(caught.value)  # for too few have it
 
 
+def test_a_meaning_that_does_not_occur_is_told_too(root: str) -> None:
+    rows = [image_set(i, "p", f"1.{i}", BodyPartExamined="knees") for i in range(12)]
+    publish(root, rows)
+    with cohortlake.open(root) as lake:
+        lake.check_value("series", "body_part", "KNEE")
+        with pytest.raises(UnknownValue, match="did you mean 'KNEE'"):
+            lake.check_value("series", "body_part", "KNEES")
+
+
 def test_unknown_tables_and_lakes_are_told(hospital: Lake, root: str) -> None:
     with pytest.raises(UnknownTable, match="did you mean 'studies'"):
         hospital.describe("study")
@@ -147,3 +156,22 @@ def test_as_of_an_instant_shows_what_was_true(root: str) -> None:
     assert modalities(BEGAN + day) == {"p": ["CT"], "q": ["US"]}
     assert modalities((BEGAN + 2 * day).replace(tzinfo=None)) == {"p": ["MR"], "q": ["US"]}
     assert modalities(datetime(2100, 1, 1, tzinfo=UTC)) == {"p": ["MR"], "q": ["US"]}
+
+
+def test_a_study_has_its_place_as_of_an_instant(root: str) -> None:
+    came_later = {"valid_from": BEGAN + timedelta(days=1)}
+    publish(
+        root,
+        [
+            image_set(1, "p", "1.1", StudyDate=date(2020, 3, 1)),
+            image_set(2, "p", "1.2", StudyDate=date(2020, 2, 1), **came_later),
+            image_set(3, None, "1.3", StudyDate=date(2020, 2, 1)),
+            image_set(4, "p", "1.4"),
+        ],
+    )
+    query = "SELECT StudyInstanceUID, study_ordinal, days_since_previous FROM studies ORDER BY ALL"
+    nowhere = [("1.3", None, None), ("1.4", None, None)]
+    with cohortlake.open(root, as_of=BEGAN) as lake:
+        assert lake.sql(query).fetchall() == [("1.1", 1, None), *nowhere]
+    with cohortlake.open(root) as lake:
+        assert lake.sql(query).fetchall() == [("1.1", 2, 29), ("1.2", 1, None), *nowhere]

@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohortlake import schema
-from cohortlake.lake import marts
+from cohortlake import schema, terms
+from cohortlake.lake import marts, visits
 from cohortlake.lake.publish import MARKER_PATH, Publication
 from cohortlake.privacy import Policy, built_in
 
@@ -31,7 +31,8 @@ _MONTH = f"coalesce(strftime(StudyDate, '%Y-%m'), '{schema.UNDATED}')"
 
 def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
     """A row of `history`: one series of one image set, true since BEGAN."""
-    day = more.get("StudyDate")
+    day, sex = more.get("StudyDate"), terms.sex(more.get("PatientSex"))
+    body_part = terms.body_part(more.get("BodyPartExamined"))
     return {
         "datastore_id": DATASTORE,
         "image_set_id": f"{number:032x}",
@@ -40,6 +41,10 @@ def image_set(number: int, patient: str | None, study: str | None, **more: Any) 
         "updated_at": BEGAN,
         "is_primary": True,
         "patient_key": patient,
+        "sex": sex.value,
+        "sex_status": sex.status,
+        "body_part": body_part.value,
+        "body_part_status": body_part.status,
         "StudyInstanceUID": study,
         "SeriesInstanceUID": f"1.3.{number}",
         "valid_from": BEGAN,
@@ -58,7 +63,11 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
     with duckdb.connect(config={"threads": 1}) as con:
         con.register("states", pa.Table.from_pylist([dict(s) for s in states], columns))
         con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
-        con.execute("CREATE VIEW present AS SELECT *, image_set_id AS interval_key FROM now")
+        con.execute(
+            f"CREATE VIEW present AS SELECT *, image_set_id AS interval_key, "
+            f"hash({marts.STUDY}) AS study_hash FROM now"
+        )
+        con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
                 c for c in POLICY.shown(schema.published(table)) if c != schema.STUDY_MONTH

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 from changing import STEPS, Hospital, image_set_id, published_rows
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from cohortlake.lake import publish
 from cohortlake.lake.kinds import COMPARED
@@ -18,8 +18,25 @@ from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 
 
+def _change(number: int, **tags: Any) -> dict[str, Any]:
+    study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}
+    where = {"DICOMPatientId": f"P{number % 3}", "DICOMStudyDate": f"2024{number % 3 + 1:02d}05"}
+    return {"number": number, "isPrimary": True, **study, **where, **tags}
+
+
+# The study's row is published in January, and the patient whose it is has rows in February only.
+SPEAKER_ELSEWHERE = [
+    _change(0, DICOMStudyInstanceUID="1.9", isPrimary=False),
+    _change(1, DICOMStudyInstanceUID="1.9"),
+    _change(3, DICOMStudyInstanceUID="1.8"),
+]
+JANUARY_AGAIN = [_change(3, DICOMStudyInstanceUID="1.8", DICOMPatientSex="F")]
+
+
+# Old studies come late, image sets go, patients and dates are corrected, all in any order.
+@example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(STEPS)
 def test_publishing_what_changed_gives_what_publishing_all_gives(
@@ -45,17 +62,11 @@ def _assert_that_changed_fields_differ(published: dict[str, list[dict[str, Any]]
     for own_id in {row["image_set_id"] for row in history}:
         own = [row for row in history if row["image_set_id"] == own_id]
         before = None
-        for row in sorted(own, key=itemgetter("valid_from")):
+        for row in sorted(own, key=itemgetter("valid_from", "version")):
             changed = before and [name for name in COMPARED if row[name] != before[name]]
             assert row["changed_fields"] == changed
             assert (row["kind"] == "created") == (before is None)
             before = row
-
-
-def _change(number: int, **tags: Any) -> dict[str, Any]:
-    study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}
-    where = {"DICOMPatientId": f"P{number % 3}", "DICOMStudyDate": f"2024{number % 3 + 1:02d}05"}
-    return {"number": number, "isPrimary": True, **study, **where, **tags}
 
 
 def test_a_state_that_moved_is_compared_with_one_in_a_month_that_is_not_written(
@@ -101,6 +112,61 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     assert publish.publish(root, built_in("limited")) == publish.read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
+
+
+def _places(root: Root) -> list[tuple[Any, ...]]:
+    files = root.path("published", "studies") + "/**/*.parquet"
+    places = duckdb.read_parquet(files).project(
+        "StudyInstanceUID, study_ordinal, days_since_previous"
+    )
+    return sorted(places.fetchall())
+
+
+def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    days = ["20240105", "20240207", "20240401"]
+    visits = [
+        _change(n, DICOMPatientId="P1", DICOMStudyInstanceUID=f"1.{n}", DICOMStudyDate=day)
+        for n, day in enumerate(days)
+    ]
+    others = _change(3, DICOMPatientId="P2", DICOMStudyInstanceUID="1.3", DICOMStudyDate="20240501")
+    hospital.step([*visits, others], [])
+    publish.publish(root, built_in("identified"))
+    assert _places(root) == [("1.0", 1, None), ("1.1", 2, 33), ("1.2", 3, 54), ("1.3", 1, None)]
+
+    late = _change(4, DICOMPatientId="P1", DICOMStudyInstanceUID="1.4", DICOMStudyDate="20240110")
+    hospital.step([late], [])
+    second = publish.publish(root, built_in("identified"))
+    assert second is not None
+    assert _written_months(second, "studies") == ["2024-01", "2024-02", "2024-04"]
+    for table in ("image_sets", "series", "history"):
+        assert _written_months(second, table) == ["2024-01"]
+    assert _places(root) == [
+        ("1.0", 1, None), ("1.1", 3, 28), ("1.2", 4, 54), ("1.3", 1, None), ("1.4", 2, 5),
+    ]  # fmt: skip
+
+    hospital.step([late | {"DICOMStudyDescription": "amended"}], [])
+    third = publish.publish(root, built_in("identified"))
+    assert third is not None
+    assert _written_months(third, "studies") == ["2024-01"], "no study has another place"
+
+    hospital.step([], [0])
+    fourth = publish.publish(root, built_in("identified"))
+    assert fourth is not None
+    assert _places(root) == [("1.1", 2, 28), ("1.2", 3, 54), ("1.3", 1, None), ("1.4", 1, None)]
+
+    hospital.step([visits[2] | {"DICOMPatientId": "P2"}], [])
+    fifth = publish.publish(root, built_in("identified"))
+    assert fifth is not None
+    assert _written_months(fifth, "studies") == ["2024-04", "2024-05"]
+    assert _places(root) == [("1.1", 2, 28), ("1.2", 1, None), ("1.3", 2, 30), ("1.4", 1, None)]
+
+
+def _written_months(publication: publish.Publication, table: str) -> list[str]:
+    folders = [path.split("/")[-2:-1] for path in publication.written if f"/{table}/" in path]
+    return sorted(folder.removeprefix("study_month=") for (folder,) in folders)
 
 
 def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Path) -> None:

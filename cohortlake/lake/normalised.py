@@ -1,0 +1,86 @@
+"""The columns beside what was sent that say what it means, and whether it can be trusted.
+
+Owns how sex, body part and age come into a table, each with its status. The values are mapped,
+not the rows: there are few of them. Which spelling means which term is `cohortlake.terms`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake import terms
+from cohortlake.terms import Term
+
+_OLDEST_YEARS, _POOLED_FROM_YEARS = 120, 90
+
+# Compared as numbers, month and day: date_sub would give those born on 29 February a birthday
+# on the 28th.
+YEARS = """
+year(StudyDate) - year(PatientBirthDate)
+- (100 * month(StudyDate) + day(StudyDate)
+   < 100 * month(PatientBirthDate) + day(PatientBirthDate))::INT AS years
+"""
+"""SQL for the years from birth to study, below 0 for a study before birth."""
+
+AGE = f"""
+CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS}
+     THEN least({_POOLED_FROM_YEARS}, years)::SMALLINT END AS age_at_study_years,
+CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS} THEN '{terms.OK}'
+     WHEN years IS NOT NULL THEN '{terms.IMPLAUSIBLE}'
+     WHEN StudyDate IS NULL AND trim(StudyDate_raw) <> '' THEN '{terms.INVALID}'
+     WHEN PatientBirthDate IS NULL AND trim(PatientBirthDate_raw) <> '' THEN '{terms.INVALID}'
+     ELSE '{terms.MISSING}' END AS age_status
+"""
+"""SQL for the age and its status, over `YEARS`."""
+
+AGE_BAND = f"""
+CASE WHEN age_at_study_years = 0 THEN '<1'
+     WHEN age_at_study_years < 10 THEN '1-9'
+     WHEN age_at_study_years >= {_POOLED_FROM_YEARS} THEN '{_POOLED_FROM_YEARS}+'
+     WHEN age_at_study_years IS NOT NULL
+     THEN concat(age_at_study_years // 10, '0-', age_at_study_years // 10, '9') END AS age_band
+"""
+"""SQL for the band of ten years that an age lies in."""
+
+
+def sexes(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
+    """Return what each PatientSex of a relation means.
+
+    Returns:
+        One row per value: PatientSex, sex, sex_status. None for those that nobody sent.
+    """
+    return _read(con, source, "PatientSex", "sex", terms.sex)
+
+
+def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
+    """Return what each BodyPartExamined of a relation means.
+
+    Returns:
+        One row per value: BodyPartExamined, body_part, body_part_status. None for those that
+        nobody sent.
+    """
+    return _read(con, source, "BodyPartExamined", "body_part", terms.body_part)
+
+
+def _read(
+    con: duckdb.DuckDBPyConnection,
+    source: str,
+    column: str,
+    name: str,
+    meaning: Callable[[str | None], Term],
+) -> pa.Table:
+    query = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
+    sent = con.sql(query).to_arrow_table()
+    read = [meaning(text) for text in sent[column].to_pylist()]
+    values, statuses = ([term[place] for term in read] for place in (0, 1))
+    return sent.append_column(name, pa.array(values, pa.string())).append_column(
+        f"{name}_status", pa.array(statuses, pa.string())
+    )
+
+
+def status(name: str) -> str:
+    """Return SQL for a status, over what a value means where one was sent."""
+    return f"coalesce({name}_status, '{terms.MISSING}') AS {name}_status"

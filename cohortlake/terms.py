@@ -1,0 +1,169 @@
+"""The standard's terms for coded values, and the spellings that surely mean one of them.
+
+Owns what `PatientSex`, `Modality` and `BodyPartExamined` may say and what is read from what was
+sent. It is conservative: a value that may mean two things, or more than a term says, means none.
+Where the terms stand in tables is `lake.normalised`'s, and who may see what was sent `privacy`'s.
+
+Source: DICOM PS3.3 C.7.1.1 for the sexes; PS3.16 Annex L, Table L-1 (human use), as of 2020, for
+the body parts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+OK, MISSING, INVALID, IMPLAUSIBLE = "ok", "missing", "invalid", "implausible"
+CONFLICTING = "conflicting"
+"""The statuses of a value: `missing` where nothing was sent, `invalid` where what was sent cannot
+be read, `implausible` where it can be read and cannot be true, `conflicting` where image sets of
+one patient say different things."""
+
+SEXES = frozenset("MFO")
+"""The enumerated values of Patient's Sex."""
+
+MODALITIES = frozenset(
+    """
+    ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC
+    HD IO IOL IVOCT IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA
+    PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN
+    RTSTRUCT RX SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC
+    AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF
+    """.split()  # noqa: SIM905
+)
+"""The defined terms for Modality, PS3.3 C.7.3.1.1.1; the last line has the retired ones."""
+
+_SEXES = {"M": "M", "F": "F", "O": "O", "MALE": "M", "FEMALE": "F", "OTHER": "O"}
+
+BODY_PARTS = frozenset(
+    """
+    3RDVENTRICLE 4THVENTRICLE ABDOMEN ABDOMENPELVIS ABDOMINALAORTA ACA ACJOINT ADRENAL
+    AMNIOTICFLUID ANKLE ANTCARDIACV ANTCOMMA ANTECUBITALV ANTSPINALA ANTTIBIALA ANUSRECTUMSIGMD
+    AORTA AORTICARCH APPENDIX ARM ARTERY ASCAORTA ASCENDINGCOLON AXILLA AXILLARYA AXILLARYV
+    AZYGOSVEIN BACK BASILARA BILEDUCT BLADDER BLADDERURETHRA BRACHIALA BRACHIALV BRAIN BREAST
+    BRONCHUS BULB BUTTOCK CALCANEUS CALF CAROTID CCA CELIACA CEPHALICV CEREBELLUM CEREBHEMISPHERE
+    CEREBRALA CERVIX CFA CFV CHEEK CHEST CHESTABDOMEN CHESTABDPELVIS CHOROIDPLEXUS CIRCLEOFWILLIS
+    CLAVICLE COCCYX COLON COMILIACA COMILIACV COMMONBILEDUCT CORNEA CORONARYARTERY CORONARYSINUS
+    CSPINE CTSPINE CULDESAC DESCAORTA DESCENDINGCOLON DUODENUM EAC EAR ECA ELBOW ENDOARTERIAL
+    ENDOCARDIAC ENDOESOPHAGEAL ENDOMETRIUM ENDONASAL ENDONASOPHARYNYX ENDORECTAL ENDORENAL
+    ENDOURETERIC ENDOURETHRAL ENDOVAGINAL ENDOVASCULAR ENDOVENOUS ENDOVESICAL EPIDIDYMIS
+    EPIGASTRIC ESOPHAGUS EXTILIACA EXTILIACV EXTJUGV EXTREMITY EYE EYELID FACE FACIALA FEMORALA
+    FEMORALV FEMUR FETALARM FETALDIGIT FETALHEART FETALLEG FETALPOLE FIBULA FINGER FLANK FONTANEL
+    FOOT FOREARM GALLBLADDER GASTRICV GENICULARA GESTSAC GLUTEAL GSV HAND HEAD HEADNECK HEART
+    HEPATICA HEPATICV HIP HUMERUS HYPOGASTRIC HYPOPHARYNX IAC ICA ILEUM ILIACA ILIACV ILIUM
+    INFMESA INFVENACAVA INGUINAL INNOMINATEA INNOMINATEV INTILIACA INTJUGULARV INTMAMMARYA
+    INTRACRANIAL JAW JEJUNUM JOINT KIDNEY KNEE LACRIMALA LARGEINTESTINE LARYNX LATRIUM
+    LATVENTRICLE LEG LFEMORALA LHEPATICV LHYPOCHONDRIAC LINGUALA LINGUINAL LIVER LLQ LLUMBAR
+    LPORTALV LPULMONARYA LSPINE LSSPINE LSUPPULMONARYV LUMBAR LUMBARA LUMEN LUNG LUQ LVENTRICLE
+    MASTOID MAXILLA MCA MEDIASTINUM MESENTRICA MESENTRICV MIDHEPATICV MORISONSPOUCH MOUTH
+    NASOPHARYNX NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE OCCIPTALV OCCPITALA
+    OPHTHALMICA OPTICCANAL ORBIT OVARY PANCREAS PANCREATICDUCT PARASTERNAL PARATHYROID PAROTID
+    PATELLA PCA PELVIS PENILEA PENIS PERINEUM PERONEALA PHARYNX PHARYNXLARYNX PLACENTA POPLITEALA
+    POPLITEALFOSSA POPLITEALV PORTALV POSCOMMA POSTIBIALA PROFFEMA PROFFEMV PROSTATE PULMONARYA
+    PULMONARYV RADIALA RADIUS RADIUSULNA RATRIUM RECTUM RENALA RENALV RETROPERITONEUM RFEMORALA
+    RHEPATICV RHYPOCHONDRIAC RIB RINGUINAL RLQ RLUMBAR RPORTALV RPULMONARYA RSUPPULMONARYV RUQ
+    RVENTRICLE SAPHENOUSV SCALP SCAPULA SCJOINT SCLERA SCROTUM SELLA SEMVESICLE SESAMOID SFA SFJ
+    SFV SHOULDER SIGMOID SIJOINT SKULL SMA SMALLINTESTINE SPINALCORD SPINE SPLEEN SPLENICA
+    SPLENICV SSPINE STERNUM STOMACH SUBCLAVIANA SUBCLAVIANV SUBCOSTAL SUBMANDIBULAR
+    SUPRACLAVICULAR SUPRAPUBIC SUPTHYROIDA SVC TESTIS THALAMUS THIGH THORACICAORTA THORAX THUMB
+    THYMUS THYROID TIBIA TIBIAFIBULA TLSPINE TMJ TOE TONGUE TRACHEA TRACHEABRONCHUS
+    TRANSVERSECOLON TSPINE ULNA ULNARA UMBILICAL UMBILICALA UMBILICALV UPRURINARYTRACT URETER
+    URETHRA UTERUS VAGINA VEIN VERTEBRALA VULVA WHOLEBODY WRIST ZYGOMA
+    """.split()  # noqa: SIM905 - a list would have a line for each of them
+)
+"""The defined terms for Body Part Examined, for human use."""
+
+# What Table L-1 calls the code of a term, where that is another word than the term and short
+# enough to be sent; and the plurals that take more than an S off.
+_SAME = {
+    "ACROMIOCLAVICULARJOINT": "ACJOINT",
+    "ADRENALGLAND": "ADRENAL",
+    "ANKLEJOINT": "ANKLE",
+    "CAROTIDARTERY": "CAROTID",
+    "CERVICALSPINE": "CSPINE",
+    "CERVICOTHORACICSPINE": "CTSPINE",
+    "CHESTABDOMENPELVIS": "CHESTABDPELVIS",
+    "ELBOWJOINT": "ELBOW",
+    "ENTIREBODY": "WHOLEBODY",
+    "HIPJOINT": "HIP",
+    "JAWREGION": "JAW",
+    "LOWERLEG": "LEG",
+    "LUMBARREGION": "LUMBAR",
+    "LUMBARSPINE": "LSPINE",
+    "LUMBOSACRALSPINE": "LSSPINE",
+    "MANDIBLE": "JAW",
+    "MASTOIDBONE": "MASTOID",
+    "NECKCHESTABDOMENPELVIS": "NECKCHESTABDPELV",
+    "PAROTIDGLAND": "PAROTID",
+    "SACROILIACJOINT": "SIJOINT",
+    "SACRUM": "SSPINE",
+    "SELLATURCICA": "SELLA",
+    "SEMINALVESICLE": "SEMVESICLE",
+    "SIGMOIDCOLON": "SIGMOID",
+    "STERNOCLAVICULARJOINT": "SCJOINT",
+    "SUBMANDIBULARGLAND": "SUBMANDIBULAR",
+    "TEMPOROMANDIBULARJOINT": "TMJ",
+    "THORACICSPINE": "TSPINE",
+    "THORACOLUMBARSPINE": "TLSPINE",
+    "UPPERARM": "ARM",
+    "UPPERURINARYTRACT": "UPRURINARYTRACT",
+    "WRISTJOINT": "WRIST",
+    "BRONCHI": "BRONCHUS",
+    "FEET": "FOOT",
+    "OVARIES": "OVARY",
+    "TESTES": "TESTIS",
+}
+
+# Taken apart, the cervico-thoracic spine looks like a CT of the spine.
+_ONLY_IN_ONE_WORD = frozenset(("CTSPINE",))
+
+_BETWEEN_WORDS = re.compile(r"[ _/&+,.-]+")
+
+
+class Term(NamedTuple):
+    """What a value that was sent means.
+
+    Attributes:
+        value: The standard's term, or None where it surely means none.
+        status: `ok`, `missing` or `invalid`.
+    """
+
+    value: str | None
+    status: str
+
+
+def sex(sent: str | None) -> Term:
+    """Read a PatientSex: M, F or O, or these words in full, in any case."""
+    text = _trimmed(sent)
+    return _told(text, _SEXES.get(text))
+
+
+def body_part(sent: str | None) -> Term:
+    """Read a BodyPartExamined.
+
+    In any case; with spaces, punctuation and the word AND left out, for the standard's terms
+    have none; in the singular, for the standard's terms are; by the name that Table L-1 gives
+    the term's code.
+    """
+    text = _trimmed(sent)
+    return _told(text, _body_part(text))
+
+
+def _body_part(text: str) -> str | None:
+    if text in BODY_PARTS:
+        return text
+    word = "".join(part for part in _BETWEEN_WORDS.split(text) if part != "AND")
+    if word in _ONLY_IN_ONE_WORD:
+        return None
+    spellings = (word, _SAME.get(word, ""), word.removesuffix("S"))
+    return next((spelling for spelling in spellings if spelling in BODY_PARTS), None)
+
+
+def _trimmed(sent: str | None) -> str:
+    # Upper case makes plain letters of some that are none, such as the dotless i.
+    text = (sent or "").strip()
+    return text.upper() if text.isascii() else text
+
+
+def _told(text: str, value: str | None) -> Term:
+    return Term(value, OK if value else INVALID if text else MISSING)

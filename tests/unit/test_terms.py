@@ -1,0 +1,101 @@
+"""What is read from coded values as they come: only what is sure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cohortlake import terms
+
+SEXES = {
+    "M": "M",
+    "f": "F",
+    " O ": "O",
+    "Female": "F",
+    "MALE": "M",
+    "other": "O",
+    "U": None,
+    "X": None,
+    "MF": None,
+    "M\\F": None,
+    "M\n.": None,
+}
+BODY_PARTS = {
+    "CHEST": "CHEST",
+    "chest ": "CHEST",
+    "THORAX": "THORAX",  # a term of its own, so no other word for CHEST
+    "Head and Neck": "HEADNECK",
+    "HEAD_NECK": "HEADNECK",
+    "HEAD/NECK": "HEADNECK",
+    "C-SPINE": "CSPINE",
+    "Cervical spine": "CSPINE",
+    "T.M.J.": "TMJ",
+    "Lumbo-sacral spine": "LSSPINE",
+    "CHEST,ABDOMEN&PELVIS": "CHESTABDPELVIS",
+    "entire body": "WHOLEBODY",
+    "SACRUM": "SSPINE",
+    "mandible": "JAW",
+    "KNEES": "KNEE",
+    "Feet": "FOOT",
+    "PELVIS": "PELVIS",
+    "CTSPINE": "CTSPINE",
+    "Cervico-thoracic spine": "CTSPINE",
+    "CT SPINE": None,  # more likely the modality
+    "CT-SPINE": None,
+    "LEFT KNEE": None,  # a term would not say which
+    "KNEE?": None,
+    "CHEST\\ABDOMEN": None,
+    "CHEST\tABDOMEN": None,
+    "CHEST*": None,
+    "SKELETON": None,
+    "UPPER ABDOMEN": None,
+    "hıp": None,  # noqa: RUF001 - the dotless i, which is an I in upper case
+    "ＣＨＥＳＴ": None,  # noqa: RUF001 - full width
+    "AND": None,
+    "S": None,
+    "-": None,
+}
+
+
+@pytest.mark.parametrize(("sent", "value"), SEXES.items())
+def test_sexes(sent: str, value: str | None) -> None:
+    assert terms.sex(sent) == (value, "ok" if value else "invalid")
+
+
+@pytest.mark.parametrize(("sent", "value"), BODY_PARTS.items())
+def test_body_parts(sent: str, value: str | None) -> None:
+    assert terms.body_part(sent) == (value, "ok" if value else "invalid")
+
+
+@pytest.mark.parametrize("sent", [None, "", "   "])
+def test_what_nobody_sent_is_missing(sent: str | None) -> None:
+    assert terms.sex(sent) == terms.body_part(sent) == (None, "missing")
+
+
+def test_the_terms_are_what_a_code_string_may_be() -> None:
+    assert len(terms.BODY_PARTS) == 311  # Table L-1 has 312 rows with one: JAW stands twice
+    for term in terms.BODY_PARTS:
+        assert term.isascii()
+        assert term.isalnum()
+        assert term == term.upper()
+        assert len(term) <= 16  # PS3.5 section 6.2, CS
+        assert terms.body_part(term) == (term, "ok")
+
+
+@given(st.sampled_from(sorted(terms.BODY_PARTS - {"CTSPINE"})), st.data())
+def test_case_and_blanks_do_not_matter(term: str, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(term)))
+    assume(term[cut:] != "AND")
+    blank = data.draw(st.sampled_from([" ", "_", "-", "  "]))
+    case = data.draw(st.sampled_from([str.lower, str.title, str.upper]))
+    assert terms.body_part(case(term[:cut] + blank + term[cut:])).value == term
+
+
+@given(st.text())
+def test_what_was_read_is_a_term(sent: str) -> None:
+    for read, values in ((terms.sex, set("MFO")), (terms.body_part, terms.BODY_PARTS)):
+        value, status = read(sent)
+        assert (value in values) is (status == "ok")
+        assert (value is None) is (status != "ok")
+        assert (status == "missing") is (not sent.strip())
