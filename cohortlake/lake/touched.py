@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake.lake import kinds
-from cohortlake.lake.engine import listed, study_months
 
 _BATCH_ROWS = 400_000
 
@@ -45,16 +44,16 @@ def find(con: duckdb.DuckDBPyConnection, *, is_whole: bool) -> Touched:
     (states whose next one lies in another month, where that one is affected or scattered).
     """
     con.execute(_TIES)
-    changed = study_months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
+    changed = _months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
     if is_whole:
         affected = changed
     else:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
-        affected = changed | study_months(con, _TIED_TO_TOUCHED)
-    near = study_months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
+        affected = changed | _months(con, _TIED_TO_TOUCHED)
+    near = _months(con, _TIED_TO_MONTHS.format(months=listed(affected)))
     con.execute(_SCATTERED.format(months=listed(near)))
     con.execute(_MOVES.format(months=listed(affected)))
-    whence = study_months(con, "FROM moves")
+    whence = _months(con, "FROM moves")
     con.execute(_MOVED_FROM.format(months=listed(whence)))
     return Touched(changed, affected)
 
@@ -87,6 +86,16 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
     con.execute(_STUDY_STATES)
     kinds.find_study_wide(con)
     con.execute(_BATCH.format(months=listed(months)))
+
+
+def _months(con: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
+    found = con.sql(f"SELECT DISTINCT study_month FROM ({query})").fetchall()
+    return frozenset(str(month) for (month,) in found)
+
+
+def listed(months: Collection[str]) -> str:
+    """Return SQL for a list of months: constants, so that row groups of others are skipped."""
+    return "(" + ", ".join(f"'{month}'" for month in sorted(months) or [""]) + ")"
 
 
 _HASHES = """

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
-from cohortlake.lake import engine
+from cohortlake.lake import engine, touched
 from cohortlake.lake.root import Root
 from cohortlake.privacy import visible
 
@@ -50,7 +50,7 @@ class Writer:
         with_month = columns.append(pa.field("study_month", pa.string()))
         query = (
             f"SELECT {', '.join(with_month.names)} FROM {relation} "
-            f"WHERE study_month IN {engine.listed(months)} ORDER BY {_order(table)}"
+            f"WHERE study_month IN {touched.listed(months)} ORDER BY {_order(table)}"
         )
         filled = set()
         for month, batches in _by_month(engine.batches(con, query, with_month)):
