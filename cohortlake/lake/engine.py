@@ -7,7 +7,7 @@ lists of local files, or Arrow datasets where the root is on S3.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -105,14 +105,3 @@ def count(con: duckdb.DuckDBPyConnection, query: str) -> int:
     """Return the one number that a query gives."""
     ((number,),) = con.sql(query).fetchall()
     return int(number)
-
-
-def study_months(con: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
-    """Return the study months among the rows that a query gives."""
-    found = con.sql(f"SELECT DISTINCT study_month FROM ({query})").fetchall()
-    return frozenset(str(month) for (month,) in found)
-
-
-def listed(months: Collection[str]) -> str:
-    """Return SQL for a list of months: constants, so that row groups of others are skipped."""
-    return "(" + ", ".join(f"'{month}'" for month in sorted(months) or [""]) + ")"

@@ -99,8 +99,7 @@ def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool
         _load(con, root, paths)
         timeline.build(con)
         con.execute(_NEW_INTERVALS)
-        months = engine.study_months(con, "FROM told_anew")
-        con.execute(_NEWS.format(months=engine.listed(months)))
+        con.execute(_NEWS.format(in_months=_in_months_of(con, "told_anew")))
         rows = engine.count(con, "SELECT count(*) FROM news")
         if not rows and not rebuild:
             return Applied(table.version(), 0, table.count())
@@ -273,9 +272,16 @@ def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> N
     absent = [path for path in paths if increments.axis_of(path) == increments.ABSENCE_AXIS]
     engine.register(con, "absent", root, absent, increments.ABSENT)
     con.execute(_TOUCHED)
-    months = engine.study_months(con, "FROM versions SEMI JOIN touched USING (image_set_key)")
-    con.execute(_KNOWN.format(months=engine.listed(months)))
+    in_months = _in_months_of(con, "versions SEMI JOIN touched USING (image_set_key)")
+    con.execute(_KNOWN.format(in_months=in_months))
     con.execute(_RELATIONS)
+
+
+def _in_months_of(con: duckdb.DuckDBPyConnection, rows: str) -> str:
+    """Return SQL for the span of some rows' months: constants, so that row groups are skipped."""
+    span = f"SELECT coalesce(min(study_month), ''), coalesce(max(study_month), '') FROM {rows}"
+    ((first, last),) = con.sql(span).fetchall()
+    return f"study_month BETWEEN '{first}' AND '{last}'"
 
 
 _TOUCHED = f"""
@@ -291,12 +297,12 @@ CREATE TEMP TABLE known AS
     SELECT * EXCLUDE (image_set_key) FROM (
         SELECT {_IDENTITY}, image_set_key, interval_key, state_key, version, updated_at,
                study_month, observed_at, run_id
-        FROM versions SEMI JOIN touched USING (image_set_key) WHERE study_month IN {{months}}
+        FROM versions SEMI JOIN touched USING (image_set_key) WHERE {{in_months}}
     ) SEMI JOIN touched USING ({_IDENTITY});
 CREATE TEMP TABLE known_closures AS
     SELECT * EXCLUDE (image_set_key) FROM (
         FROM closures SEMI JOIN touched USING (image_set_key)
-        WHERE study_month IN {{months}} OR study_month IS NULL  -- of an absence that ended nothing
+        WHERE {{in_months}} OR study_month IS NULL  -- of an absence that ended nothing
     ) SEMI JOIN touched USING ({_IDENTITY});
 """
 
@@ -357,7 +363,7 @@ CREATE TEMP TABLE new_closures AS
     );
 CREATE TEMP TABLE known_payload AS
     SELECT {_STATE_COLUMNS}, observed_at FROM versions SEMI JOIN told_anew USING (interval_key)
-    WHERE study_month IN {{months}};
+    WHERE {{in_months}};
 CREATE TEMP TABLE payload AS
     SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
         SELECT {_STATE_COLUMNS}, observed_at FROM found

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake.lake import kinds, visits
-from cohortlake.lake.engine import listed, study_months
 from cohortlake.lake.periods import Periods
 
 
@@ -55,18 +54,18 @@ def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) ->
     (states whose next one lies in another month, where that one is to be read or scattered).
     """
     con.execute(_TIES)
-    changed = study_months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
+    changed = _months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
     affected, reordered = changed, frozenset[str]()
     if not is_whole:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
         visits.find_moved(con)
-        affected = changed | study_months(con, _TIED_TO_TOUCHED)
-        reordered = study_months(con, _OF_MOVED)
+        affected = changed | _months(con, _TIED_TO_TOUCHED)
+        reordered = _months(con, _OF_MOVED)
     read = periods.months(periods.of_months(affected | reordered))
-    near = study_months(con, _TIED_TO_MONTHS.format(months=listed(read)))
+    near = _months(con, _TIED_TO_MONTHS.format(months=listed(read)))
     con.execute(_SCATTERED.format(months=listed(near)))
     con.execute(_MOVES.format(months=listed(read)))
-    whence = study_months(con, "FROM moves")
+    whence = _months(con, "FROM moves")
     con.execute(_MOVED_FROM.format(months=listed(whence)))
     return Touched(changed, affected, reordered, read)
 
@@ -100,6 +99,16 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
     con.execute(_STUDY_STATES)
     kinds.find_study_wide(con)
     con.execute(_BATCH.format(months=listed(months)))
+
+
+def _months(con: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
+    found = con.sql(f"SELECT DISTINCT study_month FROM ({query})").fetchall()
+    return frozenset(str(month) for (month,) in found)
+
+
+def listed(months: Collection[str]) -> str:
+    """Return SQL for a list of months: constants, so that row groups of others are skipped."""
+    return "(" + ", ".join(f"'{month}'" for month in sorted(months) or [""]) + ")"
 
 
 _HASHES = """

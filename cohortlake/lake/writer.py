@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
-from cohortlake.lake import engine
+from cohortlake.lake import engine, touched
 from cohortlake.lake.root import Root
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treat import partition_sql, published_sql
@@ -49,7 +49,7 @@ class Writer:
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
         query = (
             f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {engine.listed(periods)} ORDER BY {_order(table)}"
+            f"WHERE period IN {touched.listed(periods)} ORDER BY {_order(table)}"
         )
         with_period = columns.append(pa.field("period", partition.type))
         filled = set()
