@@ -1,4 +1,4 @@
-"""How many values of each field are missing, or could not be read as what they should be.
+"""How many values of each field are missing, invalid or implausible.
 
 Owns which fields are told. A share is of the image sets; whether it may be told follows from the
 patients they are of.
@@ -6,6 +6,7 @@ patients they are of.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cohortlake import schema
@@ -14,6 +15,13 @@ from cohortlake.report.cells import PERSON
 
 _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shifted", "study_year")
 """Fields without a tag of their own, where the policy shows them."""
+
+_STATUS = {
+    "PatientSex": "sex_status",
+    "BodyPartExamined": "body_part_status",
+    "age_at_study_years": "age_status",
+}
+"""Field -> the column that says what is wrong with it, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,15 @@ class Field:
         name: The column.
         tag: Its DICOM tag.
         missing: How many lack it.
-        invalid: In how many it was sent and could not be read; None where the policy hides it.
+        invalid: In how many it was sent and could not be read; None where nothing says so.
+        implausible: In how many it cannot be true; None where nothing says so.
     """
 
     name: str
     tag: str | None
     missing: Share
     invalid: Share | None
+    implausible: Share | None
 
 
 def quality(lake: Lake, below: int) -> list[Field]:
@@ -55,15 +65,31 @@ def quality(lake: Lake, below: int) -> list[Field]:
     """
     known, tags = lake.columns("image_sets"), {c.name: c.tag for c in schema.STATE}
     names = [name for name in known if tags.get(name) or name in _KEYS]
-    raw = {name: name + schema.RAW_SUFFIX for name in names if name + schema.RAW_SUFFIX in known}
-    conditions = [f'"{name}" IS NULL' for name in names]
-    conditions += [f'"{name}" IS NULL AND "{r}" IS NOT NULL' for name, r in raw.items()]
-    shares = _shares(lake, conditions, below)
-    invalid = dict(zip(raw, shares[len(names) :], strict=True))
+    asked = {(name, what): sql for name in names for what, sql in _conditions(name, known).items()}
+    shares = dict(zip(asked, _shares(lake, list(asked.values()), below), strict=True))
     return [
-        Field(name, tags.get(name), missing, invalid.get(name))
-        for name, missing in zip(names, shares, strict=False)
+        Field(
+            name,
+            tags.get(name),
+            shares[name, "missing"],
+            shares.get((name, "invalid")),
+            shares.get((name, "implausible")),
+        )
+        for name in names
     ]
+
+
+def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
+    """Return what can be wrong with a field -> SQL for where it is."""
+    status, raw = _STATUS.get(name), name + schema.RAW_SUFFIX
+    if status in known:
+        # A value that was sent may be null for another reason than that it is missing.
+        return {what: f"{status} = '{what}'" for what in ("missing", "invalid", "implausible")}
+    conditions = {"missing": f'"{name}" IS NULL'}
+    if raw in known:
+        conditions["invalid"] = f'"{name}" IS NULL AND "{raw}" IS NOT NULL'
+        conditions["missing"] = f'"{name}" IS NULL AND "{raw}" IS NULL'
+    return conditions
 
 
 def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:

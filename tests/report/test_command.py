@@ -52,7 +52,7 @@ def test_a_report_and_one_with_a_cohort(hospital_root: str, tmp_path: Path) -> N
     [
         (("--cohort", "cts"), 2, "did you mean 'ct'"),
         (("--output", "none/report.html"), 2, "cannot write none/report.html"),
-        (("--suppress-below", "-1"), 2, "not in the range"),
+        (("--suppress-below", "-1"), 2, "Invalid value for '--suppress-below'"),
         (("--root", "nowhere"), 5, "run `cohortlake sync` first"),
     ],
 )

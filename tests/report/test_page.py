@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from cohort.tiny import image_set, publish
 from playwright.sync_api import Browser, Page
@@ -164,17 +165,23 @@ def test_what_a_tag_says_stays_text(root: str, tmp_path: Path, opened: Open) -> 
     ]  # fmt: skip
     publish(root, rows)
     path = tmp_path / "report.html"
+    arms = {"patient_key": [f"p{n}" for n in range(len(rows))],
+            "arm": [HOSTILE[n % len(HOSTILE)] for n in range(len(rows))]}  # fmt: skip
     with cohortlake.open(root) as lake:
-        cohort = lake.cohort("hostile", about=HOSTILE[0]).where(BodyPartExamined=list(HOSTILE))
+        lake.attach("registry", pd.DataFrame(arms))
+        cohort = lake.cohort("hostile", about=HOSTILE[0]).join("registry")
+        cohort = cohort.exclude(f"BodyPartExamined = '{HOSTILE[1]} too'")
         report.write(lake, path, cohort)
+        known = lake.sql("SELECT DISTINCT BodyPartExamined FROM series").fetchall()
     seen = opened(path)
     assert seen.told == []
     assert seen.requests == [path.as_uri()]
     assert seen.page.title() == "Report on lake: hostile"
     assert seen.page.locator("script, img, iframe, object, embed, link, form").count() == 0
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    cells = seen.page.locator("#holdings tbody th").all_inner_texts()
-    assert set(HOSTILE) <= set(cells)
+    cells = seen.page.locator("tbody th").all_inner_texts()
+    assert {*HOSTILE, *(value for (value,) in known if value)} <= set(cells)
+    assert f"{HOSTILE[1]} too" in seen.page.inner_text(".flow")
     assert HOSTILE[0] in seen.page.inner_text("#cohort")
     assert seen.page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
