@@ -94,7 +94,7 @@ def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
 
 def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
     """Return the share of image sets that meet each condition; all in one pass."""
-    met = ", ".join(f"count_if({c}) AS met_{i}" for i, c in enumerate(conditions))
+    met = ", ".join(f"count(*) FILTER ({c}) AS met_{i}" for i, c in enumerate(conditions))
     told = ", ".join(
         f"sum(met_{i}), count(person) FILTER (met_{i} > 0), count(person) FILTER (met_{i} < n)"
         for i in range(len(conditions))
