@@ -10,7 +10,7 @@ from cohort import brute
 from cohort.strategies import CRITERIA, hospitals
 from cohort.test_select import opened
 from cohort.tiny import image_set
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cohortlake import Lake
@@ -63,6 +63,9 @@ def test_a_value_is_named_and_counted_only_if_enough_patients_have_it(
 
 
 @given(ROWS, st.integers(1, 6))
+@example(
+    [(n % 3 * 2, ("CT", "MR")[n // 3]) for n in range(6)] + [(2 * n, "US") for n in range(6)], 4
+)
 @settings(max_examples=15)
 def test_a_grid_shows_no_count_of_few(rows: list[tuple[int, str | None]], below: int) -> None:
     with lake_of(rows) as lake:
@@ -74,6 +77,11 @@ def test_a_grid_shows_no_count_of_few(rows: list[tuple[int, str | None]], below:
     assert told.cells.keys() == of_cell.keys()
     for key, n in told.cells.items():
         assert n is None or (n == len(of_cell[key]) and len(set(of_cell[key])) >= below)
+    for place, name in ((0, None), *((0, m) for m, _ in of_cell), *((1, s) for _, s in of_cell)):
+        total = [key for key in of_cell if name in (None, key[place])]
+        gone = [key for key in total if told.cells[key] is None]
+        persons = {patient for key in gone for patient in of_cell[key]}
+        assert not gone or len(gone) == len(total) or (len(gone) > 1 and len(persons) >= below)
     assert told.n_hidden == sum(n is None for n in told.cells.values())
     assert told.rows == tuple(sorted({sex for _, sex in of_cell}, reverse=True))
 
