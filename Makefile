@@ -13,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos dev lint docs lock clean
+.PHONY: help demo test chromium chaos dev lint docs lock clean
 
 help:  ## Show this
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -22,8 +22,11 @@ help:  ## Show this
 demo: $(READY)  ## Run the main job end to end against the emulator; leaves the lake in var/demo
 	$(BIN)/python scripts/demo.py
 
-test: $(READY)  ## Run every test
+test: $(READY) chromium  ## Run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+chromium:  # for the tests of the report's page, where root can install it; else they are skipped
+	@scripts/chromium.sh
 
 chaos: $(READY)  ## Let twenty storms of faults and kills pass over a lake, and compare
 	PYTHONPATH=tests $(BIN)/python -m chaos

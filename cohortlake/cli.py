@@ -21,7 +21,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cohortlake import cohort_commands, privacy_commands
+from cohortlake import cohort_commands, privacy_commands, report
+from cohortlake.cohort import open as open_lake
+from cohortlake.cohort import run as runs
 from cohortlake.cohort import spreadsheet
 from cohortlake.console import (
     DatastoreOption,
@@ -276,6 +278,28 @@ def tag(
     """Name what is published now, and hold it against retention. A tag never moves."""
     named = _lake(root).tag(name)
     out.print(f"{name} names version {named.image_sets_version} of image_sets")
+
+
+@app.command(name="report")
+@explained
+def write_report(
+    output: Annotated[Path, typer.Option(help="The .html file; it is replaced.")] = Path(
+        "report.html"
+    ),
+    cohort: Annotated[
+        str | None, typer.Option(help="A cohort to describe as well: the name of its YAML file.")
+    ] = None,
+    suppress_below: Annotated[
+        int, typer.Option(min=0, help="Hide counts of fewer patients; 0 hides nothing.")
+    ] = report.SUPPRESS_BELOW,
+    root: RootOption = None,
+) -> None:
+    """Write one HTML page that says what the lake holds, how complete and how good it is."""
+    settings = read_settings(root, None)
+    with open_lake(settings.root) as lake:
+        drawn = runs.load(lake, settings.cohorts, cohort) if cohort else None
+        report.write(lake, output, drawn, suppress_below=suppress_below, settle=settings.settle)
+    err.print(f"written to {output}", highlight=False, soft_wrap=True)
 
 
 def _only_datastore(settings: Settings, command: str) -> str:

@@ -26,6 +26,9 @@ from hospital import COHORTLAKE, REPOSITORY, Hospital, serving
 from rich.console import Console
 from rich.table import Table
 
+import cohortlake
+from cohortlake import report
+
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 DEMO = REPOSITORY / "var" / "demo"
@@ -77,6 +80,7 @@ def main() -> int:
 
         console.rule("3. Proof")
         differences = compare(hospital)
+    write_report()
     show_next_steps(hospital)
     return 1 if differences else 0
 
@@ -216,6 +220,12 @@ def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
         ]
         values += [round(summary[member] * 1000) for member in INSTANTS.values()]
         yield summary["imageSetId"], tuple(values)
+
+
+def write_report() -> None:
+    """Write the page that says what the lake holds."""
+    with timed("The report, var/demo/report.html"), cohortlake.open(str(LAKE)) as lake:
+        report.write(lake, DEMO / "report.html")
 
 
 def show_next_steps(hospital: Hospital) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
 from cohortlake.cohort.extras import module
 from cohortlake.errors import UnknownColumn
@@ -43,7 +44,7 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
     """
     library = module("tableone")
     members = cohort.to_pandas()
-    told = list(columns or _default(cohort, members))
+    told = list(columns or told_columns(cohort))
     for name in (*told, *([by] if by else [])):
         if name not in members:
             raise UnknownColumn(name, f"members of {cohort.criteria.name}", list(members.columns))
@@ -65,21 +66,32 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
         )
 
 
-def _default(cohort: Cohort, members: pd.DataFrame) -> list[str]:
+def told_columns(cohort: Cohort) -> dict[str, pa.DataType]:
+    """Return what is described by default: column of the members -> its type."""
+    members = cohort.ask(f"FROM ({cohort.selection.members}) LIMIT 0").to_arrow().schema
     joined = [
         name
         for join in cohort.criteria.joins
         for name in cohort.lake.columns(join.table)
-        if name != "patient_key" and _is_told(members[name])
+        if name != "patient_key" and _is_told(cohort, members.field(name))
     ]
-    return [*(n for n in _COLUMNS[cohort.criteria.level] if n in members), *joined]
+    names = (*(n for n in _COLUMNS[cohort.criteria.level] if n in members.names), *joined)
+    return {name: members.field(name).type for name in names}
 
 
-def _is_told(column: pd.Series[Any]) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether values of a type have a mean."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _is_told(cohort: Cohort, column: pa.Field) -> bool:
     # A table tells no dates, and not what has nearly as many values as rows.
-    if str(column.dtype).startswith(("date", "timestamp")):
+    if pa.types.is_temporal(column.type):
         return False
-    return _is_number(column) or column.nunique() <= _MOST_VALUES
+    distinct = f'SELECT count(DISTINCT "{column.name}") FROM ({cohort.selection.members})'
+    return is_number(column.type) or cohort.ask(distinct).fetchall()[0][0] <= _MOST_VALUES
 
 
 def _readable(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -66,19 +66,17 @@ class Status:
     erasures_under_way: int
 
 
-def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status:
+def status(root: Root, datastore_ids: tuple[str, ...], settle: timedelta) -> Status:
     """Read how the lake stands.
 
     Args:
         root: The lake.
-        datastores: Ids; by default those on the ledger.
+        datastore_ids: Ids; by default those on the ledger.
         settle: How long the search index may lag.
     """
-    ledger = coverage.read(root)
-    ids = datastores or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
     marker, erased = read_marker(root), erasures.read(root)
     return Status(
-        datastores=tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids),
+        datastores=datastores(root, datastore_ids, settle),
         pending=len(coverage.pending(root)),
         image_sets_version=image_sets.version(root),
         published_version=marker.image_sets_version if marker else None,
@@ -88,6 +86,15 @@ def status(root: Root, datastores: tuple[str, ...], settle: timedelta) -> Status
         erasures=len(erased),
         erasures_under_way=sum(erasure.erased_at is None for erasure in erased),
     )
+
+
+def datastores(
+    root: Root, datastore_ids: tuple[str, ...], settle: timedelta
+) -> tuple[DatastoreStatus, ...]:
+    """Read from the ledger how complete each data store is; the arguments are `status`'s."""
+    ledger = coverage.read(root)
+    ids = datastore_ids or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
+    return tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids)
 
 
 def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:

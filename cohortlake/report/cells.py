@@ -1,0 +1,195 @@
+"""Counts that a report may show, without those of few patients or what would give them away.
+
+Owns the shapes that sections are made of. Which cells are hidden `cohort.counts` decides. A value
+that few patients have could name one of them, so it is not named either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cohortlake.cohort import Lake
+from cohortlake.cohort.counts import Cell, hidden
+
+PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
+"""SQL for whose a row is. A study of no known patient is taken for one of its own."""
+
+MISSING, BLANK = "missing", "blank"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value that enough patients have.
+
+    Attributes:
+        label: The value, or `missing` or `blank`.
+        n: How many there are of what is counted.
+    """
+
+    label: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Counts by the values of a column.
+
+    Attributes:
+        shown: The values that may be named, the most frequent first.
+        others: How many values are counted together.
+        n_others: How many there are of those; None where they are of too few patients.
+    """
+
+    shown: tuple[Value, ...]
+    others: int
+    n_others: int | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Counts by two columns.
+
+    Attributes:
+        columns: What stands along the axis, in order.
+        rows: What is told apart in each, in order.
+        cells: (column, row) -> count; None where it is hidden. Empty cells are not in it.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    cells: Mapping[tuple[str, str], int | None]
+
+    @property
+    def n_hidden(self) -> int:
+        """How many cells are hidden."""
+        return sum(n is None for n in self.cells.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell is shown."""
+        return self.n_hidden == len(self.cells)
+
+
+def label(expression: str) -> str:
+    """Return SQL for a text that names each value of a column, also where there is none."""
+    text = f"({expression})::VARCHAR"
+    return f"CASE WHEN trim({text}) = '' THEN '{BLANK}' ELSE coalesce({text}, '{MISSING}') END"
+
+
+def breakdown(
+    lake: Lake, relation: str, value: str, counted: str, below: int, most: int
+) -> Breakdown:
+    """Count by the values of a column.
+
+    Args:
+        lake: Where to count.
+        relation: SQL for rows, with a column `person`.
+        value: SQL for the value.
+        counted: SQL that counts rows: `count(*)`.
+        below: The least number of patients that may be shown.
+        most: How many values to name.
+    """
+    source = f"(SELECT {label(value)} AS value, * FROM ({relation}))"
+    rows = lake.sql(f"""
+        SELECT value, count(DISTINCT person) AS patients, {counted} AS n
+        FROM {source} GROUP BY value ORDER BY n DESC, value
+    """).fetchall()
+    cells = [Cell((value,), patients, n) for value, patients, n in rows]
+    out = hidden(cells, below)
+    kept = [cell for i, cell in enumerate(cells) if i not in out][:most]
+    patients, n = _others(lake, source, counted, kept)
+    # Those who have several of the other values are counted once here, and in `hidden` in each.
+    if kept and len(kept) < len(cells) and patients < below:
+        kept.pop()
+        patients, n = _others(lake, source, counted, kept)
+    shown = tuple(Value(str(cell.key[0]), cell.members) for cell in kept)
+    return Breakdown(shown, len(cells) - len(kept), n if patients >= below else None)
+
+
+def grid(
+    lake: Lake,
+    relation: str,
+    keys: tuple[str, str],
+    counted: str,
+    below: int,
+    rows: Sequence[str] = (),
+    params: Mapping[str, Any] | None = None,
+) -> Grid:
+    """Count by two columns.
+
+    Args:
+        lake: Where to count.
+        relation: SQL for rows, with a column `person`.
+        keys: The columns: along the axis, and told apart in each.
+        counted: SQL that counts rows.
+        below: The least number of patients that may be shown.
+        rows: The order of those that are told apart; others come after them.
+        params: Values for `$name` in the relation.
+    """
+    source = f"""
+        (SELECT "{keys[0]}"::VARCHAR AS across, "{keys[1]}"::VARCHAR AS down, * FROM ({relation}))
+    """
+    query = f"""
+        SELECT across, down, count(DISTINCT person), {counted} FROM {source}
+        GROUP BY ALL ORDER BY ALL
+    """
+    found = lake.sql(query, params).fetchall()
+    cells = [Cell((column, row), patients, n) for column, row, patients, n in found]
+    out = hidden(cells, below)
+    while out and (more := _given_away(lake, source, cells, out, below, params)):
+        out |= more
+    return Grid(
+        tuple(dict.fromkeys(column for column, *_ in found)),
+        tuple(sorted({row for _, row, *_ in found}, key=lambda row: _place(row, rows))),
+        {(c, r): None if i in out else n for i, (c, r, _, n) in enumerate(found)},
+    )
+
+
+def is_few(patients: int, below: int) -> bool:
+    """Whether a count of so many patients is hidden; that there is nobody may be told."""
+    return 0 < patients < below
+
+
+def _place(row: str, rows: Sequence[str]) -> tuple[int, str]:
+    return (rows.index(row) if row in rows else len(rows), row)
+
+
+def _given_away(
+    lake: Lake,
+    source: str,
+    cells: Sequence[Cell],
+    out: set[int],
+    below: int,
+    params: Mapping[str, Any] | None,
+) -> set[int]:
+    """Return what to hide besides, where a total's hidden cells are of the same few patients.
+
+    `hidden` adds up their patients, and counts in each cell those who are in several.
+    """
+    query = f"""
+        SELECT across, down, count(DISTINCT person) FROM {source}
+        WHERE list_contains($hidden, [across, down])
+        GROUP BY GROUPING SETS ((across), (down), ())
+    """
+    names = {"hidden": [list(map(str, cells[i].key)) for i in sorted(out)]}
+    more = set()
+    for across, down, patients in lake.sql(query, {**(params or {}), **names}).fetchall():
+        shown = [
+            i
+            for i, cell in enumerate(cells)
+            if i not in out and across in (None, cell.key[0]) and down in (None, cell.key[1])
+        ]
+        if shown and patients < below:
+            more.add(min(shown, key=lambda i: (cells[i].members, cells[i].key)))
+    return more
+
+
+def _others(lake: Lake, source: str, counted: str, kept: Sequence[Cell]) -> tuple[int, int]:
+    ((patients, n),) = lake.sql(
+        f"SELECT count(DISTINCT person), {counted} AS n FROM {source} "
+        "WHERE NOT list_contains($kept, value)",
+        {"kept": [str(cell.key[0]) for cell in kept]},
+    ).fetchall()
+    return patients, n

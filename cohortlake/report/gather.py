@@ -1,0 +1,82 @@
+"""All that a report says of a lake, as counts that may be shown.
+
+Owns when nothing may be said at all: where the whole lake holds too few patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+from cohortlake.cohort import Cohort, Lake
+from cohortlake.lake.publish import Publication
+from cohortlake.lake.status import DatastoreStatus
+from cohortlake.report import holdings, quality, trends
+from cohortlake.report.completeness import completeness
+from cohortlake.report.members import Members, members
+
+_MOST_MODALITIES = 6
+"""How many a chart tells apart; each has a colour."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
+
+    Attributes:
+        lake: The last part of its root's name.
+        publication: What was published there.
+        as_of: The instant that the tables show; None is now.
+        written_at: When this was gathered.
+        release: Of Cohortlake.
+        suppress_below: The least number of patients that is shown.
+        datastores: How complete each data store is; None where the ledger cannot be read.
+        holdings: What it holds; None where it holds too few patients, and then so is all below.
+        quality: How good each field is.
+        trends: What changes over time.
+        cohort: Who is in a cohort; None where none was asked for.
+    """
+
+    lake: str
+    publication: Publication
+    as_of: datetime | None
+    written_at: datetime
+    release: str
+    suppress_below: int
+    datastores: tuple[DatastoreStatus, ...] | None
+    holdings: holdings.Holdings | None = None
+    quality: list[quality.Field] | None = None
+    trends: trends.Trends | None = None
+    cohort: Members | None = None
+
+
+def gather(lake: Lake, cohort: Cohort | None, below: int, settle: timedelta) -> Report:
+    """Count all that a report says.
+
+    Args:
+        lake: The lake.
+        cohort: A cohort of it, or None.
+        below: The least number of patients that may be shown.
+        settle: How long the search index may lag.
+    """
+    head = (
+        lake.root.uri.rstrip("/").rpartition("/")[2],
+        lake.as_opened,
+        lake.as_of,
+        datetime.now(UTC),
+        version("cohortlake"),
+        below,
+        completeness(lake.root, settle),
+    )
+    if holdings.persons(lake) < below:
+        return Report(*head)
+    held = holdings.holdings(lake, below)
+    told = [value.label for value in held.modalities.shown[:_MOST_MODALITIES]]
+    return Report(
+        *head,
+        held,
+        quality.quality(lake, below),
+        trends.trends(lake, told, below),
+        members(cohort, below) if cohort else None,
+    )

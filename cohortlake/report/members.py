@@ -1,0 +1,182 @@
+"""Who is in a cohort: the way there, Table 1, and what its plots show.
+
+Counts only, all of them by SQL, and none of few patients: what a notebook shows of a cohort
+(`cohort.table_one`, `cohort.plot`) is for the members' own zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cohortlake.cohort import Cohort, Lake
+from cohortlake.cohort.rows import explained
+from cohortlake.cohort.table_one import is_number, told_columns
+from cohortlake.report.cells import Breakdown, Grid, breakdown, grid, is_few, label
+from cohortlake.report.flow import Flow, flow
+from cohortlake.report.trends import STUDIES, StudyDates, by_year, study_dates
+
+_BAND_YEARS, _OLDEST = 10, 90
+_MOST_VALUES, _MOST_ROWS = 8, 7
+_MEMBERS, _SERIES = "report_members", "report_series"
+_OF_SERIES = (
+    *("datastore_id", "StudyInstanceUID", "Modality", "BodyPartExamined"),
+    *("PatientSex", "age_at_study_years"),
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """What Table 1 says of a number.
+
+    Attributes:
+        mean: The mean; None where too few patients have one.
+        deviation: The standard deviation.
+        median: The median.
+        missing: How many members have none; None where they are of too few patients.
+    """
+
+    mean: float | None
+    deviation: float | None
+    median: float | None
+    missing: int | None
+
+
+@dataclass(frozen=True)
+class Members:
+    """What is told of a cohort.
+
+    Attributes:
+        name: Its name.
+        about: What it is for.
+        level: What a member is.
+        criteria: The YAML that says the same.
+        flow: The way from the whole lake.
+        n: How many members there are; None where that is hidden, and then so is all below.
+        table_one: Column -> what is said of it.
+        dates: What years are; None where the policy shows none.
+        years: Studies by year.
+        ages: Women and men by age at their first study; None where the policy shows no dates.
+        body_parts: Series by body part and modality.
+    """
+
+    name: str
+    about: str
+    level: str
+    criteria: str
+    flow: Flow
+    n: int | None = None
+    table_one: Mapping[str, Breakdown | Number] | None = None
+    dates: StudyDates | None = None
+    years: Grid | None = None
+    ages: Grid | None = None
+    body_parts: Grid | None = None
+
+
+def members(cohort: Cohort, below: int) -> Members:
+    """Describe a cohort.
+
+    Args:
+        cohort: The cohort.
+        below: The least number of patients that may be shown.
+    """
+    criteria = cohort.criteria
+    flown = flow(cohort, below)
+    head = (criteria.name, criteria.about, criteria.level, criteria.to_yaml(), flown)
+    if not flown.is_told:
+        return Members(*head)
+    lake, dates, columns = cohort.lake, study_dates(cohort.lake), told_columns(cohort)
+    ((n,),) = cohort.ask(f"SELECT count(*) FROM ({cohort.selection.entities})").fetchall()
+    with _drawn(cohort, tuple(columns), dates):
+        return Members(
+            *head,
+            n,
+            {column: _told(lake, column, kind, below) for column, kind in columns.items()},
+            dates,
+            _years(lake, dates, below) if dates else None,
+            _ages(lake, dates, below) if dates else None,
+            _body_parts(lake, below),
+        )
+
+
+@contextmanager
+def _drawn(cohort: Cohort, columns: tuple[str, ...], dates: StudyDates | None) -> Iterator[None]:
+    """Keep what is counted, for all counts to draw the cohort once: two tables of DuckDB's."""
+    date = (dates.column,) if dates else ()
+    drawn = {
+        _MEMBERS: (cohort.selection.members, columns),
+        _SERIES: (cohort.selection.series, (*_OF_SERIES, *date)),
+    }
+    connection = cohort.lake.connection
+    try:
+        for name, (source, kept) in drawn.items():
+            shown = "".join(f', "{column}"' for column in kept)
+            query, params = cohort.selection.query(
+                f"SELECT patient_key AS person{shown} FROM ({source})"
+            )
+            with explained():
+                connection.execute(f"CREATE TEMP TABLE {name} AS {query}", params)
+        yield
+    finally:
+        for name in drawn:
+            connection.execute(f"DROP TABLE IF EXISTS {name}")
+
+
+def _told(lake: Lake, column: str, kind: pa.DataType, below: int) -> Breakdown | Number:
+    if not is_number(kind):
+        value = f'"{column}"'
+        if pa.types.is_list(kind):
+            value = f"nullif(array_to_string({value}, ' + '), '')"
+        return breakdown(lake, f"FROM {_MEMBERS}", value, "count(*)", below, _MOST_VALUES)
+    ((missing, without, have, mean, deviation, median),) = lake.sql(f"""
+        SELECT count(*) - count("{column}"), count(DISTINCT person) FILTER ("{column}" IS NULL),
+               count(DISTINCT person) FILTER ("{column}" IS NOT NULL),
+               avg("{column}"), stddev_samp("{column}"), median("{column}")
+        FROM {_MEMBERS}
+    """).fetchall()
+    n_missing = None if is_few(without, below) else missing
+    if have < below:
+        return Number(None, None, None, n_missing)
+    return Number(mean, deviation, median, n_missing)
+
+
+def _years(lake: Lake, dates: StudyDates, below: int) -> Grid | None:
+    relation = by_year(lake, f"FROM {_SERIES}", dates, "'studies'", below)
+    return grid(lake, relation, ("year", "row"), STUDIES, below) if relation else None
+
+
+def _ages(lake: Lake, dates: StudyDates, below: int) -> Grid:
+    first = f'arg_min({{}}, ("{dates.column}", StudyInstanceUID))'
+    age, sex = first.format("age_at_study_years"), first.format("PatientSex")
+    lowest = f"age // {_BAND_YEARS} * {_BAND_YEARS}"
+    relation = f"""
+        SELECT person, sex, CASE WHEN age >= {_OLDEST} THEN '{_OLDEST}+'
+            ELSE printf('%02d-%02d', {lowest}, {lowest} + {_BAND_YEARS - 1}) END AS band
+        FROM (SELECT person, {age} AS age, {sex} AS sex
+              FROM {_SERIES} WHERE "{dates.column}" IS NOT NULL GROUP BY person)
+        WHERE age IS NOT NULL AND sex IN ('F', 'M')
+    """
+    return grid(lake, relation, ("band", "sex"), "count(*)", below, ("F", "M"))
+
+
+def _body_parts(lake: Lake, below: int) -> Grid:
+    parts, modalities = (
+        breakdown(lake, f"FROM {_SERIES}", column, "count(*)", below, _MOST_ROWS)
+        for column in ("BodyPartExamined", "Modality")
+    )
+    params = {
+        "parts": [value.label for value in parts.shown],
+        "modalities": [value.label for value in modalities.shown],
+    }
+    relation = f"""
+        SELECT person,
+               CASE WHEN list_contains($modalities::VARCHAR[], modality) THEN modality
+                    ELSE 'others' END AS modality,
+               CASE WHEN list_contains($parts::VARCHAR[], part) THEN part ELSE 'others' END AS part
+        FROM (SELECT person, {label("Modality")} AS modality, {label("BodyPartExamined")} AS part
+              FROM {_SERIES})
+    """
+    return grid(lake, relation, ("modality", "part"), "count(*)", below, params["parts"], params)

@@ -1,0 +1,168 @@
+"""What changes over time: the studies by year and month, and the changes of what was stored.
+
+Owns which of a policy's columns say when. A trend of shifted dates says that it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cohortlake.cohort import Lake
+from cohortlake.report.cells import PERSON, Breakdown, Grid, breakdown, grid
+
+_MOST_YEARS, _MOST_KINDS = 25, 10
+OTHERS = "others"
+STUDIES = "count(DISTINCT (datastore_id, StudyInstanceUID))"
+
+
+@dataclass(frozen=True)
+class StudyDates:
+    """What a policy says of when studies were.
+
+    Attributes:
+        column: The column.
+        year: SQL for the year of a row.
+        about: What the years are.
+        is_true: Whether they are whole dates, as they were.
+    """
+
+    column: str
+    year: str
+    about: str
+    is_true: bool = False
+
+
+_STUDY_DATES = (
+    StudyDates("StudyDate", 'year("StudyDate")', "Years are those of StudyDate.", True),
+    StudyDates(
+        "study_date_shifted",
+        'year("study_date_shifted")',
+        "Years are those of shifted dates: each patient's lie up to a year before the true ones.",
+    ),
+    StudyDates("study_year", '"study_year"', "Only the year of a study is shown."),
+)
+
+
+@dataclass(frozen=True)
+class Trends:
+    """What changes over time.
+
+    Attributes:
+        dates: What the years are; None where the policy shows none.
+        years: Studies by year and modality; None where there is nothing to show.
+        months: Studies by month, this year and the one before; None where months are not true.
+        changes: States by the kind of change that began them, and deletions.
+        changed_in: Changes by month and kind; None where the policy shows no instants.
+    """
+
+    dates: StudyDates | None
+    years: Grid | None
+    months: Grid | None
+    changes: Breakdown
+    changed_in: Grid | None
+
+
+def trends(lake: Lake, modalities: Sequence[str], below: int) -> Trends:
+    """Count what changes over time.
+
+    Args:
+        lake: The lake.
+        modalities: Those to tell apart.
+        below: The least number of patients that may be shown.
+    """
+    dates = study_dates(lake)
+    changes = breakdown(lake, _changes(), "kind", "count(*)", below, _MOST_KINDS)
+    return Trends(
+        dates,
+        _years(lake, dates, modalities, below) if dates else None,
+        _months(lake, below) if dates and dates.is_true else None,
+        changes,
+        _changed_in(lake, changes, below) if "valid_from" in lake.columns("history") else None,
+    )
+
+
+def study_dates(lake: Lake) -> StudyDates | None:
+    """Return what the lake's policy says of when studies were."""
+    known = lake.columns("series")
+    return next((dates for dates in _STUDY_DATES if dates.column in known), None)
+
+
+def by_year(lake: Lake, relation: str, dates: StudyDates, row: str, below: int) -> str | None:
+    """Return SQL for rows with the columns `year` and `row`; None where no year has enough.
+
+    Years before the first one that enough patients have are one, and so are those after the last.
+
+    Args:
+        lake: Where to count.
+        relation: SQL for series, with a column `person`.
+        dates: What says when.
+        row: SQL for what is told apart.
+        below: The least number of patients that may be shown.
+    """
+    found = lake.sql(f"""
+        SELECT {dates.year} AS year, count(DISTINCT person) FROM ({relation})
+        GROUP BY year ORDER BY year
+    """).fetchall()
+    known = [year for year, _ in found if year is not None]
+    enough = [year for year, patients in found if year is not None and patients >= below]
+    if not enough:
+        return None
+    last = max(enough)
+    first = max(min(enough), last - _MOST_YEARS + 1)
+    before = " and before" if min(known) < first else ""
+    after = " and after" if max(known) > last else ""
+    return f"""
+        SELECT CASE WHEN year IS NULL THEN 'undated'
+                    WHEN year <= {first} THEN '{first}{before}'
+                    WHEN year >= {last} THEN '{last}{after}' ELSE year::VARCHAR END AS year,
+               {row} AS row, * EXCLUDE (year)
+        FROM (SELECT {dates.year} AS year, * FROM ({relation}))
+    """
+
+
+def _years(lake: Lake, dates: StudyDates, modalities: Sequence[str], below: int) -> Grid | None:
+    columns = f'datastore_id, StudyInstanceUID, Modality, "{dates.column}", {PERSON}'
+    relation = by_year(lake, f"SELECT {columns} FROM series", dates, _told_apart("Modality"), below)
+    if relation is None:
+        return None
+    told = {"told": list(modalities)}
+    return grid(lake, relation, ("year", "row"), STUDIES, below, modalities, told)
+
+
+def _months(lake: Lake, below: int) -> Grid:
+    # By year too: where a year's total is known, one month of it cannot be hidden alone.
+    relation = f"""
+        SELECT strftime(StudyDate, '%Y-%m') AS month, year(StudyDate) AS year,
+               datastore_id, StudyInstanceUID, {PERSON}
+        FROM studies WHERE StudyDate <= current_date AND year(StudyDate) >= (
+            SELECT year(max(StudyDate)) - 1 FROM studies WHERE StudyDate <= current_date)
+    """
+    return grid(lake, relation, ("month", "year"), STUDIES, below)
+
+
+def _changed_in(lake: Lake, changes: Breakdown, below: int) -> Grid:
+    relation = f"""
+        SELECT {_told_apart("kind")} AS row, month, person
+        FROM ({_changes("valid_from", "valid_to")}) WHERE kind <> 'created'
+    """
+    told = [value.label for value in changes.shown if value.label != "created"]
+    return grid(lake, relation, ("month", "row"), "count(*)", below, told, {"told": told})
+
+
+def _told_apart(column: str) -> str:
+    # What is hidden or counted with others in one table must not be told in another.
+    return f"CASE WHEN list_contains($told::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
+
+
+def _changes(began: str | None = None, ended: str | None = None) -> str:
+    return f"""
+        SELECT kind, {_month(began)} AS month, {PERSON} FROM history
+        UNION ALL SELECT 'deleted', {_month(ended)}, {PERSON} FROM history
+        WHERE ended_by = 'deleted'
+    """
+
+
+def _month(instant: str | None) -> str:
+    # Without DuckDB's ICU extension instants have no calendar; plain timestamps have UTC's.
+    return f"strftime(make_timestamp(epoch_us({instant})), '%Y-%m')" if instant else "NULL"
