@@ -103,11 +103,13 @@ class Root:
     def prepare(self) -> None:
         """Make the local folders, the restricted ones with mode 0700, and clean up.
 
-        As long as this object lives, no other run takes what is written for leftovers.
+        As long as this object lives, no other run takes what is written for leftovers. Whoever is
+        about to write holds identified data, so this process leaves no core dump from now on.
 
         Raises:
             RootNotUsable: They cannot be made or written.
         """
+        _leave_no_core_dump()
         if not self.is_local:
             return
         with self.explained():
@@ -289,6 +291,16 @@ class Root:
             f"cannot read or write below {self.uri}: {reason}; point COHORTLAKE_ROOT at a folder "
             "or s3:// prefix that this user may write, with room left"
         )
+
+
+def _leave_no_core_dump() -> None:
+    import resource  # not on Windows, where a lake can only be read
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    # One byte: what takes dumps through a pipe is not bound by a limit of none (core(5)).
+    least = 1 if hard else 0
+    if soft != least:
+        resource.setrlimit(resource.RLIMIT_CORE, (least, hard))
 
 
 def _s3() -> pafs.FileSystem:
