@@ -56,8 +56,10 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
 
 def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
     """Read the settings, with what a command was given in the place of the environment's."""
-    given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
-    return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
+    given = {"COHORTLAKE_DATASTORES": ",".join(datastores)} if datastores else {}
+    if root:  # the whole lake, wherever the environment's would publish
+        given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
+    return Settings.from_env(os.environ | given)
 
 
 def print_json(value: Any) -> None:

@@ -111,7 +111,7 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
 _KILLED_WHEN_ONE_MONTH_IS_PUBLISHED = """
 import os, signal, sys
 from cohortlake.cli import app
-from cohortlake.lake.root import Draft
+from cohortlake.lake.place import Draft
 
 keep = Draft.keep
 

@@ -33,7 +33,7 @@ from canary import plant
 from canary.look import hits, planted_in
 from canary.plant import DATES, NEEDLES, TIME
 from cohortlake.healthimaging import wire_logs
-from cohortlake.lake.root import RESTRICTED
+from cohortlake.lake.place import RESTRICTED
 
 TESTS = Path(__file__).parents[1]
 
