@@ -180,7 +180,7 @@ def explained(root: Root) -> Iterator[None]:
     with root.explained():
         try:
             yield
-            root.close_restricted_zone("image_sets", "coverage")
+            root.close_to_others("image_sets", "coverage")
         except (DeltaError, OSError) as error:
             if number := _OS_ERROR.search(str(error)):
                 raise OSError(int(number[1]), "") from None

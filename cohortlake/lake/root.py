@@ -119,7 +119,8 @@ class Root:
         if not self._restricted.is_local:
             return
         with self.explained():
-            self.close_restricted_zone()
+            for name in RESTRICTED:
+                Path(self._restricted.path(name)).chmod(0o700)
             lock = locks.present(Path(self._restricted.path(_RUNS_LOCK)), self._delete_unfinished)
         self._presence = lock
         weakref.finalize(self, os.close, lock)
@@ -156,15 +157,11 @@ class Root:
                     stack.enter_context(locks.alone(lock))
             yield
 
-    def close_restricted_zone(self, *folders: str) -> None:
-        """Take from others what rights they have there on a local disk: other libraries give some.
-
-        Args:
-            *folders: Where in it; all of it by default.
-        """
-        if self._restricted.is_local:
-            for name in folders or RESTRICTED:
-                close_to_others(Path(self._restricted.path(name)))
+    def close_to_others(self, *folders: str) -> None:
+        """Take from others what rights another library gave them below some folders."""
+        for name in folders:
+            if (place := self.place_of(name)).is_local:
+                close_to_others(Path(place.path(name)))
 
     def _delete_unfinished(self) -> None:
         for name in (*RESTRICTED, *FOR_READERS):
