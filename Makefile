@@ -13,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chromium chaos dev lint docs lock clean
+.PHONY: help demo test chromium chaos dev lint audit docs lock clean
 
 help:  ## Show this
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -40,6 +40,10 @@ lint: $(READY)  ## Check style, types, spelling and the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive assets cohortlake emulator pipelines scripts
+
+audit: $(READY)  ## Audit the dependencies, by the database of vulnerabilities or by the lock
+	$(BIN)/python scripts/audit.py
 
 docs: $(READY)  ## Write the generated reference pages anew
 	$(BIN)/python scripts/reference.py

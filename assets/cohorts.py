@@ -42,7 +42,7 @@ def _cohort(name: str) -> dg.AssetsDefinition:
     )
     # With checks of its own, Dagster knows the plain class only.
     def cohort(sync: dg.ResourceParam[Sync]) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        with failures_told(), open(sync.settings.root) as lake:
+        with failures_told(), open(sync.settings.readers_root) as lake:
             ran = runs.run(runs.load(lake, sync.settings.cohorts, name))
         return _result(sync, ran)
 

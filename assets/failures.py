@@ -5,13 +5,13 @@ of the library's own errors holds no value of a tag. That of any other might, so
 type and where it was raised are passed on.
 """
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from cohortlake import CohortlakeError
+from cohortlake.errors import without_text
 
 RETRY = dg.RetryPolicy(
     max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -27,13 +27,4 @@ def failures_told() -> Iterator[None]:
     except CohortlakeError as error:
         raise dg.Failure(str(error), allow_retries=error.transient) from None
     except Exception as error:
-        raise dg.Failure(_without_text(error), allow_retries=False) from None
-
-
-def _without_text(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"{type(error).__name__} in {frame.filename}, line {frame.lineno} ({frame.name}); "
-        "its text is left out, because it may hold the value of a tag: run "
-        "`cohortlake sync` on the machine itself to see it"
-    )
+        raise dg.Failure(without_text(error), allow_retries=False) from None

@@ -132,7 +132,7 @@ def show_status(
     month does not hold what its last sweep found, or an erasure has not come to its end.
     """
     settings = read_settings(root, datastore)
-    found = status(Root(settings.root), settings.datastores, settings.settle)
+    found = status(Root(settings.root, settings.published), settings.datastores, settings.settle)
     if as_json:
         print_json(asdict(found))
     else:
@@ -310,7 +310,7 @@ def _only_datastore(settings: Settings, command: str) -> str:
 
 
 def _lake(root: str | None) -> Lake:
-    lake = Lake(Root(read_settings(root, None).root))
+    lake = Lake(Root(read_settings(root, None).readers_root))
     lake.publication()  # or there is none to ask
     return lake
 

@@ -129,7 +129,7 @@ def diff(
 
 def _opened(root: str | None) -> tuple[Settings, Lake]:
     settings = read_settings(root, None)
-    return settings, open(settings.root)
+    return settings, open(settings.readers_root)
 
 
 def _told(found: Verification) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from cohortlake.errors import CohortlakeError
+from cohortlake.errors import CohortlakeError, without_text
 from cohortlake.settings import Settings
 
 P = ParamSpec("P")
@@ -29,12 +29,14 @@ DatastoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+_UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
+
 err = Console(stderr=True)
 out = Console()
 
 
 def explained(command: Callable[P, T]) -> Callable[P, T]:
-    """Print our errors as one line and exit with their code."""
+    """Print an error as one line and exit with its code: of one that is not ours, not its text."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,14 +45,21 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
         except CohortlakeError as error:
             err.print(f"error: {error}", style="red", markup=False, highlight=False)
             raise typer.Exit(error.exit_code) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            err.print(f"error: {without_text(error)}", style="red", markup=False, highlight=False)
+            raise typer.Exit(_UNEXPECTED) from None
 
     return wrapped
 
 
 def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
     """Read the settings, with what a command was given in the place of the environment's."""
-    given = {"COHORTLAKE_ROOT": root, "COHORTLAKE_DATASTORES": ",".join(datastores or ())}
-    return Settings.from_env(os.environ | {name: value for name, value in given.items() if value})
+    given = {"COHORTLAKE_DATASTORES": ",".join(datastores)} if datastores else {}
+    if root:  # the whole lake, wherever the environment's would publish
+        given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
+    return Settings.from_env(os.environ | given)
 
 
 def print_json(value: Any) -> None:

@@ -48,6 +48,7 @@ holds the value of a DICOM tag: these are protected health information.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -63,6 +64,16 @@ class CohortlakeError(Exception):
 
     transient = False
     exit_code = 1
+
+
+def without_text(error: Exception) -> str:
+    """Say what an error is that is not one of these, and where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__} in {frame.filename}, line {frame.lineno} ({frame.name}); "
+        "its text is left out, because it may hold the value of a tag: do the same from Python "
+        "on the machine itself to see it"
+    )
 
 
 class SettingError(CohortlakeError):

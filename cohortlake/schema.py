@@ -37,6 +37,7 @@ class Identifies(Enum):
     DATE = "indirectly: a date"
     INSTANT = "indirectly: an instant or a time of day"
     UID = "indirectly: a UID, which may hold a date and a device's number"
+    NUMBER = "perhaps directly: a number, which may be an id"
     CODED = "perhaps directly: a coded value that may have been typed in"
     FREE_TEXT = "perhaps directly: free text"
     AS_SENT = "perhaps directly: text as sent"
@@ -111,6 +112,7 @@ def _tag(
 
 _D, _I, _N = Identifies.DIRECTLY, Identifies.INDIRECTLY, Identifies.NO
 _DATE, _INSTANT, _UID = Identifies.DATE, Identifies.INSTANT, Identifies.UID
+_NUMBER = Identifies.NUMBER
 _CODED, _FREE, _SENT = Identifies.CODED, Identifies.FREE_TEXT, Identifies.AS_SENT
 _BIRTH, _INTERVAL = Identifies.BIRTH_DATE, Identifies.INTERVAL
 
@@ -130,10 +132,10 @@ DICOM_TAGS: tuple[Column, ...] = (
     _tag("StudyDescription", "DICOMStudyDescription", "(0008,1030)", "LO", "X", _FREE,
          "What the institution calls the study; free text."),
     _tag("NumberOfStudyRelatedSeries", "DICOMNumberOfStudyRelatedSeries",
-         "(0020,1206)", "IS", None, _N,
+         "(0020,1206)", "IS", None, _NUMBER,
          "Series in the whole study. Repeats on each of its rows: never add it up."),
     _tag("NumberOfStudyRelatedInstances", "DICOMNumberOfStudyRelatedInstances",
-         "(0020,1208)", "IS", None, _N,
+         "(0020,1208)", "IS", None, _NUMBER,
          "Instances in the whole study. Repeats on each of its rows: never add it up."),
     _tag("AccessionNumber", "DICOMAccessionNumber", "(0008,0050)", "SH", "Z", _D,
          "The departmental system's number of the order."),
@@ -143,7 +145,7 @@ DICOM_TAGS: tuple[Column, ...] = (
          "The kind of device: CT, MR, MG and so on."),
     _tag("BodyPartExamined", "DICOMSeriesBodyPart", "(0018,0015)", "CS", None, _CODED,
          "The part of the body, as sent."),
-    _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", None, _N,
+    _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", None, _NUMBER,
          "The series' number within its study."),
     _tag("StudyDate", "DICOMStudyDate", "(0008,0020)", "DA", "Z", _DATE,
          "The day the study started, in the modality's local time."),

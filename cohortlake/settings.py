@@ -34,6 +34,12 @@ SETTINGS = (
     Setting("COHORTLAKE_DATASTORES", "", "Data store ids, comma separated. Has no default."),
     Setting("COHORTLAKE_ROOT", "cohortlake-data", "The lake: a folder, or `s3://bucket/prefix`."),
     Setting(
+        "COHORTLAKE_PUBLISHED",
+        "",
+        "Another folder or `s3://bucket/prefix` for `published/` and `cohorts/`, so that readers "
+        "need no right on the rest. By default they lie in the lake.",
+    ),
+    Setting(
         "COHORTLAKE_TPS",
         "25",
         "SearchImageSets requests per second that the account's quota leaves to the lake.",
@@ -127,6 +133,7 @@ class Settings:
     Attributes:
         datastores: Ids of the data stores in this lake.
         root: A local path or an `s3://` URL.
+        published: The same, for `published/` and `cohorts/`; empty where they lie in the root.
         tps: SearchImageSets requests per second of this process.
         burst: Requests that may go out at once after a pause, 1 or more.
         workers: Requests in flight at once.
@@ -159,6 +166,12 @@ class Settings:
     events_queue: str = ""
     cohorts: str = "cohorts"
     cohort_key_file: str = ""
+    published: str = ""
+
+    @property
+    def readers_root(self) -> str:
+        """The root that a reader is given."""
+        return self.published or self.root
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -194,6 +207,7 @@ class Settings:
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
             cohorts=values["COHORTLAKE_COHORTS"],
             cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
+            published=values["COHORTLAKE_PUBLISHED"],
         )
 
     def require_datastores(self) -> tuple[str, ...]:

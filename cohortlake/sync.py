@@ -104,7 +104,7 @@ class Sync:
         Raises:
             RootNotUsable: It cannot be written.
         """
-        root = Root(self.settings.root)
+        root = Root(self.settings.root, self.settings.published)
         root.prepare()
         return root
 

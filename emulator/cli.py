@@ -55,7 +55,8 @@ def _announce(emulator: runner.Emulator, world: World) -> None:
     host = world.options.host
     if not _is_loopback(host):
         typer.echo(
-            f"notice: listening on {host}, which others may reach; no signature is verified",
+            f"notice: listening on {host}, which others may reach: without TLS and without any "
+            "authentication, so they can read and change every image set",
             err=True,
         )
     if world.skipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from hospital import REPOSITORY, serving
+
+LOOPBACK = "127.0.0.1"
 
 
 def main() -> int:
@@ -22,11 +25,24 @@ def main() -> int:
         environment["VIRTUAL_ENV"] = sys.prefix  # dg warns where it is not named
         sys.stderr.write(f"emulator at {hospital.endpoint}, lake in {state / 'lake'}\n")
         dagster = Path(sys.executable).parent / "dg"
-        command = (dagster, "dev", "--host", "127.0.0.1", *sys.argv[1:])
+        command = (dagster, "dev", "--host", LOOPBACK, *sys.argv[1:])
+        if host := other_host(sys.argv[1:]):
+            sys.stderr.write(
+                f"notice: Dagster's UI on {host}, which others may reach: without TLS and without "
+                "any authentication, so they can run every job and read every log\n"
+            )
         with suppress(KeyboardInterrupt):
             done = subprocess.run(command, env=environment, cwd=REPOSITORY, check=False)
             return done.returncode
     return 0
+
+
+def other_host(arguments: list[str]) -> str | None:
+    """Return the address that Dagster is told to listen on, unless it is this machine's own."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--host", "-h", default=LOOPBACK)
+    host: str = parser.parse_known_args(arguments)[0].host
+    return None if host in (LOOPBACK, "localhost", "::1") else host
 
 
 if __name__ == "__main__":

@@ -18,6 +18,33 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+ACTIONS: list[str] = []
+"""The IAM action that each request took, in the order they came."""
+
+_BATCHES = {"DeleteMessageBatch": "DeleteMessage"}  # which have no action of their own
+
+
+def _action(environ: dict[str, Any]) -> str:
+    """Name the action, by the tables of actions in the Service Authorization Reference."""
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if target.startswith("AmazonSQS."):
+        name = target.partition(".")[2]
+        return f"sqs:{_BATCHES.get(name, name)}"
+    method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
+    has_key = len(environ["PATH_INFO"].strip("/").split("/")) > 1
+    if not has_key:
+        if method == "POST" and query.startswith("delete"):
+            return "s3:DeleteObject"
+        lists = method == "HEAD" or (method == "GET" and "list-type=2" in query)
+        return "s3:ListBucket" if lists else f"{method} {query}"
+    if "tagging" in query or "acl" in query:
+        return f"{method} {query}"
+    if method == "DELETE" and "uploadId" in query:
+        return "s3:AbortMultipartUpload"
+    # Parts of an upload take the right of the whole; POST begins and ends them.
+    by_method = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "POST": "Put", "DELETE": "Delete"}
+    return f"s3:{by_method[method]}Object"
+
 
 class _Quiet(WSGIRequestHandler):
     def log(self, *_: Any) -> None:
@@ -31,6 +58,7 @@ def serving() -> Iterator[str]:
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with one_at_a_time:
+            ACTIONS.append(_action(environ))
             return list(moto(environ, start_response))
 
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)

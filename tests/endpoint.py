@@ -27,6 +27,8 @@ class Endpoint:
         # (image set, version) -> an item of imageSetPropertiesList and a document, or what
         # GetImageSetMetadata answers instead: a status and an error
         self.versions: dict[tuple[str, int], tuple[dict[str, Any], bytes | tuple[int, str]]] = {}
+        # what every POST gets instead of an answer while it is set: a status, a body and an error
+        self.misbehaviour: tuple[int, bytes, str] | None = None
         self.requests: list[str] = []
         self.url = ""
 
@@ -35,7 +37,7 @@ class Endpoint:
         descending = criteria.get("sort", {}).get("sortOrder", "DESC") == "DESC"
         rows = [r for r in self.image_sets if all(_matches(r, f) for f in criteria["filters"])]
         rows.sort(key=lambda r: (_value(r, field) or 0, r["imageSetId"]), reverse=descending)
-        start = int(token or 0)
+        start = int(token) if token and token.isdecimal() else 0
         answer: dict[str, Any] = {"imageSetsMetadataSummaries": rows[start : start + size]}
         if start + size < len(rows):
             answer["nextToken"] = str(start + size)
@@ -88,7 +90,9 @@ def serving() -> Iterator[Endpoint]:
             pass
 
         def answer(self, status: int, body: dict[str, Any], error: str = "") -> None:
-            content = json.dumps(body).encode()
+            self.send(status, json.dumps(body).encode(), error)
+
+        def send(self, status: int, content: bytes, error: str = "") -> None:
             self.send_response(status)
             if error:
                 self.send_header("x-amzn-ErrorType", error)
@@ -117,6 +121,8 @@ def serving() -> Iterator[Endpoint]:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             url = urlsplit(self.path)
             endpoint.requests.append(url.path)
+            if endpoint.misbehaviour:
+                return self.send(*endpoint.misbehaviour)
             query = parse_qs(url.query)
             *_, image_set_id, operation = url.path.split("/")
             if operation == "getImageSet":

@@ -104,6 +104,8 @@ def explained(known: Iterable[str] = ()) -> Iterator[None]:
         unknown = _UNKNOWN_NAME.search(line)
         raise BadQuery(line + (did_you_mean(unknown[1], known) if unknown else "")) from None
     except duckdb.Error as error:
+        # It stays the context of ours, and whatever reports errors may show that.
+        error.args = ()
         raise BadQuery(
             f"the query fails on some row ({type(error).__name__}; the text is left out, for it "
             "may hold the value of a tag): compare columns with values of their own type, or "

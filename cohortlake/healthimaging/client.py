@@ -31,6 +31,7 @@ from cohortlake.errors import (
     ImageSetBusy,
     NoSuchDatastore,
     RequestRefused,
+    ServiceError,
     ServiceUnavailable,
     TokenRefused,
 )
@@ -58,6 +59,8 @@ _QUOTAS = {"ListImageSetVersions": 25.0, "GetImageSetMetadata": 50.0}
 _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 _THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
+
+_RETURNED_AS_OURS = (BotoCoreError, ClientError, ResponseParserError, BrokenAnswer, OSError)
 
 T = TypeVar("T")
 
@@ -282,44 +285,50 @@ class HealthImaging:
         return meter
 
     def _retried(self, operation: str, datastore_id: str, call: Callable[[], T]) -> T:
-        """Call until it works, with full jitter between attempts."""
-        failure = ServiceUnavailable(f"{operation} was not answered")
+        """Call until it works or cannot, with full jitter between attempts."""
+        failure: ServiceError = ServiceUnavailable(f"{operation} was not answered")
         for attempt in range(_ATTEMPTS):
             if attempt:
                 longest = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt)
                 time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
             try:
                 return call()
-            except ClientError as error:
-                code = str(error.response.get("Error", {}).get("Code", ""))
-                if code in _THROTTLES:
-                    self._bucket_of(operation).slow_down()
-                    self._meter().throttles += 1
-                failure = self._explained(code, error, operation, datastore_id)
-            except NO_CREDENTIALS as error:
-                raise no_credentials(f"boto3 says {type(error).__name__}") from None
-            except ParamValidationError:
-                # Its text holds the rejected value, which may be a patient's.
-                raise RequestRefused(
-                    f"boto3 refused to send {operation}: a parameter is missing or has the wrong "
-                    "type; check the criteria against the SearchImageSets API page"
-                ) from None
-            except BrokenAnswer as error:
-                failure = error
-            except ResponseParserError:
-                failure = BrokenAnswer(f"{operation} kept answering with what is no JSON")
-            except (BotoCoreError, OSError) as error:
-                failure = ServiceUnavailable(
-                    f"{operation} could not reach {self._client.meta.endpoint_url} "
-                    f"({type(error).__name__}); check the network, AWS_REGION and "
-                    "AWS_ENDPOINT_URL_MEDICAL_IMAGING"
-                )
-        raise failure from None
+            except _RETURNED_AS_OURS as error:
+                failure = self._explained(error, operation, datastore_id)
+            if not failure.transient:
+                break
+        # Out here it has no context: the text of what boto3 raised may hold the value of a tag.
+        raise failure
 
-    def _explained(
+    def _explained(self, error: Exception, operation: str, datastore_id: str) -> ServiceError:
+        """Return our error for one that a call raised; a transient one is worth another attempt."""
+        if isinstance(error, BrokenAnswer):
+            return error
+        if isinstance(error, ClientError):
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _THROTTLES:
+                self._bucket_of(operation).slow_down()
+                self._meter().throttles += 1
+            return self._refusal(code, error, operation, datastore_id)
+        if isinstance(error, NO_CREDENTIALS):
+            return no_credentials(f"boto3 says {type(error).__name__}")
+        if isinstance(error, ParamValidationError):
+            return RequestRefused(
+                f"boto3 refused to send {operation}: a parameter is missing or has the wrong "
+                "type; check the criteria against the SearchImageSets API page"
+            )
+        if isinstance(error, ResponseParserError):
+            return BrokenAnswer(f"{operation} kept answering with what is no JSON")
+        return ServiceUnavailable(
+            f"{operation} could not reach {self._client.meta.endpoint_url} "
+            f"({type(error).__name__}); check the network, AWS_REGION and "
+            "AWS_ENDPOINT_URL_MEDICAL_IMAGING"
+        )
+
+    def _refusal(
         self, code: str, error: ClientError, operation: str, datastore_id: str
-    ) -> ServiceUnavailable:
-        """Raise what is final, and return what is worth another attempt."""
+    ) -> ServiceError:
+        """Return our error for one that the service answered with."""
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in _THROTTLES or status == 429:
             return ServiceUnavailable(
@@ -331,16 +340,14 @@ class HealthImaging:
         if status >= 500:
             return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
         if code in BAD_CREDENTIALS:
-            raise no_credentials(f"the service answered {code}") from None
+            return no_credentials(f"the service answered {code}")
         if code == "AccessDeniedException" or status == 403:
-            raise AccessDenied(
-                f"medical-imaging:{operation}", f"data store {datastore_id}"
-            ) from None
+            return AccessDenied(f"medical-imaging:{operation}", f"data store {datastore_id}")
         if code == "ResourceNotFoundException":
-            raise NoSuchDatastore(datastore_id, self._client.meta.region_name) from None
-        raise RequestRefused(
+            return NoSuchDatastore(datastore_id, self._client.meta.region_name)
+        return RequestRefused(
             f"{operation} was refused with {status} {code}; check the criteria against the API page"
-        ) from None
+        )
 
 
 def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient:

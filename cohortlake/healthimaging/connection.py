@@ -21,6 +21,7 @@ from botocore.exceptions import (
 )
 
 from cohortlake.errors import NoCredentials, SettingError
+from cohortlake.healthimaging import wire_logs
 
 BAD_CREDENTIALS = (
     "UnrecognizedClientException",
@@ -39,7 +40,7 @@ NO_CREDENTIALS = (
 
 
 def connect(service: str, config: Config, session: boto3.Session | None = None) -> Any:
-    """Return boto3's client of a service.
+    """Return boto3's client of a service; from now on no log record quotes what it carries.
 
     Args:
         service: boto3's name of it.
@@ -49,6 +50,7 @@ def connect(service: str, config: Config, session: boto3.Session | None = None) 
     Raises:
         SettingError: No region is set, or the profile does not exist.
     """
+    wire_logs.leave_values_out()
     session = session or new_session()
     try:
         # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.

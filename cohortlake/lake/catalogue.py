@@ -39,11 +39,12 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
     """
     known = tables(publication)
     next_year = datetime.fromisoformat(publication.published_at).year + 1
-    lake = athena.PLACE if root.is_local else root.uri
+    place = root.place_of("published")
+    lake = athena.PLACE if place.is_local else place.uri
     _write(root, CSV_PATH, dictionary.to_csv(policy))
     _write(root, MARKDOWN_PATH, dictionary.to_markdown(policy))
     _write(root, ATHENA_PATH, athena.statements(lake, known, next_year))
-    if root.is_local:
+    if place.is_local:
         views = database.views(root.path("published"), known)
         if not (root.exists(DATABASE_PATH) and _is_written(root, VIEWS_PATH, views)):
             root.write(DATABASE_PATH, database.build(views))

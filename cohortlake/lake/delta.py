@@ -191,10 +191,11 @@ def commit(
 
 @contextlib.contextmanager
 def explained(root: Root) -> Iterator[None]:
-    """Turn the operating system's errors inside the block into RootNotUsable."""
+    """Explain errors inside a block that writes, and let only the owner read what was written."""
     with root.explained():
         try:
             yield
+            root.close_to_others("image_sets", "coverage")
         except (DeltaError, OSError) as error:
             if number := _OS_ERROR.search(str(error)):
                 raise OSError(int(number[1]), "") from None

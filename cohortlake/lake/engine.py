@@ -48,15 +48,15 @@ def register(
         con: The connection.
         view: The view's name.
         root: Where the files are.
-        paths: The files, relative to the root; none gives an empty view.
+        paths: The files, relative to the root and all of one layer; none gives an empty view.
         schema: Their schema.
         hive: Whether folders named `column=value` give a column each.
     """
     if not paths:
         con.register(view, schema.empty_table())
-    elif root.is_local:
+    elif (place := root.place_of(paths[0])).is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
-        largest_first = sorted((root.path(path) for path in paths), key=_descending_size)
+        largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
         files = ", ".join(_quoted(literally(path)) for path in largest_first)
         # A folder's value is text, whether or not all of them look like numbers.
         options = f"hive_partitioning = {hive}, hive_types_autocast = false"
@@ -74,11 +74,14 @@ def dataset(
     root: Root, paths: Sequence[str], schema: pa.Schema, *, hive: bool = False
 ) -> pads.Dataset:
     """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
+    if not paths:
+        return pads.dataset(schema.empty_table())
+    place = root.place_of(paths[0])
     return pads.dataset(
-        [root.path(path) for path in paths],
+        [place.path(path) for path in paths],
         schema,
         format="parquet",
-        filesystem=root.filesystem,
+        filesystem=place.filesystem,
         partitioning="hive" if hive else None,
     )
 

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.flatten import invalid_values
-from cohortlake.lake.root import Draft, Root
+from cohortlake.lake.place import Draft
+from cohortlake.lake.root import Root
 
 FOUND = schema.arrow_schema(schema.FOUND)
 NOTHING = FOUND.empty_table()

@@ -37,6 +37,7 @@ class Treatment(Enum):
     KEEP = "keep"
     TERMS = "terms"  # the standard's terms and reviewed values stay, all else is null
     REVIEWED = "reviewed"  # reviewed values stay, all else is null
+    SHORT = "short"  # numbers of up to five digits stay, all else is null
     REPLACE = "replace"  # by a UID that follows from the key
     SHIFT = "shift"
     YEAR = "year"
@@ -52,6 +53,7 @@ _MEANINGS = {
     Treatment.KEEP: "shown",
     Treatment.TERMS: "the standard's terms and reviewed values",
     Treatment.REVIEWED: "reviewed values",
+    Treatment.SHORT: "numbers of up to five digits",
     Treatment.REPLACE: "replaced, under a key",
     Treatment.SHIFT: "shifted, under another name",
     Treatment.YEAR: "its year, under another name",
@@ -67,6 +69,7 @@ _TREATMENTS: dict[Identifies, tuple[Treatment, Treatment, Treatment]] = {
     Identifies.DATE: (Treatment.SHIFT, _K, _K),
     Identifies.INSTANT: (_W, _K, _K),
     Identifies.UID: (Treatment.REPLACE, _K, _K),
+    Identifies.NUMBER: (Treatment.SHORT, Treatment.SHORT, _K),
     Identifies.CODED: (Treatment.TERMS, Treatment.TERMS, _K),
     Identifies.FREE_TEXT: (Treatment.REVIEWED, Treatment.REVIEWED, _K),
     Identifies.AS_SENT: (_W, _W, _K),
@@ -78,6 +81,7 @@ _TREATMENTS: dict[Identifies, tuple[Treatment, Treatment, Treatment]] = {
 _CHOICES: dict[Identifies, tuple[Treatment, ...]] = {
     Identifies.DATE: (),  # all dates alike: see `dates`
     Identifies.UID: (_K, Treatment.REPLACE, _W),
+    Identifies.NUMBER: (_K, Treatment.SHORT, _W),
     Identifies.CODED: (_K, Treatment.TERMS, Treatment.REVIEWED, _W),
     Identifies.FREE_TEXT: (_K, Treatment.REVIEWED, _W),
 }

@@ -86,6 +86,8 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
             return f"keyed_uid({name})"
         case Treatment.SHIFT:
             return f"({name} - shift_days)"
+        case Treatment.SHORT:
+            return f"CASE WHEN {name} BETWEEN 0 AND 99999 THEN {name} END"
         case Treatment.TERMS | Treatment.REVIEWED:
             shown = f"SELECT value FROM shown_values WHERE name = '{name}'"
             return f"CASE WHEN upper(trim({name})) IN ({shown}) THEN {name} END"

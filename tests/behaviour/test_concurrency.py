@@ -16,7 +16,7 @@ import pytest
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.lake import coverage, increments
-from cohortlake.lake.publish import KEY_PATH
+from cohortlake.lake.keys import KEY_PATH
 from cohortlake.lake.root import Root
 from emulator import Emulator, running
 
@@ -113,7 +113,7 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
 _KILLED_WHEN_ONE_MONTH_IS_PUBLISHED = """
 import os, signal, sys
 from cohortlake.cli import app
-from cohortlake.lake.root import Draft
+from cohortlake.lake.place import Draft
 
 keep = Draft.keep
 

@@ -46,3 +46,12 @@ def test_snippet(
 
 def test_there_are_snippets() -> None:
     assert len(SNIPPETS) >= 5
+
+
+def test_each_test_that_the_page_on_security_names_is_there() -> None:
+    page = (REPOSITORY / "docs/security.md").read_text()
+    tests = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", page))
+    assert len(names) >= 4
+    assert {name for name in names if f"def {name}(" not in tests} == set()
+    assert all((REPOSITORY / path).exists() for path in re.findall(r"`(tests/[\w/.]+)`", page))

@@ -24,7 +24,8 @@ import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.lake import catalogue, partitions
-from cohortlake.lake.publish import KEY_PATH
+from cohortlake.lake.keys import KEY_PATH
+from cohortlake.lake.place import Place
 from cohortlake.lake.root import Root
 from cohortlake.schema import PUBLISHED
 from emulator import Emulator, running
@@ -145,6 +146,7 @@ import json
 import sys
 from datetime import timedelta
 from cohortlake.lake import maintenance
+from cohortlake.lake.place import Place
 from cohortlake.lake.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
@@ -212,9 +214,10 @@ def contents(root: str) -> bytes:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     files = pafs.FileSelector(f"{bucket}/{prefix}", recursive=True)
     found = b""
-    for info in Root(root).filesystem.get_file_info(files):
+    place = Place(root)
+    for info in place.filesystem.get_file_info(files):
         if info.is_file:
-            with Root(root).filesystem.open_input_file(info.path) as file:
+            with place.filesystem.open_input_file(info.path) as file:
                 found += info.path.encode() + file.read()
                 if info.path.endswith(".parquet"):
                     found += repr(pq.read_table(file).to_pylist()).encode()

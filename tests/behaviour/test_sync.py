@@ -32,7 +32,7 @@ from cohortlake.errors import (
     UnknownColumn,
     UnknownTable,
 )
-from cohortlake.lake.root import Draft
+from cohortlake.lake.place import Draft
 from cohortlake.schema import PUBLISHED
 
 TABLES = tuple(PUBLISHED)

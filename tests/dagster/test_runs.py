@@ -14,7 +14,7 @@ from cohortlake import HealthImaging, Settings, Sync, read_table
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import Page
 from cohortlake.lake import partitions
-from cohortlake.lake.publish import KEY_PATH
+from cohortlake.lake.keys import KEY_PATH
 from cohortlake.schema import PUBLISHED
 
 from .conftest import Run

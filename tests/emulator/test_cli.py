@@ -53,7 +53,7 @@ def test_serve_gives_notice_beyond_loopback(tmp_path):
         assert json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         notices = process.stderr.read()
-    assert "others may reach" in notices
+    assert "others may reach: without TLS and without any authentication" in notices
     assert "1 files were no DICOM objects" in notices
 
 

@@ -97,6 +97,7 @@ def test_every_setting_has_a_default_but_those_that_have_none() -> None:
     assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
     assert [s.variable for s in SETTINGS if not s.default] == [
         "COHORTLAKE_DATASTORES",
+        "COHORTLAKE_PUBLISHED",
         "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
         "COHORTLAKE_PRIVACY_FILE",

@@ -1,0 +1,201 @@
+"""The restricted zone and what readers get: other rights, another folder or another bucket."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import boto3
+import pytest
+from aws import allow
+from endpoint import DATASTORE, Endpoint
+from small_hospital import assert_equal_to_truth, change, fill
+from truth import published, truth
+
+import cohortlake
+from cohortlake import Settings, Sync
+from cohortlake.errors import RootNotUsable
+from cohortlake.lake import engine, partitions
+from cohortlake.lake.place import RESTRICTED
+from emulator import Emulator, running
+
+REPOSITORY = Path(__file__).parents[2]
+GUIDE = (REPOSITORY / "docs/how-to/cohorts.md").read_text()
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """Everything below a folder, itself too, that somebody else has a right on."""
+    return {
+        path.relative_to(folder.parent).as_posix(): stat.filemode(path.stat().st_mode)
+        for path in (folder, *folder.rglob("*"))
+        if path.stat().st_mode & 0o077
+    }
+
+
+@pytest.fixture
+def _no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("_no_umask")
+def test_only_its_owner_has_rights_on_the_restricted_zone(
+    endpoint: Endpoint, lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2024, 1, 1))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lake = Path(lake_settings.root)
+    fill(endpoint, 60)
+    Sync(lake_settings).run()
+    change(endpoint, 1, DICOMPatientSex="O")
+    endpoint.image_sets.pop()
+    Sync(lake_settings).run()
+    Sync(lake_settings).reconcile()
+    Sync(lake_settings).maintain()
+    Sync(lake_settings).rebuild()
+    Sync(lake_settings).erase("P1", DATASTORE)
+    for name in RESTRICTED:
+        assert (lake / name).is_dir()
+        assert modes(lake / name) == {}, name
+    assert {path.name: modes(path) for path in lake.glob(".*.lock")} == {
+        ".runs.lock": {},
+        ".publishing.lock": {},
+    }
+    with engine.connection():
+        (spill,) = tmp_path.glob("cohortlake-*")
+        assert stat.S_IMODE(spill.stat().st_mode) == 0o700
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a lake's `published/` and `cohorts/` as a reader has them, and no more."""
+    folder = tmp_path_factory.mktemp("apart")
+    with pytest.MonkeyPatch.context() as patch, running(synthetic=1500, seed=2) as emulator:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "none")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        written = folder / "published"
+        settings = Settings(
+            emulator.datastores, str(folder / "lake"), tps=500, published=str(written)
+        )
+        Sync(settings).run()
+        emulator.admin.live(2, seed=1)
+        Sync(settings).run()
+    assert {path.name for path in written.iterdir()} == {"published"}
+    assert not (folder / "lake" / "published").exists()
+    shutil.copytree(written, folder / "reader/var/demo/lake")
+    for name in ("lake", "published"):
+        shutil.rmtree(folder / name)
+    return folder / "reader"
+
+
+def test_a_reader_of_the_published_root_alone_can_follow_the_whole_guide_to_cohorts(
+    apart: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(apart)
+    snippets = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(snippets) >= 5
+    for code in snippets:
+        exec(compile(code, "snippet", "exec"), {})  # noqa: S102 - our own page
+        assert capsys.readouterr().out.strip()
+    Path("cohorts").mkdir()
+    Path("cohorts/ct.yaml").write_text("cohort: ct\nsteps:\n  - where: {Modality: CT}\n")
+    monkeypatch.setenv("COHORTLAKE_ROOT", "/nowhere/at/all")
+    monkeypatch.setenv("COHORTLAKE_PUBLISHED", str(apart / "var/demo/lake"))
+    for command in re.findall(r"\$ cohortlake (cohort \w+)", GUIDE):
+        names = {"list": [], "diff": ["ct@1", "ct@1"]}.get(command.split()[1], ["ct"])
+        done = subprocess.run(
+            (Path(sys.executable).parent / "cohortlake", *command.split(), *names),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stderr)
+    assert {path.name for path in (apart / "var/demo/lake").iterdir()} == {"published", "cohorts"}
+
+
+def test_a_lake_whose_published_part_lies_elsewhere_is_kept_up_to_date(
+    endpoint: Endpoint, lake_settings: Settings, tmp_path: Path
+) -> None:
+    settings = replace(lake_settings, published=str(tmp_path / "for-readers"))
+    fill(endpoint, 30)
+    Sync(settings).run()
+    change(endpoint, 1, DICOMPatientSex="O")
+    assert Sync(settings).run().applied.changes == {"updated": 1}
+    assert_equal_to_truth(settings.published, endpoint)
+    assert Sync(settings).status().rows["image_sets"] == 30
+    with cohortlake.open(settings.published) as lake:
+        lake.cohort("all", level="series").freeze()
+    Sync(settings).erase("P1", DATASTORE)
+    with cohortlake.open(settings.published) as lake:
+        assert lake.verify("all").counts == {"erased": 3}
+    assert {path.name for path in Path(settings.root).iterdir() if path.is_dir()} == {*RESTRICTED}
+    # Another place begins anew, with the same keys of patients.
+    elsewhere = replace(settings, published=str(tmp_path / "elsewhere"))
+    Sync(elsewhere).publish()
+    one, other = (cohortlake.read_table(s.published, "patients") for s in (settings, elsewhere))
+    assert set(one["patient_key"]) == set(other["patient_key"])
+
+
+@pytest.fixture
+def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
+    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        yield emulator
+
+
+def bucket() -> str:
+    """Make a bucket that encrypts what it is given with a key of its own."""
+    name, key = uuid.uuid4().hex, "arn:aws:kms:us-east-1:111122223333:key/of-the-bucket"
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=name)
+    by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    s3.put_bucket_encryption(
+        Bucket=name,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": True}]
+        },
+    )
+    return name
+
+
+def test_two_buckets_and_a_reader_without_a_right_on_the_restricted_one(
+    hospital: Emulator, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restricted, shown = bucket(), bucket()
+    settings = Settings(
+        hospital.datastores, f"s3://{restricted}/a", tps=1000, published=f"s3://{shown}/b"
+    )
+    Sync(settings).run()
+    assert published(settings.published) == truth(hospital)
+    for name in (restricted, shown):
+        objects = list(boto3.resource("s3").Bucket(name).objects.all())
+        assert objects
+        assert {item.Object().server_side_encryption for item in objects} == {"aws:kms"}
+    allow(
+        monkeypatch,
+        aws,
+        {"Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{shown}"},
+        {"Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shown}/b/*"},
+        {
+            "Action": ["s3:PutObject", "s3:DeleteObject"],
+            "Resource": f"arn:aws:s3:::{shown}/b/cohorts/*",
+        },
+    )
+    with cohortlake.open(settings.published) as lake:
+        cohort = lake.cohort("all", level="series").first_study_per_patient()
+        assert cohort.freeze().rows == len(cohort.to_pandas()) > 0
+        assert lake.verify("all").is_identical
+    with pytest.raises(RootNotUsable):
+        Sync(settings).run()

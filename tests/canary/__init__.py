@@ -1,0 +1,1 @@
+"""Recognisable values in every tag, and a look at every byte that is written of them."""

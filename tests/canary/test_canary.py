@@ -1,0 +1,217 @@
+"""No planted value leaves the restricted zone, whatever is run and however it ends."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import gzip
+import importlib
+import json
+import logging
+import os
+import pty
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import zipfile
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, time
+from pathlib import Path
+from urllib.parse import quote
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from endpoint import DATASTORE, Endpoint
+
+from canary import plant
+from canary.look import hits, planted_in
+from canary.plant import DATES, NEEDLES, TIME
+from cohortlake.healthimaging import wire_logs
+from cohortlake.lake.place import RESTRICTED
+
+TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine with nothing on it but what the runs leave.
+
+    Attributes:
+        folder: All of it.
+    """
+
+    folder: Path
+
+    def environment(self) -> dict[str, str]:
+        """What a process on it is given."""
+        for name in ("home", "tmp", "cwd"):
+            (self.folder / name).mkdir(exist_ok=True)
+        own = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+        return own | {
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "DAGSTER_HOME": str(self.folder / "dagster"),
+            "COHORTLAKE_ROOT": str(self.folder / "lake"),
+            "COHORTLAKE_DATASTORES": DATASTORE,
+            "COHORTLAKE_TPS": "1000",
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
+            "PATH": os.environ["PATH"],
+        }
+
+    def run(self, job: str) -> int:
+        """Do a job of `canary.work`, keep what it prints, and return how it ended."""
+        environment = self.environment()
+        with (
+            (self.folder / f"{job}.stdout").open("wb") as out,
+            (self.folder / f"{job}.stderr").open("wb") as err,
+        ):
+            return subprocess.run(
+                (sys.executable, "-m", "canary.work", job, environment["COHORTLAKE_ROOT"]),
+                cwd=self.folder / "cwd",
+                env=environment,
+                stdout=out,
+                stderr=err,
+                timeout=300,
+                check=False,
+            ).returncode
+
+    def work(self, job: str) -> None:
+        """Do a job of `canary.work` that must end well."""
+        assert self.run(job) == 0, (self.folder / f"{job}.stderr").read_text()[-3000:]
+
+    def shows_nothing(self, anything: set[str] = frozenset()) -> None:
+        """Look through all of it but the restricted zone.
+
+        Args:
+            anything: What may hold anything.
+        """
+        restricted = {f"lake/{name}/*" for name in RESTRICTED}
+        assert hits(self.folder, skip=restricted | anything) == set()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_lake_is_filled_asked_and_cleared_and_all_that_fails(machine: Machine) -> None:
+    for job in ("fill", "ask", "note", "fail", "erase"):
+        machine.work(job)
+    machine.shows_nothing()
+
+
+def test_every_command(machine: Machine) -> None:
+    machine.work("command")
+    machine.shows_nothing()
+    assert "ValueError in" in (machine.folder / "command.stderr").read_text()
+
+
+def test_data_that_is_identified_by_intention_is_not_logged(machine: Machine) -> None:
+    machine.work("identified")
+    machine.shows_nothing(anything={"identified.stdout", "cwd/found.parquet"})
+
+
+def test_every_job_under_dagster(machine: Machine) -> None:
+    machine.work("orchestrate")
+    machine.shows_nothing()
+    assert (machine.folder / "orchestrate.stdout").read_text() == "runs 5 good 6 bad\n"
+
+
+def test_a_run_that_is_killed_leaves_no_core_dump_and_nobody_reads_what_it_spilled(
+    machine: Machine,
+) -> None:
+    assert machine.run("die") == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in (machine.folder / "die.stderr").read_text()
+    machine.shows_nothing()
+    (spilled,) = (machine.folder / "tmp").iterdir()
+    assert stat.S_IMODE(spilled.stat().st_mode) == 0o700
+
+
+def test_a_bar_on_a_terminal_shows_counts_only(machine: Machine, endpoint: Endpoint) -> None:
+    plant.fill(endpoint)
+    terminal, end = pty.openpty()
+    command = (Path(sys.executable).parent / "cohortlake", "sync")
+    with subprocess.Popen(command, env=machine.environment(), stderr=end, stdout=end) as process:
+        os.close(end)
+        drawn = b"".join(iter(lambda: _read(terminal), b""))
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"of the time range" in drawn
+    assert planted_in(drawn) == set()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux says that nobody writes any more
+        return b""
+
+
+@pytest.mark.parametrize("name", NEEDLES)
+def test_whatever_is_planted_would_be_found(name: str, tmp_path: Path) -> None:
+    for number, text in enumerate(NEEDLES[name]):
+        for start in range(3):
+            encoded = base64.b64encode(b"x" * start + text.encode() + b"yz")
+            assert name in planted_in(encoded), (text, start)
+        for form in (text.encode("utf-16"), text.encode().hex().encode(), quote(text).encode()):
+            assert name in planted_in(b"before" + form + b"after")
+        table = pa.table({"column": [None, f"a {text}"] * 2})
+        pq.write_table(table, tmp_path / f"{number}.parquet", compression="zstd")
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("member", text * 3)
+        (tmp_path / f"{number}.gz").write_bytes(gzip.compress(text.encode()))
+        (tmp_path / f"{number}.zst").write_bytes(pa.compress(text.encode(), "zstd", asbytes=True))
+        (tmp_path / f"{number}.json").write_text(json.dumps({"a": f"\u00e9{text}"}))
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as database:
+            database.execute("CREATE TABLE t (text TEXT)")
+            database.execute("INSERT INTO t VALUES (?)", (text,))
+            database.commit()
+        with duckdb.connect(str(tmp_path / f"{number}.duckdb")) as lake:
+            lake.execute("CREATE TABLE t AS SELECT ? AS text", (text,))
+    files = [path for path in tmp_path.iterdir() if path.suffix != ".wal"]
+    assert {path for path, planted in hits(tmp_path) if planted == name} == {f.name for f in files}
+
+
+def test_dates_and_times_are_found_as_values_too(tmp_path: Path) -> None:
+    values = {"a": [date(*DATES["StudyDate"])], "b": [time.fromisoformat(TIME[1])]}
+    pq.write_table(pa.table(values), tmp_path / "typed.parquet")
+    assert {planted for _, planted in hits(tmp_path)} == {"StudyDate", "StudyTime"}
+
+
+def test_what_the_libraries_log_is_a_constant_wherever_it_is_kept() -> None:
+    """What is left of a record is its message: none may be put together from values."""
+    found = {
+        (path.name, ast.unparse(call.args[0]))
+        for library in wire_logs.LIBRARIES
+        for path in Path(importlib.import_module(library).__path__[0]).rglob("*.py")
+        if "docs" not in path.parts
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and ast.unparse(call.func.value).lower() in ("log", "logger", "_logger")
+        and call.func.attr in ("debug", "info", "warning", "warn", "error", "exception", "critical")
+        and not isinstance(call.args[0], ast.Constant)
+    }
+    # Each was read: they tell of profiles, endpoints and the metadata service, and of no call.
+    assert found == {
+        ("tokens.py", "msg"),
+        ("endpoint_provider.py", "depr_str"),
+        ("credentials.py", "msg"),
+        ("httpsession.py", "message"),
+        ("compress.py", "log_msg"),
+        ("utils.py", "statement"),
+    }
+
+
+def test_records_of_others_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    wire_logs.leave_values_out()
+    wire_logs.leave_values_out()
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("somebody").debug("their %s", "value")
+        logging.getLogger("botocore.made.later").debug("body %s", "value")
+    assert caplog.messages == ["their value", "body %s"]
