@@ -58,4 +58,4 @@ def rotate(
     changed = Sync(read_settings(root, None)).rotate_key(to)
     out.print(f"published under another key; {changed:,} frozen cohorts brought under it")
     if to != IN_LAKE:
-        err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on")
+        err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

@@ -27,13 +27,16 @@ class Cell:
 
     Attributes:
         key: The values of the columns it stands for.
-        patients: Its patients; what is small is told by them.
+        patients: How many patients it is of; what is small is told by that.
         members: Its members.
+        few: Who they are, where they are fewer than may be shown: the same may be in several cells.
+            None where nobody is.
     """
 
     key: tuple[object, ...]
     patients: int
     members: int
+    few: frozenset[object] | None = None
 
 
 def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFrame:
@@ -59,18 +62,38 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
             raise UnknownColumn(name, f"members of {cohort.criteria.name}", known)
     names = "".join(f'"{name}", ' for name in by)
     counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
+    counted += f", {few('patient_key', suppress_below)}"
     if by:
         query = f"SELECT {counted} FROM ({cohort.selection.members}) GROUP BY ALL ORDER BY ALL"
     else:
         query = f"SELECT {counted} FROM ({cohort.selection.entities})"
     rows = cohort.ask(query).to_pandas()
+    who = rows.pop("few")
     keys = zip(*(rows[name] for name in by), strict=True) if by else [()] * len(rows)
+    told = zip(keys, rows["patients"], rows["members"], who, strict=True)
     cells = [
-        Cell(tuple(map(str, key)), int(patients), int(members))
-        for key, patients, members in zip(keys, rows["patients"], rows["members"], strict=True)
+        Cell(
+            tuple(map(str, key)),
+            int(patients),
+            int(members),
+            frozenset(own if own is not None else ()),
+        )
+        for key, patients, members, own in told
     ]
     rows.loc[sorted(hidden(cells, suppress_below)), ["patients", "members"]] = pd.NA
     return rows
+
+
+def few(person: str, below: int) -> str:
+    """Return SQL for `Cell.few`, in a query that groups rows by cell.
+
+    Args:
+        person: SQL for whose a row is.
+        below: The least number of patients that may be shown.
+    """
+    people = f"list(DISTINCT {person}) FILTER ({person} IS NOT NULL)"
+    small = f"count(DISTINCT {person}) < {below}"
+    return f"CASE WHEN {small} THEN coalesce({people}, []) ELSE [] END AS few"
 
 
 def hidden(cells: Sequence[Cell], below: int) -> set[int]:
@@ -99,8 +122,16 @@ def hidden(cells: Sequence[Cell], below: int) -> set[int]:
 
 
 def _gives_away(cells: Sequence[Cell], total: Sequence[int], out: set[int], below: int) -> bool:
-    own = [i for i in total if i in out]
-    return bool(own) and (len(own) < 2 or sum(cells[i].patients for i in own) < below)
+    own = [cells[i] for i in total if i in out]
+    return bool(own) and (len(own) < 2 or _together(own) < below)
+
+
+def _together(cells: Sequence[Cell]) -> int:
+    """Return how many patients some cells are of, or as many as are known to be different."""
+    if all(cell.few is None for cell in cells):
+        return sum(cell.patients for cell in cells)
+    known = frozenset[object]().union(*(cell.few or () for cell in cells))
+    return max(len(known), *(cell.patients for cell in cells))
 
 
 def _totals(cells: Sequence[Cell]) -> list[list[int]]:

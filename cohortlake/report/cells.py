@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohortlake.cohort import Lake
-from cohortlake.cohort.counts import Cell, hidden
+from cohortlake.cohort.counts import Cell, few, hidden
 
 PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
 """SQL for whose a row is. A study of no known patient is taken for one of its own."""
@@ -132,18 +132,16 @@ def grid(
         (SELECT "{keys[0]}"::VARCHAR AS across, "{keys[1]}"::VARCHAR AS down, * FROM ({relation}))
     """
     query = f"""
-        SELECT across, down, count(DISTINCT person), {counted} FROM {source}
-        GROUP BY ALL ORDER BY ALL
+        SELECT across, down, count(DISTINCT person), {counted}, {few("person", below)}
+        FROM {source} GROUP BY ALL ORDER BY ALL
     """
     found = lake.sql(query, params).fetchall()
-    cells = [Cell((column, row), patients, n) for column, row, patients, n in found]
+    cells = [Cell((c, r), patients, n, frozenset(own)) for c, r, patients, n, own in found]
     out = hidden(cells, below)
-    while out and (more := _given_away(lake, source, cells, out, below, params)):
-        out |= more
     return Grid(
         tuple(dict.fromkeys(column for column, *_ in found)),
         tuple(sorted({row for _, row, *_ in found}, key=lambda row: _place(row, rows))),
-        {(c, r): None if i in out else n for i, (c, r, _, n) in enumerate(found)},
+        {(c, r): None if i in out else n for i, (c, r, _, n, _) in enumerate(found)},
     )
 
 
@@ -154,36 +152,6 @@ def is_few(patients: int, below: int) -> bool:
 
 def _place(row: str, rows: Sequence[str]) -> tuple[int, str]:
     return (rows.index(row) if row in rows else len(rows), row)
-
-
-def _given_away(
-    lake: Lake,
-    source: str,
-    cells: Sequence[Cell],
-    out: set[int],
-    below: int,
-    params: Mapping[str, Any] | None,
-) -> set[int]:
-    """Return what to hide besides, where a total's hidden cells are of the same few patients.
-
-    `hidden` adds up their patients, and counts in each cell those who are in several.
-    """
-    query = f"""
-        SELECT across, down, count(DISTINCT person) FROM {source}
-        WHERE list_contains($hidden, [across, down])
-        GROUP BY GROUPING SETS ((across), (down), ())
-    """
-    names = {"hidden": [list(map(str, cells[i].key)) for i in sorted(out)]}
-    more = set()
-    for across, down, patients in lake.sql(query, {**(params or {}), **names}).fetchall():
-        shown = [
-            i
-            for i, cell in enumerate(cells)
-            if i not in out and across in (None, cell.key[0]) and down in (None, cell.key[1])
-        ]
-        if shown and patients < below:
-            more.add(min(shown, key=lambda i: (cells[i].members, cells[i].key)))
-    return more
 
 
 def _others(lake: Lake, source: str, counted: str, kept: Sequence[Cell]) -> tuple[int, int]:
