@@ -21,15 +21,16 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 ACTIONS: list[str] = []
 """The IAM action that each request took, in the order they came."""
 
+_SERVICES = {"AmazonSQS": "sqs", "TrentService": "kms", "secretsmanager": "secretsmanager"}
 _BATCHES = {"DeleteMessageBatch": "DeleteMessage"}  # which have no action of their own
 
 
 def _action(environ: dict[str, Any]) -> str:
     """Name the action, by the tables of actions in the Service Authorization Reference."""
     target = environ.get("HTTP_X_AMZ_TARGET", "")
-    if target.startswith("AmazonSQS."):
-        name = target.partition(".")[2]
-        return f"sqs:{_BATCHES.get(name, name)}"
+    service, _, name = target.partition(".")
+    if service in _SERVICES:
+        return f"{_SERVICES[service]}:{_BATCHES.get(name, name)}"
     method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
     has_key = len(environ["PATH_INFO"].strip("/").split("/")) > 1
     if not has_key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import stat
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import boto3
 import duckdb
 import pytest
+from aws import ACTIONS
 from hypothesis import given
 from hypothesis import strategies as st
 from privacy.people import DATASTORE, lake_of, summaries
@@ -25,6 +27,7 @@ from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 from cohortlake.privacy.keys import create_macros, keyed_hashes, keyed_uid, shift_days
 
+IAM = Path(__file__).parents[2] / "docs/iam"
 KEY = bytes(range(32))
 IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1).filter(
     lambda text: text.strip(" ") != ""
@@ -93,6 +96,12 @@ def test_a_key_of_one_s_own_gives_the_same_hashes_wherever_it_lies(
     )
 
 
+def _granted(statement: str) -> set[str]:
+    """The rights that docs/iam gives a writer for a key that lies in AWS."""
+    policy = json.loads((IAM / "writer-key.json").read_text())
+    return {a for one in policy["Statement"] if one["Sid"] == statement for a in one["Action"]}
+
+
 def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
     tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +111,9 @@ def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
     name = f"key-{tmp_path.name}"
     boto3.client("secretsmanager").create_secret(Name=name, SecretString=KEY.hex())
     root = lake_of(f"{tmp_path}/one", summaries(3))
+    ACTIONS.clear()
     publish(root, built_in("safe"), f"secretsmanager:{name}")
+    assert set(ACTIONS) == _granted("PatientKeyInSecretsManager")
     (first, *_) = keyed_hashes(KEY, "PatientID", [(DATASTORE, "MRN-00000")])
     assert first in _patients(root)
     with pytest.raises(MissingKey, match="ResourceNotFoundException"):
@@ -110,7 +121,9 @@ def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
 
     wrapping = boto3.client("kms").create_key()["KeyMetadata"]["KeyId"]
     other = lake_of(f"{tmp_path}/other", summaries(3))
+    ACTIONS.clear()
     publish(other, built_in("safe"), f"kms:{wrapping}")
+    assert set(ACTIONS) == _granted("PatientKeyWrappedByKms")
     expected = _patients(other)
     publish(other, built_in("limited"), f"kms:{wrapping}")
     assert _patients(other) == expected
