@@ -16,8 +16,10 @@ from emulator import running
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for the session: as long as it is open Playwright's event loop runs in this thread, and
+    # Dagster's tests need one of their own.
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
         pytest.skip("no Chromium is installed: run scripts/chromium.sh as root")
