@@ -67,6 +67,7 @@ def main() -> int:
             run_job("backfill")
         show_counts()
         show_newest_studies()
+        freeze_adults()
 
         console.rule("2. A week later")
         loaded = query("SELECT max(observed_from) AS at FROM {history}")["at"][0]
@@ -77,6 +78,7 @@ def main() -> int:
                 run_job(job)
         show_counts()
         show_changes(loaded)
+        show_verification()
 
         console.rule("3. Proof")
         differences = compare(hospital)
@@ -169,6 +171,21 @@ def show_changes(since: datetime) -> None:
 def counted(counts: dict[str, int]) -> str:
     """Return counts as a line."""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
+
+
+def freeze_adults() -> None:
+    """Freeze a cohort of the first load; the notebook on what changed verifies it too."""
+    with cohortlake.open(str(LAKE)) as lake:
+        adults = lake.cohort("adults", about="Studies of adults.").where("age_at_study_years >= 18")
+        frozen = adults.freeze()
+    console.print(f"Frozen: the cohort {frozen.label}, {frozen.rows:,} studies of adults")
+
+
+def show_verification() -> None:
+    """Print what became of the frozen cohort."""
+    with cohortlake.open(str(LAKE)) as lake:
+        found = lake.verify("adults")
+    console.print("Of the frozen cohort, drawn again: " + counted(found.counts))
 
 
 # A published column and where a summary has it, for all that the policy `safe` shows as it is.
