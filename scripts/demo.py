@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cohortlake
-from cohortlake import report
+from cohortlake import report, terms
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
@@ -188,7 +188,7 @@ def show_verification() -> None:
     console.print("Of the frozen cohort, drawn again: " + counted(found.counts))
 
 
-# A published column and where a summary has it, for all that the policy `safe` shows as it is.
+# A published column and where a summary has it, for what the policy `limited` shows as it was sent.
 COMPARED = {
     "version": ("version", None),
     "is_primary": ("isPrimary", None),
@@ -199,6 +199,12 @@ COMPARED = {
     "SeriesNumber": ("DICOMSeriesNumber", "DICOMTags"),
     "Modality": ("DICOMSeriesModality", "DICOMTags"),
     "BodyPartExamined": ("DICOMSeriesBodyPart", "DICOMTags"),
+}
+# Of these it shows the standard's terms, and blanks; what else was sent is null.
+TERMS = {
+    "PatientSex": terms.SEXES,
+    "Modality": terms.MODALITIES,
+    "BodyPartExamined": terms.BODY_PARTS,
 }
 INSTANTS = {"created_at": "createdAt", "updated_at": "updatedAt"}
 
@@ -232,11 +238,18 @@ def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for line in output.splitlines():
         summary = json.loads(line)
         values = [
-            (summary.get(group, {}) if group else summary).get(member)
-            for member, group in COMPARED.values()
+            as_published(column, (summary.get(group, {}) if group else summary).get(member))
+            for column, (member, group) in COMPARED.items()
         ]
         values += [round(summary[member] * 1000) for member in INSTANTS.values()]
         yield summary["imageSetId"], tuple(values)
+
+
+def as_published(column: str, sent: Any) -> Any:
+    """Return what the policy shows of a value."""
+    if column not in TERMS or sent is None or sent.strip().upper() in {"", *TERMS[column]}:
+        return sent
+    return None
 
 
 def write_report() -> None:
