@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from emulator import running
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+WITHOUT_DATES = ("02_cohort.ipynb", "04_longitudinal.ipynb")
+"""Those that say of themselves that they need no true date."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Lake:
     """A lake, and what its data store says of people."""
 
     root: Path
-    people: frozenset[str]
+    datastores: tuple[str, ...]
+    people: frozenset[str] = field(repr=False)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         Sync(settings).run()
         Sync(settings).reconcile()
         people |= people_of(emulator.admin.truth())
-    return Lake(root, frozenset(people))
+    return Lake(root, settings.datastores, frozenset(people))
 
 
 def people_of(summaries: Any) -> set[str]:
@@ -63,12 +66,19 @@ def people_of(summaries: Any) -> set[str]:
     return {value for value in values if isinstance(value, str) and len(value) > 5}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook(path: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [*((path.name, "limited") for path in NOTEBOOKS), *((name, "safe") for name in WITHOUT_DATES)],
+)
+def test_notebook(
+    name: str, policy: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = tmp_path / "lake"  # what a notebook freezes is not there for the others
     shutil.copytree(lake.root, own)
+    if policy != "limited":
+        Sync(Settings(datastores=lake.datastores, root=str(own), privacy=policy)).publish()
     monkeypatch.setenv("COHORTLAKE_ROOT", str(own))
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(FOLDER / name, as_version=4)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}})
     client.execute()
 
