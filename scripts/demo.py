@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cohortlake
-from cohortlake import report
+from cohortlake import report, terms
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
@@ -67,6 +67,7 @@ def main() -> int:
             run_job("backfill")
         show_counts()
         show_newest_studies()
+        freeze_adults()
 
         console.rule("2. A week later")
         loaded = query("SELECT max(observed_from) AS at FROM {history}")["at"][0]
@@ -77,6 +78,7 @@ def main() -> int:
                 run_job(job)
         show_counts()
         show_changes(loaded)
+        show_verification()
 
         console.rule("3. Proof")
         differences = compare(hospital)
@@ -171,7 +173,22 @@ def counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
-# A published column and where a summary has it, for all that the policy `safe` shows as it is.
+def freeze_adults() -> None:
+    """Freeze a cohort of the first load; the notebook on what changed verifies it too."""
+    with cohortlake.open(str(LAKE)) as lake:
+        adults = lake.cohort("adults", about="Studies of adults.").where("age_at_study_years >= 18")
+        frozen = adults.freeze()
+    console.print(f"Frozen: the cohort {frozen.label}, {frozen.rows:,} studies of adults")
+
+
+def show_verification() -> None:
+    """Print what became of the frozen cohort."""
+    with cohortlake.open(str(LAKE)) as lake:
+        found = lake.verify("adults")
+    console.print("Of the frozen cohort, drawn again: " + counted(found.counts))
+
+
+# A published column and where a summary has it, for what the policy `limited` shows as it was sent.
 COMPARED = {
     "version": ("version", None),
     "is_primary": ("isPrimary", None),
@@ -182,6 +199,12 @@ COMPARED = {
     "SeriesNumber": ("DICOMSeriesNumber", "DICOMTags"),
     "Modality": ("DICOMSeriesModality", "DICOMTags"),
     "BodyPartExamined": ("DICOMSeriesBodyPart", "DICOMTags"),
+}
+# Of these it shows the standard's terms, and blanks; what else was sent is null.
+TERMS = {
+    "PatientSex": terms.SEXES,
+    "Modality": terms.MODALITIES,
+    "BodyPartExamined": terms.BODY_PARTS,
 }
 INSTANTS = {"created_at": "createdAt", "updated_at": "updatedAt"}
 
@@ -215,11 +238,18 @@ def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
     for line in output.splitlines():
         summary = json.loads(line)
         values = [
-            (summary.get(group, {}) if group else summary).get(member)
-            for member, group in COMPARED.values()
+            as_published(column, (summary.get(group, {}) if group else summary).get(member))
+            for column, (member, group) in COMPARED.items()
         ]
         values += [round(summary[member] * 1000) for member in INSTANTS.values()]
         yield summary["imageSetId"], tuple(values)
+
+
+def as_published(column: str, sent: Any) -> Any:
+    """Return what the policy shows of a value."""
+    if column not in TERMS or sent is None or sent.strip().upper() in {"", *TERMS[column]}:
+        return sent
+    return None
 
 
 def write_report() -> None:

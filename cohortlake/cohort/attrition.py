@@ -102,7 +102,8 @@ class Attrition:
         consort.save(self, Path(path))
 
     def _repr_html_(self) -> str:
-        return self.to_pandas().to_html(index=False)
+        with pd.option_context("display.max_colwidth", None):  # a criterion is told in full
+            return self.to_pandas().to_html(index=False)
 
 
 def attrition(cohort: Cohort) -> Attrition:

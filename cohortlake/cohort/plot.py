@@ -74,6 +74,7 @@ class Plots:
         names[-1] = f"{_OLDEST}+"
         axes.set_yticks(list(bands), names)
         axes.axvline(0, color="white", linewidth=1)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.xaxis.set_major_formatter(lambda number, _: f"{abs(number):,.0f}")
         others = sum(n for band, sex, n in rows if band is None or sex not in ("F", "M"))
         axes.set(xlabel=_with_others("patients", others), ylabel="age at first study, years")

@@ -29,7 +29,11 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         locks.temporary_folder("cohortlake-") as spill,
         duckdb.connect(config={"temp_directory": str(spill)}) as con,
     ):
-        con.execute("SET enable_progress_bar = false")  # it would draw into logs
+        # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
+        # touched: DuckDB asks for the package even to keep it off.
+        ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+        if is_drawn:
+            con.execute("SET enable_progress_bar = false")
         yield con
 
 

@@ -36,6 +36,11 @@ def test_counts_equal_plain_loops_and_only_ever_shrink(
         assert min(vars(before - after).values()) >= 0
 
 
+def test_a_notebook_shows_criteria_in_full(hospital: Lake) -> None:
+    long = "Modality IN ('CT', 'DX') AND BodyPartExamined = 'CHEST' AND age_at_study_years > 18"
+    assert "age_at_study_years" in hospital.cohort("long").where(long).attrition()._repr_html_()
+
+
 @pytest.fixture
 def attrition(hospital: Lake) -> Attrition:
     cohort = hospital.cohort("chests", about="Chests.").where(Modality=["CT", "DX"])

@@ -2,47 +2,101 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import cohortlake
 from cohortlake import Settings, Sync
 from emulator import running
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+WITHOUT_DATES = ("02_cohort.ipynb", "04_longitudinal.ipynb")
+"""Those that say of themselves that they need no true date."""
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A lake, and what its data store says of people."""
+
+    root: Path
+    datastores: tuple[str, ...]
+    people: frozenset[str] = field(repr=False)
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = str(tmp_path_factory.mktemp("lake"))
-    with pytest.MonkeyPatch.context() as patch, running(synthetic=4000, seed=1) as emulator:
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    root = tmp_path_factory.mktemp("lake")
+    # The clock stands still, so that the hospital lives the same three days each time: there are
+    # a patient of two sexes in them, cascades, and studies that join and leave the frozen cohort.
+    hospital: dict[str, Any] = {"now": "2026-03-01T08:00:00Z", "clock": "stopped"}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        running(synthetic=4000, seed=1, **hospital) as emulator,
+    ):
         patch.setenv("AWS_ACCESS_KEY_ID", "none")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         settings = Settings(
-            datastores=emulator.datastores, root=root, tps=500, workers=8, privacy="limited"
+            datastores=emulator.datastores, root=str(root), tps=500, workers=8, privacy="limited"
         )
         Sync(settings).run()
-        emulator.admin.live(3, seed=1)
+        people = people_of(emulator.admin.truth())
+        with cohortlake.open(str(root)) as opened:
+            opened.cohort("adults").where("age_at_study_years >= 18").freeze()
+        emulator.admin.live(3, seed=3)
         Sync(settings).run()
-    return root
+        Sync(settings).reconcile()
+        people |= people_of(emulator.admin.truth())
+    return Lake(root, settings.datastores, frozenset(people))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.ipynb")))
-def test_notebook(name: str, lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COHORTLAKE_ROOT", lake)
+def people_of(summaries: Any) -> set[str]:
+    """Return what names somebody."""
+    tags = ("DICOMPatientName", "DICOMPatientId", "DICOMAccessionNumber")
+    values = {summary.get("DICOMTags", {}).get(tag) for summary in summaries for tag in tags}
+    return {value for value in values if isinstance(value, str) and len(value) > 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [*((path.name, "limited") for path in NOTEBOOKS), *((name, "safe") for name in WITHOUT_DATES)],
+)
+def test_notebook(
+    name: str, policy: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "lake"  # what a notebook freezes is not there for the others
+    shutil.copytree(lake.root, own)
+    if policy != "limited":
+        Sync(Settings(datastores=lake.datastores, root=str(own), privacy=policy)).publish()
+    monkeypatch.setenv("COHORTLAKE_ROOT", str(own))
     notebook = nbformat.read(FOLDER / name, as_version=4)
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}})
     client.execute()
-    assert all(not cell["outputs"] for cell in nbformat.read(FOLDER / name, 4).cells
-               if cell.cell_type == "code"), "commit notebooks without outputs"  # fmt: skip
-    images = [
-        output
-        for cell in notebook.cells
-        for output in cell.get("outputs", ())
-        if "image/png" in output.get("data", {})
-    ]
-    assert images
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    told = json.dumps([o.get("text") or {k: v for k, v in o["data"].items() if k != "image/png"}
+                       for o in outputs], ensure_ascii=False)  # fmt: skip
+    assert len(lake.people) > 1000
+    assert not any(value in told for value in lake.people), "an output names somebody"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_without_outputs(path: Path) -> None:
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert cells and not any(c.outputs or c.execution_count for c in cells)
+
+
+def test_each_notebook_is_listed() -> None:
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert all(f"(notebooks/{path.name})" in readme for path in NOTEBOOKS)
