@@ -52,7 +52,8 @@ def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
     """
     is_new = may_create and not root.exists(_FINGERPRINT_PATH)
     key = read_key(root, source, may_create=is_new)
-    root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
+    if not root.exists(_FINGERPRINT_PATH):
+        root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
     if root.read(_FINGERPRINT_PATH).decode() != fingerprint(key):
         raise WrongKey(
             f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "

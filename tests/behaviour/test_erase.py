@@ -162,11 +162,10 @@ def test_nothing_of_theirs_is_left_and_all_of_the_others(
     assert erasure.erased_at
     assert (erasure.image_sets, erasure.rows) == (2, 4)
     assert erasure.image_set_ids is None
-    assert_same(tables(root), without(before, erasure.patient_key))
+    (key,) = erasure.patient_keys
+    assert_same(tables(root), without(before, key))
     assert len(tables(root)["image_sets"]) == 60
-    assert erasures.erased_on(sync.root) == {
-        erasure.patient_key: date.fromisoformat(erasure.began_at[:10])
-    }
+    assert erasures.erased_on(sync.root) == {key: date.fromisoformat(erasure.began_at[:10])}
     counts = row_counts(sync.root)
     assert counts.current == counts.image_sets == 60
     with cohortlake.open(root) as lake:
@@ -277,8 +276,8 @@ def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
     padded = read_table(sync.settings.root, "image_sets").set_index("image_set_id")
     erasure = sync.erase(" CANARY-ID", DATASTORE)
     assert erasure.image_sets == 3
-    assert set(erasure.patient_keys) == {
-        erasure.patient_key,
+    assert len(erasure.patient_keys) == 2
+    assert set(erasure.patient_keys) > {
         padded.loc[f"{20:032x}", "patient_key"],
     }
     endpoint.now += timedelta(hours=2)
@@ -326,7 +325,7 @@ def test_without_the_key_nobody_is_erased_and_nobody_let_in(
         sync.erase("CANARY-ID", DATASTORE)
     key.write_bytes(content)
     sync.erase("CANARY-ID", DATASTORE)
-    key.unlink()
+    Path(lake_settings.root, "keys/erasure-key").unlink()
     endpoint.now += timedelta(hours=1)
     change(endpoint, 60)
     with pytest.raises(MissingKey):

@@ -290,6 +290,7 @@ def test_the_command_line_acts_and_publishes(
     monkeypatch.setenv("COHORTLAKE_EVENTS_QUEUE", events.url)
     monkeypatch.setenv("COHORTLAKE_DATASTORES", hospital.datastores[0])
     monkeypatch.setenv("COHORTLAKE_ROOT", sync.settings.root)
+    monkeypatch.setenv("COHORTLAKE_PRIVACY", sync.settings.privacy)
     for said in ("1 messages, 1 hints, 1 removed", "0 messages"):
         done = subprocess.run((COHORTLAKE, "events"), capture_output=True, text=True, check=True)
         assert said in done.stdout

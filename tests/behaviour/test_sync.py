@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def test_plain_readers_read_each_row_once(endpoint: Endpoint, lake_settings: Set
 
 def test_safe_publishes_no_identifier(endpoint: Endpoint, lake_settings: Settings) -> None:
     fill(endpoint, 12)
-    Sync(lake_settings).run()
+    Sync(replace(lake_settings, privacy="safe")).run()
     for path in Path(lake_settings.root, "published").rglob("*.parquet"):
         content = duckdb.sql(f"FROM '{path}'").to_arrow_table().to_pydict()
         assert "Canary" not in json.dumps(content, default=str)
