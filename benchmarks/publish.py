@@ -35,6 +35,7 @@ from benchmarks.process import peak_mb
 from cohortlake import schema
 from cohortlake.lake import delta, engine, image_sets, increments, publish, timeline
 from cohortlake.lake.increments import Record
+from cohortlake.lake.publication import MARKER_PATH
 from cohortlake.lake.root import Root
 
 DATASTORE = "b" * 32
@@ -171,8 +172,8 @@ def change(root: Root, count: int, seed: int) -> None:
 
 def full(root: Root) -> dict[str, Any]:
     """Publish everything anew."""
-    if root.exists(publish.MARKER_PATH):
-        root.delete(publish.MARKER_PATH)
+    if root.exists(MARKER_PATH):
+        root.delete(MARKER_PATH)
     return _published(root)
 
 
