@@ -23,7 +23,7 @@ import duckdb
 
 import cohortlake
 from cohortlake import Lake, schema
-from cohortlake.lake.publish import MARKER_PATH, Publication
+from cohortlake.lake.publication import MARKER_PATH, Publication
 from cohortlake.privacy import built_in
 
 WHO = (
@@ -40,6 +40,7 @@ SELECT repeat('d', 32) AS datastore_id,
        '1.2.840.113619.3.' || (study * 104729) || '.' || hash(study) AS StudyInstanceUID,
        DATE '2014-01-01' + (hash(study) % 4300)::INT AS StudyDate,
        TIME '08:00' + to_minutes((hash(study + 1) % 600)::INT) AS StudyTime,
+       'Routine' AS StudyDescription, DATE '1970-01-01' AS PatientBirthDate,
        md5((study // 3)::VARCHAR) AS patient_key,
        ['F', 'M'][1 + (hash(study // 3) % 2)::INT] AS PatientSex,
        PatientSex AS sex, 'ok' AS sex_status,
@@ -56,7 +57,8 @@ FROM (SELECT n, n // 3 AS study FROM range($rows) t(n))
 STUDIES = """
 CREATE TABLE studies AS
 SELECT datastore_id, StudyInstanceUID, any_value(StudyDate) AS StudyDate,
-       any_value(StudyTime) AS StudyTime, any_value(patient_key) AS patient_key,
+       any_value(StudyTime) AS StudyTime, any_value(StudyDescription) AS StudyDescription,
+       any_value(PatientBirthDate) AS PatientBirthDate, any_value(patient_key) AS patient_key,
        any_value(PatientSex) AS PatientSex, any_value(age_at_study_years) AS age_at_study_years,
        any_value(sex) AS sex, 'ok' AS sex_status, any_value(age_band) AS age_band,
        'ok' AS age_status, 1 AS study_ordinal, NULL::INT AS days_since_previous,

@@ -8,17 +8,20 @@ DICOM tags into typed frames, and writes incremental Parquet snapshots.
     >>> studies = lake.sql("FROM studies").to_pandas()  # doctest: +SKIP
 """
 
+import importlib
 import logging
+from typing import TYPE_CHECKING
 
-from cohortlake.cohort import Lake, open
-from cohortlake.errors import CohortlakeError
-from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
-from cohortlake.healthimaging import Axis, HealthImaging, Window
-from cohortlake.hints import take_hints
-from cohortlake.lake.read import read_table
-from cohortlake.search import search
-from cohortlake.settings import Settings
-from cohortlake.sync import Sync
+if TYPE_CHECKING:
+    from cohortlake.cohort import Lake, open
+    from cohortlake.errors import CohortlakeError
+    from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
+    from cohortlake.healthimaging import Axis, HealthImaging, Window
+    from cohortlake.hints import take_hints
+    from cohortlake.lake.read import read_table
+    from cohortlake.searching import search
+    from cohortlake.settings import Settings
+    from cohortlake.sync import Sync
 
 __all__ = [
     "Axis",
@@ -36,5 +39,37 @@ __all__ = [
     "take_hints",
     "to_frame",
 ]
+
+_MODULES = {
+    "Axis": "cohortlake.healthimaging",
+    "CohortlakeError": "cohortlake.errors",
+    "HealthImaging": "cohortlake.healthimaging",
+    "Lake": "cohortlake.cohort",
+    "Settings": "cohortlake.settings",
+    "Sync": "cohortlake.sync",
+    "Window": "cohortlake.healthimaging",
+    "flatten_pages": "cohortlake.flatten",
+    "flatten_summaries": "cohortlake.flatten",
+    "open": "cohortlake.cohort",
+    "read_table": "cohortlake.lake.read",
+    "search": "cohortlake.searching",
+    "take_hints": "cohortlake.hints",
+    "to_frame": "cohortlake.flatten",
+}
+"""Name -> where it is, imported when it is first asked for: a reader of a lake needs neither boto3
+nor deltalake, and they take 60 MB."""
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

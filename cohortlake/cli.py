@@ -45,7 +45,7 @@ from cohortlake.lake.root import Root
 from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress, Told, filled_in_words, in_words
-from cohortlake.search import search as search_frame
+from cohortlake.searching import search as search_frame
 from cohortlake.settings import Settings
 from cohortlake.sync import Outcome, Sync
 

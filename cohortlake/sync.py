@@ -38,12 +38,8 @@ from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
 from cohortlake.lake.maintenance import Maintained
-from cohortlake.lake.publish import (
-    Publication,
-    have_all_published_anew,
-    publish,
-    read_marker,
-)
+from cohortlake.lake.publication import Publication, read_marker
+from cohortlake.lake.publish import have_all_published_anew, publish
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
 from cohortlake.lake.versions import Filled

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from cohortlake.cohort import consort
 from cohortlake.cohort.select import Stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cohortlake.cohort.cohort import Cohort
 
 COUNTED = """
@@ -70,6 +70,8 @@ class Attrition:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per step: how many met it, and how many it left out."""
+        import pandas as pd  # here and not above: see flatten.frame
+
         earlier = (self.steps[0], *self.steps)
         return pd.DataFrame(
             [

@@ -12,8 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from cohortlake.cohort import counts, select
 from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.criteria import Criteria
@@ -35,10 +33,11 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.cohort.table_one import table_one
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cohortlake.cohort.lake import Lake
 
 Given = Value | list[Value] | tuple[Value, ...]
@@ -208,6 +207,8 @@ class Cohort:
             UnknownColumn: The members have no such column.
             MissingExtra: tableone is not installed.
         """
+        from cohortlake.cohort.table_one import table_one  # made of pandas, see flatten.frame
+
         return table_one(self, by, columns)
 
     @property

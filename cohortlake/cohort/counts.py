@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from cohortlake.errors import BadCriteria, UnknownColumn
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cohortlake.cohort.cohort import Cohort
 
 
@@ -80,7 +80,7 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
         )
         for key, patients, members, own in told
     ]
-    rows.loc[sorted(hidden(cells, suppress_below)), ["patients", "members"]] = pd.NA
+    rows.loc[sorted(hidden(cells, suppress_below)), ["patients", "members"]] = None
     return rows
 
 

@@ -11,10 +11,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
 from cohortlake import schema
@@ -39,6 +38,9 @@ from cohortlake.lake import engine, read
 from cohortlake.lake.instants import Instant, instant
 from cohortlake.lake.root import Root
 from cohortlake.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
 _OWN_TABLES = frozenset(
@@ -130,6 +132,8 @@ class Lake(read.Lake):
         Raises:
             UnknownTable: There is no such table.
         """
+        import pandas as pd  # here and not above: see flatten.frame
+
         columns = self._described(table)
         counts = ", ".join(f'count("{column.name}")' for column in columns)
         ((rows, *present),) = self.sql(f'SELECT count(*), {counts} FROM "{table}"').fetchall()

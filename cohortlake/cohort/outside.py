@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
 from cohortlake.cohort.rows import explained
 from cohortlake.errors import BadOutsideTable, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEY = "patient_key"
 
@@ -46,7 +49,7 @@ def _table(
 ) -> pa.Table:
     if isinstance(source, pa.Table):
         return source
-    if isinstance(source, pd.DataFrame):
+    if not isinstance(source, str | Path):
         return pa.Table.from_pandas(source, preserve_index=False)
     path = Path(source)
     if path.suffix not in (".parquet", ".csv"):

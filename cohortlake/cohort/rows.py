@@ -10,15 +10,17 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import BadQuery, did_you_mean
 from cohortlake.flatten import to_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # These are raised before a row is read: they quote the query, and never a value of a row.
 _OF_THE_QUERY = (

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +23,8 @@ from cohortlake.cohort.freeze import Manifest
 from cohortlake.flatten import to_frame
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cohortlake.cohort.lake import Lake
 
 ERASED = "erased"
@@ -61,6 +62,8 @@ class Verification:
     @property
     def reasons(self) -> pd.DataFrame:
         """How many of each, by why and on which day."""
+        import pandas as pd  # here and not above: see flatten.frame
+
         day = pd.to_datetime(self.differences["when"], utc=True).dt.strftime("%Y-%m-%d")
         told = self.differences.assign(day=day)[["what", "why", "day"]].astype("string")
         return told.value_counts(dropna=False).rename("members").reset_index()

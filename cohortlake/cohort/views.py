@@ -14,7 +14,7 @@ import duckdb
 from cohortlake import schema
 from cohortlake.errors import NotShown
 from cohortlake.lake import engine, marts, visits
-from cohortlake.lake.publish import Publication
+from cohortlake.lake.publication import Publication
 from cohortlake.lake.read import require_clocks
 from cohortlake.lake.root import Root
 

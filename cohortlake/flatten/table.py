@@ -36,7 +36,8 @@ _WIRE_TYPES = {
     pa.date32(): pa.string(),
     pa.time64("us"): pa.string(),
 }
-_NO_STATES = schema.arrow_schema(schema.STATE).empty_table()
+# Not `empty_table()`: that imports pandas, and whoever opens a lake imports this module.
+_NO_STATES = pa.Table.from_batches([], schema.arrow_schema(schema.STATE))
 # Year 1 to year 9999, as Python's datetime has them.
 _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = -62_135_596_800.0, 253_402_300_799.0
 _INT64 = range(-(2**63), 2**63)

@@ -15,7 +15,7 @@ from cohortlake.lake.tables import tables
 from cohortlake.privacy import Policy
 
 if TYPE_CHECKING:
-    from cohortlake.lake.publish import Publication
+    from cohortlake.lake.publication import Publication
 
 DATABASE_PATH = "published/cohortlake.duckdb"
 VIEWS_PATH = "published/cohortlake.sql"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.lake import coverage, engine, image_sets
-from cohortlake.lake.publish import read_marker
+from cohortlake.lake.publication import read_marker
 from cohortlake.lake.root import Root
 
 _IDENTITY = schema.arrow_schema((schema.DATASTORE_ID, schema.SUMMARY_FIELDS[0]))

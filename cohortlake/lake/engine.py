@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from cohortlake.lake import locks
 from cohortlake.lake.root import Root
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
 
 ROW_GROUP_ROWS = 100_000
 
@@ -57,7 +60,7 @@ def register(
         hive: Whether folders named `column=value` give a column each.
     """
     if not paths:
-        con.register(view, schema.empty_table())
+        con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
     elif (place := root.place_of(paths[0])).is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
@@ -78,6 +81,8 @@ def dataset(
     root: Root, paths: Sequence[str], schema: pa.Schema, *, hive: bool = False
 ) -> pads.Dataset:
     """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
+    import pyarrow.dataset as pads  # 60 MB; DuckDB reads local files without it
+
     if not paths:
         return pads.dataset(schema.empty_table())
     place = root.place_of(paths[0])

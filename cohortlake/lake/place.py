@@ -19,11 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from cohortlake.errors import RootNotUsable
-from cohortlake.healthimaging.connection import connect
 
 RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
 TEMPORARY_SUFFIX = ".tmp"
@@ -196,6 +193,10 @@ class Place:
     @functools.cached_property
     def _client(self) -> Any:
         """S3 for what Arrow cannot do. A session of its own: boto3's is not for several threads."""
+        from botocore.config import Config  # 27 MB, and a local lake needs none of it
+
+        from cohortlake.healthimaging.connection import connect
+
         return connect("s3", Config())
 
     def _read_object(self, path: str) -> bytes:
@@ -203,7 +204,7 @@ class Place:
         bucket, _, key = self.path(path).partition("/")
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key)
-        except ClientError:
+        except self._client.exceptions.ClientError:
             raise self._not_usable(PermissionError(errno.EACCES, "")) from None
         return bytes(answer["Body"].read())
 
@@ -211,7 +212,7 @@ class Place:
         bucket, _, key = self.path(path).partition("/")
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-        except ClientError as error:
+        except self._client.exceptions.ClientError as error:
             if error.response.get("Error", {}).get("Code") != "PreconditionFailed":
                 raise self._not_usable(PermissionError(errno.EACCES, "")) from None
 

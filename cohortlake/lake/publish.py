@@ -2,13 +2,12 @@
 
 Writes only what changed since the last time. The privacy policy is applied here and nowhere
 earlier. How far a change reaches is `lake.touched`'s, what a table holds `lake.marts`', where it
-lies `lake.writer`'s, and what tells other tools of it `lake.catalogue`'s.
+lies `lake.writer`'s, what says that it stands there `lake.publication`'s, and what tells other
+tools of it `lake.catalogue`'s.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
@@ -26,81 +25,15 @@ from cohortlake.lake import (
 )
 from cohortlake.lake.keys import IN_LAKE, patient_key
 from cohortlake.lake.periods import Periods
+from cohortlake.lake.publication import MARKER_PATH, Publication, read_marker
 from cohortlake.lake.root import Root
-from cohortlake.lake.snapshots import Snapshot
 from cohortlake.lake.touched import Touched
 from cohortlake.lake.writer import Writer
 from cohortlake.privacy import Policy
 from cohortlake.privacy.keys import create_macros
 from cohortlake.privacy.treat import prepare, rows_sql
-from cohortlake.schema import Column
 
-MARKER_PATH = "published/_published.json"
 _ANEW_PATH = "published/_anew"
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What stands in `published/`.
-
-    Attributes:
-        image_sets_version: Version of the memory that it shows.
-        policy: The name of the privacy policy that was applied.
-        policy_digest: A number for all that this policy does.
-        widened: What it shows more of than the built-in one that it extends.
-        columns: Table -> the columns that it shows.
-        format: Layout of the files.
-        published_at: When, on this machine's clock, UTC.
-        files: Path below the root -> rows.
-        observed_since: When the first search began of which it knows, on the service's clock; None
-            where nothing was ever found.
-        observed_until: When the last one did that taught it something.
-        written: Paths this run wrote.
-        removed: Paths this run deleted.
-    """
-
-    image_sets_version: int
-    policy: str
-    policy_digest: str
-    widened: tuple[str, ...]
-    columns: dict[str, tuple[str, ...]]
-    format: int
-    published_at: str
-    files: dict[str, int]
-    observed_since: str | None = None
-    observed_until: str | None = None
-    written: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-    def rows(self, table: str) -> int:
-        """Return how many rows a table has."""
-        return sum(self.files[path] for path in self.paths(table))
-
-    def paths(self, table: str) -> list[str]:
-        """Return the paths of a table's files."""
-        return [path for path in self.files if path.startswith(f"published/{table}/")]
-
-    def shown(self, table: str) -> tuple[Column, ...]:
-        """Return the columns of a table that the policy shows.
-
-        Raises:
-            UnknownTable: There is no such table.
-        """
-        by_name = {form.name: form for c in schema.published(table) for form in schema.forms(c)}
-        return tuple(by_name[name] for name in self.columns[table])
-
-    def snapshot(self) -> Snapshot:
-        """Return what the record keeps of it."""
-        rows = {table: self.rows(table) for table in schema.PUBLISHED}
-        return Snapshot(
-            self.published_at, self.image_sets_version, self.policy, self.observed_until, rows
-        )
-
-    def to_marker(self) -> bytes:
-        """Return what the marker file says: all but what this run did."""
-        done = ("written", "removed")
-        items = {name: value for name, value in vars(self).items() if name not in done}
-        return json.dumps(items, indent=1).encode()
 
 
 def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publication | None:
@@ -184,19 +117,6 @@ def _publish_since(
 def have_all_published_anew(root: Root) -> None:
     """Have the next publication write every file, and delete all others."""
     root.write(_ANEW_PATH, b"")
-
-
-def read_marker(root: Root) -> Publication | None:
-    """Return what stands in `published/`, or None where nothing was published."""
-    return _from_json(root.read(MARKER_PATH)) if root.exists(MARKER_PATH) else None
-
-
-def _from_json(content: bytes) -> Publication:
-    said = json.loads(content)
-    # Of an older format: it is published anew before anybody reads it.
-    said = {"policy_digest": "", "widened": (), "columns": {}} | said
-    columns = {table: tuple(names) for table, names in said["columns"].items()}
-    return Publication(**said | {"widened": tuple(said["widened"]), "columns": columns})
 
 
 def _write_periods(

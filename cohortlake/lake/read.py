@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from cohortlake import schema
 from cohortlake.errors import InstantError, NotALake, NotShown, OldFormat, UnknownColumn
@@ -19,8 +18,12 @@ from cohortlake.flatten import to_frame
 from cohortlake.lake import changes, engine, snapshots
 from cohortlake.lake.changes import Clock
 from cohortlake.lake.instants import Instant, instant, is_instant
-from cohortlake.lake.publish import Publication, read_marker
+from cohortlake.lake.publication import Publication, read_marker
 from cohortlake.lake.root import Root
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow.dataset as pads
 
 
 def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -13,14 +13,13 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import TagError, UnknownTag
-from cohortlake.healthimaging import EPOCH
 from cohortlake.lake.instants import is_instant
 from cohortlake.lake.root import Root
 
@@ -52,7 +51,8 @@ class Snapshot:
     @property
     def knew_until(self) -> datetime:
         """The last instant of which it can know; the first there is where it knows nothing."""
-        return datetime.fromisoformat(self.observed_until) if self.observed_until else EPOCH
+        until = self.observed_until
+        return datetime.fromisoformat(until) if until else datetime.min.replace(tzinfo=UTC)
 
     def to_json(self) -> bytes:
         """Return it as one line."""

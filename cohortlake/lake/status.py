@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cohortlake.lake import coverage, erasures, image_sets
 from cohortlake.lake.axes import Agreement, agreement
 from cohortlake.lake.coverage import Stretch
-from cohortlake.lake.publish import read_marker
+from cohortlake.lake.publication import read_marker
 from cohortlake.lake.root import Root
 from cohortlake.schema import PUBLISHED
 

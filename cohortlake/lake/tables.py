@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cohortlake import schema
 
 if TYPE_CHECKING:
-    from cohortlake.lake.publish import Publication
+    from cohortlake.lake.publication import Publication
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 from cohortlake.cohort import Cohort, Lake
-from cohortlake.lake.publish import Publication
+from cohortlake.lake.publication import Publication
 from cohortlake.lake.status import DatastoreStatus
 from cohortlake.report import holdings, quality, trends
 from cohortlake.report.completeness import completeness

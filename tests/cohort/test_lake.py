@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +17,7 @@ from cohortlake import Lake, read_table
 from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
 from cohortlake.schema import PUBLISHED
 
-from .tiny import BEGAN, image_set, publish
+from .tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 
 def test_it_opens_at_once_and_gives_what_is_published(hospital_root: str) -> None:
@@ -27,6 +30,22 @@ def test_it_opens_at_once_and_gives_what_is_published(hospital_root: str) -> Non
         told = read_table(hospital_root, table)
         assert list(found.columns) == list(told.columns)
         assert sorted_rows(found) == sorted_rows(told)
+
+
+@pytest.mark.parametrize("states", [FIRST_ROWS, []])
+def test_opening_imports_only_what_it_uses(states: list[dict[str, Any]], tmp_path: Path) -> None:
+    publish(str(tmp_path), states)  # of none, most tables have no file
+    opening = f"""
+import sys, cohortlake
+lake = cohortlake.open({str(tmp_path)!r})
+costly = {{"boto3", "botocore", "deltalake", "pandas", "pyarrow.dataset"}}
+print(*costly & set(sys.modules))
+print(len(lake.sql("FROM series").to_pandas()), len(lake.table("series")))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", opening], capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.splitlines() == ["", f"{len(states)} {len(states)}"], ran.stderr
 
 
 def sorted_rows(frame: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema, terms
 from cohortlake.lake import marts, visits
-from cohortlake.lake.publish import MARKER_PATH, Publication
+from cohortlake.lake.publication import MARKER_PATH, Publication
 from cohortlake.privacy import Policy, built_in
 
 DATASTORE = "d" * 32

@@ -22,7 +22,8 @@ import cohortlake
 from cohortlake import schema
 from cohortlake.errors import NotShown, PolicyError, SettingError, UnknownColumn
 from cohortlake.lake import keys
-from cohortlake.lake.publish import publish, read_marker
+from cohortlake.lake.publication import read_marker
+from cohortlake.lake.publish import publish
 from cohortlake.lake.root import Root
 from cohortlake.privacy import Policy, built_in, policy_of
 from cohortlake.settings import POLICIES, Settings

@@ -19,6 +19,7 @@ from looks import Looked, write
 from cohortlake import schema
 from cohortlake.lake import athena, catalogue, image_sets, publish
 from cohortlake.lake.dictionary import HEAD
+from cohortlake.lake.publication import Publication
 from cohortlake.lake.root import Root
 from cohortlake.privacy import Policy, Treatment, built_in
 from cohortlake.settings import POLICIES
@@ -253,7 +254,7 @@ def test_the_ddl_names_every_partition_there_is_and_those_to_come(root: Root) ->
 
 def test_the_ddl_of_a_lake_on_s3_needs_no_change() -> None:
     policy = built_in("safe")
-    marker = publish.Publication(
+    marker = Publication(
         0, policy.name, policy.digest, policy.widened, policy.tables, schema.FORMAT_VERSION,
         "2026-01-01T00:00:00+00:00", {},
     )  # fmt: skip

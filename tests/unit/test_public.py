@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -24,6 +25,16 @@ def test_all_is_what_there_is() -> None:
     assert sorted(cohortlake.__all__) == cohortlake.__all__
     for name in cohortlake.__all__:
         assert inspect.getdoc(getattr(cohortlake, name)), f"{name} has no docstring"
+
+
+def test_every_name_is_imported_from_where_it_is() -> None:
+    assert sorted(cohortlake._MODULES) == cohortlake.__all__
+    assert set(cohortlake.__all__) <= set(dir(cohortlake))
+    for name, module in cohortlake._MODULES.items():
+        importlib.import_module(module)  # which leaves nothing of its own under that name
+        assert getattr(cohortlake, name) is getattr(sys.modules[module], name)
+    with pytest.raises(AttributeError, match="'nothing'"):
+        _ = cohortlake.nothing  # type: ignore[attr-defined]
 
 
 def test_the_error_tree_is_drawn_in_full() -> None:

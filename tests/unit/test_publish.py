@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from cohortlake.lake import publish
 from cohortlake.lake.kinds import COMPARED
+from cohortlake.lake.publication import Publication, read_marker
 from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 
@@ -109,7 +110,7 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
         "published/patients/patients.parquet",
         *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("series", "studies")),
     ]
-    assert publish.publish(root, built_in("limited")) == publish.read_marker(root)
+    assert publish.publish(root, built_in("limited")) == read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
 
@@ -164,7 +165,7 @@ def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Pa
     assert _places(root) == [("1.1", 2, 28), ("1.2", 1, None), ("1.3", 2, 30), ("1.4", 1, None)]
 
 
-def _written_months(publication: publish.Publication, table: str) -> list[str]:
+def _written_months(publication: Publication, table: str) -> list[str]:
     folders = [path.split("/")[-2:-1] for path in publication.written if f"/{table}/" in path]
     return sorted(folder.removeprefix("study_month=") for (folder,) in folders)
 

@@ -22,6 +22,7 @@ from cohortlake.errors import InstantError, NotALake, OldFormat, TagError, Unkno
 from cohortlake.lake import image_sets, publish, snapshots
 from cohortlake.lake.changes import FIELDS
 from cohortlake.lake.instants import instant
+from cohortlake.lake.publication import MARKER_PATH
 from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
@@ -280,8 +281,8 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
 
 
 def test_what_an_older_release_published_asks_to_be_rebuilt(lake: Lake) -> None:
-    marker = lake.root.read(publish.MARKER_PATH).replace(b'"format": 3', b'"format": 2')
-    lake.root.write(publish.MARKER_PATH, marker)
+    marker = lake.root.read(MARKER_PATH).replace(b'"format": 3', b'"format": 2')
+    lake.root.write(MARKER_PATH, marker)
     with pytest.raises(OldFormat, match="cohortlake rebuild"):
         cohortlake.read_table(lake.root.uri, "studies")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.flatten import flatten_pages, to_frame
 from cohortlake.healthimaging import HealthImaging
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def search(

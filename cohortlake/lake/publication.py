@@ -1,0 +1,93 @@
+"""What stands in `published/`: the marker that `lake.publish` writes last, and all readers read.
+
+Imports nothing of what publishing needs: whoever opens a lake pays for what is here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from cohortlake import schema
+from cohortlake.lake.root import Root
+from cohortlake.lake.snapshots import Snapshot
+from cohortlake.schema import Column
+
+MARKER_PATH = "published/_published.json"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What stands in `published/`.
+
+    Attributes:
+        image_sets_version: Version of the memory that it shows.
+        policy: The name of the privacy policy that was applied.
+        policy_digest: A number for all that this policy does.
+        widened: What it shows more of than the built-in one that it extends.
+        columns: Table -> the columns that it shows.
+        format: Layout of the files.
+        published_at: When, on this machine's clock, UTC.
+        files: Path below the root -> rows.
+        observed_since: When the first search began of which it knows, on the service's clock; None
+            where nothing was ever found.
+        observed_until: When the last one did that taught it something.
+        written: Paths this run wrote.
+        removed: Paths this run deleted.
+    """
+
+    image_sets_version: int
+    policy: str
+    policy_digest: str
+    widened: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
+    format: int
+    published_at: str
+    files: dict[str, int]
+    observed_since: str | None = None
+    observed_until: str | None = None
+    written: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def rows(self, table: str) -> int:
+        """Return how many rows a table has."""
+        return sum(self.files[path] for path in self.paths(table))
+
+    def paths(self, table: str) -> list[str]:
+        """Return the paths of a table's files."""
+        return [path for path in self.files if path.startswith(f"published/{table}/")]
+
+    def shown(self, table: str) -> tuple[Column, ...]:
+        """Return the columns of a table that the policy shows.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        by_name = {form.name: form for c in schema.published(table) for form in schema.forms(c)}
+        return tuple(by_name[name] for name in self.columns[table])
+
+    def snapshot(self) -> Snapshot:
+        """Return what the record keeps of it."""
+        rows = {table: self.rows(table) for table in schema.PUBLISHED}
+        return Snapshot(
+            self.published_at, self.image_sets_version, self.policy, self.observed_until, rows
+        )
+
+    def to_marker(self) -> bytes:
+        """Return what the marker file says: all but what this run did."""
+        done = ("written", "removed")
+        items = {name: value for name, value in vars(self).items() if name not in done}
+        return json.dumps(items, indent=1).encode()
+
+
+def read_marker(root: Root) -> Publication | None:
+    """Return what stands in `published/`, or None where nothing was published."""
+    return _from_json(root.read(MARKER_PATH)) if root.exists(MARKER_PATH) else None
+
+
+def _from_json(content: bytes) -> Publication:
+    said = json.loads(content)
+    # Of an older format: it is published anew before anybody reads it.
+    said = {"policy_digest": "", "widened": (), "columns": {}} | said
+    columns = {table: tuple(names) for table, names in said["columns"].items()}
+    return Publication(**said | {"widened": tuple(said["widened"]), "columns": columns})
