@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.lake import engine, touched
 from cohortlake.lake.root import Root
-from cohortlake.privacy import Policy
+from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treat import partition_sql, published_sql
 
 
@@ -49,7 +49,7 @@ class Writer:
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
         query = (
             f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {touched.listed(periods)} ORDER BY {_order(table)}"
+            f"WHERE period IN {touched.listed(periods)} ORDER BY {self._order(table)}"
         )
         with_period = columns.append(pa.field("period", partition.type))
         filled = set()
@@ -87,6 +87,12 @@ class Writer:
         """Return SQL for a table's columns as they are shown, over rows made safe."""
         sql = published_sql(schema.published(table), self._policy)
         return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
+
+    def _order(self, table: str) -> str:
+        # Where only years are shown, an order by date would tell the days.
+        day = "" if self._policy.dates is Treatment.YEAR else "StudyDate, "
+        by = {"studies": f"{day}StudyInstanceUID"}
+        return "period, " + by.get(table, f"Modality, {day}image_set_id")
 
     def _path(self, table: str, period: str = "") -> str:
         folder = f"published/{table}"
@@ -128,8 +134,3 @@ def _period_pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, pa.
         for period, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
             yield str(period), batch.slice(start, end - start)
             start = end
-
-
-def _order(table: str) -> str:
-    by = {"studies": "StudyDate, StudyInstanceUID"}
-    return "period, " + by.get(table, "Modality, StudyDate, image_set_id")

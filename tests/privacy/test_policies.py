@@ -112,6 +112,17 @@ def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
     assert all(name.startswith("study_year_or_undated=") for name in folders)
 
 
+def test_no_order_of_rows_tells_what_the_years_hide(root: Root) -> None:
+    publish(root, SAFE[1])
+    truth = truth_of(FOUND)
+    for path in Path(root.path("published/image_sets")).rglob("*.parquet"):
+        rows = duckdb.read_parquet(str(path)).fetchdf()
+        keys = list(zip(rows["Modality"].fillna("~"), rows["image_set_id"], strict=True))
+        assert keys == sorted(keys)
+        days = truth.loc[rows["image_set_id"], "StudyDate"].tolist()
+        assert len(days) < 8 or days != sorted(days)
+
+
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 @pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
