@@ -37,6 +37,8 @@ class Hospital:
             "COHORTLAKE_DATASTORES": self.datastore_id,
             "COHORTLAKE_ROOT": str(root),
             "COHORTLAKE_TPS": "200",
+            # It deletes at random, and months are small: a large share of one may well go at once.
+            "COHORTLAKE_MAX_DELETED_SHARE": "1",
             # Its patients are made up, so the tour can show dates; the default is `safe`.
             "COHORTLAKE_PRIVACY": "limited",
             "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(REPOSITORY)),
