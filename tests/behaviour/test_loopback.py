@@ -44,7 +44,11 @@ def developing(folder: Path, port: int, *arguments: str) -> Iterator[subprocess.
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(60)
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:  # such as where interrupts are ignored
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise
 
 
 def free_port() -> int:
