@@ -104,6 +104,8 @@ class Attrition:
         consort.save(self, Path(path))
 
     def _repr_html_(self) -> str:
+        import pandas as pd  # which opening a lake does not need
+
         with pd.option_context("display.max_colwidth", None):  # a criterion is told in full
             return self.to_pandas().to_html(index=False)
 
