@@ -503,6 +503,13 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
 """What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
 
 
+IDS = frozenset(
+    ("image_set_id", "StudyInstanceUID", "SeriesInstanceUID", "patient_key", "accession_key",
+     "PatientID", "AccessionNumber")
+)  # fmt: skip
+"""The published columns by which single rows are looked up."""
+
+
 def shifted(column: Column) -> Column:
     """Return what stands in the place of a date that is moved."""
     meaning = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -101,14 +102,16 @@ class Writer:
         return f"{folder}/{table}.parquet"
 
     def _write(self, path: str, columns: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        groups = _row_groups(batch.select(columns.names) for batch in batches)
+        first = next(groups, pa.Table.from_batches([], columns))
         rows = 0
         with (
             self._root.writing(path) as stream,
-            pq.ParquetWriter(stream, columns, compression="zstd", compression_level=3) as file,
+            pq.ParquetWriter(stream, columns, **_layout(columns, len(first))) as file,
         ):
-            for batch in batches:
-                file.write_batch(batch.select(columns.names))
-                rows += len(batch)
+            for group in itertools.chain([first], groups):
+                file.write_table(group, row_group_size=max(1, len(group)))
+                rows += len(group)
         self.files[path] = rows
         self.written.append(path)
 
@@ -117,6 +120,33 @@ class Writer:
         if self._root.exists(path):
             self._root.delete(path)
             self.removed.append(path)
+
+
+def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
+    """Return how a file is laid out, given the rows of its largest row group.
+
+    Ids get bloom filters, by which a reader finds the one file that has an id, and no
+    dictionary, which would say each value once more.
+    """
+    ids = [name for name in columns.names if name in schema.IDS]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [field.name for field in columns if field.name not in ids],
+        "bloom_filter_options": {name: {"ndv": max(1, group_rows), "fpp": 0.05} for name in ids},
+    }
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Join batches to row groups of no fewer than so many rows, but for the last one."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= engine.ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _by_period(

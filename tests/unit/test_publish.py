@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 from changing import STEPS, Hospital, image_set_id, published_rows
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, example, given, settings
 
+from cohortlake import schema
 from cohortlake.lake import publish
 from cohortlake.lake.kinds import COMPARED
 from cohortlake.lake.publication import Publication, read_marker
@@ -190,3 +192,28 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Pa
     whole = publish.publish(root, built_in("limited"))
     assert whole is not None
     assert sorted(whole.written) == sorted(whole.files), "what was appended cannot be told any more"
+
+
+def test_a_file_can_be_passed_over_by_the_ids_it_does_not_hold(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    orders = {number: {"DICOMAccessionNumber": f"A{number}"} for number in range(6)}
+    Hospital(root).step([_change(number, **order) for number, order in orders.items()], [])
+    publication = publish.publish(root, built_in("identified"))
+    assert publication is not None
+    probed = set()
+    for path in publication.files:
+        file = root.path(path)
+        for column in schema.IDS & {*pq.read_schema(file).names}:
+            probed.add((path.split("/")[1], column))
+            values = [value for (value,) in duckdb.sql(f"SELECT {column} FROM '{file}'").fetchall()]
+            assert not any(_is_excluded(file, column, value) for value in values)
+            assert sum(_is_excluded(file, column, f"no {n}") for n in range(100)) > 80
+    assert {("image_sets", column) for column in schema.IDS} <= probed
+    assert ("patients", "patient_key") in probed
+
+
+def _is_excluded(file: str, column: str, value: str) -> bool:
+    probe = "SELECT bool_and(bloom_filter_excludes) FROM parquet_bloom_probe(?, ?, ?)"
+    ((is_excluded,),) = duckdb.execute(probe, [file, column, value]).fetchall()
+    return bool(is_excluded)
