@@ -3,7 +3,7 @@
 What is counted is `cohortlake.lake.checks`' and `Sync.status`'; what is too many is here.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
@@ -13,7 +13,6 @@ from assets.published import published_key
 from cohortlake import Sync
 from cohortlake.lake import checks
 from cohortlake.lake.axes import agreement
-from cohortlake.lake.status import DatastoreStatus
 
 LATEST_COVERAGE = timedelta(days=1)
 """How far what is proven complete may lie behind the service's clock, `settle` apart."""
@@ -28,9 +27,7 @@ def coverage_is_complete(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     tolerance = LATEST_COVERAGE + sync.settings.settle
     with failures_told():
         stores = sync.status().datastores
-        late = [
-            s for s in stores if not _reaches(s, sync.datastore(s.datastore_id).now - tolerance)
-        ]
+        late = [s for s in stores if not s.reaches(sync.datastore(s.datastore_id).now - tolerance)]
     return dg.AssetCheckResult(
         passed=not late,
         metadata={
@@ -104,7 +101,3 @@ def holds_all_states(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
         passed=rows.history >= rows.image_sets,
         metadata={"dagster/row_count": rows.history, "image_sets_rows": rows.image_sets},
     )
-
-
-def _reaches(store: DatastoreStatus, oldest: datetime) -> bool:
-    return not store.gaps and store.complete_until is not None and store.complete_until >= oldest

@@ -4,8 +4,8 @@ It searches AWS HealthImaging in windows of study date and of `updatedAt`, flatt
 DICOM tags into typed frames, and writes incremental Parquet snapshots.
 
     >>> import cohortlake
-    >>> lake = cohortlake.open("var/demo/lake")  # doctest: +SKIP
-    >>> studies = lake.sql("FROM studies").to_pandas()  # doctest: +SKIP
+    >>> lake = cohortlake.open("var/demo/lake")
+    >>> studies = lake.sql("FROM studies").to_pandas()
 """
 
 import importlib

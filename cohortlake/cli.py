@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from cohortlake import cohort_commands, privacy_commands, report
-from cohortlake.cohort import open as open_lake
+from cohortlake.cohort import Lake as OpenedLake
 from cohortlake.cohort import run as runs
 from cohortlake.cohort import spreadsheet
 from cohortlake.console import (
@@ -124,12 +125,19 @@ def events(
 @app.command(name="status")
 @explained
 def show_status(
-    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="Exit with 1 unless all is complete until so many hours ago."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Say up to when the lake is complete, what it holds and what is missing.
 
     Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, a study
-    month does not hold what its last sweep found, or an erasure has not come to its end.
+    month does not hold what its last sweep found, or an erasure has not come to its end. The days
+    of a quiet data store are proven when they are over: give --within more than a day.
     """
     settings = read_settings(root, datastore)
     found = status(Root(settings.root, settings.published), settings.datastores, settings.settle)
@@ -137,7 +145,8 @@ def show_status(
         print_json(asdict(found))
     else:
         _print_status(found)
-    is_proven = found.datastores and all(d.windows and not d.gaps for d in found.datastores)
+    oldest = datetime.now(UTC) - timedelta(hours=within) if within is not None else None
+    is_proven = found.datastores and all(d.reaches(oldest) for d in found.datastores)
     if not is_proven or found.agreement.differing or found.erasures_under_way:
         raise typer.Exit(1)
 
@@ -296,7 +305,7 @@ def write_report(
 ) -> None:
     """Write one HTML page that says what the lake holds, how complete and how good it is."""
     settings = read_settings(root, None)
-    with open_lake(settings.root) as lake:
+    with OpenedLake(Root(settings.root, settings.published)) as lake:
         drawn = runs.load(lake, settings.cohorts, cohort) if cohort else None
         report.write(lake, output, drawn, suppress_below=suppress_below, settle=settings.settle)
     err.print(f"written to {output}", highlight=False, soft_wrap=True)

@@ -63,5 +63,6 @@ def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; what JSON has no word for, as text."""
-    sys.stdout.write(json.dumps(value, default=str, indent=1) + "\n")
+    """Print a value as JSON, for a file in one line; what JSON has no word for, as text."""
+    indent = 1 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(value, default=str, indent=indent) + "\n")

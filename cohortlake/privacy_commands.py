@@ -55,7 +55,8 @@ def rotate(
     The link between old and new hashes stays in keys/links/ of the restricted zone. Ended midway,
     it is finished by running it again.
     """
-    changed = Sync(read_settings(root, None)).rotate_key(to)
+    settings = read_settings(root, None)
+    changed = Sync(settings).rotate_key(to)
     out.print(f"published under another key; {changed:,} frozen cohorts brought under it")
-    if to != IN_LAKE:
+    if to != settings.patient_key:
         err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

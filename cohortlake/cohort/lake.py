@@ -366,7 +366,9 @@ def open_lake(root: str, as_of: Instant | None = None) -> Lake:
         OldFormat: An older release published it.
         InstantError: `as_of` is no instant.
 
-    >>> lake = open_lake("var/demo/lake")  # doctest: +SKIP
-    >>> lake.sql("SELECT Modality, count(*) FROM series GROUP BY ALL")  # doctest: +SKIP
+    >>> lake = open_lake("var/demo/lake")
+    >>> lake.tables
+    ('image_sets', 'series', 'studies', 'patients', 'history')
+    >>> women = lake.sql("SELECT count(*) AS n FROM patients WHERE sex = 'F'").to_pandas()
     """
     return Lake(Root(root), instant(as_of) if as_of else None)

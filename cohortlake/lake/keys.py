@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cohortlake.errors import MissingKey, SettingError, WrongKey
+from cohortlake.healthimaging.connection import connect
 from cohortlake.lake.root import Root
 from cohortlake.privacy import fingerprint, new_key
 from cohortlake.privacy.keys import KEY_BYTES
@@ -139,8 +140,9 @@ def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bo
     if not root.exists(path):
         if not may_create:
             raise MissingKey(
-                f"{root.uri_of(path)} is gone, and patient_key was made with it; restore it "
-                "from a backup (a new key would give every patient another hash)"
+                f"{root.uri_of(path)} is not there, and this lake was published with a key: set "
+                "COHORTLAKE_PATIENT_KEY to where `cohortlake key rotate` put it, or restore the "
+                "file from a backup (a new key would give every patient another hash)"
             )
         root.create(path, make())
     return root.read(path)  # perhaps that of a run that was faster
@@ -163,7 +165,7 @@ def _from_file(name: str) -> str:
 
 def _from_secrets_manager(name: str) -> str:
     with _explained(f"secretsmanager:{name}"):
-        secret = boto3.client("secretsmanager").get_secret_value(SecretId=name)
+        secret = connect("secretsmanager", Config()).get_secret_value(SecretId=name)
     text: str = secret.get("SecretString") or bytes(secret.get("SecretBinary", b"")).hex()
     return text
 
@@ -181,7 +183,7 @@ def _from_kms(root: Root, key_id: str, *, may_create: bool) -> bytes:
         root, _WRAPPED_PATH, lambda: _wrapped(key_id, new_key()), may_create=may_create
     )
     with _explained(f"kms:{key_id}"):
-        answer = boto3.client("kms").decrypt(
+        answer = connect("kms", Config()).decrypt(
             KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_PURPOSE
         )
     return bytes(answer["Plaintext"])
@@ -189,7 +191,7 @@ def _from_kms(root: Root, key_id: str, *, may_create: bool) -> bytes:
 
 def _wrapped(key_id: str, key: bytes) -> bytes:
     with _explained(f"kms:{key_id}"):
-        answer = boto3.client("kms").encrypt(
+        answer = connect("kms", Config()).encrypt(
             KeyId=key_id, Plaintext=key, EncryptionContext=_PURPOSE
         )
     return bytes(answer["CiphertextBlob"])

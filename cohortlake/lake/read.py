@@ -66,7 +66,8 @@ class Lake:
         marker = read_marker(self.root)
         if marker is None:
             raise NotALake(
-                f"nothing is published below {self.root.uri}; run `cohortlake sync` first"
+                f"nothing is published below {self.root.place_of('published').uri}; run "
+                "`cohortlake sync` first"
             )
         if marker.format != schema.FORMAT_VERSION:
             raise OldFormat(self.root.uri_of("published"), schema.FORMAT_VERSION)

@@ -37,6 +37,12 @@ class DatastoreStatus:
     last_sweep_at: datetime | None
     windows: int
 
+    def reaches(self, instant: datetime | None) -> bool:
+        """Return whether something is proven, without a gap, and up to an instant if one is given."""
+        if self.gaps or self.complete_until is None or not self.windows:
+            return False
+        return instant is None or self.complete_until >= instant
+
 
 @dataclass(frozen=True)
 class Status:

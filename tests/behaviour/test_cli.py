@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 
+from cohortlake.cli import app
 from emulator import Emulator, running
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -64,6 +66,10 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert found["rows"]["image_sets"] == 600
     assert found["datastores"][0]["gaps"] == []
     assert found["datastores"][0]["complete_until"].startswith("2026-06-01 ")
+
+    assert status.stdout.count("\n") == 1, "a line of a log"
+    assert run("status", "--within", "1").returncode == 1
+    assert run("status", "--within", "1000000").returncode == 0
 
     rebuilt = run("rebuild", "--json")
     assert json.loads(rebuilt.stdout)["changes"] == {"created": 600}
@@ -183,7 +189,8 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
-    commands = ("sync", "reconcile", "events", "status", "search", "rebuild", "publish", "maintain")
-    for command in (*commands, "erase", "diff", "snapshots", "tag", "cohort", "emulator"):
+    commands = typer.main.get_command(app).commands
+    assert len(commands) > 10
+    for command in commands:
         assert command in text
         assert run(command, "--help").returncode == 0

@@ -18,6 +18,7 @@ from pathlib import Path
 import boto3
 import pytest
 from aws import allow
+from emulated import emulated, fill_lake
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 from truth import published, truth
@@ -81,22 +82,10 @@ def test_only_its_owner_has_rights_on_the_restricted_zone(
 def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a lake's `published/` and `cohorts/` as a reader has them, and no more."""
     folder = tmp_path_factory.mktemp("apart")
-    with pytest.MonkeyPatch.context() as patch, running(synthetic=1500, seed=2) as emulator:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        written = folder / "published"
-        settings = Settings(
-            emulator.datastores,
-            str(folder / "lake"),
-            tps=500,
-            published=str(written),
-            privacy=request.param,
-        )
-        Sync(settings).run()
-        emulator.admin.live(2, seed=1)
-        Sync(settings).run()
+    written = folder / "published"
+    with emulated(synthetic=1500, seed=2) as emulator:
+        lake = folder / "lake"
+        fill_lake(emulator, lake, days=2, published=str(written), privacy=request.param)
     assert {path.name for path in written.iterdir()} == {"published"}
     assert not (folder / "lake" / "published").exists()
     shutil.copytree(written, folder / "reader/var/demo/lake")

@@ -27,6 +27,8 @@ TEXTS = {
     "unknown member": "UM",
     "nextToken": "TK",
     "error message": "EM",
+    "event": "EV",
+    "patient key": "KY",
 }
 """What holds a text -> two letters that follow the mark in it."""
 
@@ -52,6 +54,9 @@ NEEDLES: dict[str, tuple[str, ...]] = {
 def text(name: str, number: int | str = "") -> str:
     """Return a planted text."""
     return f"{MARK}{TEXTS[name]}{number}"
+
+
+KEY = text("patient key").ljust(32, "x").encode()
 
 
 def tags(number: int) -> dict[str, Any]:

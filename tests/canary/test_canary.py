@@ -15,13 +15,15 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import uuid
 import zipfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from pathlib import Path
 from urllib.parse import quote
 
+import boto3
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,9 +45,11 @@ class Machine:
 
     Attributes:
         folder: All of it.
+        queue: The URL of the queue of events; empty for none.
     """
 
     folder: Path
+    queue: str = ""
 
     def environment(self) -> dict[str, str]:
         """What a process on it is given."""
@@ -59,6 +63,7 @@ class Machine:
             "COHORTLAKE_ROOT": str(self.folder / "lake"),
             "COHORTLAKE_DATASTORES": DATASTORE,
             "COHORTLAKE_TPS": "1000",
+            "COHORTLAKE_EVENTS_QUEUE": self.queue,
             "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
             "PATH": os.environ["PATH"],
         }
@@ -99,16 +104,46 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+@pytest.fixture
+def with_queue(machine: Machine, aws: str) -> Machine:
+    """A machine with a queue of events: of two that count, and of one that is not ours."""
+    made = boto3.resource("sqs", region_name="us-east-1").create_queue(QueueName=uuid.uuid4().hex)
+    event = {"source": "aws.medical-imaging", "note": plant.text("event")}
+    for kind, number in (("Deleted", 1), ("Updated", 2)):
+        detail = {"datastoreId": DATASTORE, "imageSetId": f"{number:032x}"}
+        about = {"detail-type": f"Image Set {kind}", "detail": detail}
+        made.send_message(MessageBody=json.dumps(event | about))
+    made.send_message(MessageBody=plant.text("event"))
+    return replace(machine, queue=made.url)
+
+
 def test_a_lake_is_filled_asked_and_cleared_and_all_that_fails(machine: Machine) -> None:
     for job in ("fill", "ask", "note", "fail", "erase"):
         machine.work(job)
     machine.shows_nothing()
 
 
-def test_every_command(machine: Machine) -> None:
-    machine.work("command")
+def test_every_command(with_queue: Machine) -> None:
+    with_queue.work("command")
+    with_queue.shows_nothing()
+    assert "ValueError in" in (with_queue.folder / "command.stderr").read_text()
+
+
+def test_a_key_that_aws_keeps_is_not_logged(
+    machine: Machine, moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in ("SECRETS_MANAGER", "KMS"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", moto_url)
+    secret = plant.KEY.hex()
+    region = {"region_name": "us-east-1"}
+    boto3.client("secretsmanager", **region).create_secret(Name="canary", SecretString=secret)
+    kms = boto3.client("kms", **region)
+    key_id = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName="alias/canary", TargetKeyId=key_id)
+    machine.work("fill")
+    machine.work("keyed")
     machine.shows_nothing()
-    assert "ValueError in" in (machine.folder / "command.stderr").read_text()
+    assert "GetSecretValue" in (machine.folder / "keyed.stderr").read_text(), "it logs all else"
 
 
 def test_data_that_is_identified_by_intention_is_not_logged(machine: Machine) -> None:
@@ -116,10 +151,10 @@ def test_data_that_is_identified_by_intention_is_not_logged(machine: Machine) ->
     machine.shows_nothing(anything={"identified.stdout", "cwd/found.parquet"})
 
 
-def test_every_job_under_dagster(machine: Machine) -> None:
-    machine.work("orchestrate")
-    machine.shows_nothing()
-    assert (machine.folder / "orchestrate.stdout").read_text() == "runs 5 good 6 bad\n"
+def test_every_job_under_dagster(with_queue: Machine) -> None:
+    with_queue.work("orchestrate")
+    with_queue.shows_nothing()
+    assert (with_queue.folder / "orchestrate.stdout").read_text() == "runs 6 good 5 bad\n"
 
 
 def test_a_run_that_is_killed_leaves_no_core_dump_and_nobody_reads_what_it_spilled(

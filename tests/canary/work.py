@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import io
+import itertools
 import logging
 import os
 import resource
@@ -143,17 +144,17 @@ def erase(root: str) -> None:
 
 def command(root: str) -> None:
     """Give every command of the command line, those that print identified data apart."""
-    Path("cohorts").mkdir()
-    Path("cohorts/everybody.yaml").write_text("cohort: everybody\nlevel: series\nsteps: []\n")
+    _keep_a_cohort()
     os.environ |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_TPS": "1000"}
     with serving() as endpoint:
         plant.fill(endpoint)
         _point_at(endpoint)
         for line in _COMMANDS:
-            _command(*line.split())
+            assert _command(*line.split()) == 0, line
         plant.update(endpoint, 7)
-        for line in ("sync --fill-versions", "diff first now", "diff first now --json"):
-            _command(*line.split())
+        assert _command("sync", "--fill-versions") == 0
+        for line in ("diff first now", "diff first now --json"):
+            assert _command(*line.split()) == 2, "safe shows nothing of the past"
         for misbehaviour in _misbehaviours():
             with _misbehaving(endpoint, misbehaviour):
                 _command("sync")
@@ -163,6 +164,11 @@ def command(root: str) -> None:
         sys.stdin = io.StringIO(plant.text("PatientID", 1))
         _command("erase", "--patient", "-", "--yes")
         _command("erase", "--patient", plant.text("PatientID", "nobody"), "--yes")
+
+
+def _keep_a_cohort() -> None:
+    Path("cohorts").mkdir()
+    Path("cohorts/everybody.yaml").write_text("cohort: everybody\nlevel: series\nsteps: []\n")
 
 
 _COMMANDS = (
@@ -175,9 +181,11 @@ _COMMANDS = (
 )  # fmt: skip
 
 
-def _command(*arguments: str) -> None:
-    with suppress(SystemExit):
+def _command(*arguments: str) -> object:
+    """Give a command, and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
         cli.app(arguments)
+    return ended.value.code
 
 
 @contextmanager
@@ -191,6 +199,21 @@ def _unexpected_errors() -> Iterator[None]:
         patch.setattr("cohortlake.lake.publish.patient_key", fail)
         patch.setattr("cohortlake.lake.image_sets.version", fail)
         yield
+
+
+def keyed(root: str) -> None:
+    """Take up keys that AWS keeps, before any other call of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cohortlake.lake.keys.new_key", lambda: plant.KEY)
+        sources = ("lake", "kms:alias/canary", "secretsmanager:canary")
+        for before, after in itertools.pairwise(sources):
+            print(_keyed(root, before).rotate_key(after))
+        print(_keyed(root, sources[-1]).publish())
+        told(_keyed(root, "secretsmanager:elsewhere").publish)
+
+
+def _keyed(root: str, source: str) -> Sync:
+    return Sync(Settings((DATASTORE,), root, patient_key=source))
 
 
 def identified(root: str) -> None:
@@ -209,6 +232,7 @@ def identified(root: str) -> None:
 def orchestrate(root: str) -> None:
     """Run every job of the deployment under Dagster, to good ends and bad ones."""
     os.environ |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_TPS": "1000"}
+    _keep_a_cohort()
     with serving() as endpoint:
         plant.fill(endpoint)
         _point_at(endpoint)
@@ -304,7 +328,7 @@ def _misbehaviours() -> Iterator[tuple[int, bytes, str]]:
 
 JOBS = {
     job.__name__: job
-    for job in (fill, ask, fail, erase, command, identified, orchestrate, note, die)
+    for job in (fill, ask, fail, erase, keyed, command, identified, orchestrate, note, die)
 }
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from emulated import emulated, fill_lake
 
 from chaos import truth
-from cohortlake import Settings, Sync
-from emulator import running
 
 Tables = dict[str, list[truth.Row]]
 HOUR = timedelta(hours=1)
@@ -21,20 +20,13 @@ HOUR = timedelta(hours=1)
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, list[truth.Row]]]:
     """A lake with some history, and the truth of it."""
     root = tmp_path_factory.mktemp("lake")
+    noon: dict[str, Any] = {"now": "2026-06-01T12:00:00Z", "clock": "stopped"}
     with (
         pytest.MonkeyPatch.context() as patch,
-        running(synthetic=150, seed=1, now="2026-06-01T12:00:00Z", clock="stopped") as emulator,
+        emulated(synthetic=150, seed=1, **noon) as emulator,
     ):
-        patch.setenv("AWS_ACCESS_KEY_ID", "none")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         patch.setattr("cohortlake.lake.partitions.FIRST_MONTH", date(2019, 1, 1))
-        work = Sync(Settings(emulator.datastores, str(root), tps=2000, privacy="identified"))
-        work.run()
-        emulator.admin.live(3, seed=1)
-        work.run()
-        work.reconcile()
+        fill_lake(emulator, root, days=3, tps=2000, privacy="identified").reconcile()
         yield truth.read(root), list(emulator.admin.truth())
 
 

@@ -6,21 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulated import emulated, fill_lake
 
 import cohortlake
-from cohortlake import Lake, Settings, Sync
-from emulator import running
+from cohortlake import Lake
 
 
 @pytest.fixture(scope="session")
 def hospital_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = str(tmp_path_factory.mktemp("hospital") / "lake")
-    with pytest.MonkeyPatch.context() as patch, running(synthetic=1500, seed=2) as emulator:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        Sync(Settings(emulator.datastores, root, tps=500, workers=8, privacy="limited")).run()
+    with emulated(synthetic=1500, seed=2) as emulator:
+        fill_lake(emulator, root)
     return root
 
 

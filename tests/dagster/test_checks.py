@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from endpoint import Endpoint
 
+from cohortlake.lake import image_sets
+from cohortlake.lake.root import Root
+
 from .conftest import Run
 from .store import checks, image_set
 
@@ -78,6 +81,16 @@ def test_an_image_set_with_two_rows_is_noticed(
 def test_a_missing_state_is_noticed(filled: Path, evaluate: Callable[[], dict[str, bool]]) -> None:
     rewrite(filled, "history", lambda rows: rows.slice(1))
     assert failing(evaluate()) == {"holds_all_states"}
+
+
+def test_what_the_memory_has_lost_is_noticed(
+    endpoint: Endpoint, filled: Path, run: Run, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    assert run("reconcile").success
+    (lost, *_) = (filled / "increments").rglob("updated_at/**/*.parquet")
+    lost.unlink()
+    image_sets.rebuild(Root(str(filled)))
+    assert failing(evaluate()) == {"axes_agree", "equals_memory"}
 
 
 def test_many_invalid_dates_are_noticed_but_only_warned_of(

@@ -10,11 +10,11 @@ from typing import Any
 
 import nbformat
 import pytest
+from emulated import emulated, fill_lake
 from nbclient import NotebookClient
 
 import cohortlake
 from cohortlake import Settings, Sync
-from emulator import running
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -37,26 +37,16 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     # The clock stands still, so that the hospital lives the same three days each time: there are
     # a patient of two sexes in them, cascades, and studies that join and leave the frozen cohort.
     hospital: dict[str, Any] = {"now": "2026-03-01T08:00:00Z", "clock": "stopped"}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        running(synthetic=4000, seed=1, **hospital) as emulator,
-    ):
-        patch.setenv("AWS_ACCESS_KEY_ID", "none")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        settings = Settings(
-            datastores=emulator.datastores, root=str(root), tps=500, workers=8, privacy="limited"
-        )
-        Sync(settings).run()
+    with emulated(synthetic=4000, seed=1, **hospital) as emulator:
+        sync = fill_lake(emulator, root)
         people = people_of(emulator.admin.truth())
         with cohortlake.open(str(root)) as opened:
             opened.cohort("adults").where("age_at_study_years >= 18").freeze()
         emulator.admin.live(3, seed=3)
-        Sync(settings).run()
-        Sync(settings).reconcile()
+        sync.run()
+        sync.reconcile()
         people |= people_of(emulator.admin.truth())
-    return Lake(root, settings.datastores, frozenset(people))
+    return Lake(root, sync.settings.datastores, frozenset(people))
 
 
 def people_of(summaries: Any) -> set[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulated import emulated, fill_lake
 from playwright.sync_api import Browser, sync_playwright
 
 import cohortlake
-from cohortlake import Lake, Settings, Sync
-from emulator import running
+from cohortlake import Lake
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -33,15 +33,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def hospital_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = str(tmp_path_factory.mktemp("reported") / "hospital")
-    with pytest.MonkeyPatch.context() as patch, running(synthetic=2500, seed=2) as emulator:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        sync = Sync(Settings(emulator.datastores, root, tps=500, workers=8))
-        sync.run()
-        emulator.admin.live(21, seed=1)
-        sync.run()
+    with emulated(synthetic=2500, seed=2) as emulator:
+        fill_lake(emulator, root, days=21, privacy="safe")
     return root
 
 
