@@ -290,11 +290,11 @@ class Sync:
             rekey.require_key(self.root, cohort_key)
             new = keys.next_key(self.root, source)
             changed = 0
-            if (old := self._patient_key()) != new:
-                link = rotate.write_link(self.root, old, new)
+            if not keys.is_taken_up(self.root, new):
+                link = rotate.write_link(self.root, self._patient_key(), new)
                 changed = rekey.rekey(self.root, link, cohort_key)
                 have_all_published_anew(self.root)
-                keys.take_up(self.root, source, new)
+            keys.take_up(self.root, source, new)
             publish(self.root, self.policy, source)
             keys.forget_next_key(self.root)
         return changed

@@ -83,7 +83,7 @@ def main() -> int:
         console.rule("3. Proof")
         differences = compare(hospital)
     write_report()
-    show_next_steps(hospital)
+    show_next_steps()
     return 1 if differences else 0
 
 
@@ -258,7 +258,7 @@ def write_report() -> None:
         report.write(lake, DEMO / "report.html")
 
 
-def show_next_steps(hospital: Hospital) -> None:
+def show_next_steps() -> None:
     """Print three ways to go on."""
     lake = LAKE.relative_to(REPOSITORY)
     sql = (
@@ -266,12 +266,11 @@ def show_next_steps(hospital: Hospital) -> None:
         f"FROM '{lake}/published/studies/**/*.parquet' GROUP BY year ORDER BY year"
     )
     frame = f"pandas.read_parquet('{lake}/published/studies')"
-    settings = f"COHORTLAKE_ROOT={lake} COHORTLAKE_DATASTORES={hospital.datastore_id}"
     console.print("\nThe lake stays in var/demo/lake. Try next:", style="bold")
     for line in (
         f'.venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{sql}\\"))"',
         f'.venv/bin/python -c "import pandas; print({frame}.n_series.describe())"',
-        f"DAGSTER_HOME=$PWD {settings} .venv/bin/dg dev",
+        "make dev  # another hospital, and Dagster's UI over its lake",
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
 

@@ -45,7 +45,7 @@ def views(folder: str, tables: Iterable[Table]) -> str:
 
 def build(statements: str) -> bytes:
     """Return a database file in which some statements were run."""
-    with locks.temporary_folder("cohortlake-") as folder:
+    with locks.temporary_folder() as folder:
         file = folder / "views.duckdb"
         with duckdb.connect() as con:
             con.execute(f"ATTACH {_text(file)} AS built (STORAGE_VERSION '{_READABLE_SINCE}')")

@@ -29,7 +29,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an in-memory database that spills into a private temporary folder."""
     # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
     with (
-        locks.temporary_folder("cohortlake-") as spill,
+        locks.temporary_folder() as spill,
         duckdb.connect(config={"temp_directory": str(spill)}) as con,
     ):
         # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be

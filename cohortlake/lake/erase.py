@@ -162,17 +162,19 @@ def _column(relation: duckdb.DuckDBPyRelation) -> tuple[str, ...]:
     return tuple(str(value) for (value,) in relation.fetchall())
 
 
-_CARRIED = """
+_BARE_ID = f"trim(PatientID, '{PADDING}')"  # by itself it would take Unicode's other blanks too
+
+_CARRIED = f"""
 CREATE TEMP TABLE carried AS
-SELECT DISTINCT image_set_id, PatientID FROM found WHERE trim(PatientID) = $patient
+SELECT DISTINCT image_set_id, PatientID FROM found WHERE {_BARE_ID} = $patient
 """
 
-_WHOLE = """
+_WHOLE = f"""
 CREATE TEMP TABLE whole AS
 SELECT image_set_id FROM found SEMI JOIN carried USING (image_set_id)
-WHERE trim(PatientID) <> ''
+WHERE {_BARE_ID} <> ''
 GROUP BY image_set_id
-HAVING arg_max(trim(PatientID), (
+HAVING arg_max({_BARE_ID}, (
     coalesce(version, 0), coalesce(updated_at, to_timestamp(0)), observed_at
 )) = $patient
 UNION SELECT image_set_id FROM known_whole

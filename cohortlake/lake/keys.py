@@ -55,10 +55,11 @@ def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
     key = read_key(root, source, may_create=is_new)
     if not root.exists(_FINGERPRINT_PATH):
         root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
-    if root.read(_FINGERPRINT_PATH).decode() != fingerprint(key):
+    if not is_taken_up(root, key):
         raise WrongKey(
             f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "
-            "give that one, or take up another with `cohortlake key rotate`"
+            "give that one. Where `cohortlake key rotate` did not come to its end, repeat it as it "
+            "was given"
         )
     return key
 
@@ -95,8 +96,19 @@ def next_key(root: Root, source: str) -> bytes:
     return _created(root, _NEXT_PATH, new_key, may_create=True)
 
 
+def is_taken_up(root: Root, key: bytes) -> bool:
+    """Return whether the lake is published with a key, or will be once `take_up` has ended."""
+    return root.exists(_FINGERPRINT_PATH) and (
+        root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
+    )
+
+
 def take_up(root: Root, source: str, key: bytes) -> None:
-    """Have the lake published with another key from now on."""
+    """Have the lake published with another key from now on.
+
+    Ended midway, no other key is one, so that nothing is published before it is done again.
+    """
+    root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
     kept = None
     if source == IN_LAKE:
         kept = KEY_PATH
@@ -106,7 +118,6 @@ def take_up(root: Root, source: str, key: bytes) -> None:
         root.write(kept, _wrapped(source.removeprefix("kms:"), key))
     for path in {KEY_PATH, _WRAPPED_PATH} - {kept}:
         root.delete(path)
-    root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
 
 
 def forget_next_key(root: Root) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PREFIX, _MARKER = "cohortlake-spill-", ".made-by-cohortlake"
+
 
 def present(path: Path, clean: Callable[[], None]) -> int:
     """Say that this process is there, beside others.
@@ -69,24 +71,30 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Give a temporary folder of mode 0700; delete those that killed processes left, too.
-
-    Args:
-        prefix: What their names begin with.
-    """
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+def temporary_folder() -> Iterator[Path]:
+    """Give a temporary folder of mode 0700; delete those that killed processes left, too."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if (claim := _claimed(folder, wait=False)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete_leftover(folder)
             os.close(claim)
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     while (claim := _claimed(folder, wait=True)) is None:  # another took it for a leftover
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    (folder / _MARKER).touch()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(claim)
+
+
+def _delete_leftover(folder: Path) -> None:
+    """Delete a folder that was made here, or is empty; a name like ours may be anybody's."""
+    if (folder / _MARKER).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _claimed(folder: Path, *, wait: bool) -> int | None:

@@ -14,6 +14,7 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
+from cohortlake.privacy.treat import FIRST_SHIFTED
 
 _BATCH_ROWS = 400_000
 
@@ -63,7 +64,8 @@ class Periods:
         year = month[:4]
         if self.dates is Treatment.YEAR:
             return (year,)
-        return (f"{int(year) - 1:04}", year)
+        periods = (f"{int(year) - 1:04}", year)
+        return (*periods, schema.UNDATED) if int(year) <= FIRST_SHIFTED.year else periods
 
     def _rows(self, periods: Collection[str]) -> int:
         return sum(self.sizes[month] for month in self.months(periods))

@@ -16,7 +16,7 @@ from cohortlake import schema
 from cohortlake.lake import engine, image_sets
 from cohortlake.lake.root import Root
 from cohortlake.privacy import REVIEWABLE, Policy
-from cohortlake.privacy.treat import prepare
+from cohortlake.privacy.treat import folded, prepare
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Rev
         for column in schema.STATE:
             if policy.treatment(column) not in REVIEWABLE:
                 continue
-            query = _QUERY.format(name=column.name)
+            query = _QUERY.format(name=column.name, folded=folded(column.name))
             rows = con.execute(query, {"column": column.name}).fetchall()
             shared = {value: patients for value, patients in rows if patients >= least}
             shown = dict(list(shared.items())[:most_values])
@@ -70,7 +70,7 @@ def as_yaml(reviewed: list[Reviewed]) -> str:
 _QUERY = """
 SELECT trim({name}) AS value, count(DISTINCT (datastore_id, trim(PatientID))) AS patients
 FROM current
-WHERE {name} IS NOT NULL AND upper(trim({name})) NOT IN (
+WHERE {name} IS NOT NULL AND {folded} NOT IN (
     SELECT value FROM shown_values WHERE name = $column
 )
 GROUP BY value ORDER BY patients DESC, value

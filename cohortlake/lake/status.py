@@ -38,7 +38,7 @@ class DatastoreStatus:
     windows: int
 
     def reaches(self, instant: datetime | None) -> bool:
-        """Return whether something is proven, without a gap, and up to an instant if one is given."""
+        """Return whether all is proven without a gap, up to an instant if one is given."""
         if self.gaps or self.complete_until is None or not self.windows:
             return False
         return instant is None or self.complete_until >= instant

@@ -9,6 +9,7 @@ is treated how is `privacy.policy`'s.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import date
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,8 @@ _TERMS = {
     "BodyPartExamined": terms.BODY_PARTS,
 }
 _COLUMNS = {column.name: column for column in schema.STATE}
+FIRST_SHIFTED = date(2, 1, 2)
+"""The first date that is shifted; earlier ones are none."""
 
 
 def prepare(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
@@ -36,7 +39,10 @@ def prepare(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     names, values = zip(*rows, strict=True) if rows else ((), ())
     table = pa.table({"name": pa.array(names, pa.string()), "value": pa.array(values, pa.string())})
     con.register("given_values", table)
-    con.execute("CREATE OR REPLACE TEMP TABLE shown_values AS FROM given_values")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE shown_values AS "
+        f"SELECT name, {folded('value')} AS value FROM given_values"
+    )
     con.unregister("given_values")
 
 
@@ -79,18 +85,27 @@ def partition_sql(policy: Policy) -> str:
     return f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
 
 
+def folded(value: str) -> str:
+    """Return SQL for a value as it is compared with those that may be shown.
+
+    Only DuckDB folds: another library's upper case of some letters is another one.
+    """
+    return f"upper(trim({value}))"
+
+
 def _value_sql(column: Column, policy: Policy) -> str | None:
     name = column.name
     match policy.treatment(column):
         case Treatment.REPLACE:
             return f"keyed_uid({name})"
         case Treatment.SHIFT:
-            return f"({name} - shift_days)"
+            # Some systems send 00010101 for none, and no reader has a date before it.
+            return f"CASE WHEN {name} >= DATE '{FIRST_SHIFTED}' THEN {name} - shift_days END"
         case Treatment.SHORT:
             return f"CASE WHEN {name} BETWEEN 0 AND 99999 THEN {name} END"
         case Treatment.TERMS | Treatment.REVIEWED:
             shown = f"SELECT value FROM shown_values WHERE name = '{name}'"
-            return f"CASE WHEN upper(trim({name})) IN ({shown}) THEN {name} END"
+            return f"CASE WHEN {folded(name)} IN ({shown}) THEN {name} END"
     return None
 
 
@@ -98,4 +113,4 @@ def _shown_values(policy: Policy, column: Column) -> set[str]:
     values = {"", *policy.allowed.get(column.name, ())}  # a blank says only that it is one
     if policy.treatment(column) is Treatment.TERMS:
         values |= _TERMS[column.name]
-    return {value.strip().upper() for value in values}
+    return values

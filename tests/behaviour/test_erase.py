@@ -285,6 +285,23 @@ def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
     assert sync.run().applied.changes == {}
 
 
+@pytest.mark.parametrize("blank", ["\u3000", "\xa0", "\t"])
+def test_other_blanks_than_dicoms_are_part_of_an_id(
+    sync: Sync, endpoint: Endpoint, blank: str
+) -> None:
+    """PS3.5 pads with spaces; an ideographic space is as typed, and tells two ids apart."""
+    patient = f"CANARY-ID{blank}"
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 20, DICOMPatientId=patient)
+    sync.run()
+    assert sync.erase("CANARY-ID", DATASTORE).image_sets == 2
+    assert f"{20:032x}" in set(read_table(sync.settings.root, "image_sets")["image_set_id"])
+    assert sync.erase(patient, DATASTORE).image_sets == 1
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 20, DICOMPatientSex="F")
+    assert sync.run().applied.changes == {}
+
+
 def test_what_was_not_applied_yet_goes_too(
     sync: Sync, endpoint: Endpoint, lake_settings: Settings
 ) -> None:

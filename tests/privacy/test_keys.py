@@ -6,8 +6,11 @@ import hashlib
 import hmac
 import json
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import boto3
 import duckdb
@@ -161,7 +164,7 @@ def test_an_existing_lake_never_gets_another_key(
         publish(root, built_in("limited"), "env:HOSPITAL_KEY")
     Path(root.path(keys.KEY_PATH)).unlink()
     for gone in ("published/_published.json", None):
-        with pytest.raises(MissingKey, match="restore it"):
+        with pytest.raises(MissingKey, match="from a backup"):
             publish(root, built_in("limited"))
         if gone:
             root.delete(gone)
@@ -245,6 +248,49 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
         found = lake.verify("cts")
         assert found.is_identical, found.differences.to_dict("records")
     assert len(_patients(root)) == 8
+
+
+@pytest.mark.parametrize("to", ["lake", "file"])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3])
+def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
+    root: Root, to: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text(KEY.hex())
+    source = to if to == "lake" else f"file:{tmp_path}/key"
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    before = _patients(root)
+    with monkeypatch.context() as patch:
+        take_up = keys.take_up
+
+        def dies(taken: Root, *arguments: Any) -> None:
+            left = iter(range(calls))
+            for name in ("write", "delete"):
+                patch.setattr(taken, name, _until_it_is_killed(getattr(taken, name), left))
+            take_up(taken, *arguments)
+            raise KeyboardInterrupt
+
+        patch.setattr(keys, "take_up", dies)
+        with pytest.raises(KeyboardInterrupt):
+            sync.rotate_key(source)
+    with suppress(MissingKey, WrongKey):
+        Sync(Settings((DATASTORE,), root.uri, privacy="limited")).publish()
+        assert (_patients(root) == before) == (calls == 0), "the old key, or already the new one"
+    sync.rotate_key(source)
+    assert not root.exists("keys/next-key")
+    after = _patients(root)
+    assert after.isdisjoint(before)
+    Sync(Settings((DATASTORE,), root.uri, privacy="limited", patient_key=source)).publish()
+    assert _patients(root) == after
+
+
+def _until_it_is_killed(step: Callable[..., None], left: Iterator[int]) -> Callable[..., None]:
+    def one(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        step(*arguments)
+
+    return one
 
 
 def test_dates_move_with_the_key_and_days_between_them_do_not(root: Root) -> None:

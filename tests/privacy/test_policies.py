@@ -22,6 +22,7 @@ import cohortlake
 from cohortlake import schema
 from cohortlake.errors import NotShown, PolicyError, SettingError, UnknownColumn
 from cohortlake.lake import keys
+from cohortlake.lake import review as reviews
 from cohortlake.lake.publication import read_marker
 from cohortlake.lake.publish import publish
 from cohortlake.lake.root import Root
@@ -98,6 +99,40 @@ def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(root: Ro
         age = true.year - born.year - ((true.month, true.day) < (born.month, born.day))
         shown = row["age_at_study_years"]
         assert pd.isna(shown) if age < 0 else shown == min(age, 90)
+
+
+def _lake_with(tmp_path: Path, **tags: str) -> tuple[Root, str]:
+    """A lake in which one image set has other tags, and its id."""
+    found = summaries(20)
+    found[0]["DICOMTags"] |= {f"DICOM{name}": value for name, value in tags.items()}
+    return lake_of(str(tmp_path / "lake"), found), found[0]["imageSetId"]
+
+
+@pytest.mark.parametrize("day", ["00010101", "00020101"])
+def test_a_date_that_cannot_be_shifted_is_none(tmp_path: Path, day: str) -> None:
+    root, odd = _lake_with(tmp_path, StudyDate=day)
+    publish(root, SAFE[0])
+    for table in ("image_sets", "series", "studies", "patients", "history"):
+        rows = _frame(root, table)
+        assert repr(rows)
+        assert rows.to_dict("records")
+    row = _frame(root, "image_sets").set_index("image_set_id").loc[odd]
+    assert pd.isna(row["study_date_shifted"])
+    assert row["study_year_shifted"] == "undated"
+
+
+def test_a_reviewed_value_is_shown_and_none_that_only_looks_like_it(tmp_path: Path) -> None:
+    root, odd = _lake_with(tmp_path, StudyDescription="Fuß links ")
+    for allowed, is_shown in (("fuß links", True), ("Fuss links", False)):
+        file = tmp_path / "policy.yaml"
+        allow = f"allow: {{StudyDescription: [{allowed}]}}"
+        file.write_text(f"policy: ours\nextends: safe\n{allow}\n")
+        policy = policy_of(Settings(privacy="ours", privacy_file=str(file)))
+        publish(root, policy)
+        shown = _frame(root, "image_sets").set_index("image_set_id").loc[odd, "StudyDescription"]
+        assert (not pd.isna(shown)) == is_shown
+        review = {one.column: one.values for one in reviews.review(root, policy, 1, 100)}
+        assert ("Fuß links" in review["StudyDescription"]) != is_shown
 
 
 def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
