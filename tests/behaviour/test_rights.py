@@ -160,4 +160,4 @@ def test_the_pages_name_the_same_rights() -> None:
     named = set(re.findall(rf"\b(?:{services}):[A-Z][a-z]\w+", pages))
     of_roles = [path.name for path in IAM.glob("*.json") if "bucket" not in path.name]
     named -= {"sqs:SendMessage"}  # EventBridge sends
-    assert named == granted(*of_roles) - {"kms:GenerateDataKey"}  # in the buckets' own files
+    assert named == granted(*of_roles)

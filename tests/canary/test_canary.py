@@ -143,7 +143,7 @@ def test_a_key_that_aws_keeps_is_not_logged(
     machine.work("fill")
     machine.work("keyed")
     machine.shows_nothing()
-    assert "GetSecretValue" in (machine.folder / "keyed.stderr").read_text(), "it logs all else"
+    assert "DEBUG:botocore.endpoint:" in (machine.folder / "keyed.stderr").read_text()
 
 
 def test_data_that_is_identified_by_intention_is_not_logged(machine: Machine) -> None:
