@@ -43,15 +43,19 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except CohortlakeError as error:
-            err.print(f"error: {error}", style="red", markup=False, highlight=False)
+            _print_error(str(error))
             raise typer.Exit(error.exit_code) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
-            err.print(f"error: {without_text(error)}", style="red", markup=False, highlight=False)
+            _print_error(without_text(error))
             raise typer.Exit(_UNEXPECTED) from None
 
     return wrapped
+
+
+def _print_error(text: str) -> None:
+    err.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def read_settings(root: str | None, datastores: list[str] | None) -> Settings:

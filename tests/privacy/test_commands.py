@@ -83,9 +83,13 @@ def test_the_key_is_changed_and_the_new_place_told(root: Root, tmp_path: Path) -
     assert before.isdisjoint(cohortlake.read_table(root.uri, "patients")["patient_key"])
     done = run(root, "publish", COHORTLAKE_PRIVACY="limited")
     assert done.returncode == 5
-    assert "is gone" in done.stderr
+    assert "set COHORTLAKE_PATIENT_KEY to where `cohortlake key rotate` put it" in done.stderr
+    assert done.stderr.count("\n") == 1, "a line, however long"
     settings = {"COHORTLAKE_PRIVACY": "limited", "COHORTLAKE_PATIENT_KEY": f"file:{key}"}
     assert run(root, "publish", **settings).returncode == 0
+    done = run(root, "key", "rotate", **settings)
+    assert done.returncode == 0, done.stderr
+    assert "set COHORTLAKE_PATIENT_KEY=lake from now on" in done.stderr
 
 
 def test_the_guides_policy_file_can_be_used(tmp_path: Path) -> None:
