@@ -16,6 +16,7 @@ from pathlib import Path
 
 import boto3
 import dagster as dg
+import pyarrow as pa
 import pytest
 from aws import allow
 from hypothesis import given
@@ -300,6 +301,22 @@ def test_each_right_that_is_missing_is_named(
     call = {"GetObject": "read", "PutObject": "create", "DeleteObject": "delete"}[missing]
     with pytest.raises(RootNotUsable, match=f"give this user s3:{missing}"):
         CALLS[call](Place(f"s3://{bucket}/a"))
+
+
+def test_a_table_that_may_not_be_written_names_the_right(
+    bucket: str, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, columns = Root(f"s3://{bucket}/a"), pa.schema([("n", pa.int64())])
+    delta.make_table(root, "image_sets", columns)
+    arn = f"arn:aws:s3:::{bucket}"
+    allow(
+        monkeypatch,
+        aws,
+        {"Action": ["s3:ListBucket", "s3:GetObject"], "Resource": [arn, f"{arn}/*"]},
+    )
+    table = delta.make_table(root, "image_sets", columns)
+    with pytest.raises(RootNotUsable, match="403 to PUT; give this user s3:PutObject"):
+        delta.commit(root, "image_sets", table, pa.table({"n": [1]}))
 
 
 def test_a_file_is_explained_as_long_as_it_is_open(fake: FakeS3) -> None:
