@@ -17,6 +17,7 @@
     │       └── ImageSetBusy    transient: the image set is being changed
     └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
+        │   └── RootUnreachable  transient: S3 gave no answer, or one that asks to try again
         ├── NotALake            nothing was ever published or applied there
         ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
@@ -180,6 +181,13 @@ class LakeError(CohortlakeError):
 
 class RootNotUsable(LakeError):
     """Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written."""
+
+
+class RootUnreachable(RootNotUsable):
+    """Run it again; if it stays so, check the network, AWS_REGION and AWS_ENDPOINT_URL_S3."""
+
+    transient = True
+    exit_code = 4
 
 
 class NotALake(LakeError):

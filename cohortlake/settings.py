@@ -233,6 +233,11 @@ def unknown_setting(environ: Mapping[str, str]) -> None:
     known = [s.variable for s in SETTINGS]
     for name in environ:
         if name.startswith("COHORTLAKE_") and name not in known and "_TEST_" not in name:
+            if environ.get("COHORTLAKE_PATIENT_KEY", "").strip() == f"env:{name}":
+                raise SettingError(
+                    f"COHORTLAKE_PATIENT_KEY=env:{name}: the name of that variable must not begin "
+                    "with COHORTLAKE_, as those of settings do; give it another one"
+                )
             raise SettingError(f"{name} is not a setting{did_you_mean(name, known)}")
 
 

@@ -21,7 +21,7 @@ PLACE = "${LAKE}"
 
 _FIRST_YEAR = 1980
 _LONGEST_COMMENT = 255  # Glue's limit
-_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"  # the plain one would end the comment
+_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
 
 _TYPES = {
     pa.string(): "string",
@@ -97,7 +97,5 @@ def _expected(partition: schema.Column, found: Iterable[str], last_year: int) ->
 
 def _column(column: schema.Column) -> str:
     # An apostrophe would end the comment, and Hive's and Athena's ways to write one differ.
-    meaning = textwrap.shorten(column.description, _LONGEST_COMMENT).replace(
-        "'", "\N{RIGHT SINGLE QUOTATION MARK}"
-    )
+    meaning = textwrap.shorten(column.description, _LONGEST_COMMENT).replace("'", _APOSTROPHE)
     return f"`{column.name}` {_TYPES[column.type]} COMMENT '{meaning}'"

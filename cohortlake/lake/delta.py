@@ -56,6 +56,8 @@ _WRITER = "cohortlake"
 _ATTEMPTS = 10
 # The library's own errors carry the operating system's as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# Where S3 refuses what is to be written. That it exists already says that another was faster.
+_S3_ERROR = re.compile(r"^(?!.*already exists).*Error performing [A-Z]+ http", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -99,7 +101,8 @@ def make_table(
         # Where another writer was faster, the one that is there counts.
         with contextlib.suppress(DeltaError), explained(root):
             DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
-        table = DeltaTable(root.uri_of(name))
+        with root.explained():
+            table = DeltaTable(root.uri_of(name))
     return table
 
 
@@ -171,13 +174,13 @@ def commit(
         CommitFailedError: Another writer committed first; see `retrying`.
         RootNotUsable: The root cannot be written.
     """
-    number = (table.transaction_version(_WRITER) or 0) + 1
     # A compaction claims no number. Without a predicate the files that it wrote meanwhile would
     # stay beside the new ones, and each row be there twice.
     mode: dict[str, Any] = {"mode": "append"}
     if overwrite:
         mode = {"mode": "overwrite", "predicate": "true", "schema_mode": "overwrite"}
     with explained(root):
+        number = (table.transaction_version(_WRITER) or 0) + 1
         write_deltalake(
             table,
             rows,
@@ -186,7 +189,7 @@ def commit(
             post_commithook_properties=HOOKS,
             **mode,
         )
-    return DeltaTable(root.uri_of(name))
+        return DeltaTable(root.uri_of(name))
 
 
 @contextlib.contextmanager
@@ -199,4 +202,6 @@ def explained(root: Root) -> Iterator[None]:
         except (DeltaError, OSError) as error:
             if number := _OS_ERROR.search(str(error)):
                 raise OSError(int(number[1]), "") from None
+            if _S3_ERROR.search(str(error)) and not isinstance(error, CommitFailedError):
+                raise OSError(str(error)) from None
             raise

@@ -2,28 +2,34 @@
 
 The only module that knows which of the two it is. Files appear whole or not at all: they
 are written under a hidden temporary name and moved. On a local disk the restricted zone is for
-its owner only. Which files lie in which place is `lake.root`'s.
+its owner only. Which files lie in which place is `lake.root`'s, and what S3 means by an error
+`lake.s3`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cohortlake.errors import RootNotUsable
 
+if TYPE_CHECKING:
+    from cohortlake.lake.s3 import S3
+
 RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
 TEMPORARY_SUFFIX = ".tmp"
+
+# One slash is enough for a scheme: `s3:/bucket` is a slip, and no folder that anybody meant.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
 
 class Draft:
@@ -64,18 +70,28 @@ class Place:
         uri: The same, absolute.
         is_local: Whether it is a folder of this machine.
         filesystem: Where `path` leads.
+
+    Raises:
+        RootNotUsable: A URL cannot be understood.
     """
 
+    filesystem: pafs.FileSystem
+
     def __init__(self, uri: str) -> None:
-        self.is_local = not uri.startswith("s3://")
-        if self.is_local:
-            self._base = str(Path(uri.removeprefix("file://")).expanduser().absolute())
-            self.filesystem: pafs.FileSystem = pafs.LocalFileSystem()
-            self.uri = self._base
-        else:
+        _check(uri)
+        self._s3: S3 | None = None
+        if uri.startswith("s3://"):
+            from cohortlake.lake.s3 import S3  # 27 MB, and a local lake needs none of it
+
             self._base = uri.removeprefix("s3://").rstrip("/")
-            self.filesystem = _s3()
             self.uri = f"s3://{self._base}"
+            self._s3 = S3(self.uri)
+            self.filesystem = self._s3.filesystem
+        else:
+            self._base = str(Path(uri.removeprefix("file://")).expanduser().absolute())
+            self.uri = self._base
+            self.filesystem = pafs.LocalFileSystem()
+        self.is_local = self._s3 is None
 
     def path(self, *parts: str) -> str:
         """Return the full path of a file or folder, as the file system takes it."""
@@ -96,9 +112,15 @@ class Place:
                 _make_folders(Path(self._base), folder)
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """Return the relative paths of all finished files below a folder, sorted."""
+        """Return the relative paths of all finished files below a folder, sorted.
+
+        Raises:
+            RootNotUsable: They cannot be listed.
+        """
         selector = pafs.FileSelector(self.path(folder), recursive=True, allow_not_found=True)
-        paths = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
+        with self.explained():
+            found = self.filesystem.get_file_info(selector)
+        paths = [info.path for info in found if info.is_file]
         relative = [path.removeprefix(self._base).lstrip("/") for path in paths]
         return sorted(
             path
@@ -107,12 +129,23 @@ class Place:
         )
 
     def exists(self, path: str) -> bool:
-        """Return whether a file is there."""
-        return bool(self.filesystem.get_file_info(self.path(path)).is_file)
+        """Return whether a file is there.
 
-    def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random reading."""
-        return self.filesystem.open_input_file(self.path(path))
+        Raises:
+            RootNotUsable: That cannot be seen.
+        """
+        with self.explained():
+            return bool(self.filesystem.get_file_info(self.path(path)).is_file)
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[pa.NativeFile]:
+        """Give a file for random reading, as long as the block lasts.
+
+        Raises:
+            RootNotUsable: It cannot be read, at the beginning or later.
+        """
+        with self.explained(), self.filesystem.open_input_file(self.path(path)) as file:
+            yield file
 
     def read(self, path: str) -> bytes:
         """Return a whole small file, as one writer left it.
@@ -120,14 +153,18 @@ class Place:
         Raises:
             RootNotUsable: It cannot be read.
         """
-        if not self.is_local:
-            return self._read_object(path)
+        if self._s3:
+            return self._s3.read(self.path(path))
         with self.open(path) as file:
             return bytes(file.read())
 
     def delete(self, path: str) -> None:
-        """Delete a file, and its folder if that is empty then; another run may have been faster."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete a file, and its folder if that is empty then; another run may have been faster.
+
+        Raises:
+            RootNotUsable: It cannot be deleted.
+        """
+        with self.explained(), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.path(path))
         if self.is_local:
             with contextlib.suppress(OSError):
@@ -178,8 +215,8 @@ class Place:
         Raises:
             RootNotUsable: It cannot be written.
         """
-        if not self.is_local:
-            self._create_object(path, content)
+        if self._s3:
+            self._s3.create(self.path(path), content)
             return
         draft = self.draft(path)
         try:
@@ -190,46 +227,21 @@ class Place:
         finally:
             draft.discard()
 
-    @functools.cached_property
-    def _client(self) -> Any:
-        """S3 for what Arrow cannot do. A session of its own: boto3's is not for several threads."""
-        from botocore.config import Config  # 27 MB, and a local lake needs none of it
+    def explained(self) -> AbstractContextManager[None]:
+        """Turn errors inside the block into RootNotUsable, whose message says what to do."""
+        return self._s3.explained() if self._s3 else _explained(self.uri)
 
-        from cohortlake.healthimaging.connection import connect
 
-        return connect("s3", Config())
-
-    def _read_object(self, path: str) -> bytes:
-        # Arrow asks for the size first: of a file that was replaced in between it reads a part.
-        bucket, _, key = self.path(path).partition("/")
-        try:
-            answer = self._client.get_object(Bucket=bucket, Key=key)
-        except self._client.exceptions.ClientError:
-            raise self._not_usable(PermissionError(errno.EACCES, "")) from None
-        return bytes(answer["Body"].read())
-
-    def _create_object(self, path: str, content: bytes) -> None:
-        bucket, _, key = self.path(path).partition("/")
-        try:
-            self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-        except self._client.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "PreconditionFailed":
-                raise self._not_usable(PermissionError(errno.EACCES, "")) from None
-
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn the operating system's errors inside the block into RootNotUsable."""
-        try:
-            yield
-        except OSError as error:
-            raise self._not_usable(error) from None
-
-    def _not_usable(self, error: OSError) -> RootNotUsable:
-        reason = os.strerror(error.errno) if error.errno else "refused, or out of reach"
-        return RootNotUsable(
-            f"cannot read or write below {self.uri}: {reason}; point COHORTLAKE_ROOT, or "
-            "COHORTLAKE_PUBLISHED, at a folder or s3:// prefix that this user may write, with room "
-            "left"
+def _check(uri: str) -> None:
+    """Refuse a URL that leads nowhere: as the name of a folder it would be filled unseen."""
+    url = _URL.match(uri)
+    if url is None or uri.startswith("file://"):
+        return
+    is_s3 = uri.startswith("s3://") and all(uri.removeprefix("s3://").rstrip("/").split("/"))
+    if not is_s3:
+        raise RootNotUsable(
+            f"no lake can lie at this {url[0]} URL; give COHORTLAKE_ROOT, or COHORTLAKE_PUBLISHED, "
+            "as a folder, file:///folder or s3://bucket/prefix"
         )
 
 
@@ -255,12 +267,15 @@ def _make_folders(base: Path, folder: str) -> None:
             path.mkdir(mode=0o700 if is_restricted else 0o777, exist_ok=True)
 
 
-def _s3() -> pafs.FileSystem:
-    options: dict[str, Any] = {"allow_delayed_open": True}  # a small file is one PUT, not three
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region:
-        options["region"] = region
-    return pafs.S3FileSystem(**options)
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into RootNotUsable."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "refused, or damaged"
+        raise RootNotUsable(
+            f"cannot read or write below {uri}: {reason}; point COHORTLAKE_ROOT, or "
+            "COHORTLAKE_PUBLISHED, at a folder or s3:// prefix that this user may write, with room "
+            "left"
+        ) from None

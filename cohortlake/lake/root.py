@@ -72,8 +72,8 @@ class Root:
         """Return whether a file is there."""
         return self.place_of(path).exists(path)
 
-    def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random reading."""
+    def open(self, path: str) -> AbstractContextManager[pa.NativeFile]:
+        """Give a file for random reading; see `Place.open`."""
         return self.place_of(path).open(path)
 
     def read(self, path: str) -> bytes:
@@ -101,7 +101,7 @@ class Root:
         self.place_of(path).create(path, content)
 
     def explained(self) -> AbstractContextManager[None]:
-        """Turn the operating system's errors in the restricted zone into RootNotUsable."""
+        """Turn errors of the disk, or of S3, in the restricted zone into RootNotUsable."""
         return self._restricted.explained()
 
     def prepare(self) -> None:

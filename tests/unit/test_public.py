@@ -103,6 +103,15 @@ def test_a_bad_setting_says_the_fix(variable: str, value: str, says: str) -> Non
         Settings.from_env({variable: value})
 
 
+def test_a_key_in_a_variable_that_looks_like_a_setting_says_the_fix() -> None:
+    there = {"COHORTLAKE_PATIENT_KEY": "env:COHORTLAKE_KEY", "COHORTLAKE_KEY": "secret"}
+    with pytest.raises(SettingError, match="must not begin with COHORTLAKE_") as told:
+        Settings.from_env(there)
+    assert "secret" not in str(told.value)
+    elsewhere = {"COHORTLAKE_PATIENT_KEY": "env:LAKE_KEY", "LAKE_KEY": "secret"}
+    assert Settings.from_env(elsewhere).patient_key == "env:LAKE_KEY"
+
+
 def test_every_setting_has_a_default_but_those_that_have_none() -> None:
     settings = Settings.from_env({})
     assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
