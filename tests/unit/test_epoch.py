@@ -51,5 +51,5 @@ def test_a_row_is_of_the_window_that_its_column_says(sent: Any) -> None:
 
 def test_what_has_no_offset_is_utc() -> None:
     assert epoch_seconds("2026-01-01T12:00:00") == NOON.timestamp()
-    assert epoch_seconds(datetime(2026, 1, 1, 12)) == NOON.timestamp()  # noqa: DTZ001
+    assert epoch_seconds(datetime(2026, 1, 1, 12)) == NOON.timestamp()
     assert epoch_seconds("2026-01-01T21:00:00+09:00") == NOON.timestamp()
