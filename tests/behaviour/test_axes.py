@@ -120,7 +120,7 @@ def _sweep(endpoint: Endpoint, sync: Sync, month: str) -> None:
     endpoint.now += timedelta(hours=2)
     change(endpoint, 615)  # of the month's last day
     try:
-        list(sync.sweep(sync.datastore(DATASTORE), [month]))
+        list(sync.sweep([DATASTORE], lambda _: [month]))
     finally:
         sync.apply()
 
