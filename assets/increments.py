@@ -6,7 +6,6 @@ way many partitions are searched side by side in one run, and each is recorded a
 a run that dies at the eleventh keeps ten. What is done with what they hold is `image_sets`'.
 """
 
-from collections.abc import Mapping
 from functools import partial
 
 import dagster as dg
@@ -25,6 +24,7 @@ from assets.partitions import (
 from cohortlake import Sync, Window
 from cohortlake.healthimaging import Datastore
 from cohortlake.lake.partitions import day_window, months_until_now
+from cohortlake.lake.sweep import Swept
 from cohortlake.progress import Progress, Told, in_words
 from cohortlake.schema import FOUND, UNDATED
 
@@ -62,11 +62,13 @@ def study_date_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[
     """All image sets of a study month, and those of the lake's that are gone from it."""
     with failures_told():
         wanted = requested(context, sync.settings.require_datastores())
-        for datastore_id, months in wanted.items():
-            store = sync.datastore(datastore_id)
-            wanted_months = months or months_until_now(store)
-            keys = {month: month_key(datastore_id, month) for month in wanted_months}
-            _sweep(context, sync, store, keys)
+
+        def months_of(store: Datastore) -> list[str]:
+            return wanted[store.datastore_id] or months_until_now(store)
+
+        swept_months = sync.sweep(wanted, months_of, _progress(context, sync))
+        for datastore_id, month, swept in swept_months:
+            _record(context, month_key(datastore_id, month), _sweep_metadata(swept, sync))
 
 
 @_search_asset(partitions_def=DATASTORES)
@@ -74,8 +76,11 @@ def undated_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Syn
     """All image sets that no study month holds: to find them a whole data store is read."""
     with failures_told():
         everywhere = sync.settings.require_datastores()
-        for datastore_id in context.partition_keys if names_partitions(context) else everywhere:
-            _sweep(context, sync, sync.datastore(datastore_id), {UNDATED: datastore_id})
+        wanted = context.partition_keys if names_partitions(context) else everywhere
+        for datastore_id, _, swept in sync.sweep(
+            wanted, lambda _: [UNDATED], _progress(context, sync)
+        ):
+            _record(context, datastore_id, _sweep_metadata(swept, sync))
 
 
 def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, list[Window]]:
@@ -87,18 +92,14 @@ def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, 
     return {day: due.get(day) or [window] for day, window in whole.items() if window}
 
 
-def _sweep(
-    context: dg.AssetExecutionContext, sync: Sync, store: Datastore, keys: Mapping[str, str]
-) -> None:
-    """Sweep study-date partitions, given with the keys they are recorded under."""
-    for partition, swept in sync.sweep(store, list(keys), _progress(context, sync)):
-        cost = search_metadata(swept.found, sync.root)
-        absent = {
-            "missing": swept.missing,
-            "confirmed_absent": swept.absent,
-            "refused": swept.refused,
-        }
-        _record(context, keys[partition], {**cost, **absent})
+def _sweep_metadata(swept: Swept, sync: Sync) -> Metadata:
+    """Return what a sweep cost and what it missed."""
+    return {
+        **search_metadata(swept.found, sync.root),
+        "missing": swept.missing,
+        "confirmed_absent": swept.absent,
+        "refused": swept.refused,
+    }
 
 
 def _progress(context: dg.AssetExecutionContext, sync: Sync) -> Progress:

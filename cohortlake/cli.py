@@ -230,8 +230,14 @@ def erase_patient(
 @app.command()
 @explained
 def search(
-    equal: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=VALUE, up to twice.")] = None,
-    between: Annotated[list[str] | None, typer.Option(help="ATTRIBUTE=FROM..TO.")] = None,
+    equal: Annotated[
+        list[str] | None,
+        typer.Option(help="ATTRIBUTE=VALUE, up to twice. A date is its whole day."),
+    ] = None,
+    between: Annotated[
+        list[str] | None,
+        typer.Option(help="ATTRIBUTE=FROM..TO. A date as TO is in it to the end of the day."),
+    ] = None,
     sort: Annotated[
         str | None, typer.Option(help="updatedAt, createdAt or DICOMStudyDateAndTime; add :DESC.")
     ] = None,

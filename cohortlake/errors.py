@@ -240,12 +240,18 @@ class NoSuchPatient(LakeError):
 class DeletionsRefused(LakeError):
     """See whether so much was deleted on purpose; accept it if it was."""
 
-    def __init__(self, refused: Mapping[str, int]) -> None:
-        total, months = sum(refused.values()), ", ".join(sorted(refused))
+    def __init__(self, refused: Mapping[str, Mapping[str, int]]) -> None:
+        """Name the study months of each data store: they are mapped to how many are gone."""
+        total = sum(sum(months.values()) for months in refused.values())
+        places = "; ".join(
+            f"{', '.join(sorted(months))} of data store {datastore_id}"
+            for datastore_id, months in refused.items()
+        )
         super().__init__(
-            f"{total} image sets are gone from {months}: more of what the lake holds there "
+            f"{total} image sets are gone from {places}: more of what the lake holds there "
             "than COHORTLAKE_MAX_DELETED_SHARE. Nothing was closed there. If they were deleted on "
-            "purpose, run `cohortlake reconcile --accept-deletions`"
+            "purpose, run `cohortlake reconcile --accept-deletions`, with --datastore where that "
+            "is so of one data store only"
         )
 
 

@@ -148,17 +148,17 @@ class Sync:
 
     def sweep(
         self,
-        store: Datastore,
-        keys: Sequence[str],
+        datastores: Iterable[str],
+        keys_of: Callable[[Datastore], Iterable[str]],
         progress: Progress | None = None,
         *,
         accept_deletions: bool = False,
-    ) -> Iterator[tuple[str, Swept]]:
-        """Sweep study-date partitions; yield each as it lands.
+    ) -> Iterator[tuple[str, str, Swept]]:
+        """Sweep study-date partitions; yield each, after its data store, as it lands.
 
         Args:
-            store: The data store.
-            keys: Study months (YYYY-MM) and `undated`.
+            datastores: The data stores. One that is refused holds up no other.
+            keys_of: Gives the study months (YYYY-MM) of a data store, `undated` among them.
             progress: Told how it goes.
             accept_deletions: Close what is gone however much it is.
 
@@ -167,16 +167,13 @@ class Sync:
             DeletionsRefused: In some of them too much was gone; the others landed.
         """
         most = 1.0 if accept_deletions else self.settings.max_deleted_share
-        refused: dict[str, int] = {}
-        wanted = [sweeps.search_of(store, key) for key in sorted(keys)]
-        run = self._extractor(store)
-        with Held(self.root, store) as held:
-            for search, found in self._landed(store, wanted, run, progress):
-                swept = sweeps.close_missing(run, held, search, found, most)
+        refused: dict[str, dict[str, int]] = {}
+        for datastore_id in datastores:
+            store = self.datastore(datastore_id)
+            for key, swept in self._swept(store, keys_of(store), most, progress):
                 if swept.refused:
-                    refused[search.partition] = swept.refused
-                yield search.partition, swept
-        close_erased(run, store)
+                    refused.setdefault(datastore_id, {})[key] = swept.refused
+                yield datastore_id, key, swept
         if refused:
             raise DeletionsRefused(refused)
 
@@ -314,7 +311,7 @@ class Sync:
         Raises:
             CohortlakeError: See `errors`. What landed stays, and the next run goes on.
         """
-        outcome = self._run(self._run_days, progress or Progress())
+        outcome = self._run(self._searched(self.settings.require_datastores(), progress))
         return self._filled(outcome, progress or Progress()) if fill_versions else outcome
 
     def reconcile(
@@ -329,17 +326,16 @@ class Sync:
         Raises:
             CohortlakeError: See `errors`. What landed stays.
         """
-        sweeps_of = functools.partial(self._run_sweeps, accept_deletions=accept_deletions)
-        return self._run(sweeps_of, progress or Progress())
-
-    def _run(
-        self, search: Callable[[Datastore, Progress], Iterator[Found]], progress: Progress
-    ) -> Outcome:
         datastores = self.settings.require_datastores()
-        found: list[Found] = []
+        sweeps_of_all = self.sweep(
+            datastores, _all_partitions, progress, accept_deletions=accept_deletions
+        )
+        return self._run(swept.found for _, _, swept in sweeps_of_all)
+
+    def _run(self, landing: Iterable[Found]) -> Outcome:
+        """Let everything land, then apply and publish it."""
         try:
-            for datastore_id in datastores:
-                found.extend(search(self.datastore(datastore_id), progress))
+            found = list(landing)
         finally:
             # What landed before a failure counts: the next run need not ask for it again.
             applied = self.apply()
@@ -365,16 +361,21 @@ class Sync:
             publication = self.publish()
         return replace(outcome, publication=publication, filled=filled)
 
-    def _run_days(self, store: Datastore, progress: Progress) -> Iterator[Found]:
-        for _, found in self.extract(store, self.due(store), progress):
-            yield found
+    def _searched(self, datastores: Iterable[str], progress: Progress | None) -> Iterator[Found]:
+        for datastore_id in datastores:
+            store = self.datastore(datastore_id)
+            for _, found in self.extract(store, self.due(store), progress):
+                yield found
 
-    def _run_sweeps(
-        self, store: Datastore, progress: Progress, *, accept_deletions: bool
-    ) -> Iterator[Found]:
-        keys = [*partitions.months_until_now(store), UNDATED]
-        for _, swept in self.sweep(store, keys, progress, accept_deletions=accept_deletions):
-            yield swept.found
+    def _swept(
+        self, store: Datastore, keys: Iterable[str], most: float, progress: Progress | None
+    ) -> Iterator[tuple[str, Swept]]:
+        wanted = [sweeps.search_of(store, key) for key in sorted(keys)]
+        run = self._extractor(store)
+        with Held(self.root, store) as held:
+            for search, found in self._landed(store, wanted, run, progress):
+                yield search.partition, sweeps.close_missing(run, held, search, found, most)
+        close_erased(run, store)
 
     def _patient_key(self) -> bytes:
         is_new = read_marker(self.root) is None
@@ -413,6 +414,10 @@ class Sync:
                 missing[key] -= sum(_length(record) for record in part.records)
                 if not missing[key]:
                     yield search, joined(self.root, landed.pop(key))
+
+
+def _all_partitions(store: Datastore) -> list[str]:
+    return [*partitions.months_until_now(store), UNDATED]
 
 
 def _stretches(windows: Iterable[Window]) -> Iterator[Window]:

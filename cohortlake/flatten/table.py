@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from cohortlake import schema
+from cohortlake.epoch import epoch_seconds, is_instant
 from cohortlake.flatten import values
 
 # What the members are on the wire, before their values are parsed. Timestamps are epoch
@@ -38,8 +38,6 @@ _WIRE_TYPES = {
 }
 # Not `empty_table()`: that imports pandas, and whoever opens a lake imports this module.
 _NO_STATES = pa.Table.from_batches([], schema.arrow_schema(schema.STATE))
-# Year 1 to year 9999, as Python's datetime has them.
-_MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = -62_135_596_800.0, 253_402_300_799.0
 _INT64 = range(-(2**63), 2**63)
 _NULL = "\x1e"
 _HASHED = [
@@ -126,7 +124,7 @@ def _by_columns(bodies: Sequence[bytes]) -> pa.StructArray:
     for column in schema.SUMMARY_FIELDS:
         if column.type == schema.INSTANT:
             extremes = pc.min_max(wire.field(column.wire)).as_py()
-            if not all(_is_instant(end) for end in extremes.values() if end is not None):
+            if not all(is_instant(end) for end in extremes.values() if end is not None):
                 raise pa.ArrowInvalid("a timestamp is out of range")
     return wire
 
@@ -147,7 +145,7 @@ def _split(
 
 def _as_expected(value: Any, typ: pa.DataType) -> Any:
     if typ == schema.INSTANT:
-        return _epoch_seconds(value)
+        return epoch_seconds(value)
     wire = _WIRE_TYPES.get(typ, typ)
     if wire == pa.string():
         return value if isinstance(value, str) and _is_text(value) else None
@@ -160,23 +158,6 @@ def _as_expected(value: Any, typ: pa.DataType) -> Any:
 def _is_text(value: str) -> bool:
     # JSON may carry a lone surrogate, which no UTF-8 column can hold.
     return not any("\ud800" <= char <= "\udfff" for char in value)
-
-
-def _epoch_seconds(value: Any) -> float | None:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if _is_instant(value) else None
-
-
-def _is_instant(seconds: float) -> bool:
-    return _MIN_EPOCH_SECONDS <= seconds <= _MAX_EPOCH_SECONDS
 
 
 def _typed(wire: pa.StructArray, extra: pa.Array, datastore_id: str) -> pa.Table:

@@ -1,14 +1,16 @@
 """`searchCriteria` from text, as a person types them.
 
 The API takes one or two filters, EQUAL on one value or BETWEEN two, over the attributes
-below. Both the service's names and the DICOM keywords are understood.
+below. Both the service's names and the DICOM keywords are understood. A date without a time
+is its whole day, which the service would take for the midnight at which it begins.
 Source: SearchImageSets in the API reference, shape SearchByAttributeValue.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from cohortlake.errors import SettingError, did_you_mean
@@ -40,8 +42,8 @@ def criteria(
     """Build criteria.
 
     Args:
-        equal: Each `ATTRIBUTE=VALUE`.
-        between: Each `ATTRIBUTE=FROM..TO`.
+        equal: Each `ATTRIBUTE=VALUE`; a date becomes the range of its day.
+        between: Each `ATTRIBUTE=FROM..TO`; a date as TO is in it to its last instant.
         sort: `updatedAt`, `createdAt` or `DICOMStudyDateAndTime`, with `:DESC` for descending.
 
     Raises:
@@ -63,12 +65,18 @@ def _filter(operator: str, text: str) -> dict[str, Any]:
     if not equals:
         raise SettingError(f"a filter is written {form}")
     attribute = _attribute(name.strip(), _NAMES)
-    values = [value] if operator == "EQUAL" else value.split("..")
-    if operator == "BETWEEN" and len(values) != 2:
+    parts = [part.strip() for part in ([value] if operator == "EQUAL" else value.split(".."))]
+    if operator == "BETWEEN" and len(parts) != 2:
         raise SettingError(f"a range of {attribute} is written {form}")
+    if operator == "EQUAL" and attribute in _SORTABLE and _day(parts[0]):
+        operator, parts = "BETWEEN", parts * 2
+    ends = (time.min, time.max)
     return {
         "operator": operator,
-        "values": [{attribute: _value(attribute, part.strip())} for part in values],
+        "values": [
+            {attribute: _value(attribute, part, end)}
+            for part, end in zip(parts, ends, strict=False)
+        ],
     }
 
 
@@ -81,15 +89,22 @@ def _attribute(name: str, known: dict[str, str]) -> str:
     return known[name]
 
 
-def _value(attribute: str, text: str) -> Any:
+def _day(text: str) -> date | None:
+    with contextlib.suppress(ValueError):
+        return date.fromisoformat(text)
+    return None
+
+
+def _value(attribute: str, text: str, end_of_day: time) -> Any:
     if attribute in _TEXTS:
         return text
     if attribute == "isPrimary":
         if text not in ("true", "false"):
             raise SettingError("isPrimary is true or false")
         return text == "true"
+    day = _day(text)
     try:
-        instant = datetime.fromisoformat(text)
+        instant = datetime.combine(day, end_of_day) if day else datetime.fromisoformat(text)
     except ValueError:
         raise SettingError(
             f"{attribute} takes dates and times like 2024-01-31 or 2024-01-31T13:45:00"

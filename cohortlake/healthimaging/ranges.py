@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from cohortlake.epoch import epoch_seconds
 from cohortlake.healthimaging.ends import BothEnds
 from cohortlake.healthimaging.page import Head, Page
 from cohortlake.healthimaging.windows import EPOCH, MARGIN, Axis, Window
@@ -356,13 +357,8 @@ def _outside(window: Window, ids: Sequence[str], positions: Sequence[datetime | 
 
 
 def _instant(value: object) -> datetime | None:
-    if isinstance(value, int | float):
-        with contextlib.suppress(OverflowError):
-            return EPOCH + timedelta(seconds=value)
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return datetime.fromisoformat(value).astimezone(UTC)
-    return None
+    seconds = epoch_seconds(value)
+    return None if seconds is None else EPOCH + timedelta(seconds=seconds)
 
 
 def _study_day(raw_tags: msgspec.Raw) -> datetime | None:

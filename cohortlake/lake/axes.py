@@ -22,7 +22,7 @@ class Agreement:
         agreeing: Study months, over all data stores, that hold what their last sweep found.
         differing: Those that hold something else although nothing changed since, YYYY-MM.
         changed: Those that changed since their last sweep, or lost what it counted to an erasure.
-        unswept: Those that hold rows and were never swept.
+        unswept: Those that hold rows and were never swept to the end.
         studies: Studies that say how many series they have.
         studies_with_fewer_series: Those of which the lake holds fewer.
         studies_with_more_series: Those of which it holds more.
@@ -58,13 +58,17 @@ def agreement(root: Root) -> Agreement:
     )
 
 
-# What the sweep itself showed to be gone was closed after it began, and is no later change.
+# What the sweep itself showed to be gone was closed after it began, and is no later change. One
+# that failed midway leaves parts of its month; parts of a run share no day, so their lengths tell.
 _MONTHS = f"""
 WITH sweeps AS (
     SELECT datastore_id, "partition" AS study_month, run_id, max(searched_at) AS searched_at,
            bool_and(counted) AS counted,
            sum(rows) AS n, sum(content_hash::HUGEINT) % 9223372036854775808 AS hash
     FROM ledger WHERE axis = 'study_date' GROUP BY ALL
+    HAVING sum(epoch_us("end") - epoch_us("start")) = epoch_us(
+        ("partition" || '-01')::TIMESTAMP + INTERVAL 1 MONTH
+    ) - epoch_us(("partition" || '-01')::TIMESTAMP)
 ), swept AS (
     SELECT DISTINCT ON (datastore_id, study_month) * FROM sweeps
     ORDER BY datastore_id, study_month, searched_at DESC, run_id

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from endpoint import Endpoint
+from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
 from cohortlake import Settings, Sync
+from cohortlake.errors import ServiceUnavailable
 from cohortlake.lake import image_sets, increments
 from cohortlake.lake.axes import Agreement, agreement
 from emulator import running
@@ -85,3 +89,60 @@ def test_what_the_memory_has_lost_is_seen(endpoint: Endpoint, lake_settings: Set
     lost = sync.status().agreement
     assert lost.differing
     assert set(lost.differing) <= {f"2025-{month:02}" for month in range(1, 13)}
+
+
+def test_part_of_a_month_is_no_sweep_of_it(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers share a month: what one brings lands at once, though the other fails."""
+    monkeypatch.setattr("cohortlake.lake.extract._BATCH_BYTES", 0)
+    monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
+    sync = Sync(replace(lake_settings, workers=2))
+    fill(endpoint, 620)
+    for number, row in enumerate(endpoint.image_sets):
+        row["DICOMTags"]["DICOMStudyDate"] = f"202503{number // 20 + 1:02}"
+    sync.run()
+
+    _sweep_half(endpoint, sync, "2025-03", monkeypatch)
+    never = sync.status().agreement
+    assert (never.agreeing, never.changed, never.differing, never.unswept) == (0, 0, (), 1)
+
+    _sweep(endpoint, sync, "2025-03")
+    whole = sync.status().agreement
+    assert (whole.agreeing, whole.changed, whole.differing, whole.unswept) == (1, 0, (), 0)
+
+    _sweep_half(endpoint, sync, "2025-03", monkeypatch)
+    since = sync.status().agreement
+    assert (since.agreeing, since.changed, since.differing, since.unswept) == (0, 1, (), 0)
+
+
+def _sweep(endpoint: Endpoint, sync: Sync, month: str) -> None:
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 615)  # of the month's last day
+    try:
+        list(sync.sweep([DATASTORE], lambda _: [month]))
+    finally:
+        sync.apply()
+
+
+def _sweep_half(
+    endpoint: Endpoint, sync: Sync, month: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the worker that began the month fail once the other's half of it has landed."""
+    folder = Path(sync.root.uri_of(f"increments/{DATASTORE}/study_date/{month}"))
+    before, search = {*folder.glob("*.parquet")}, endpoint.search
+
+    def half(criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
+        first = criteria["filters"][0]["values"][0]["DICOMStudyDateAndTime"]["DICOMStudyDate"]
+        if token is None or not month.replace("-", "") > first[:6]:
+            return search(criteria, size, token)
+        deadline = time.monotonic() + 30
+        while {*folder.glob("*.parquet")} == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return {"no": "page"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "search", half)
+        with pytest.raises(ServiceUnavailable, match="broken pages"):
+            _sweep(endpoint, sync, month)
+    assert len({*folder.glob("*.parquet")} - before) == 1

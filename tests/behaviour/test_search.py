@@ -16,9 +16,10 @@ import pytest
 from endpoint import Endpoint
 from small_hospital import assert_equal_to_truth, fill
 
-from cohortlake import HealthImaging, Settings, Sync
+from cohortlake import HealthImaging, Settings, Sync, search
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
+from cohortlake.healthimaging.criteria import criteria
 from cohortlake.progress import Told, in_words
 from emulator import running
 
@@ -109,6 +110,39 @@ def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> No
         outcomes = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
         assert [outcome["rows"] for outcome in outcomes] == [6000, 6000]
         assert [outcome["throttles"] for outcome in outcomes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("equal", "between", "found"),
+    [
+        ([], ["StudyDate=2024-01-01..2024-01-31"], ["0130", "0131", "013112", "013123"]),
+        ([], ["StudyDate=2024-01-01..2024-01-31T12:00"], ["0130", "0131", "013112"]),
+        (["StudyDate=2024-01-31"], [], ["0131", "013112", "013123"]),
+        (["StudyDate=2024-01-31T00:00"], [], ["0131"]),
+        (["updatedAt=2024-02-03"], [], ["0130", "0131", "013112", "013123", "0201"]),
+    ],
+)
+def test_a_search_finds_the_whole_of_its_last_day(
+    equal: list[str], between: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"0130": "", "0131": "", "013112": "120000", "013123": "235959.999", "0201": ""}
+    summaries = [
+        {
+            "DICOMTags": {
+                "DICOMStudyId": name,
+                "DICOMStudyDate": f"2024{name[:4]}",
+                **({"DICOMStudyTime": time} if time else {}),
+            }
+        }
+        for name, time in times.items()
+    ]
+    with running(now="2024-02-03T17:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        emulator.admin.import_summaries(summaries)
+        emulator.admin.advance(days=1)
+        service = HealthImaging(Settings(emulator.datastores, tps=1000))
+        rows = search(service, emulator.datastores[0], criteria(equal, between))
+    assert sorted(rows["StudyID"]) == found
 
 
 def test_progress_is_told_in_words(endpoint: Endpoint, lake_settings: Settings) -> None:

@@ -35,6 +35,7 @@ from cohortlake.errors import (
 )
 from cohortlake.lake.place import Draft
 from cohortlake.schema import PUBLISHED
+from emulator import Emulator, running
 
 TABLES = tuple(PUBLISHED)
 
@@ -132,7 +133,9 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     Sync(lake_settings).reconcile()
     endpoint.image_sets = [row for row in before if row not in gone]
     endpoint.now += timedelta(hours=1)
-    with pytest.raises(DeletionsRefused, match=r"^20 image sets are gone from 2025-03: "):
+    with pytest.raises(
+        DeletionsRefused, match=r"^20 image sets are gone from 2025-03 of data store "
+    ):
         Sync(lake_settings).reconcile()
     assert len(read_table(lake_settings.root, "image_sets")) == 398, "what is little was closed"
 
@@ -148,6 +151,42 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     assert history.loc[history["ended_by"].isna(), "last_seen_at"].isna().all()
 
 
+def test_a_data_store_with_too_much_gone_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(datastores=3, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        first, second, third = emulator.datastores
+        sync = Sync(Settings((first, second, third), f"{tmp_path}/lake", tps=1000))
+        ids = {store: _import(emulator, store) for store in sync.settings.datastores}
+        sync.run()
+        for store, count in ((first, 30), (second, 2), (third, 20)):
+            for image_set_id in ids[store][:count]:
+                emulator.admin.delete(image_set_id, datastore_id=store)
+        emulator.admin.advance(days=1)
+
+        gone = f"^50 image sets are gone from 2024-01 of data store {first}; 2024-01 of .* {third}:"
+        with pytest.raises(DeletionsRefused, match=gone):
+            sync.reconcile()
+        held = read_table(sync.settings.root, "image_sets").groupby("datastore_id").size()
+        assert dict(held) == {first: 40, second: 38, third: 40}
+
+        emulator.admin.advance(days=1)
+        only_the_first = Sync(replace(sync.settings, datastores=(first,)))
+        accepted = only_the_first.reconcile(accept_deletions=True)
+        assert accepted.applied.changes == {"deleted": 30}
+        with pytest.raises(DeletionsRefused, match=rf"^20 .* from 2024-01 of data store {third}:"):
+            sync.reconcile()
+
+
+def _import(emulator: Emulator, datastore_id: str) -> list[str]:
+    """Import forty image sets of one study month."""
+    summaries = [{"DICOMTags": {"DICOMStudyDate": "20240115"}} for _ in range(40)]
+    ids = emulator.admin.import_summaries(summaries, datastore_id=datastore_id)
+    emulator.admin.advance(days=1)
+    return ids
+
+
 def test_a_sweep_by_creation_finds_what_moved_between_months(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
@@ -157,9 +196,8 @@ def test_a_sweep_by_creation_finds_what_moved_between_months(
     # Nothing says when it changed, so no tick finds it; and it left its month.
     endpoint.image_sets[8]["DICOMTags"]["DICOMStudyDate"] = "20240115"
     sync = Sync(lake_settings)
-    store = sync.datastore(DATASTORE)
-    ((partition, _),) = sync.sweep(store, ["undated"])
-    assert partition == "undated"
+    ((store, partition, _),) = sync.sweep([DATASTORE], lambda _: ["undated"])
+    assert (store, partition) == (DATASTORE, "undated")
     assert sync.apply().changes == {"updated": 1}
     sync.publish()
     found = read_table(lake_settings.root, "image_sets").set_index("image_set_id")
@@ -311,7 +349,7 @@ def test_a_lost_key_is_an_error_and_no_new_key(endpoint: Endpoint, lake_settings
     Path(lake_settings.root, "keys/patient-key").unlink()
     endpoint.now += timedelta(days=1)
     change(endpoint, 1)
-    with pytest.raises(MissingKey, match="restore it"):
+    with pytest.raises(MissingKey, match="from a backup"):
         Sync(lake_settings).run()
     assert not Path(lake_settings.root, "keys/patient-key").exists()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cohortlake.healthimaging import Page
 from cohortlake.lake import partitions
 from cohortlake.lake.keys import KEY_PATH
 from cohortlake.schema import PUBLISHED
+from emulator import running
 
 from .conftest import Run
 from .store import INCREMENTS, checks, days, image_set, published_ids
@@ -183,6 +185,43 @@ def test_reconciling_closes_what_is_gone(
     assert gone not in published_ids(lake)
     history = read_table(str(lake), "history")
     assert set(history.loc[history["ended_by"] == "deleted", "image_set_id"]) == {gone}
+
+
+@pytest.mark.parametrize(
+    ("job", "study_date"), [("reconcile", "20251215"), ("reconcile_undated", "")]
+)
+def test_a_data_store_with_too_much_gone_holds_up_no_other(
+    lake: Path,
+    run: Run,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+    study_date: str,
+) -> None:
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 10, 1))  # few months, less to wait
+    with running(datastores=2, now="2026-01-01T12:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        sync = Sync(replace(Settings.from_env(), datastores=tuple(emulator.datastores)))
+        first, second = emulator.datastores
+        summaries = [{"DICOMTags": {"DICOMStudyDate": study_date}} for _ in range(20)]
+        ids = {
+            store: emulator.admin.import_summaries(summaries, datastore_id=store)
+            for store in (first, second)
+        }
+        emulator.admin.advance(days=1)
+        sync.run()
+        for store, count in ((first, 15), (second, 2)):
+            for image_set_id in ids[store][:count]:
+                emulator.admin.delete(image_set_id, datastore_id=store)
+        emulator.admin.advance(days=1)
+
+        (failure,) = run(job, sync=sync).get_step_failure_events()
+        description = failure.step_failure_data.user_failure_data.description
+        assert f"data store {first}: more of what the lake holds" in description
+        asset = "study_date_sweeps" if job == "reconcile" else "undated_sweeps"
+        recorded = instance.get_materialized_partitions(dg.AssetKey(asset))
+        assert {key.split("|")[0] for key in recorded} == {first, second}
+        assert sync.apply().changes == {"deleted": 2}
 
 
 def test_one_data_store_can_be_swept_alone(

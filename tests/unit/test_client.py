@@ -229,6 +229,34 @@ def test_criteria_from_text() -> None:
     }  # fmt: skip
 
 
+def _study(day: str, time: str) -> dict[str, dict[str, str]]:
+    return {"DICOMStudyDateAndTime": {"DICOMStudyDate": day, "DICOMStudyTime": time}}
+
+
+@pytest.mark.parametrize(
+    ("equal", "between", "operator", "values"),
+    [
+        ([], ["StudyDate=2024-01-01..2024-01-31"], "BETWEEN",
+         [_study("20240101", "000000.000000"), _study("20240131", "235959.999999")]),
+        ([], ["StudyDate=2024-01-31..20240131"], "BETWEEN",
+         [_study("20240131", "000000.000000"), _study("20240131", "235959.999999")]),
+        ([], ["StudyDate=2024-01-31T08:30..2024-01-31T00:00"], "BETWEEN",
+         [_study("20240131", "083000.000000"), _study("20240131", "000000.000000")]),
+        (["StudyDate=2024-01-31"], [], "BETWEEN",
+         [_study("20240131", "000000.000000"), _study("20240131", "235959.999999")]),
+        (["StudyDate=2024-01-31T00:00"], [], "EQUAL", [_study("20240131", "000000.000000")]),
+        (["updatedAt=2024-01-31"], [], "BETWEEN",
+         [{"updatedAt": datetime(2024, 1, 31, tzinfo=UTC)},
+          {"updatedAt": datetime(2024, 1, 31, 23, 59, 59, 999999, UTC)}]),
+        (["PatientID=20240131"], [], "EQUAL", [{"DICOMPatientId": "20240131"}]),
+    ],
+)  # fmt: skip
+def test_a_date_is_its_whole_day(
+    equal: list[str], between: list[str], operator: str, values: list[Any]
+) -> None:
+    assert criteria(equal, between)["filters"] == [{"operator": operator, "values": values}]
+
+
 @pytest.mark.parametrize(
     ("equal", "between", "sort", "says"),
     [
