@@ -191,10 +191,25 @@ def test_a_number_that_few_have_is_not_told() -> None:
         few = members(lake.cohort("a").where(Modality="CT"), 11).table_one
         all_of_them = members(lake.cohort("a").where(Modality="CT"), 0).table_one
     assert few is not None
-    assert few["age_at_study_years"] == Number(None, None, None, 35)
+    assert few["age_at_study_years"] == Number(None, None, None, None)  # 35 of 40 would tell 5
     assert all_of_them is not None
     assert all_of_them["age_at_study_years"].mean == 52
     assert all_of_them["age_at_study_years"].missing == 35
+
+
+def test_how_many_patients_a_lake_has_is_not_told_where_few_are_known(tmp_path: Path) -> None:
+    rows = [image_set(n, f"p{n}" if n < 3 else None, f"1.{n}", Modality="CT") for n in range(40)]
+    with opened(rows) as lake:
+        assert holdings(lake, 11).rows["patients"] is None
+        assert holdings(lake, 11).rows["studies"] == 40
+        assert holdings(lake, 3).rows["patients"] == 3
+        told = members(lake.cohort("all").where(Modality="CT"), 11)
+        assert [step.left for step in told.flow.steps] == [None, None]
+        assert members(lake.cohort("all"), 11).n is None
+        report.write(lake, tmp_path / "a.html", lake.cohort("all"))
+    page = text_of(tmp_path / "a.html")
+    assert '<span class="hidden">hidden</span></b> patients' in page
+    assert "3 patients" not in page
 
 
 def test_nobody_is_described_too(hospital: Lake, tmp_path: Path) -> None:
