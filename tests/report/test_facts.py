@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from cohort.test_select import opened
-from cohort.tiny import image_set
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake, Settings, report
 from cohortlake.errors import BadCriteria, MissingExtra, SettingError
 from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
 from cohortlake.report.cells import Breakdown
 from cohortlake.report.completeness import completeness
 from cohortlake.report.holdings import holdings
@@ -61,6 +62,30 @@ def test_quality_is_the_share_of_the_image_sets(hospital: Lake) -> None:
 def lacks(rows: pd.DataFrame, name: str) -> Any:
     status = _STATUS.get(name)
     return rows[status] == "missing" if status in rows else rows[name].isna()
+
+
+def test_what_a_policy_may_hide_is_not_told_as_missing(tmp_path: Path) -> None:
+    day = date(2020, 1, 1)
+    rows = [image_set(n, f"p{n}", f"1.{n}", Modality="CT", StudyDate=day) for n in range(30)]
+    marked = {}
+    for name in ("limited", "identified"):
+        publish(str(tmp_path / name), rows, policy=built_in(name))
+        with cohortlake.open(str(tmp_path / name)) as lake:
+            marked[name] = {field.name for field in quality(lake, 11) if field.may_be_hidden}
+            report.write(lake, tmp_path / f"{name}.html")
+        is_noted = "missing or not shown" in text_of(tmp_path / f"{name}.html")
+        assert is_noted == bool(marked[name])
+    assert {"StudyDescription", "Modality", "SeriesNumber", "StudyDate"} <= marked["limited"]
+    # A status tells what was sent of these; keys are never made null.
+    assert not {"PatientSex", "BodyPartExamined", "patient_key"} & marked["limited"]
+    assert marked["identified"] == set()
+
+
+def test_an_empty_lake_has_a_report(root: str, tmp_path: Path) -> None:
+    publish(root, [])
+    with cohortlake.open(root) as lake:
+        report.write(lake, tmp_path / "a.html", lake.cohort("nobody"), suppress_below=0)
+    assert "of 0 members" in text_of(tmp_path / "a.html")
 
 
 def test_a_field_that_all_but_a_few_lack_is_not_told() -> None:
