@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -97,6 +98,21 @@ def test_few_months_are_drawn_by_month_and_nobody_is_drawn_too() -> None:
             nobody.modality_by_body_part,
         ):
             assert draw()._repr_png_()
+
+
+def test_values_are_drawn_as_they_are(tmp_path: Path) -> None:
+    values = ["$A$", r"_$\frac$", "^{$"]
+    rows = [
+        image_set(n, "p", f"1.{n}", Modality=value, BodyPartExamined=value,
+                  StudyDate=date(2020, 1, 1))
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+    with opened(rows) as lake:
+        figure = lake.cohort("a").plot.modality_by_body_part()
+    assert figure._repr_png_()
+    figure.savefig(tmp_path / "a.svg")
+    for value in values:  # along both axes
+        assert (tmp_path / "a.svg").read_text("utf-8").count(f"<!-- {value} -->") == 2
 
 
 def test_without_the_extra_it_says_what_to_install(
