@@ -34,6 +34,7 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
     """
     if suppress_below < 0:
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
+    by = list(dict.fromkeys(by))  # a column that is named twice is one
     known = cohort.members.columns
     for name in by:
         if name not in known:

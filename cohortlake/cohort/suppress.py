@@ -20,7 +20,7 @@ from cohortlake.errors import BadCriteria
 _MOST_NUMBERS = 10_000_000
 """How large a matrix of totals and hidden cells may be: it takes a few seconds to look through."""
 
-_TINY, _CLOSE = 1e-9, 1e-5
+_TINY, _CLOSE = 1e-11, 1e-5
 
 
 @dataclass(frozen=True)

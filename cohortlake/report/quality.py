@@ -81,7 +81,8 @@ def quality(lake: Lake, below: int) -> list[Field]:
             name,
             tags.get(name),
             shares[name, "missing"],
-            _may_be_hidden(name, known, lake.as_opened.policy),
+            shares[name, "missing"].share != 0
+            and _may_be_hidden(name, known, lake.as_opened.policy),
             shares.get((name, "invalid")),
             shares.get((name, "implausible")),
         )

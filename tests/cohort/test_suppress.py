@@ -131,3 +131,20 @@ def test_a_table_too_large_to_look_through_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(suppress, "_MOST_NUMBERS", 20)
     with pytest.raises(BadCriteria, match="count by fewer columns"):
         hidden(patients_in(bridged(), 11), 11)
+
+
+@pytest.mark.parametrize("length", [3, 300])
+def test_along_a_path_all_follows_and_round_a_ring_nothing_does(length: int) -> None:
+    def rows_and_columns(cells: list[tuple[int, int]]) -> list[frozenset[int]]:
+        totals: dict[Any, set[int]] = {}
+        for place, cell in enumerate(cells):
+            for axis in (0, 1):
+                totals.setdefault((axis, cell[axis]), set()).add(place)
+        return [frozenset(total) for total in totals.values()]
+
+    every = [frozenset((place,)) for place in range(2 * length)]
+    path = [(i, i + step) for i in range(length) for step in (0, 1)]
+    ring = [(row, column % length) for row, column in path]
+    unknown = set(range(2 * length))
+    assert suppress._determined(every, rows_and_columns(path), unknown) == every
+    assert suppress._determined(every, rows_and_columns(ring), unknown) == []
