@@ -92,38 +92,33 @@ def hidden(cells: Sequence[Cell], below: int) -> set[int]:
 
 
 def _hidden(cells: Sequence[Cell], totals: Sequence[_Total], below: int) -> set[int]:
-    out = {i for i, cell in enumerate(cells) if cell.patients < below}
-    small = [frozenset((i,)) for i in sorted(out)] + [t.cells for t in totals if t.is_few]
-    while more := _given_away(cells, totals, out, below) or _following(cells, totals, small, out):
-        out |= more
+    small = {i for i, cell in enumerate(cells) if cell.patients < below}
+    out = _with_enough(cells, totals, small, below)
+    shown = [total.cells for total in totals if total.is_shown]
+    asked = [frozenset((i,)) for i in sorted(small)] + [t.cells for t in totals if t.is_few]
+    told = _determined(asked, shown, out)
+    alone = _determined(told, shown, set(range(len(cells))))
+    told = [sum_ for sum_ in told if sum_ not in alone]
+    while told:
+        out |= {_smallest(cells, _beside(totals, sum_, out)) for sum_ in told}
+        out = _with_enough(cells, totals, out, below)
+        told = _determined(told, shown, out)  # the more is hidden, the less follows
     return out
 
 
-def _given_away(
+def _with_enough(
     cells: Sequence[Cell], totals: Sequence[_Total], out: set[int], below: int
 ) -> set[int]:
-    """Return what to hide as well where a total hides too little."""
-    more = set()
-    for total in totals:
-        gone, shown = total.cells & out, total.cells - out
-        if gone and shown and (len(gone) < 2 or _together([cells[i] for i in gone]) < below):
-            more.add(_smallest(cells, shown))
-    return more
-
-
-def _following(
-    cells: Sequence[Cell],
-    totals: Sequence[_Total],
-    small: Sequence[frozenset[int]],
-    out: set[int],
-) -> set[int]:
-    """Return what to hide as well where something small follows from several totals."""
-    shown = [total.cells for total in totals if total.is_shown]
-    told = _determined(small, shown, out)
-    if told:
-        alone = _determined(told, shown, set(range(len(cells))))
-        told = [sum_ for sum_ in told if sum_ not in alone]
-    return {_smallest(cells, _beside(totals, sum_, out)) for sum_ in told}
+    """Return what is hidden, with more of it in each total that hides too little."""
+    while True:
+        more = set[int]()
+        for total in totals:
+            gone, shown = total.cells & out, total.cells - out
+            if gone and shown and (len(gone) < 2 or _together([cells[i] for i in gone]) < below):
+                more.add(_smallest(cells, shown))
+        if not more:
+            return out
+        out = out | more
 
 
 def _determined(
