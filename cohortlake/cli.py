@@ -30,6 +30,7 @@ from cohortlake.console import (
     DatastoreOption,
     JsonOption,
     RootOption,
+    add_row,
     err,
     explained,
     out,
@@ -341,11 +342,18 @@ def _give(
     if output:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         spreadsheet.write(output, {"rows": table})
-        err.print(f"{len(frame):,} rows written to {output}")
+        err.print(f"{len(frame):,} rows written to {output}", markup=False, soft_wrap=True)
     elif as_json:
-        sys.stdout.write(frame.to_json(orient="records", lines=True, date_format="iso"))
+        sys.stdout.write(_as_json(frame))
     else:
         show(frame)
+
+
+def _as_json(frame: pd.DataFrame) -> str:
+    """Return a line for each row; instants to the microsecond, and days without a time of day."""
+    days = [name for name, kind in frame.dtypes.items() if kind == pd.ArrowDtype(pa.date32())]
+    frame = frame.astype(dict.fromkeys(days, "string[pyarrow]"))
+    return frame.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
 
 
 def _patient_id(given: str) -> str:
@@ -429,9 +437,7 @@ def _print_status(found: Status) -> None:
         until = str(store.complete_until) if store.windows else "nothing proven"
         gaps = ", ".join(f"{gap.start} to {gap.end}" for gap in store.gaps) or "none"
         searched, swept = store.last_search_at, store.last_sweep_at
-        stores.add_row(
-            store.datastore_id, until, gaps, str(searched or "never"), str(swept or "never")
-        )
+        add_row(stores, store.datastore_id, until, gaps, searched or "never", swept or "never")
     out.print(stores)
     out.print(_in_words(found.agreement))
     tables = Table("published", "rows")
@@ -463,7 +469,7 @@ def _print_frame(frame: pd.DataFrame) -> None:
              "BodyPartExamined", "StudyDescription"]  # fmt: skip
     table = Table(*shown)
     for row in frame[shown].itertuples(index=False):
-        table.add_row(*("" if pd.isna(value) else str(value) for value in row))
+        add_row(table, *(None if pd.isna(value) else value for value in row))
     out.print(table)
     out.print(f"{len(frame):,} rows")
 
@@ -472,7 +478,7 @@ def _print_changes_by_field(changes: pd.DataFrame) -> None:
     table = Table("kind", "field", "image sets")
     of_each = changes.groupby(["kind", "field"], dropna=False).size().reset_index(name="n")
     for row in of_each.fillna({"field": ""}).to_dict("records"):
-        table.add_row(row["kind"], row["field"], f"{row['n']:,}")
+        add_row(table, row["kind"], row["field"], f"{row['n']:,}")
     out.print(table)
     wide = changes[changes["is_study_wide"]]["image_set_id"].nunique()
     out.print(
@@ -483,9 +489,10 @@ def _print_changes_by_field(changes: pd.DataFrame) -> None:
 def _print_snapshots(frame: pd.DataFrame) -> None:
     table = Table("published at (UTC)", "version", "policy", "image sets", "tags")
     for row in frame.to_dict("records"):
-        table.add_row(
+        add_row(
+            table,
             f"{row['published_at']:%F %T}",
-            str(row["image_sets_version"]),
+            row["image_sets_version"],
             row["policy"],
             f"{row['n_image_sets']:,}",
             ", ".join(row["tags"]),

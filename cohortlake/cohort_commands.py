@@ -17,7 +17,15 @@ from cohortlake.cohort import Lake, open
 from cohortlake.cohort import run as runs
 from cohortlake.cohort.freeze import numbers_of
 from cohortlake.cohort.verify import Verification
-from cohortlake.console import JsonOption, RootOption, explained, out, print_json, read_settings
+from cohortlake.console import (
+    JsonOption,
+    RootOption,
+    add_row,
+    explained,
+    out,
+    print_json,
+    read_settings,
+)
 from cohortlake.settings import Settings
 
 app = typer.Typer(help="Cohorts kept as YAML files, and those that were frozen.")
@@ -168,9 +176,9 @@ def _print_rows(frame: pd.DataFrame, as_json: bool) -> None:
         return
     table = Table(*frame.columns)
     for row in rows:
-        table.add_row(*("" if value is None else _cell(value) for value in row.values()))
+        add_row(table, *map(_cell, row.values()))
     out.print(table)
 
 
-def _cell(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+def _cell(value: Any) -> Any:
+    return f"{value:,.0f}" if isinstance(value, int | float) else value

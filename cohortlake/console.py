@@ -11,6 +11,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from cohortlake.errors import CohortlakeError, without_text
 from cohortlake.settings import Settings
@@ -64,6 +66,11 @@ def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
     if root:  # the whole lake, wherever the environment's would publish
         given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
     return Settings.from_env(os.environ | given)
+
+
+def add_row(table: Table, *values: object) -> None:
+    """Add a row to a table, values as they are: rich would take what is in brackets for markup."""
+    table.add_row(*(Text("" if value is None else str(value)) for value in values))
 
 
 def print_json(value: Any) -> None:

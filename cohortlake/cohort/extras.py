@@ -24,7 +24,8 @@ def module(name: str) -> Any:
 def matplotlib_figure(width: float, height: float) -> Any:
     """Return an empty `matplotlib.figure.Figure`, which no pyplot keeps alive.
 
-    A notebook shows it whether pyplot was imported or not.
+    A notebook shows it whether pyplot was imported or not. All text in it is drawn as it is: a
+    value or a criterion may hold a $, which is no formula.
 
     Args:
         width: In inches.
@@ -33,8 +34,15 @@ def matplotlib_figure(width: float, height: float) -> Any:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
+    plain = {"text.parse_math": False}
 
     class Figure(module("matplotlib.figure").Figure):  # type: ignore[misc]
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(module("matplotlib.text").Text):
+                text.set_parse_math(False)
+            with module("matplotlib").rc_context(plain):  # ticks are made while it is drawn
+                super().draw(renderer)
+
         def _repr_png_(self) -> bytes:
             picture = io.BytesIO()
             self.savefig(picture, format="png", dpi=110)

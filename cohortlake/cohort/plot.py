@@ -59,9 +59,10 @@ class Plots:
         day = self._date
         rows = self._ask(f"""
             SELECT age // {_BAND_YEARS} AS band, sex, count(*) AS patients FROM (
-                SELECT arg_min(age_at_study_years, ({day}, StudyInstanceUID)) AS age,
-                       arg_min(PatientSex, ({day}, StudyInstanceUID)) AS sex
-                FROM left_over WHERE {day} IS NOT NULL GROUP BY patient_key
+                SELECT arg_min_null(age_at_study_years, (day, StudyInstanceUID)) AS age,
+                       arg_min_null(sex, (day, StudyInstanceUID)) AS sex
+                FROM (SELECT {day} AS day, * FROM left_over)
+                GROUP BY patient_key
             ) GROUP BY ALL
         """)
         figure, axes = _axes(6.5, 4)
@@ -105,7 +106,9 @@ class Plots:
                 if n:
                     color = "white" if n > most / 2 else "black"
                     axes.text(x, y, f"{n:,}", ha="center", va="center", color=color, fontsize=8)
-        others = sum(n for part, modality, n in rows if part not in parts)
+        others = sum(
+            n for part, modality, n in rows if part not in parts or modality not in modalities
+        )
         axes.set(xlabel=_with_others("series", others))
         return figure
 

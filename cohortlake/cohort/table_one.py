@@ -13,15 +13,15 @@ import pandas as pd
 import pyarrow as pa
 
 from cohortlake.cohort.extras import module
-from cohortlake.errors import UnknownColumn
+from cohortlake.errors import BadCriteria, UnknownColumn
 
 if TYPE_CHECKING:
     from cohortlake.cohort.cohort import Cohort
 
 _COLUMNS = {
-    "patient": ("PatientSex", "n_studies", "n_series", "modalities"),
-    "study": ("age_at_study_years", "PatientSex", "modalities", "n_series"),
-    "series": ("age_at_study_years", "PatientSex", "Modality", "BodyPartExamined"),
+    "patient": ("sex", "n_studies", "n_series", "modalities"),
+    "study": ("age_at_study_years", "sex", "modalities", "n_series"),
+    "series": ("age_at_study_years", "sex", "Modality", "BodyPartExamined"),
 }
 _MISSING, _BLANK = "missing", "blank"
 _MOST_VALUES = 20
@@ -40,6 +40,7 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
 
     Raises:
         UnknownColumn: The members have no such column.
+        BadCriteria: There are no members.
         MissingExtra: tableone is not installed.
     """
     library = module("tableone")
@@ -48,6 +49,11 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
     for name in (*told, *([by] if by else [])):
         if name not in members:
             raise UnknownColumn(name, f"members of {cohort.criteria.name}", list(members.columns))
+    if members.empty:
+        raise BadCriteria(
+            f"{cohort.criteria.name} has no members to describe; its attrition says which step "
+            "left them out"
+        )
     frame = pd.DataFrame({name: _readable(members[name]) for name in told if name != by})
     if by:
         frame[by] = [_text(value) for value in members[by].astype(object)]

@@ -1,6 +1,6 @@
 """Counts that a report may show, without those of few patients or what would give them away.
 
-Owns the shapes that sections are made of. Which cells are hidden `cohort.counts` decides. A value
+Owns the shapes that sections are made of. Which cells are hidden `cohort.suppress` decides. A value
 that few patients have could name one of them, so it is not named either.
 """
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohortlake.cohort import Lake
-from cohortlake.cohort.counts import Cell, few, hidden
+from cohortlake.cohort.counts import few
+from cohortlake.cohort.suppress import Cell, hidden
 
 PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
 """SQL for whose a row is. A study of no known patient is taken for one of its own."""

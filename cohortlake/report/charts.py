@@ -29,7 +29,6 @@ _VARIABLES = {
 }
 _SETTINGS = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a value may hold a $
     "font.size": _FONT_POINTS,
     "font.family": "sans-serif",
     "text.color": _INK,

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from cohortlake.cohort import Cohort
 from cohortlake.cohort.attrition import Attrition, Counts, attrition
-from cohortlake.cohort.counts import Cell, hidden
+from cohortlake.cohort.suppress import Cell, hidden
 from cohortlake.report.cells import is_few
 
 
@@ -22,7 +22,7 @@ class FlowStep:
 
     Attributes:
         criteria: What they asked for, in words.
-        left: How many met them; None where that is hidden.
+        left: How many met them; None where that is hidden, as for all of a lake of few.
         excluded: How many did not; None for the first step, and where that is hidden.
     """
 
@@ -60,7 +60,7 @@ def flow(cohort: Cohort, below: int) -> Flow:
     words = [step.criterion for step in found.steps]
     counts = [step.counts for step in found.steps]
     told = _told(cohort, counts, below)
-    steps = [FlowStep((words[0],), counts[0])]
+    steps = [FlowStep((words[0],), None if is_few(counts[0].patients, below) else counts[0])]
     for before, step in pairwise(told):
         criteria = tuple(words[before + 1 : step + 1])
         steps.append(FlowStep(criteria, counts[step], counts[before] - counts[step]))

@@ -72,7 +72,8 @@ def gather(lake: Lake, cohort: Cohort | None, below: int, settle: timedelta) -> 
     if holdings.persons(lake) < below:
         return Report(*head)
     held = holdings.holdings(lake, below)
-    told = [value.label for value in held.modalities.shown[:_MOST_MODALITIES]]
+    shown = held.modalities.shown if held.modalities else ()
+    told = [value.label for value in shown[:_MOST_MODALITIES]]
     return Report(
         *head,
         held,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cohortlake.cohort import Lake
-from cohortlake.report.cells import PERSON, Breakdown, breakdown
+from cohortlake.report.cells import PERSON, Breakdown, breakdown, is_few
 
 _MOST_VALUES = 12
 
@@ -15,14 +15,14 @@ class Holdings:
     """What the lake holds.
 
     Attributes:
-        rows: Published table -> rows.
-        modalities: Series by modality.
-        body_parts: Series by body part.
+        rows: Published table -> rows; of patients None where there are few.
+        modalities: Series by modality; None where the policy does not show it.
+        body_parts: Series by body part; likewise.
     """
 
-    rows: dict[str, int]
-    modalities: Breakdown
-    body_parts: Breakdown
+    rows: dict[str, int | None]
+    modalities: Breakdown | None
+    body_parts: Breakdown | None
 
 
 def persons(lake: Lake) -> int:
@@ -53,5 +53,9 @@ def holdings(lake: Lake, below: int) -> Holdings:
             _MOST_VALUES,
         )
         for column in ("Modality", "BodyPartExamined")
+        if column in lake.columns("series")
     }
-    return Holdings(dict(zip(tables, rows, strict=True)), by["Modality"], by["BodyPartExamined"])
+    told = dict(zip(tables, rows, strict=True))
+    if is_few(told["patients"], below):  # of a lake where most series have none
+        told["patients"] = None
+    return Holdings(told, by.get("Modality"), by.get("BodyPartExamined"))

@@ -22,10 +22,9 @@ from cohortlake.report.trends import STUDIES, StudyDates, by_year, study_dates
 _BAND_YEARS, _OLDEST = 10, 90
 _MOST_VALUES, _MOST_ROWS = 8, 7
 _MEMBERS, _SERIES = "report_members", "report_series"
-_OF_SERIES = (
-    *("datastore_id", "StudyInstanceUID", "Modality", "BodyPartExamined"),
-    *("PatientSex", "age_at_study_years"),
-)
+_ALWAYS = ("datastore_id", "StudyInstanceUID")
+_PARTS, _AGES = ("BodyPartExamined", "Modality"), ("age_at_study_years", "sex")
+"""What the charts are made of; a policy may withhold any of them."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,10 @@ class Members:
         table_one: Column -> what is said of it.
         dates: What years are; None where the policy shows none.
         years: Studies by year.
-        ages: Women and men by age at their first study; None where the policy shows no dates.
-        body_parts: Series by body part and modality.
+        ages: Women and men by age at their first study; None where the policy does not show what
+            it takes.
+        body_parts: Series by body part and modality; likewise.
+        not_shown: The columns that a chart lacks.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Members:
     years: Grid | None = None
     ages: Grid | None = None
     body_parts: Grid | None = None
+    not_shown: tuple[str, ...] = ()
 
 
 def members(cohort: Cohort, below: int) -> Members:
@@ -90,25 +92,30 @@ def members(cohort: Cohort, below: int) -> Members:
         return Members(*head)
     lake, dates, columns = cohort.lake, study_dates(cohort.lake), told_columns(cohort)
     ((n,),) = cohort.ask(f"SELECT count(*) FROM ({cohort.selection.entities})").fetchall()
-    with _drawn(cohort, tuple(columns), dates):
+    charted = (*_PARTS, *_AGES)
+    known = [name for name in charted if name in lake.columns("series")]
+    date = [dates.column] if dates else []
+    with _drawn(cohort, tuple(columns), (*_ALWAYS, *known, *date)):
         return Members(
             *head,
             n,
             {column: _told(lake, column, kind, below) for column, kind in columns.items()},
             dates,
             _years(lake, dates, below) if dates else None,
-            _ages(lake, dates, below) if dates else None,
-            _body_parts(lake, below),
+            _ages(lake, dates, below) if dates and {*_AGES} <= {*known} else None,
+            _body_parts(lake, below) if {*_PARTS} <= {*known} else None,
+            tuple(name for name in charted if name not in known),
         )
 
 
 @contextmanager
-def _drawn(cohort: Cohort, columns: tuple[str, ...], dates: StudyDates | None) -> Iterator[None]:
+def _drawn(
+    cohort: Cohort, of_members: tuple[str, ...], of_series: tuple[str, ...]
+) -> Iterator[None]:
     """Keep what is counted, for all counts to draw the cohort once: two tables of DuckDB's."""
-    date = (dates.column,) if dates else ()
     drawn = {
-        _MEMBERS: (cohort.selection.members, columns),
-        _SERIES: (cohort.selection.series, (*_OF_SERIES, *date)),
+        _MEMBERS: (cohort.selection.members, of_members),
+        _SERIES: (cohort.selection.series, of_series),
     }
     connection = cohort.lake.connection
     try:
@@ -137,7 +144,8 @@ def _told(lake: Lake, column: str, kind: pa.DataType, below: int) -> Breakdown |
                avg("{column}"), stddev_samp("{column}"), median("{column}")
         FROM {_MEMBERS}
     """).fetchall()
-    n_missing = None if is_few(without, below) else missing
+    # Where all but a few lack it, how many do tells how few have it.
+    n_missing = None if is_few(without, below) or is_few(have, below) else missing
     if have < below:
         return Number(None, None, None, n_missing)
     return Number(mean, deviation, median, n_missing)
@@ -149,8 +157,8 @@ def _years(lake: Lake, dates: StudyDates, below: int) -> Grid | None:
 
 
 def _ages(lake: Lake, dates: StudyDates, below: int) -> Grid:
-    first = f'arg_min({{}}, ("{dates.column}", StudyInstanceUID))'
-    age, sex = first.format("age_at_study_years"), first.format("PatientSex")
+    first = f'arg_min_null({{}}, ("{dates.column}", StudyInstanceUID))'
+    age, sex = map(first.format, _AGES)
     lowest = f"age // {_BAND_YEARS} * {_BAND_YEARS}"
     relation = f"""
         SELECT person, sex, CASE WHEN age >= {_OLDEST} THEN '{_OLDEST}+'
@@ -165,7 +173,7 @@ def _ages(lake: Lake, dates: StudyDates, below: int) -> Grid:
 def _body_parts(lake: Lake, below: int) -> Grid:
     parts, modalities = (
         breakdown(lake, f"FROM {_SERIES}", column, "count(*)", below, _MOST_ROWS)
-        for column in ("BodyPartExamined", "Modality")
+        for column in _PARTS
     )
     params = {
         "parts": [value.label for value in parts.shown],

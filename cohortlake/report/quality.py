@@ -1,7 +1,7 @@
 """How many values of each field are missing, invalid or implausible.
 
-Owns which fields are told. A share is of the image sets; whether it may be told follows from the
-patients they are of.
+Owns which fields are told, and where a value that is not there may only be hidden. A share is of
+the image sets; whether it may be told follows from the patients they are of.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cohortlake import schema
 from cohortlake.cohort import Lake
 from cohortlake.report.cells import PERSON
+from cohortlake.schema import Identifies
 
 _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shifted", "study_year")
 """Fields without a tag of their own, where the policy shows them."""
@@ -22,6 +23,12 @@ _STATUS = {
     "age_at_study_years": "age_status",
 }
 """Field -> the column that says what is wrong with it, where there is one."""
+
+_HIDDEN_BY_VALUE = frozenset((Identifies.NUMBER, Identifies.CODED, Identifies.FREE_TEXT))
+"""What a policy may show some values of, and of others null."""
+
+
+_FIELDS = {column.name: column for column in schema.STATE}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Field:
         name: The column.
         tag: Its DICOM tag.
         missing: How many lack it.
+        may_be_hidden: Whether a policy may have made null what some of those have.
         invalid: In how many it was sent and could not be read; None where nothing says so.
         implausible: In how many it cannot be true; None where nothing says so.
     """
@@ -52,6 +60,7 @@ class Field:
     name: str
     tag: str | None
     missing: Share
+    may_be_hidden: bool
     invalid: Share | None
     implausible: Share | None
 
@@ -63,7 +72,7 @@ def quality(lake: Lake, below: int) -> list[Field]:
         lake: The lake.
         below: The least number of patients that may be shown.
     """
-    known, tags = lake.columns("image_sets"), {c.name: c.tag for c in schema.STATE}
+    known, tags = lake.columns("image_sets"), {name: c.tag for name, c in _FIELDS.items()}
     names = [name for name in known if tags.get(name) or name in _KEYS]
     asked = {(name, what): sql for name in names for what, sql in _conditions(name, known).items()}
     shares = dict(zip(asked, _shares(lake, list(asked.values()), below), strict=True))
@@ -72,6 +81,8 @@ def quality(lake: Lake, below: int) -> list[Field]:
             name,
             tags.get(name),
             shares[name, "missing"],
+            shares[name, "missing"].share != 0
+            and _may_be_hidden(name, known, lake.as_opened.policy),
             shares.get((name, "invalid")),
             shares.get((name, "implausible")),
         )
@@ -92,15 +103,25 @@ def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
     return conditions
 
 
+def _may_be_hidden(name: str, known: Sequence[str], policy: str) -> bool:
+    # What a policy of one's own does with a column is not written beside the lake.
+    if policy == "identified" or name not in _FIELDS or _STATUS.get(name) in known:
+        return False
+    column = _FIELDS[name]
+    is_unreadable_hidden = column.vr in schema.PARSED_VRS and column.raw_name not in known
+    return is_unreadable_hidden or column.identifies in _HIDDEN_BY_VALUE
+
+
 def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
     """Return the share of image sets that meet each condition; all in one pass."""
     met = ", ".join(f"count(*) FILTER ({c}) AS met_{i}" for i, c in enumerate(conditions))
     told = ", ".join(
-        f"sum(met_{i}), count(person) FILTER (met_{i} > 0), count(person) FILTER (met_{i} < n)"
+        f"coalesce(sum(met_{i}), 0), "
+        f"count(person) FILTER (met_{i} > 0), count(person) FILTER (met_{i} < n)"
         for i in range(len(conditions))
     )
     ((total, *counts),) = lake.sql(f"""
-        SELECT sum(n), {told} FROM (
+        SELECT coalesce(sum(n), 0), {told} FROM (
             SELECT person, count(*) AS n, {met} FROM (SELECT *, {PERSON} FROM image_sets)
             GROUP BY person
         )
@@ -115,4 +136,4 @@ def _share(n: int, total: int, own: int, others: int, below: int) -> Share:
         return Share(None)
     if n < total and others < below:
         return Share(None, is_small=False)
-    return Share(n / total)
+    return Share(n / total if total else 0)

@@ -50,16 +50,22 @@ class Trends:
 
     Attributes:
         dates: What the years are; None where the policy shows none.
-        years: Studies by year and modality; None where there is nothing to show.
+        years: Studies by year, and by modality where the policy shows it; None where there is
+            nothing to show.
+        by_modality: Whether years are told by modality too.
         months: Studies by month, this year and the one before; None where months are not true.
-        changes: States by the kind of change that began them, and deletions.
+        changes: States by the kind of change that began them, and deletions; None where the policy
+            shows no kinds.
+        with_deletions: Whether the policy shows what was deleted.
         changed_in: Changes by month and kind; None where the policy shows no instants.
     """
 
     dates: StudyDates | None
     years: Grid | None
+    by_modality: bool
     months: Grid | None
-    changes: Breakdown
+    changes: Breakdown | None
+    with_deletions: bool
     changed_in: Grid | None
 
 
@@ -71,14 +77,21 @@ def trends(lake: Lake, modalities: Sequence[str], below: int) -> Trends:
         modalities: Those to tell apart.
         below: The least number of patients that may be shown.
     """
-    dates = study_dates(lake)
-    changes = breakdown(lake, _changes(), "kind", "count(*)", below, _MOST_KINDS)
+    dates, known = study_dates(lake), {*lake.columns("history")}
+    with_deletions = "ended_by" in known
+    changes = None
+    if "kind" in known:
+        states = _changes(with_deletions)
+        changes = breakdown(lake, states, "kind", "count(*)", below, _MOST_KINDS)
+    by_month = {"valid_from", "valid_to"} <= known
     return Trends(
         dates,
         _years(lake, dates, modalities, below) if dates else None,
+        "Modality" in lake.columns("series"),
         _months(lake, below) if dates and dates.is_true else None,
         changes,
-        _changed_in(lake, changes, below) if "valid_from" in lake.columns("history") else None,
+        with_deletions,
+        _changed_in(lake, changes, with_deletions, below) if changes and by_month else None,
     )
 
 
@@ -122,11 +135,12 @@ def by_year(lake: Lake, relation: str, dates: StudyDates, row: str, below: int) 
 
 
 def _years(lake: Lake, dates: StudyDates, modalities: Sequence[str], below: int) -> Grid | None:
-    columns = f'datastore_id, StudyInstanceUID, Modality, "{dates.column}", {PERSON}'
-    relation = by_year(lake, f"SELECT {columns} FROM series", dates, _told_apart("Modality"), below)
+    row, told = "'studies'", None
+    if "Modality" in lake.columns("series"):
+        row, told = _told_apart("Modality"), {"told": list(modalities)}
+    relation = by_year(lake, f"SELECT *, {PERSON} FROM series", dates, row, below)
     if relation is None:
         return None
-    told = {"told": list(modalities)}
     return grid(lake, relation, ("year", "row"), STUDIES, below, modalities, told)
 
 
@@ -141,10 +155,10 @@ def _months(lake: Lake, below: int) -> Grid:
     return grid(lake, relation, ("month", "year"), STUDIES, below)
 
 
-def _changed_in(lake: Lake, changes: Breakdown, below: int) -> Grid:
+def _changed_in(lake: Lake, changes: Breakdown, with_deletions: bool, below: int) -> Grid:
     relation = f"""
         SELECT {_told_apart("kind")} AS row, month, person
-        FROM ({_changes("valid_from", "valid_to")}) WHERE kind <> 'created'
+        FROM ({_changes(with_deletions, "valid_from", "valid_to")}) WHERE kind <> 'created'
     """
     told = [value.label for value in changes.shown if value.label != "created"]
     return grid(lake, relation, ("month", "row"), "count(*)", below, told, {"told": told})
@@ -155,12 +169,13 @@ def _told_apart(column: str) -> str:
     return f"CASE WHEN list_contains($told::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
 
 
-def _changes(began: str | None = None, ended: str | None = None) -> str:
-    return f"""
-        SELECT kind, {_month(began)} AS month, {PERSON} FROM history
+def _changes(with_deletions: bool, began: str | None = None, ended: str | None = None) -> str:
+    states = f"SELECT kind, {_month(began)} AS month, {PERSON} FROM history"
+    deletions = f"""
         UNION ALL SELECT 'deleted', {_month(ended)}, {PERSON} FROM history
         WHERE ended_by = 'deleted'
     """
+    return states + deletions if with_deletions else states
 
 
 def _month(instant: str | None) -> str:

@@ -81,6 +81,16 @@ def test_the_diagram_holds_every_step_and_is_the_same_each_time(
     assert {"train", "test", "Excluded"} <= texts
 
 
+@pytest.mark.parametrize("pattern", ["^CT$|^MR$", "^CT_$|^M{R$", r"^$\\frac$"])
+def test_a_criterion_is_drawn_as_it_was_written(
+    hospital: Lake, tmp_path: Path, pattern: str
+) -> None:
+    criterion = f"regexp_matches(Modality, '{pattern}')"
+    hospital.cohort("a").where(criterion).attrition().save(tmp_path / "a.svg")
+    texts = {e.text for e in ElementTree.parse(tmp_path / "a.svg").iter() if e.text}  # noqa: S314
+    assert criterion in texts
+
+
 def test_every_text_lies_in_its_box(attrition: Attrition) -> None:
     millions = Counts(*[12_345_678] * 3)
     steps = tuple(type(step)(step.criterion * 4, millions) for step in attrition.steps)

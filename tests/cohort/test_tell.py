@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort
-from cohortlake.errors import MissingExtra, UnknownColumn
+from cohortlake.errors import BadCriteria, MissingExtra, UnknownColumn
+from cohortlake.report.members import members as reported
 
 from .test_select import opened
 from .tiny import image_set
@@ -34,10 +36,10 @@ def test_table_one_says_what_pandas_says(cohort: Cohort) -> None:
     members = cohort.to_pandas()
     told = cells(cohort.table_one())
     ages = members["age_at_study_years"].astype("Float64").dropna().astype(float)
-    women = int((members["PatientSex"] == "F").sum())
+    women = int((members["sex"] == "F").sum())
     assert told["n"] == str(len(members))
     assert told["age_at_study_years, mean (SD)"] == f"{ages.mean():.1f} ({ages.std():.1f})"
-    assert told["PatientSex, n (%) F"] == f"{women} ({100 * women / len(members):.1f})"
+    assert told["sex, n (%) F"] == f"{women} ({100 * women / len(members):.1f})"
     assert "modalities, n (%) CT" in told
 
 
@@ -72,7 +74,7 @@ def test_plots_draw_what_is_there(cohort: Cohort) -> None:
     assert sum(bar.get_height() for bar in over_time.patches) == len(members)
 
     (pyramid,) = cohort.plot.age_sex_pyramid().axes
-    women = members[members["PatientSex"] == "F"]["age_at_study_years"].notna().sum()
+    women = members[members["sex"] == "F"]["age_at_study_years"].notna().sum()
     assert -sum(bar.get_width() for bar in pyramid.patches if bar.get_width() < 0) == women
 
     (grid,) = cohort.plot.modality_by_body_part().axes
@@ -97,6 +99,70 @@ def test_few_months_are_drawn_by_month_and_nobody_is_drawn_too() -> None:
             nobody.modality_by_body_part,
         ):
             assert draw()._repr_png_()
+
+
+def pyramid(cohort: Cohort) -> tuple[dict[str, int], str]:
+    """Draw the patients: (band, sex) -> how many, and what stands below."""
+    (axes,) = cohort.plot.age_sex_pyramid().axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    drawn = {
+        f"{name} {'F' if bar.get_width() < 0 else 'M'}": round(abs(bar.get_width()))
+        for name, bar in zip([*names, *names], axes.patches, strict=True)
+        if bar.get_width()
+    }
+    return drawn, axes.get_xlabel()
+
+
+def test_ages_are_those_at_the_first_study_also_where_it_has_none() -> None:
+    rows = [
+        image_set(0, "p", "1.0", PatientSex="F", StudyDate=date(2000, 1, 1)),
+        image_set(1, "p", "1.1", PatientSex="F", StudyDate=date(2020, 1, 1), age_at_study_years=60),
+        image_set(2, "q", "1.2", PatientSex="f", StudyDate=date(2020, 1, 1), age_at_study_years=60),
+        image_set(3, "q", "1.3", PatientSex="F"),
+        image_set(4, "r", "1.4", PatientSex="M"),
+    ]
+    with opened(rows) as lake:
+        drawn, below = pyramid(lake.cohort("a"))
+        told = cells(lake.cohort("a").table_one())
+        ages = reported(lake.cohort("a"), 0).ages
+    assert drawn == {"60-69 F": 1}
+    assert below == "patients (2 more not shown)"
+    assert told["sex, n (%) F"] == "4 (80.0)"
+    assert ages is not None
+    assert ages.cells == {("60-69", "F"): 1}
+
+
+def test_what_is_beyond_the_most_parts_and_modalities_is_counted() -> None:
+    rows = [
+        image_set(n, "p", f"1.{n}", Modality=f"M{n:02}", BodyPartExamined=f"P{n // 2:02}")
+        for n in range(40)
+    ]
+    with opened(rows) as lake:
+        (axes,) = lake.cohort("a").plot.modality_by_body_part().axes
+    assert (len(axes.get_xticks()), len(axes.get_yticks())) == (15, 15)
+    drawn = int(axes.images[0].get_array().sum())
+    assert axes.get_xlabel() == f"series ({40 - drawn} more not shown)"
+
+
+def test_nobody_has_no_table_one(hospital: Lake) -> None:
+    for by in (None, "PatientSex"):
+        with pytest.raises(BadCriteria, match="nobody has no members to describe"):
+            hospital.cohort("nobody").where("age_at_study_years > 200").table_one(by=by)
+
+
+def test_values_are_drawn_as_they_are(tmp_path: Path) -> None:
+    values = ["$A$", r"_$\frac$", "^{$"]
+    rows = [
+        image_set(n, "p", f"1.{n}", Modality=value, BodyPartExamined=value,
+                  StudyDate=date(2020, 1, 1))
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+    with opened(rows) as lake:
+        figure = lake.cohort("a").plot.modality_by_body_part()
+    assert figure._repr_png_()
+    figure.savefig(tmp_path / "a.svg")
+    for value in values:  # along both axes
+        assert (tmp_path / "a.svg").read_text("utf-8").count(f"<!-- {value} -->") == 2
 
 
 def test_without_the_extra_it_says_what_to_install(

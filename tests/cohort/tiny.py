@@ -55,7 +55,9 @@ def image_set(number: int, patient: str | None, study: str | None, **more: Any) 
     }
 
 
-def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) -> None:
+def publish(
+    root: str, states: Iterable[Mapping[str, Any]], version: int = 0, policy: Policy = POLICY
+) -> None:
     """Write `published/` from states, as `history` has them."""
     every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
     columns = schema.arrow_schema(every.values())
@@ -70,7 +72,7 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
         con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
-                c for c in POLICY.shown(schema.published(table)) if c != schema.STUDY_MONTH
+                c for c in policy.shown(schema.published(table)) if c != schema.STUDY_MONTH
             )
             months = [""]
             if table != "patients":
@@ -84,7 +86,7 @@ def publish(root: str, states: Iterable[Mapping[str, Any]], version: int = 0) ->
                 (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
                 files[path] = rows.shape[0]
-    (Path(root) / MARKER_PATH).write_bytes(marker(POLICY, version, files).to_marker())
+    (Path(root) / MARKER_PATH).write_bytes(marker(policy, version, files).to_marker())
 
 
 def marker(policy: Policy, version: int, files: dict[str, int]) -> Publication:

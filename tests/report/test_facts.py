@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from cohort.test_select import opened
-from cohort.tiny import image_set
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake, Settings, report
 from cohortlake.errors import BadCriteria, MissingExtra, SettingError
 from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
 from cohortlake.report.cells import Breakdown
 from cohortlake.report.completeness import completeness
 from cohortlake.report.holdings import holdings
@@ -61,6 +62,31 @@ def test_quality_is_the_share_of_the_image_sets(hospital: Lake) -> None:
 def lacks(rows: pd.DataFrame, name: str) -> Any:
     status = _STATUS.get(name)
     return rows[status] == "missing" if status in rows else rows[name].isna()
+
+
+def test_what_a_policy_may_hide_is_not_told_as_missing(tmp_path: Path) -> None:
+    day = date(2020, 1, 1)
+    rows = [image_set(n, f"p{n}", f"1.{n}", Modality="CT", StudyDate=day) for n in range(30)]
+    marked = {}
+    for name in ("limited", "identified"):
+        publish(str(tmp_path / name), rows, policy=built_in(name))
+        with cohortlake.open(str(tmp_path / name)) as lake:
+            marked[name] = {field.name for field in quality(lake, 11) if field.may_be_hidden}
+            report.write(lake, tmp_path / f"{name}.html")
+        is_noted = "missing or not shown" in text_of(tmp_path / f"{name}.html")
+        assert is_noted == bool(marked[name])
+    assert {"StudyDescription", "SeriesNumber", "StudyTime"} <= marked["limited"]
+    assert not {"Modality", "StudyDate"} & marked["limited"]  # all have one
+    # A status tells what was sent of these; keys are never made null.
+    assert not {"PatientSex", "BodyPartExamined", "patient_key"} & marked["limited"]
+    assert marked["identified"] == set()
+
+
+def test_an_empty_lake_has_a_report(root: str, tmp_path: Path) -> None:
+    publish(root, [])
+    with cohortlake.open(root) as lake:
+        report.write(lake, tmp_path / "a.html", lake.cohort("nobody"), suppress_below=0)
+    assert "of 0 members" in text_of(tmp_path / "a.html")
 
 
 def test_a_field_that_all_but_a_few_lack_is_not_told() -> None:
@@ -191,10 +217,25 @@ def test_a_number_that_few_have_is_not_told() -> None:
         few = members(lake.cohort("a").where(Modality="CT"), 11).table_one
         all_of_them = members(lake.cohort("a").where(Modality="CT"), 0).table_one
     assert few is not None
-    assert few["age_at_study_years"] == Number(None, None, None, 35)
+    assert few["age_at_study_years"] == Number(None, None, None, None)  # 35 of 40 would tell 5
     assert all_of_them is not None
     assert all_of_them["age_at_study_years"].mean == 52
     assert all_of_them["age_at_study_years"].missing == 35
+
+
+def test_how_many_patients_a_lake_has_is_not_told_where_few_are_known(tmp_path: Path) -> None:
+    rows = [image_set(n, f"p{n}" if n < 3 else None, f"1.{n}", Modality="CT") for n in range(40)]
+    with opened(rows) as lake:
+        assert holdings(lake, 11).rows["patients"] is None
+        assert holdings(lake, 11).rows["studies"] == 40
+        assert holdings(lake, 3).rows["patients"] == 3
+        told = members(lake.cohort("all").where(Modality="CT"), 11)
+        assert [step.left for step in told.flow.steps] == [None, None]
+        assert members(lake.cohort("all"), 11).n is None
+        report.write(lake, tmp_path / "a.html", lake.cohort("all"))
+    page = text_of(tmp_path / "a.html")
+    assert '<span class="hidden">hidden</span></b> patients' in page
+    assert "3 patients" not in page
 
 
 def test_nobody_is_described_too(hospital: Lake, tmp_path: Path) -> None:
