@@ -34,6 +34,7 @@ def test_a_cell_says_what_the_value_says(parts: list[str]) -> None:
 def test_tables_of_rows_show_values_as_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # to rich a dumb one has 80 columns, whatever COLUMNS says
     monkeypatch.setenv("COLUMNS", "400")
     names = ["image_set_id", "version", "updated_at", "PatientID", "StudyDate", "Modality",
              "BodyPartExamined"]  # fmt: skip
