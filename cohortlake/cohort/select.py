@@ -6,7 +6,8 @@ each level. Values are parameters, never part of the SQL. What SQL a person may 
 
 What a step does to a study that cannot be placed is decided here, and said in
 docs/how-to/cohorts.md: a series without a patient or a study belongs to nobody and is left
-out, and so is a study that stands under two patients, for no split could keep it apart.
+out, and so is a study that stands under two patients anywhere in the lake, for no split could
+keep it apart.
 """
 
 from __future__ import annotations
@@ -246,14 +247,17 @@ class _Compiler:
         return f"{those} USING ({entity})"
 
     def _identified(self) -> str:
-        # Nearly no study has two patients: hashes tell which may have, in a tenth of the memory.
+        # Nearly no study has two patients: hashes tell which may have, in a tenth of the memory. A
+        # filter may have left series of one of the two only, so all of a study's are looked at.
+        left = f"AND hash({_STUDY}) IN (SELECT hash({_STUDY}) FROM {self._before})"
         shared = self._keep(f"""
-            SELECT {_STUDY} FROM {self._before}
+            SELECT {_STUDY} FROM {_EVERYTHING}
             WHERE StudyInstanceUID IS NOT NULL AND hash({_STUDY}) IN (
                 SELECT study FROM (
                     SELECT hash({_STUDY}) AS study, hash(patient_key) AS patient
-                    FROM {self._before}
+                    FROM {_EVERYTHING}
                     WHERE StudyInstanceUID IS NOT NULL AND patient_key IS NOT NULL
+                    {left if self.stages else ""}
                 ) GROUP BY study HAVING min(patient) <> max(patient)
             )
             GROUP BY ALL HAVING min(patient_key) <> max(patient_key)

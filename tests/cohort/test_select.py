@@ -153,6 +153,22 @@ def test_who_is_nobodys_or_two_patients_is_left_out() -> None:
         assert list(lake.cohort("a").to_pandas()["StudyInstanceUID"]) == ["1.4"]
 
 
+def test_no_filter_hides_that_a_study_is_two_patients() -> None:
+    rows = [
+        image_set(0, "p", "1.1", Modality="CT", PatientSex="F", SeriesNumber=1),
+        image_set(1, "q", "1.1", Modality="MR", PatientSex="M"),
+        image_set(2, "q", "1.2", Modality="CT", PatientSex="M"),
+    ]
+    with opened(rows) as lake:
+        for cohort in (
+            lake.cohort("a").where(Modality="CT"),
+            lake.cohort("a").exclude(Modality="MR"),
+        ):
+            assert list(cohort.to_pandas()["StudyInstanceUID"]) == ["1.2"]
+            *_, filtered, identified = cohort.attrition().steps
+            assert (filtered.counts.patients, identified.counts.patients) == (2, 1)
+
+
 def test_a_list_column_has_a_value_that_is_in_it() -> None:
     with opened(FIRST_ROWS) as lake:
         assert len(lake.cohort("a").where(modalities="MR").to_pandas()) == 1
