@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import outside, views
+from cohortlake.cohort import digest, outside, views
 from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.freeze import Manifest, numbers_of
@@ -42,11 +42,9 @@ from cohortlake.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-_OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
-_OWN_TABLES = frozenset(
-    ("after", "before", "differing", "events", "happened", "in_the_lake", "of_patient", "own",
-     "present", "visits")
-)  # fmt: skip
+_OWN_COLUMNS = frozenset((*digest.OWN_COLUMNS, "few", "members", "patients", "series_id", "split"))
+"""What else stands beside the columns of members, in a file of them or where they are counted."""
+_OWN_TABLES = frozenset(("after", "before", "differing", "in_the_lake", "present", "visits"))
 """What queries of cohorts call something; their stages are step_1 and so on."""
 
 _SHARED_BY = 11
@@ -224,11 +222,7 @@ class Lake(read.Lake):
         table = outside.read(self.connection, source)
         others = self.outside.keys() - {name}
         known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
-        for column in sorted({*table.column_names} - {outside.KEY}):
-            if column in known | _OWN_COLUMNS or {"'", '"'} & set(column):
-                raise BadOutsideTable(
-                    f"{column!r} is a column of the lake's, or no name for one; rename it"
-                )
+        outside.check_columns(table, known | _OWN_COLUMNS)
         self.connection.register(name, table)
         self.outside[name] = table
         self._sources.pop(name, None)

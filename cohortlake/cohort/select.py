@@ -291,8 +291,8 @@ class _Compiler:
             time = f"coalesce(StudyTime, {time})"
         chosen = self._keep(f"""
             SELECT patient_key, any_value(datastore_id) AS datastore_id,
-                   {best}(StudyInstanceUID, (rank, {time}, StudyInstanceUID)) AS StudyInstanceUID
-            FROM (SELECT *, {rank} AS rank FROM {source})
+                   {best}(StudyInstanceUID, (rank, clock, StudyInstanceUID)) AS StudyInstanceUID
+            FROM (SELECT patient_key, {_STUDY}, {rank} AS rank, {time} AS clock FROM {source})
             WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
@@ -356,8 +356,8 @@ class _Compiler:
         table = TABLES[level]
         own = [f't."{name}"' for name in self.lake.columns(table) if name != "patient_key"]
         outside = [
-            f'"{join.table}"."{name}"'
-            for join in self.criteria.joins
+            f'outside_{number}."{name}"'
+            for number, join in enumerate(self.criteria.joins)
             for name in self.lake.columns(join.table)
             if name != "patient_key"
         ]
@@ -365,8 +365,8 @@ class _Compiler:
         entity = ENTITIES[level]
         same = " AND ".join(f"m.{c} = {_OF_TABLE.get(c, f't.{c}')}" for c in entity)
         joins = " ".join(
-            f'JOIN "{join.table}" ON "{join.table}".patient_key = m.patient_key'
-            for join in self.criteria.joins
+            f'JOIN "{join.table}" outside_{number} ON outside_{number}.patient_key = m.patient_key'
+            for number, join in enumerate(self.criteria.joins)
         )
         return f"""
             SELECT m.patient_key, {", ".join((*own, *outside, *split))}

@@ -207,7 +207,12 @@ def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> Non
         ({"patient_key": [1]}, "must be text"),
         ({"patient_key": ["p", None]}, "1 rows have no patient_key"),
         ({"patient_key": ["p", "p"]}, "1 rows repeat"),
-        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column of the lake's"),
+        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column already"),
+        ({"patient_key": ["p"], "modality": ["CT"]}, "'modality' is a column already"),
+        ({"patient_key": ["p"], "grade": [1], "Grade": [1]}, "'Grade' is a column already"),
+        ({"patient_key": ["p"], "": [1]}, "no name for one"),
+        ({"patient_key": ["p"], "erased_on": ["a"]}, "'erased_on' is a column"),
+        ({"patient_key": ["p"], "members": ["a"]}, "'members' is a column"),
         ({"patient_key": ["p"], "split": ["a"]}, "'split' is a column"),
         ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is a column"),
         ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "no name for one"),
@@ -240,6 +245,12 @@ def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
                 lake.attach(name, pd.DataFrame({"patient_key": ["p"]}))
         with pytest.raises(BadOutsideTable, match="is not there"):
             lake.attach("registry", tmp_path / "x.csv")
+        for file, content in {"x.parquet": "Smith", "x.csv": 'patient_key\nSm"ith\0\xff'}.items():
+            (tmp_path / file).write_text(content, encoding="latin-1")
+            with pytest.raises(BadOutsideTable, match="cannot be read as") as caught:
+                lake.attach("registry", tmp_path / file)
+            assert "mith" not in str(caught.value)
+        (tmp_path / "x.csv").unlink()
         with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
             lake.attach("registry", tmp_path / "x.xlsx")
 
