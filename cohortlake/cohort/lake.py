@@ -236,7 +236,8 @@ class Lake(read.Lake):
             UnknownTable: None was attached under that name.
         """
         if table not in self.outside:
-            raise UnknownTable(table, self.outside)
+            remedy = f"; attach it with lake.attach({table!r}, ...)"
+            raise UnknownTable(table, self.outside, remedy)
         return self._sources.get(table)
 
     def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
