@@ -27,6 +27,7 @@ from cohortlake.cohort.signature import read_key
 from cohortlake.cohort.steps import check_name
 from cohortlake.cohort.verify import Difference, Verification, diff, verify
 from cohortlake.errors import (
+    BadCriteria,
     BadOutsideTable,
     BadQuery,
     UnknownCohort,
@@ -257,12 +258,20 @@ class Lake(read.Lake):
         """Draw the cohort that a YAML file says, and attach the tables it joins.
 
         Raises:
-            BadCriteria: The file makes no cohort.
+            BadCriteria: The file cannot be read, or makes no cohort.
             BadOutsideTable: A table it joins cannot be.
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        criteria = Criteria.from_yaml(Path(path).read_text("utf-8"))
+        try:
+            text = Path(path).read_text("utf-8")
+        except OSError as error:
+            raise BadCriteria(
+                f"{path} cannot be read ({error.strerror}); correct the path"
+            ) from None
+        except UnicodeDecodeError:
+            raise BadCriteria(f"{path} is not text in UTF-8; save it as such") from None
+        criteria = Criteria.from_yaml(text)
         self.attach_files(criteria, Path(path).parent)
         return drawn(self, criteria)
 

@@ -234,6 +234,15 @@ def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
         assert cohort.where("Modality = 'CAT'").to_pandas().empty  # SQL may find nothing
         with pytest.raises(BadCondition, match="no table has a column 'biopsy'"):
             cohort.closest_study_per_patient(to="biopsy")
+        with pytest.raises(BadCriteria, match="is not in the calendar"):
+            cohort.closest_study_per_patient(to="2020-02-31")
+        with pytest.raises(BadCriteria, match="correct the path"):
+            lake.load_cohort(tmp_path / "none.yaml")
+        (tmp_path / "latin.yaml").write_bytes("cohort: a\nabout: Möller".encode("latin-1"))
+        with pytest.raises(BadCriteria, match="UTF-8"):
+            lake.load_cohort(tmp_path / "latin.yaml")
+        with pytest.raises(BadCriteria, match="name each column once"):
+            cohort.count("PatientSex", "PatientSex")
         with pytest.raises(BadCondition, match="series or of studies"):
             cohort.with_study("any time", "n_studies > 1")
         with pytest.raises(UnknownTable):
