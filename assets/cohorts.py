@@ -43,7 +43,8 @@ def _cohort(name: str) -> dg.AssetsDefinition:
     # With checks of its own, Dagster knows the plain class only.
     def cohort(sync: dg.ResourceParam[Sync]) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with failures_told(), open(sync.settings.readers_root) as lake:
-            ran = runs.run(runs.load(lake, sync.settings.cohorts, name))
+            folder = sync.settings.cohorts
+            ran = runs.run(runs.load(lake, folder, name), folder)
         return _result(sync, ran)
 
     return cohort
@@ -51,7 +52,9 @@ def _cohort(name: str) -> dg.AssetsDefinition:
 
 def _result(sync: Sync, ran: runs.Ran) -> dg.MaterializeResult[None]:
     found = ran.verification
-    differing = found.counts if found else {}
+    differing: dict[str, int | str] = {**found.counts} if found else {}
+    if ran.unverified:
+        differing["cannot_be_verified"] = ran.unverified
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": ran.members,
@@ -66,7 +69,7 @@ def _result(sync: Sync, ran: runs.Ran) -> dg.MaterializeResult[None]:
                 check_name="equals_frozen",
                 passed=not differing,
                 severity=dg.AssetCheckSeverity.WARN,
-                metadata={"frozen": found.manifest.label if found else "never", **differing},
+                metadata={"frozen": ran.frozen or "never", **differing},
             ),
         ],
     )

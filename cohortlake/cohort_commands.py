@@ -61,12 +61,15 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
 def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
     """Draw a cohort, print its attrition, and write its present members for BI."""
     settings, lake = _opened(root)
-    ran = runs.run(runs.load(lake, settings.cohorts, name))
+    ran = runs.run(runs.load(lake, settings.cohorts, name), settings.cohorts)
     table = ran.attrition.to_pandas()
     _print_rows(table if as_json else table[["criterion", *COUNTS]], as_json)
     if not as_json:
         done = "written to" if ran.is_written else "as they were in"
         out.print(f"{ran.members:,} members {done} {lake.root.uri_of(ran.path)}", soft_wrap=True)
+        if ran.unverified:
+            told = f"its last freezing cannot be verified: {ran.unverified}"
+            out.print(told, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -287,11 +287,10 @@ class UnknownTable(LakeError):
 
     exit_code = 2
 
-    def __init__(self, table: str, known: Iterable[str]) -> None:
+    def __init__(self, table: str, known: Iterable[str], remedy: str = "") -> None:
         names = sorted(known)
-        super().__init__(
-            f"{table!r} is not a table{did_you_mean(table, names)} (tables: {', '.join(names)})"
-        )
+        there = f" (tables: {', '.join(names)})" if names else ""
+        super().__init__(f"{table!r} is not a table{did_you_mean(table, names)}{there}{remedy}")
 
 
 class UnknownColumn(LakeError):

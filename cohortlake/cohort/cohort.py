@@ -33,6 +33,7 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
+from cohortlake.errors import BadCriteria
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ class Cohort:
         """Keep each patient's study closest to a day; of two as close the earlier one.
 
         Args:
-            to: A date, or the name of a date column of a table that was joined.
+            to: A date, also as text (2020-01-31), or the name of a date column of a table that
+                was joined.
 
         Raises:
+            BadCriteria: It is neither.
             BadCondition: No joined table has the column.
         """
         return self._with(OneStudyPerPatient("closest", to=to))
@@ -185,8 +188,10 @@ class Cohort:
 
         Raises:
             UnknownColumn: The members have no such column.
-            BadCriteria: `suppress_below` is negative.
+            BadCriteria: `suppress_below` is negative, or a column is named twice.
         """
+        if len({*by}) < len(by):
+            raise BadCriteria("members are counted by a column once; name each column once")
         return counts.count(self, by, suppress_below)
 
     def attrition(self) -> Attrition:

@@ -48,24 +48,26 @@ def differences(
         for name in before.column_names
         if name in after.column_names and name not in (*keys, digest.COLUMN)
     ]
-    own = ", ".join(f"{sql} AS key_{name}" for name, sql in keys.items())
-    told = ", ".join(f"key_{name} AS {name}" for name in keys if name != "patient_key")
+    # The columns may be called anything, as an outside table's are: they are numbered.
+    values = [f'"{name}" AS value_{number}' for number, name in enumerate(compared)]
+    own = [f"{sql} AS key_{name}" for name, sql in keys.items()]
+    sides = ", ".join(["true AS is_there", "patient_key AS patient", *own, *values])
+    told = "".join(f"key_{name} AS {name}, " for name in keys if name != "patient_key")
     cases = ", ".join(
-        f'CASE WHEN b."{name}" IS DISTINCT FROM a."{name}" THEN \'{name}\' END' for name in compared
+        f"CASE WHEN b.value_{number} IS DISTINCT FROM a.value_{number} THEN '{name}' END"
+        for number, name in enumerate(compared)
     )
     query = f"""
-        SELECT CASE WHEN b.key_{next(iter(keys))} IS NULL THEN '{JOINED}'
-                    WHEN a.key_{next(iter(keys))} IS NULL THEN '{LEFT}'
-                    ELSE '{CHANGED}' END AS what, {told}{", " if told else ""}
-               coalesce(b.patient_key, a.patient_key) AS patient_key,
-               CASE WHEN what = '{CHANGED}' THEN changed ELSE []::VARCHAR[] END AS changed_columns
-        FROM (
-            SELECT b, a, {", ".join(f"key_{name}" for name in keys)},
-                   list_filter([{cases or "NULL"}], lambda name: name IS NOT NULL) AS changed
-            FROM (SELECT *, {own} FROM before) b
-            FULL JOIN (SELECT *, {own} FROM after) a
-            USING ({", ".join(f"key_{name}" for name in keys)})
-        ) WHERE what <> '{CHANGED}' OR len(changed) > 0
+        SELECT CASE WHEN b.is_there IS NULL THEN '{JOINED}'
+                    WHEN a.is_there IS NULL THEN '{LEFT}'
+                    ELSE '{CHANGED}' END AS what, {told}
+               coalesce(b.patient, a.patient) AS patient_key,
+               CASE WHEN what = '{CHANGED}'
+                    THEN list_filter([{cases or "NULL"}], lambda name: name IS NOT NULL)
+                    ELSE []::VARCHAR[] END AS changed_columns
+        FROM (SELECT {sides} FROM before) b FULL JOIN (SELECT {sides} FROM after) a
+        USING ({", ".join(f"key_{name}" for name in keys)})
+        WHERE what <> '{CHANGED}' OR len(changed_columns) > 0
         ORDER BY ALL
     """
     try:

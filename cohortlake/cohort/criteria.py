@@ -98,6 +98,8 @@ class Criteria:
             mark = getattr(error, "problem_mark", None)
             where = f" in line {mark.line + 1}" if mark else ""
             raise BadCriteria(f"the YAML cannot be read{where}") from None
+        except ValueError:
+            raise BadCriteria("the YAML holds a date that is not in the calendar") from None
         return cls.from_dict(told)
 
     @classmethod

@@ -50,8 +50,8 @@ class Manifest:
         published_at: When they were published.
         policy: The privacy policy they were under.
         as_of: The instant they were looked at, or None for what was true then.
-        seen_until: The last instant at which the lake had seen anything change; None where the
-            policy does not tell.
+        seen_until: The last instant at which the lake had seen anything change; None where it had
+            seen nothing, or the policy does not tell.
         attrition: Who was left after each step.
         parts: Part of the split -> patients in it.
         outside: Outside table -> digest of its rows.

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import outside, views
+from cohortlake.cohort import digest, outside, views
 from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.freeze import Manifest, numbers_of
@@ -27,6 +27,7 @@ from cohortlake.cohort.signature import read_key
 from cohortlake.cohort.steps import check_name
 from cohortlake.cohort.verify import Difference, Verification, diff, verify
 from cohortlake.errors import (
+    BadCriteria,
     BadOutsideTable,
     BadQuery,
     UnknownCohort,
@@ -42,11 +43,9 @@ from cohortlake.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-_OWN_COLUMNS = frozenset(("member_digest", "series_id", "split"))
-_OWN_TABLES = frozenset(
-    ("after", "before", "differing", "events", "happened", "in_the_lake", "of_patient", "own",
-     "present", "visits")
-)  # fmt: skip
+_OWN_COLUMNS = frozenset((*digest.OWN_COLUMNS, "few", "members", "patients", "series_id", "split"))
+"""What else stands beside the columns of members, in a file of them or where they are counted."""
+_OWN_TABLES = frozenset(("after", "before", "differing", "in_the_lake", "present", "visits"))
 """What queries of cohorts call something; their stages are step_1 and so on."""
 
 _SHARED_BY = 11
@@ -224,11 +223,7 @@ class Lake(read.Lake):
         table = outside.read(self.connection, source)
         others = self.outside.keys() - {name}
         known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
-        for column in sorted({*table.column_names} - {outside.KEY}):
-            if column in known | _OWN_COLUMNS or {"'", '"'} & set(column):
-                raise BadOutsideTable(
-                    f"{column!r} is a column of the lake's, or no name for one; rename it"
-                )
+        outside.check_columns(table, known | _OWN_COLUMNS)
         self.connection.register(name, table)
         self.outside[name] = table
         self._sources.pop(name, None)
@@ -242,7 +237,8 @@ class Lake(read.Lake):
             UnknownTable: None was attached under that name.
         """
         if table not in self.outside:
-            raise UnknownTable(table, self.outside)
+            remedy = f"; attach it with lake.attach({table!r}, ...)"
+            raise UnknownTable(table, self.outside, remedy)
         return self._sources.get(table)
 
     def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
@@ -262,12 +258,20 @@ class Lake(read.Lake):
         """Draw the cohort that a YAML file says, and attach the tables it joins.
 
         Raises:
-            BadCriteria: The file makes no cohort.
+            BadCriteria: The file cannot be read, or makes no cohort.
             BadOutsideTable: A table it joins cannot be.
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        criteria = Criteria.from_yaml(Path(path).read_text("utf-8"))
+        try:
+            text = Path(path).read_text("utf-8")
+        except OSError as error:
+            raise BadCriteria(
+                f"{path} cannot be read ({error.strerror}); correct the path"
+            ) from None
+        except UnicodeDecodeError:
+            raise BadCriteria(f"{path} is not text in UTF-8; save it as such") from None
+        criteria = Criteria.from_yaml(text)
         self.attach_files(criteria, Path(path).parent)
         return drawn(self, criteria)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from cohortlake.cohort.rows import explained
 from cohortlake.errors import BadOutsideTable, did_you_mean
 
 if TYPE_CHECKING:
@@ -44,6 +44,26 @@ def read(con: duckdb.DuckDBPyConnection, source: str | Path | pd.DataFrame | pa.
     return table
 
 
+def check_columns(table: pa.Table, taken: Collection[str]) -> None:
+    """Refuse columns that could not be told from others. Case tells nothing apart in SQL.
+
+    Args:
+        table: The table.
+        taken: Names that stand for something else already.
+
+    Raises:
+        BadOutsideTable: It has one.
+    """
+    seen = {name.casefold() for name in taken} - {KEY}
+    for name in table.column_names:
+        if name.casefold() in seen or not name or {"'", '"'} & {*name}:
+            raise BadOutsideTable(
+                f"{name!r} is a column already, of the lake's, of cohorts or of another table, in "
+                "upper or lower case, or no name for one; rename it"
+            )
+        seen.add(name.casefold())
+
+
 def _table(
     con: duckdb.DuckDBPyConnection, source: str | Path | pd.DataFrame | pa.Table
 ) -> pa.Table:
@@ -56,8 +76,14 @@ def _table(
         raise BadOutsideTable(f"{path.name}: give a .parquet or a .csv file, or a frame")
     if not path.is_file():
         raise BadOutsideTable(f"{path} is not there; its path is taken from the YAML's folder")
-    with explained():
+    try:
         files = (
             con.read_parquet(str(path)) if path.suffix == ".parquet" else con.read_csv(str(path))
         )
         return files.to_arrow_table()
+    except duckdb.Error as error:
+        error.args = ()  # it may quote a row, and stays the context of ours
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise BadOutsideTable(
+            f"{path} cannot be read as {kind}; write it anew, or give a frame"
+        ) from None

@@ -16,7 +16,18 @@ from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.lake import Lake
 from cohortlake.cohort.verify import Verification
-from cohortlake.errors import BadCriteria, UnknownCohort
+from cohortlake.errors import (
+    BadCondition,
+    BadCriteria,
+    BadOutsideTable,
+    BadQuery,
+    NotShown,
+    UnknownCohort,
+    UnknownTable,
+)
+
+_NOT_DRAWN = (BadCondition, BadOutsideTable, BadQuery, NotShown, UnknownTable)
+"""Errors of criteria that could be drawn once: a table or a column is not there any more."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,10 @@ class Ran:
         columns: What is told of each.
         path: Where they lie, below the lake's root.
         is_written: Whether they are others than the last time.
-        verification: What became of the last freezing; None where nothing was ever frozen.
+        frozen: The last freezing, `name@number`; None where nothing was ever frozen.
+        verification: What became of it; None where nothing was ever frozen, or it
+            cannot be drawn again.
+        unverified: Why it cannot, as where it joins a table that is gone; None where it could.
     """
 
     attrition: Attrition
@@ -37,7 +51,9 @@ class Ran:
     columns: tuple[str, ...]
     path: str
     is_written: bool
+    frozen: str | None
     verification: Verification | None
+    unverified: str | None
 
 
 def files(folder: str | Path) -> dict[str, Path]:
@@ -61,8 +77,12 @@ def load(lake: Lake, folder: str | Path, name: str) -> Cohort:
     return cohort
 
 
-def run(cohort: Cohort) -> Ran:
+def run(cohort: Cohort, folder: str | Path) -> Ran:
     """Draw a cohort, write its members if they are others, and verify its last freezing.
+
+    Args:
+        cohort: The cohort.
+        folder: Where the files are that its last freezing joins.
 
     Raises:
         RootNotUsable: The members cannot be written.
@@ -75,15 +95,35 @@ def run(cohort: Cohort) -> Ran:
     is_other = _written_digest(lake, path) != whole
     if is_other:
         freeze.write_members(lake.root, path, members, whole)
-    frozen = name in freeze.numbers_of(lake.root)
+    frozen = lake.frozen(name) if name in freeze.numbers_of(lake.root) else None
+    verification, unverified = _verified(lake, frozen, folder) if frozen else (None, None)
     return Ran(
         attrition(cohort),
         len(members),
         tuple(members.column_names),
         path,
         is_other,
-        lake.verify(name) if frozen else None,
+        frozen.label if frozen else None,
+        verification,
+        unverified,
     )
+
+
+def _verified(
+    lake: Lake, frozen: freeze.Manifest, folder: str | Path
+) -> tuple[Verification, None] | tuple[None, str]:
+    """Verify a freezing, or say why it cannot be drawn again."""
+    criteria = frozen.read_criteria()
+    # What was frozen may join another table than the cohort does now, under the same name.
+    with Lake(lake.root, lake.as_of) as other:
+        try:
+            for join in criteria.joins:
+                if join.file is None and join.table in lake.outside:
+                    other.attach(join.table, lake.outside[join.table])
+            other.attach_files(criteria, folder)
+            return other.verify(frozen.label), None
+        except _NOT_DRAWN as error:
+            return None, str(error)
 
 
 def _written_digest(lake: Lake, path: str) -> str | None:

@@ -6,7 +6,8 @@ each level. Values are parameters, never part of the SQL. What SQL a person may 
 
 What a step does to a study that cannot be placed is decided here, and said in
 docs/how-to/cohorts.md: a series without a patient or a study belongs to nobody and is left
-out, and so is a study that stands under two patients, for no split could keep it apart.
+out, and so is a study that stands under two patients anywhere in the lake, for no split could
+keep it apart.
 """
 
 from __future__ import annotations
@@ -246,14 +247,17 @@ class _Compiler:
         return f"{those} USING ({entity})"
 
     def _identified(self) -> str:
-        # Nearly no study has two patients: hashes tell which may have, in a tenth of the memory.
+        # Nearly no study has two patients: hashes tell which may have, in a tenth of the memory. A
+        # filter may have left series of one of the two only, so all of a study's are looked at.
+        left = f"AND hash({_STUDY}) IN (SELECT hash({_STUDY}) FROM {self._before})"
         shared = self._keep(f"""
-            SELECT {_STUDY} FROM {self._before}
+            SELECT {_STUDY} FROM {_EVERYTHING}
             WHERE StudyInstanceUID IS NOT NULL AND hash({_STUDY}) IN (
                 SELECT study FROM (
                     SELECT hash({_STUDY}) AS study, hash(patient_key) AS patient
-                    FROM {self._before}
+                    FROM {_EVERYTHING}
                     WHERE StudyInstanceUID IS NOT NULL AND patient_key IS NOT NULL
+                    {left if self.stages else ""}
                 ) GROUP BY study HAVING min(patient) <> max(patient)
             )
             GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
@@ -287,8 +291,8 @@ class _Compiler:
             time = f"coalesce(StudyTime, {time})"
         chosen = self._keep(f"""
             SELECT patient_key, any_value(datastore_id) AS datastore_id,
-                   {best}(StudyInstanceUID, (rank, {time}, StudyInstanceUID)) AS StudyInstanceUID
-            FROM (SELECT *, {rank} AS rank FROM {source})
+                   {best}(StudyInstanceUID, (rank, clock, StudyInstanceUID)) AS StudyInstanceUID
+            FROM (SELECT patient_key, {_STUDY}, {rank} AS rank, {time} AS clock FROM {source})
             WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
@@ -352,8 +356,8 @@ class _Compiler:
         table = TABLES[level]
         own = [f't."{name}"' for name in self.lake.columns(table) if name != "patient_key"]
         outside = [
-            f'"{join.table}"."{name}"'
-            for join in self.criteria.joins
+            f'outside_{number}."{name}"'
+            for number, join in enumerate(self.criteria.joins)
             for name in self.lake.columns(join.table)
             if name != "patient_key"
         ]
@@ -361,8 +365,8 @@ class _Compiler:
         entity = ENTITIES[level]
         same = " AND ".join(f"m.{c} = {_OF_TABLE.get(c, f't.{c}')}" for c in entity)
         joins = " ".join(
-            f'JOIN "{join.table}" ON "{join.table}".patient_key = m.patient_key'
-            for join in self.criteria.joins
+            f'JOIN "{join.table}" outside_{number} ON outside_{number}.patient_key = m.patient_key'
+            for number, join in enumerate(self.criteria.joins)
         )
         return f"""
             SELECT m.patient_key, {", ".join((*own, *outside, *split))}

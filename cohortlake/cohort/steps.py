@@ -19,6 +19,7 @@ Value: TypeAlias = str | int | float | bool | date | None
 
 CHOICES = ("first", "last", "closest", "random")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class OneStudyPerPatient:
 
     Attributes:
         choice: first, last, closest or random. All but random leave out studies without a date.
-        to: For closest: a date, or the name of a date column of a joined table.
+        to: For closest: a date, also as text (2020-01-31), or the name of a date column of a
+            joined table.
         seed: For random.
     """
 
@@ -114,6 +116,10 @@ class OneStudyPerPatient:
             )
         if (self.choice == "closest") != (self.to is not None):
             raise BadCriteria("closest, and only closest, takes a date or a joined table's column")
+        if isinstance(self.to, str) and _DATE.fullmatch(self.to):
+            object.__setattr__(self, "to", _date(self.to))  # as YAML reads it without quotes
+        if isinstance(self.to, datetime) or not isinstance(self.to, date | str | None):
+            raise BadCriteria("closest takes a date without a time, as 2020-01-31, or a column")
         if (self.choice == "random") != _is_int(self.seed):
             raise BadCriteria("random, and only random, takes a seed, a whole number")
 
@@ -190,6 +196,13 @@ def _check_value(column: str, value: object) -> None:
             f"{column}: a value is text, a number, true, false, a date or null; for an instant "
             "write a condition in SQL"
         )
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BadCriteria(f"closest: {text} is not in the calendar") from None
 
 
 def _word(value: Value) -> str:

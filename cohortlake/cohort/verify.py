@@ -39,7 +39,7 @@ class Verification:
         manifest: What was frozen.
         differences: One row per member that differs: what (joined, left, changed or erased), its
             keys, patient_key, changed_columns, why and when. Where the policy shows no instants,
-            why is what happened last to its image sets, and when is missing.
+            or showed none then, why is what happened last to its image sets, and when is missing.
         signature: valid, unchecked (there is no key here) or unsigned.
         outside_changed: Outside tables that are not what they were.
     """
@@ -78,7 +78,8 @@ class Difference:
         after: The other.
         criteria: A unified diff of their YAML; empty where it is the same.
         differences: One row per member that differs: what (joined, left or changed), its keys,
-            patient_key and changed_columns; empty columns where their levels differ.
+            patient_key and changed_columns; empty columns where their levels differ. Members that
+            were erased from either are in neither.
     """
 
     before: Manifest
@@ -111,11 +112,8 @@ def verify(lake: Lake, manifest: Manifest, key: bytes | None) -> Verification:
         lake.file_of(join.table)  # it must be attached
     outside = freeze.outside_digests(lake, criteria)
     erased = before.filter(pc.is_null(before["patient_key"]))
-    kept = before.filter(pc.is_valid(before["patient_key"]))
-    if digest.ERASED_ON in kept.column_names:
-        kept = kept.drop_columns([digest.ERASED_ON])
     after = Cohort(lake, criteria).to_arrow()
-    found = compare.differences(lake.connection, criteria.level, kept, after)
+    found = compare.differences(lake.connection, criteria.level, _kept(before), after)
     told = _with_reasons(lake, criteria.level, found, manifest)
     changed = tuple(sorted(t for t, d in outside.items() if manifest.outside.get(t) != d))
     frame = _told(told, _days(erased), changed)
@@ -142,13 +140,19 @@ def diff(lake: Lake, before: Manifest, after: Manifest) -> Difference:
         )
     )
     one, other = before.read_criteria().level, after.read_criteria().level
-    sets = [freeze.read_members(lake.root, manifest) for manifest in (before, after)]
+    sets = [_kept(freeze.read_members(lake.root, manifest)) for manifest in (before, after)]
     level = one if one == other else "patient"
     if one != other:  # what they have in common are patients
         sets = [m.group_by("patient_key").aggregate([]) for m in sets]
     return Difference(
         before, after, criteria, to_frame(compare.differences(lake.connection, level, *sets))
     )
+
+
+def _kept(members: pa.Table) -> pa.Table:
+    """Return the members that were not erased, with their own values and digests."""
+    kept = members.filter(pc.is_valid(members["patient_key"]))
+    return kept.drop_columns([name for name in (digest.ERASED_ON,) if name in kept.column_names])
 
 
 def _signature(manifest: Manifest, key: bytes | None) -> str:
@@ -160,7 +164,8 @@ def _signature(manifest: Manifest, key: bytes | None) -> str:
     return "valid"
 
 
-# Where the policy shows no instants, what happened last to each image set is the best guess.
+# Where the policy shows no instants, or did not when it was frozen, what happened last to each
+# image set is the best guess.
 _EVENTS = """
 SELECT datastore_id, image_set_id, {began} AS happened_at,
        CASE change WHEN 'updated' THEN 'changed ' || array_to_string(changed_fields, ', ')
@@ -172,9 +177,9 @@ FROM history WHERE {has_ended} AND ended_by = 'deleted'
 """
 _SINCE = {
     "began": "valid_from",
-    "is_new": "observed_from > $seen",
+    "is_new": "($seen IS NULL OR observed_from > $seen)",
     "ended": "valid_to",
-    "has_ended": "observed_to > $seen",
+    "has_ended": "($seen IS NULL OR observed_to > $seen)",
 }
 _LAST = {
     "began": "NULL::TIMESTAMPTZ",
@@ -210,7 +215,10 @@ ORDER BY number
 def _with_reasons(lake: Lake, level: str, found: pa.Table, manifest: Manifest) -> pa.Table:
     seen = datetime.fromisoformat(manifest.seen_until) if manifest.seen_until else None
     numbers = pa.array(range(len(found)), pa.int64())
-    tells_when = "observed_from" in lake.columns("history")
+    # A lake that held nothing had seen nothing: all that happened did so since. Else None is of a
+    # policy that did not tell.
+    is_told = seen is not None or not manifest.attrition[0]["series"]
+    tells_when = is_told and "observed_from" in lake.columns("history")
     events = _EVENTS.format_map(_SINCE if tells_when else _LAST)
     lake.connection.register("differing", found.append_column("number", numbers))
     try:

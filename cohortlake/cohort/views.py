@@ -60,7 +60,7 @@ def _rows_as_of(as_of: datetime, publication: Publication) -> str:
     known = _as_shown("history", publication)
     own = {sql: name for name, sql in known.items() if name not in _PARTITIONS}
     columns = (
-        f"{own.get(c.name, 'NULL::VARCHAR')} AS {c.name}"
+        f"{own.get(c.name) or f'NULL::{engine.sql_type(c.type)}'} AS {c.name}"
         for c in schema.published("history")
         if c != schema.STUDY_MONTH
     )

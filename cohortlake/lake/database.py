@@ -8,11 +8,9 @@ no path relative to the database: the views hold the folder's own path, and give
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 import duckdb
-import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.lake import engine, locks
@@ -59,11 +57,12 @@ def build(statements: str) -> bytes:
 def _view(folder: str, table: Table) -> str:
     columns = table.all_columns
     if not table.has_files:  # DuckDB makes no view over files that are not there
-        nulls = ", ".join(f"NULL::{_type(column.type)} AS {_name(column)}" for column in columns)
+        types = [(engine.sql_type(column.type), _name(column)) for column in columns]
+        nulls = ", ".join(f"NULL::{type_} AS {name}" for type_, name in types)
         return f"\nCREATE VIEW {table.name} AS SELECT {nulls} WHERE false"
     hive = ""
     if part := table.partition:
-        hive = f", hive_types = {{{_name(part)}: {_type(part.type)}}}"
+        hive = f", hive_types = {{{_name(part)}: {engine.sql_type(part.type)}}}"
     names = ", ".join(map(_name, columns))
     return (
         f"\nCREATE VIEW {table.name} AS SELECT {names} FROM read_parquet(\n"
@@ -71,13 +70,6 @@ def _view(folder: str, table: Table) -> str:
         f"THEN {_text(engine.literally(folder) + '/')} ELSE '' END\n"
         f"    || {_text(table.pattern)}, hive_partitioning = {str(bool(hive)).lower()}{hive})"
     )
-
-
-@functools.cache
-def _type(type_: pa.DataType) -> str:
-    """Return the SQL type that DuckDB gives an Arrow type."""
-    with duckdb.connect() as con:
-        return str(con.from_arrow(pa.schema([("column", type_)]).empty_table()).types[0])
 
 
 def _name(column: schema.Column) -> str:

@@ -6,6 +6,7 @@ lists of local files, or Arrow datasets where the root is on S3.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,14 @@ def register(
         con.execute(f"CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{files}], {options})")
     else:
         con.register(view, dataset(root, paths, schema, hive=hive))
+
+
+@functools.cache
+def sql_type(type_: pa.DataType) -> str:
+    """Return the SQL type that DuckDB gives an Arrow type."""
+    with duckdb.connect() as con:
+        rows = pa.Table.from_batches([], pa.schema([("column", type_)]))
+        return str(con.from_arrow(rows).types[0])
 
 
 def literally(path: str) -> str:

@@ -89,7 +89,9 @@ _DATES = (_K, Treatment.SHIFT, Treatment.YEAR)
 _ENTRIES = ("policy", "extends", "dates", "columns", "allow")
 
 # What a row is told from others by, and what all that is left hangs on.
-_NEVER_WITHHELD = frozenset(("datastore_id", "image_set_id", "patient_key", "StudyInstanceUID"))
+_NEVER_WITHHELD = frozenset(
+    ("datastore_id", "image_set_id", "patient_key", "StudyInstanceUID", "SeriesInstanceUID")
+)
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ def stages(series: Iterable[Row], criteria: Criteria) -> list[list[Row]]:
     is_identified = False
     for step in criteria.steps:
         if not is_identified and not isinstance(step, Where | Exclude):
-            left.append(identified(left[-1]))
+            left.append(identified(left[-1], everything))
             is_identified = True
         left.append(after(step, left[-1], everything))
     if not is_identified:
-        left.append(identified(left[-1]))
+        left.append(identified(left[-1], everything))
     return left
 
 
@@ -47,9 +47,9 @@ def counts(rows: Iterable[Row]) -> tuple[int, int, int]:
     )
 
 
-def identified(rows: list[Row]) -> list[Row]:
+def identified(rows: list[Row], everything: list[Row]) -> list[Row]:
     patients = defaultdict(set)
-    for row in rows:
+    for row in everything:
         patients[row["StudyInstanceUID"]].add(row["patient_key"])
     return [
         row

@@ -87,6 +87,18 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
     assert "ct@2" in run("list").stdout
 
 
+def test_a_run_goes_on_where_what_was_frozen_cannot_be_drawn(run: Run, tmp_path: Path) -> None:
+    assert run("freeze", "ct").returncode == 0
+    (tmp_path / "cohorts/ct.yaml").write_text("cohort: ct\nsteps: [where: {Modality: CT}]\n")
+    assert "cannot be verified" not in run("run", "ct").stdout
+    (tmp_path / "cohorts/registry.csv").unlink()
+    done = run("run", "ct")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "8 members as they were in" in done.stdout
+    assert "its last freezing cannot be verified: " in done.stdout
+    assert "registry.csv is not there" in done.stdout
+
+
 def test_members_for_a_spreadsheet(run: Run, tmp_path: Path) -> None:
     for name in ("members.csv", "members.xlsx"):
         done = run("export", "ct", "--output", str(tmp_path / name))

@@ -119,6 +119,13 @@ def test_a_file_as_a_person_writes_it() -> None:
     ]
 
 
+def test_a_date_in_quotes_is_that_date() -> None:
+    text = "{cohort: a, steps: [{one_study_per_patient: {closest: %s}}]}"
+    quoted, plain = (Criteria.from_yaml(text % day) for day in ("'2020-01-31'", "2020-01-31"))
+    assert quoted == plain
+    assert repr(quoted) == repr(plain)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -144,6 +151,14 @@ def test_a_file_as_a_person_writes_it() -> None:
         ("{cohort: a, steps: [{one_study_per_patient: fist}]}", "did you mean 'first'"),
         ("{cohort: a, steps: [{one_study_per_patient: {}}]}", "write first, last"),
         ("{cohort: a, steps: [{one_study_per_patient: closest}]}", "takes a date"),
+        (
+            "{cohort: a, steps: [{one_study_per_patient: {closest: 5}}]}",
+            "step 1: closest takes a date",
+        ),
+        ("{cohort: a, steps: [{one_study_per_patient: {closest: true}}]}", "closest takes a date"),
+        ("{cohort: a, steps: [{one_study_per_patient: {closest: 2020-01-31 10:00:00}}]}", "a time"),
+        ("{cohort: a, steps: [{one_study_per_patient: {closest: '2020-02-31'}}]}", "the calendar"),
+        ("{cohort: a, steps: [{one_study_per_patient: {closest: 2020-02-31}}]}", "the calendar"),
         ("{cohort: a, steps: [{one_study_per_patient: {random: x}}]}", "takes a seed"),
         ("{cohort: a, steps: [{join: a b}]}", "a table's name"),
         ("{cohort: a, steps: [{join: a}, {join: a}]}", "joined twice"),

@@ -146,7 +146,7 @@ def test_it_says_so_at_each_level(root: str, level: str) -> None:
 
 def test_patients_erased_by_policy_left_for_that_reason(frozen: str) -> None:
     with cohortlake.open(frozen) as lake:
-        run.run(lake.cohort("ct").where(Modality="CT"))
+        run.run(lake.cohort("ct").where(Modality="CT"), "cohorts")
         theirs = pq.read_table(Path(frozen) / lake.frozen("ct").members)["patient_key"].to_pylist()
     assert erase_members(Root(frozen), ["p1", "p9"], date(2026, 5, 1)) == theirs.count("p1") > 0
     publish(frozen, [row for row in ROWS if row["patient_key"] != "p1"], 1)
@@ -158,7 +158,38 @@ def test_patients_erased_by_policy_left_for_that_reason(frozen: str) -> None:
         assert found.counts == {"erased": theirs.count("p1")}
         (reason,) = found.reasons.to_dict("records")
         assert (reason["why"], reason["day"]) == ("erased by policy", "2026-05-01")
+        assert lake.cohort("ct").where("patient_key <> 'p0'").freeze().label == "ct@2"
+        compared = lake.compare("ct@1", "ct@2")  # the erased row of the first is nobody of these
+        both = [key for key in theirs if key not in ("p0", "p1")]
+        assert compared.counts == {"joined": len(both), "left": theirs.count("p0")}
+        assert compared.differences["patient_key"].notna().all()
     assert erase_members(Root(frozen), ["p1"], date(2026, 6, 1)) == 0, "done already"
+
+
+def test_what_joins_an_empty_lake_was_created_since(root: str) -> None:
+    publish(root, [])
+    with cohortlake.open(root) as lake:
+        assert lake.cohort("all").freeze().seen_until is None
+    publish(root, ROWS, 1)
+    with cohortlake.open(root) as lake:
+        found = lake.verify("all")
+    assert found.counts == {"joined": len(ROWS)}
+    assert set(found.reasons["why"]) == {"image sets created"}
+    assert set(found.reasons["day"]) == {"2026-01-01"}
+
+
+def test_what_was_frozen_without_instants_tells_what_happened_last(
+    frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Path(frozen) / "cohorts/ct/0001.json"
+    told = json.loads(manifest.read_text()) | {"seen_until": None}  # as under `safe`
+    manifest.write_text(json.dumps(told))
+    publish(frozen, a_day_later(), 1)
+    with cohortlake.open(frozen) as lake:
+        found = lake.verify("ct").differences.set_index("StudyInstanceUID")
+    assert found.loc["1.0", "why"] == "image sets deleted"
+    assert found.loc["1.2", "why"] == "changed PatientSex"
+    assert found["when"].isna().all()
 
 
 def test_a_table_that_gained_a_column_changes_nobody(frozen: str) -> None:
@@ -180,12 +211,45 @@ def test_an_outside_table_that_changed_is_the_reason(root: str) -> None:
         lake.attach("registry", registry)
         lake.cohort("ct").join("registry").where(grade=1).freeze()
     with cohortlake.open(root) as lake:
-        with pytest.raises(UnknownTable):
+        with pytest.raises(UnknownTable, match=r"attach it with lake\.attach\('registry'"):
             lake.verify("ct")
         lake.attach("registry", registry.assign(grade=[2, 1]))
         found = lake.verify("ct")
     assert found.outside_changed == ("registry",)
     assert set(found.differences["why"]) == {"changed outside the lake: registry"}
+
+
+def test_a_run_verifies_what_was_frozen_from_its_own_tables(root: str, tmp_path: Path) -> None:
+    publish(root, ROWS)
+    pd.DataFrame({"patient_key": ["p0", "p1"]}).to_csv(tmp_path / "then.csv", index=False)
+    pd.DataFrame({"patient_key": ["p0"]}).to_csv(tmp_path / "now.csv", index=False)
+    yaml = "cohort: ct\nsteps: [join: {table: registry, file: %s}]\n"
+    (tmp_path / "ct.yaml").write_text(yaml % "then.csv")
+    with cohortlake.open(root) as lake:
+        run.load(lake, tmp_path, "ct").freeze()
+        for steps in ("[where: {Modality: CT}]", "[join: {table: registry, file: now.csv}]"):
+            (tmp_path / "ct.yaml").write_text(f"cohort: ct\nsteps: {steps}\n")
+            with cohortlake.open(root) as other:
+                cohort = run.load(other, tmp_path, "ct")
+                members = len(cohort.to_arrow())
+                ran = run.run(cohort, tmp_path)
+                assert ran.verification and ran.verification.is_identical
+                assert (ran.frozen, ran.unverified) == ("ct@1", None)
+                assert ran.members == members == len(cohort.to_arrow())
+        (tmp_path / "then.csv").unlink()
+        ran = run.run(run.load(lake, tmp_path, "ct"), tmp_path)
+        assert (ran.members, ran.verification) == (2, None)
+        assert ran.unverified and "then.csv is not there" in ran.unverified
+
+        # From a frame it is verified where the frame is attached, and else told how.
+        lake.attach("registry", pd.DataFrame({"patient_key": ["p0"]}))
+        lake.cohort("ct").join("registry").freeze()
+        ran = run.run(lake.cohort("ct"), tmp_path)
+        assert ran.verification and ran.verification.is_identical
+    with cohortlake.open(root) as lake:
+        ran = run.run(lake.cohort("ct"), tmp_path)
+        assert (ran.frozen, ran.verification) == ("ct@2", None)
+        assert ran.unverified and "lake.attach('registry'" in ran.unverified
 
 
 def test_a_cohort_of_an_instant_is_verified_as_of_it(root: str) -> None:

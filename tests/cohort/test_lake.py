@@ -15,8 +15,11 @@ import pytest
 import cohortlake
 from cohortlake import Lake, read_table
 from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
-from cohortlake.schema import PUBLISHED
+from cohortlake.privacy import Policy
+from cohortlake.privacy.policy import Treatment
+from cohortlake.schema import PUBLISHED, Identifies
 
+from . import tiny
 from .tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 
@@ -175,6 +178,38 @@ def test_as_of_an_instant_shows_what_was_true(root: str) -> None:
     assert modalities(BEGAN + day) == {"p": ["CT"], "q": ["US"]}
     assert modalities((BEGAN + 2 * day).replace(tzinfo=None)) == {"p": ["MR"], "q": ["US"]}
     assert modalities(datetime(2100, 1, 1, tzinfo=UTC)) == {"p": ["MR"], "q": ["US"]}
+
+
+CLOCKS = {"valid_from", "valid_to", "observed_from", "observed_to"}
+
+
+@pytest.mark.parametrize(
+    "withheld",
+    [
+        ("version",),
+        ("is_primary",),
+        ("updated_at",),
+        ("age_at_study_years",),
+        tuple(
+            c.name
+            for c in PUBLISHED["history"]
+            if c.name not in CLOCKS and c.identifies not in (Identifies.DATE, Identifies.UID)
+            and c.name not in ("datastore_id", "image_set_id", "patient_key", "study_month")
+        ),
+    ],
+    ids=lambda withheld: withheld[0] if len(withheld) == 1 else "nearly_all",
+)  # fmt: skip
+def test_the_past_is_told_without_what_a_policy_withholds(
+    root: str, monkeypatch: pytest.MonkeyPatch, withheld: tuple[str, ...]
+) -> None:
+    hidden = dict.fromkeys(withheld, Treatment.WITHHOLD)
+    monkeypatch.setattr(tiny, "POLICY", Policy("ours", "limited", Treatment.KEEP, hidden))
+    publish(root, FIRST_ROWS)
+    with cohortlake.open(root, as_of="2100-01-01") as lake:
+        for table, rows in {"image_sets": 3, "series": 3, "studies": 2, "patients": 2}.items():
+            told = lake.sql(f"FROM {table}").to_arrow()
+            assert len(told) == rows
+            assert not {*withheld} & {*told.column_names}
 
 
 def test_a_study_has_its_place_as_of_an_instant(root: str) -> None:

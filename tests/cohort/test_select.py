@@ -153,6 +153,22 @@ def test_who_is_nobodys_or_two_patients_is_left_out() -> None:
         assert list(lake.cohort("a").to_pandas()["StudyInstanceUID"]) == ["1.4"]
 
 
+def test_no_filter_hides_that_a_study_is_two_patients() -> None:
+    rows = [
+        image_set(0, "p", "1.1", Modality="CT", PatientSex="F", SeriesNumber=1),
+        image_set(1, "q", "1.1", Modality="MR", PatientSex="M"),
+        image_set(2, "q", "1.2", Modality="CT", PatientSex="M"),
+    ]
+    with opened(rows) as lake:
+        for cohort in (
+            lake.cohort("a").where(Modality="CT"),
+            lake.cohort("a").exclude(Modality="MR"),
+        ):
+            assert list(cohort.to_pandas()["StudyInstanceUID"]) == ["1.2"]
+            *_, filtered, identified = cohort.attrition().steps
+            assert (filtered.counts.patients, identified.counts.patients) == (2, 1)
+
+
 def test_a_list_column_has_a_value_that_is_in_it() -> None:
     with opened(FIRST_ROWS) as lake:
         assert len(lake.cohort("a").where(modalities="MR").to_pandas()) == 1
@@ -191,7 +207,12 @@ def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> Non
         ({"patient_key": [1]}, "must be text"),
         ({"patient_key": ["p", None]}, "1 rows have no patient_key"),
         ({"patient_key": ["p", "p"]}, "1 rows repeat"),
-        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column of the lake's"),
+        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column already"),
+        ({"patient_key": ["p"], "modality": ["CT"]}, "'modality' is a column already"),
+        ({"patient_key": ["p"], "grade": [1], "Grade": [1]}, "'Grade' is a column already"),
+        ({"patient_key": ["p"], "": [1]}, "no name for one"),
+        ({"patient_key": ["p"], "erased_on": ["a"]}, "'erased_on' is a column"),
+        ({"patient_key": ["p"], "members": ["a"]}, "'members' is a column"),
         ({"patient_key": ["p"], "split": ["a"]}, "'split' is a column"),
         ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is a column"),
         ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "no name for one"),
@@ -213,6 +234,15 @@ def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
         assert cohort.where("Modality = 'CAT'").to_pandas().empty  # SQL may find nothing
         with pytest.raises(BadCondition, match="no table has a column 'biopsy'"):
             cohort.closest_study_per_patient(to="biopsy")
+        with pytest.raises(BadCriteria, match="is not in the calendar"):
+            cohort.closest_study_per_patient(to="2020-02-31")
+        with pytest.raises(BadCriteria, match="correct the path"):
+            lake.load_cohort(tmp_path / "none.yaml")
+        (tmp_path / "latin.yaml").write_bytes("cohort: a\nabout: Möller".encode("latin-1"))
+        with pytest.raises(BadCriteria, match="UTF-8"):
+            lake.load_cohort(tmp_path / "latin.yaml")
+        with pytest.raises(BadCriteria, match="name each column once"):
+            cohort.count("PatientSex", "PatientSex")
         with pytest.raises(BadCondition, match="series or of studies"):
             cohort.with_study("any time", "n_studies > 1")
         with pytest.raises(UnknownTable):
@@ -224,6 +254,12 @@ def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
                 lake.attach(name, pd.DataFrame({"patient_key": ["p"]}))
         with pytest.raises(BadOutsideTable, match="is not there"):
             lake.attach("registry", tmp_path / "x.csv")
+        for file, content in {"x.parquet": "Smith", "x.csv": 'patient_key\nSm"ith\0\xff'}.items():
+            (tmp_path / file).write_text(content, encoding="latin-1")
+            with pytest.raises(BadOutsideTable, match="cannot be read as") as caught:
+                lake.attach("registry", tmp_path / file)
+            assert "mith" not in str(caught.value)
+        (tmp_path / "x.csv").unlink()
         with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
             lake.attach("registry", tmp_path / "x.xlsx")
 

@@ -76,6 +76,26 @@ def test_they_are_drawn_after_publishing_and_verified(
     assert (check.metadata["joined"].value, check.metadata["left"].value) == (1, 1)
 
 
+def test_what_was_frozen_and_cannot_be_drawn_again_is_told(
+    with_cohorts: ModuleType, endpoint: Endpoint, lake: Path, instance: dg.DagsterInstance
+) -> None:
+    endpoint.image_sets = [image_set(n, NOON) for n in range(2)]
+    tick(with_cohorts, instance)
+    with cohortlake.open(str(lake)) as opened:
+        everybody = opened.sql("SELECT patient_key FROM patients").to_pandas()
+        opened.attach("registry", everybody)
+        opened.cohort("cts").join("registry").freeze()
+    endpoint.image_sets.append(image_set(3, endpoint.now))
+    endpoint.now += timedelta(minutes=1)
+    result = tick(with_cohorts, instance)
+    assert result.asset_materializations_for_node("cohort_cts")
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "equals_frozen"]
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert check.metadata["frozen"].value == "cts@1"
+    assert "'registry' is not a table" in str(check.metadata["cannot_be_verified"].value)
+
+
 def test_a_cohort_without_members_is_noticed(
     with_cohorts: ModuleType,
     endpoint: Endpoint,

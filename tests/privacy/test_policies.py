@@ -344,6 +344,7 @@ def test_what_widens_takes_effect_under_its_own_name_only_and_is_recorded(
         ("policy: ours\ncolumns: {StudyDate: keep}", "all dates are treated alike"),
         ("policy: ours\ncolumns: {Modality: hide}", "keep, terms, reviewed, withhold"),
         ("policy: ours\ncolumns: {patient_key: withhold}", "can be keep"),
+        ("policy: ours\ncolumns: {SeriesInstanceUID: withhold}", "can be keep, replace$"),
         ("policy: ours\ncolumns: [Modality]", "a line for each column"),
         ("policy: ours\ndates: guess", "keep, shift, year"),
         ("policy: ours\nallow: {PatientName: [Smith]}", "no values of PatientName"),
