@@ -33,7 +33,6 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.errors import BadCriteria
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -188,10 +187,9 @@ class Cohort:
 
         Raises:
             UnknownColumn: The members have no such column.
-            BadCriteria: `suppress_below` is negative, or a column is named twice.
+            BadCriteria: `suppress_below` is negative, a column is named twice, or there are too
+                many small cells to see what could be worked out of their totals.
         """
-        if len({*by}) < len(by):
-            raise BadCriteria("members are counted by a column once; name each column once")
         return counts.count(self, by, suppress_below)
 
     def attrition(self) -> Attrition:

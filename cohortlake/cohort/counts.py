@@ -30,11 +30,13 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
 
     Raises:
         UnknownColumn: The members have no such column.
-        BadCriteria: `suppress_below` is negative, or the table is too large to be suppressed.
+        BadCriteria: `suppress_below` is negative, a column is named twice, or the table has too
+            many small cells to see what could be worked out.
     """
     if suppress_below < 0:
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
-    by = list(dict.fromkeys(by))  # a column that is named twice is one
+    if len({*by}) < len(by):
+        raise BadCriteria("members are counted by a column once; name each column once")
     known = cohort.members.columns
     for name in by:
         if name not in known:
