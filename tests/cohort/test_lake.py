@@ -19,7 +19,6 @@ from cohortlake.privacy import Policy
 from cohortlake.privacy.policy import Treatment
 from cohortlake.schema import PUBLISHED, Identifies
 
-from . import tiny
 from .tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 
@@ -200,11 +199,10 @@ CLOCKS = {"valid_from", "valid_to", "observed_from", "observed_to"}
     ids=lambda withheld: withheld[0] if len(withheld) == 1 else "nearly_all",
 )  # fmt: skip
 def test_the_past_is_told_without_what_a_policy_withholds(
-    root: str, monkeypatch: pytest.MonkeyPatch, withheld: tuple[str, ...]
+    root: str, withheld: tuple[str, ...]
 ) -> None:
     hidden = dict.fromkeys(withheld, Treatment.WITHHOLD)
-    monkeypatch.setattr(tiny, "POLICY", Policy("ours", "limited", Treatment.KEEP, hidden))
-    publish(root, FIRST_ROWS)
+    publish(root, FIRST_ROWS, policy=Policy("ours", "limited", Treatment.KEEP, hidden))
     with cohortlake.open(root, as_of="2100-01-01") as lake:
         for table, rows in {"image_sets": 3, "series": 3, "studies": 2, "patients": 2}.items():
             told = lake.sql(f"FROM {table}").to_arrow()

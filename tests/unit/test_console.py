@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cohortlake import cli, cohort_commands
-from cohortlake.console import add_row
+from cohortlake.console import add_row, out
 from cohortlake.flatten import to_frame
 
 ODD = ["chest [contrast] x", "chest [/w contrast]", "[red]", ":smile:", r"\\[b]"]
@@ -34,8 +34,8 @@ def test_a_cell_says_what_the_value_says(parts: list[str]) -> None:
 def test_tables_of_rows_show_values_as_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERM", "xterm")  # to rich a dumb one has 80 columns, whatever COLUMNS says
-    monkeypatch.setenv("COLUMNS", "400")
+    for dimension in ("_width", "_height"):  # whatever the terminal's are
+        monkeypatch.setattr(out, dimension, 400)
     names = ["image_set_id", "version", "updated_at", "PatientID", "StudyDate", "Modality",
              "BodyPartExamined"]  # fmt: skip
     frame = pd.DataFrame({name: ["x"] * len(ODD) for name in names} | {"StudyDescription": ODD})
