@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from cohortlake.cli import app
 from emulator import Emulator, running
@@ -193,4 +194,4 @@ def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     assert len(commands) > 10
     for command in commands:
         assert command in text
-        assert run(command, "--help").returncode == 0
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0

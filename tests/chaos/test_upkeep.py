@@ -40,7 +40,7 @@ def lived(hospital: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(hospital, lake).items():
             patch.setenv(name, value)
-        patch.setattr(partitions, "FIRST_MONTH", date(2019, 1, 1))
+        shorten(patch)
         sync = Sync(Settings.from_env())
         for image_set_id in theirs:
             hospital.admin.advance(seconds=3600)
@@ -51,6 +51,12 @@ def lived(hospital: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
         hospital.admin.advance(seconds=3600)
         sync.reconcile()
     return lake
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    """Leave out what went before: fewer months and days, so fewer files to go through."""
+    patch.setattr(partitions, "FIRST_MONTH", date(2019, 1, 1))
+    patch.setattr(partitions, "FIRST_DAY", date(2026, 5, 25))
 
 
 def environment(hospital: Emulator, lake: Path) -> dict[str, str]:
@@ -75,30 +81,40 @@ def of_others(hospital: Emulator) -> set[str]:
 COMMANDS = {"maintain": ("maintain",), "erase": ("erase", "--patient", PATIENT, "--yes")}
 
 
+def do(sync: Sync, command: str) -> None:
+    """Do a command in this process, which takes a third of the time of one of its own."""
+    if command == "erase":
+        sync.erase(PATIENT, sync.settings.datastores[0])
+    else:
+        sync.maintain()
+
+
 @pytest.mark.parametrize(("step", "when", "count"), OF_UPKEEP)
 def test_what_is_killed_is_done_by_doing_it_again(
-    step: steps.Step, when: str, count: int, hospital: Emulator, lived: Path, tmp_path: Path
+    step: steps.Step,
+    when: str,
+    count: int,
+    hospital: Emulator,
+    lived: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lake = tmp_path / "lake"
     shutil.copytree(lived, lake)
-
-    def run(*command: str, fuse: tuple[str, int] | None = None) -> Run:
-        log = tmp_path / f"{len(list(tmp_path.iterdir()))}.log"
-        return Run(Job(command, environment(hospital, lake), log, fuse=fuse))
-
-    command = COMMANDS[step.command]
-    killed = run(*command, fuse=(f"{when} {step.name}", count))
+    settings = environment(hospital, lake)
+    command, fuse = COMMANDS[step.command], (f"{when} {step.name}", count)
+    killed = Run(Job(command, settings, tmp_path / "killed.log", fuse=fuse))
     killed.wait()
     assert killed.was_killed
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    shorten(monkeypatch)
     # A run in between finds a lake that it can work with, and brings nobody back.
-    between = run("sync")
-    assert between.wait() == 0, between.job.log.read_text()
-    again = run(*command)
-    assert again.wait() == 0, again.job.log.read_text()
+    Sync(Settings.from_env()).run()
+    do(Sync(Settings.from_env()), step.command)
     expected = of_others(hospital) if step.command == "erase" else ids(hospital)
     assert set(read_table(str(lake), "image_sets")["image_set_id"]) == expected
-    rebuilt = run("rebuild")
-    assert rebuilt.wait() == 0, rebuilt.job.log.read_text()
+    Sync(Settings.from_env()).rebuild()
     assert set(read_table(str(lake), "image_sets")["image_set_id"]) == expected
     if step.command == "erase":
         everything = b"".join(p.read_bytes() for p in lake.rglob("*") if p.is_file())
