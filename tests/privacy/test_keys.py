@@ -172,6 +172,21 @@ def test_an_existing_lake_never_gets_another_key(
     assert before
 
 
+def test_a_lake_whose_key_is_lost_for_good_is_published_under_a_new_one_when_told_so(
+    root: Root, tmp_path: Path
+) -> None:
+    publish(root, built_in("safe"))
+    before = _patients(root)
+    for lost in (keys.KEY_PATH, "keys/fingerprint"):
+        Path(root.path(lost)).unlink()
+    with pytest.raises(MissingKey):
+        publish(root, built_in("limited"))
+    Path(root.path("published")).rename(tmp_path / "away")
+    publish(root, built_in("safe"))
+    assert len(_patients(root)) == len(before)
+    assert before.isdisjoint(_patients(root))
+
+
 def test_the_erased_stay_out_whatever_becomes_of_the_other_key(root: Root) -> None:
     sync = Sync(Settings((DATASTORE,), root.uri))
     sync.publish()
