@@ -342,7 +342,7 @@ def _give(
     if output:
         table = pa.Table.from_pandas(frame, preserve_index=False)
         spreadsheet.write(output, {"rows": table})
-        err.print(f"{len(frame):,} rows written to {output}", markup=False, soft_wrap=True)
+        err.print(f"{len(frame):,} rows written to {output}", soft_wrap=True)
     elif as_json:
         sys.stdout.write(_as_json(frame))
     else:

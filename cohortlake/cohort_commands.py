@@ -69,7 +69,7 @@ def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False
         out.print(f"{ran.members:,} members {done} {lake.root.uri_of(ran.path)}", soft_wrap=True)
         if ran.unverified:
             told = f"its last freezing cannot be verified: {ran.unverified}"
-            out.print(told, markup=False, soft_wrap=True)
+            out.print(told, soft_wrap=True)
 
 
 @app.command()
@@ -134,7 +134,7 @@ def diff(
     if as_json:
         print_json({"criteria": found.criteria, "counts": found.counts})
     else:
-        out.print(found.criteria or "the same criteria", markup=False, highlight=False)
+        out.print(found.criteria or "the same criteria", highlight=False)
         out.print(_in_words(found.counts) or "the same members")
 
 

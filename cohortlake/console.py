@@ -33,8 +33,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 _UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
-err = Console(stderr=True)
-out = Console()
+# What is printed holds names of files and values, in which brackets are no markup.
+err = Console(stderr=True, markup=False, emoji=False)
+out = Console(markup=False, emoji=False)
 
 
 def explained(command: Callable[P, T]) -> Callable[P, T]:
@@ -57,7 +58,7 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def _print_error(text: str) -> None:
-    err.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"error: {text}", style="red", highlight=False, soft_wrap=True)
 
 
 def read_settings(root: str | None, datastores: list[str] | None) -> Settings:

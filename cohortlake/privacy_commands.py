@@ -33,7 +33,7 @@ def review(
     """
     work = Sync(read_settings(root, None))
     reviewed = reviews.review(work.root, work.policy, least, most)
-    out.print(reviews.as_yaml(reviewed), end="", markup=False, soft_wrap=True)
+    out.print(reviews.as_yaml(reviewed), end="", soft_wrap=True)
     for one in reviewed:
         err.print(
             f"{one.column}: {len(one.values):,} values to look through; {one.rare:,} that fewer "
