@@ -51,9 +51,9 @@ def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
         WrongKey: It is not the one that the lake was published with.
         SettingError: The source cannot be understood, or holds no key.
     """
-    is_new = may_create and not root.exists(_FINGERPRINT_PATH)
-    key = read_key(root, source, may_create=is_new)
-    if not root.exists(_FINGERPRINT_PATH):
+    is_new = not root.exists(_FINGERPRINT_PATH)
+    key = read_key(root, source, may_create=may_create and is_new)
+    if is_new:
         root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
     if not is_taken_up(root, key):
         raise WrongKey(

@@ -23,7 +23,7 @@ class DatastoreStatus:
 
     Attributes:
         datastore_id: Its id.
-        complete_until: The instant up to which nothing is missing; None if nothing is proven.
+        complete_until: The instant up to which nothing is missing; the epoch if nothing is proven.
         gaps: Stretches after it that were not searched although later ones were.
         last_search_at: When the last search on the ledger began.
         last_sweep_at: When the last sweep by study date began.
@@ -31,7 +31,7 @@ class DatastoreStatus:
     """
 
     datastore_id: str
-    complete_until: datetime | None
+    complete_until: datetime
     gaps: tuple[Stretch, ...]
     last_search_at: datetime | None
     last_sweep_at: datetime | None
@@ -39,9 +39,8 @@ class DatastoreStatus:
 
     def reaches(self, instant: datetime | None) -> bool:
         """Return whether all is proven without a gap, up to an instant if one is given."""
-        if self.gaps or self.complete_until is None or not self.windows:
-            return False
-        return instant is None or self.complete_until >= instant
+        is_whole = self.windows > 0 and not self.gaps
+        return is_whole and (instant is None or self.complete_until >= instant)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Writer:
 
 
 def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
-    """Return how a file is laid out, given the rows of its largest row group.
+    """Return how a file is laid out, given the rows of its first row group.
 
     Ids get bloom filters, by which a reader finds the one file that has an id, and no
     dictionary, which would say each value once more.

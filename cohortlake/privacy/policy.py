@@ -296,6 +296,8 @@ def _allowed(path: Path, said: Mapping[str, Any], policy: Policy) -> dict[str, f
 
 REVIEWABLE = frozenset((Treatment.TERMS, Treatment.REVIEWED))
 """What is done with columns of which single values can be allowed."""
+BY_VALUE = REVIEWABLE | {Treatment.SHORT}
+"""What is done with columns of which some values are shown, and null in the place of others."""
 
 
 def _base(column: Column, extends: str) -> Treatment:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from cohortlake import schema
 from cohortlake.cohort import Lake
+from cohortlake.privacy import BY_VALUE, built_in
 from cohortlake.report.cells import PERSON
-from cohortlake.schema import Identifies
+from cohortlake.settings import POLICIES
 
 _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shifted", "study_year")
 """Fields without a tag of their own, where the policy shows them."""
@@ -23,10 +24,6 @@ _STATUS = {
     "age_at_study_years": "age_status",
 }
 """Field -> the column that says what is wrong with it, where there is one."""
-
-_HIDDEN_BY_VALUE = frozenset((Identifies.NUMBER, Identifies.CODED, Identifies.FREE_TEXT))
-"""What a policy may show some values of, and of others null."""
-
 
 _FIELDS = {column.name: column for column in schema.STATE}
 
@@ -104,12 +101,13 @@ def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
 
 
 def _may_be_hidden(name: str, known: Sequence[str], policy: str) -> bool:
-    # What a policy of one's own does with a column is not written beside the lake.
-    if policy == "identified" or name not in _FIELDS or _STATUS.get(name) in known:
+    if name not in _FIELDS or _STATUS.get(name) in known:
         return False
     column = _FIELDS[name]
     is_unreadable_hidden = column.vr in schema.PARSED_VRS and column.raw_name not in known
-    return is_unreadable_hidden or column.identifies in _HIDDEN_BY_VALUE
+    # What a policy of one's own does with a column is not written beside the lake.
+    known_policy = built_in(policy if policy in POLICIES else "safe")
+    return is_unreadable_hidden or known_policy.treatment(column) in BY_VALUE
 
 
 def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
