@@ -166,9 +166,18 @@ def rebuild(root: RootOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 @explained
-def publish(root: RootOption = None, as_json: JsonOption = False) -> None:
-    """Bring published/ up to date with image_sets/ and the privacy policy."""
-    publication = Sync(read_settings(root, None)).publish()
+def publish(
+    root: RootOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of all files, not their sizes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring published/ up to date with image_sets/ and the privacy policy.
+
+    A file that is gone or was altered is written again.
+    """
+    publication = Sync(read_settings(root, None)).publish(verify=verify)
     if publication is None:
         raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
     if as_json:

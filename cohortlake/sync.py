@@ -213,10 +213,15 @@ class Sync:
         coverage.record(self.root, pending)
         return applied
 
-    def publish(self) -> Publication | None:
-        """Bring `published/` up to date with the memory."""
+    def publish(self, *, verify: bool = False) -> Publication | None:
+        """Bring `published/` up to date with the memory, and write again what was altered there.
+
+        Args:
+            verify: Whether to compare the content of all files too, which reads them; else their
+                sizes are compared.
+        """
         with self.root.publishing():
-            return publish(self.root, self.policy, self.settings.patient_key)
+            return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
 
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments."""

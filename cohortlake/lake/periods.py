@@ -47,10 +47,10 @@ class Periods:
             month for month in self.sizes if not self.of_months([month]).isdisjoint(periods)
         )
 
-    def batches(self, months: Collection[str]) -> Iterator[frozenset[str]]:
-        """Cut the periods of some months, in order, into batches whose rows fit into memory."""
+    def batches(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
+        """Cut some periods, in order, into batches whose rows fit into memory."""
         batch: frozenset[str] = frozenset()
-        for period in sorted(self.of_months(months)):
+        for period in sorted(periods):
             if batch and self._rows(batch | {period}) > _BATCH_ROWS:
                 yield batch
                 batch = frozenset()

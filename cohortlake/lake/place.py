@@ -112,7 +112,13 @@ class Place:
                 _make_folders(Path(self._base), folder)
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """Return the relative paths of all finished files below a folder, sorted.
+        """Return the relative paths of all finished files below a folder, sorted; see `sizes`."""
+        return list(self.sizes(folder, suffix))
+
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """Return the size in bytes of all finished files below a folder, by relative path.
+
+        One listing, sorted by path: no file is asked for on its own.
 
         Raises:
             RootNotUsable: They cannot be listed.
@@ -120,13 +126,16 @@ class Place:
         selector = pafs.FileSelector(self.path(folder), recursive=True, allow_not_found=True)
         with self.explained():
             found = self.filesystem.get_file_info(selector)
-        paths = [info.path for info in found if info.is_file]
-        relative = [path.removeprefix(self._base).lstrip("/") for path in paths]
-        return sorted(
-            path
-            for path in relative
+        sizes = {
+            info.path.removeprefix(self._base).lstrip("/"): info.size
+            for info in found
+            if info.is_file
+        }
+        return {
+            path: sizes[path]
+            for path in sorted(sizes)
             if path.endswith(suffix) and not path.rsplit("/", 1)[-1].startswith((".", "_"))
-        )
+        }
 
     def exists(self, path: str) -> bool:
         """Return whether a file is there.

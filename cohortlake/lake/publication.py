@@ -6,7 +6,8 @@ Imports nothing of what publishing needs: whoever opens a lake pays for what is 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cohortlake import schema
 from cohortlake.lake.root import Root
@@ -14,6 +15,21 @@ from cohortlake.lake.snapshots import Snapshot
 from cohortlake.schema import Column
 
 MARKER_PATH = "published/_published.json"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A published file, as it was written.
+
+    Attributes:
+        rows: Its rows.
+        size_bytes: Its size; None in a marker of a release that did not write sizes down.
+        sha256: The SHA-256 of its content in hex; None where that is not known.
+    """
+
+    rows: int
+    size_bytes: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Publication:
         columns: Table -> the columns that it shows.
         format: Layout of the files.
         published_at: When, on this machine's clock, UTC.
-        files: Path below the root -> rows.
+        files: Path below the root -> what was written there.
         observed_since: When the first search began of which it knows, on the service's clock; None
             where nothing was ever found.
         observed_until: When the last one did that taught it something.
@@ -43,7 +59,7 @@ class Publication:
     columns: dict[str, tuple[str, ...]]
     format: int
     published_at: str
-    files: dict[str, int]
+    files: dict[str, PublishedFile]
     observed_since: str | None = None
     observed_until: str | None = None
     written: tuple[str, ...] = ()
@@ -51,7 +67,7 @@ class Publication:
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
-        return sum(self.files[path] for path in self.paths(table))
+        return sum(self.files[path].rows for path in self.paths(table))
 
     def paths(self, table: str) -> list[str]:
         """Return the paths of a table's files."""
@@ -76,7 +92,7 @@ class Publication:
     def to_marker(self) -> bytes:
         """Return what the marker file says: all but what this run did."""
         done = ("written", "removed")
-        items = {name: value for name, value in vars(self).items() if name not in done}
+        items = {name: value for name, value in asdict(self).items() if name not in done}
         return json.dumps(items, indent=1).encode()
 
 
@@ -90,4 +106,12 @@ def _from_json(content: bytes) -> Publication:
     # Of an older format: it is published anew before anybody reads it.
     said = {"policy_digest": "", "widened": (), "columns": {}} | said
     columns = {table: tuple(names) for table, names in said["columns"].items()}
-    return Publication(**said | {"widened": tuple(said["widened"]), "columns": columns})
+    files = {path: _file(entry) for path, entry in said["files"].items()}
+    return Publication(
+        **said | {"widened": tuple(said["widened"]), "columns": columns, "files": files}
+    )
+
+
+def _file(entry: int | dict[str, Any]) -> PublishedFile:
+    # Earlier releases wrote the rows only.
+    return PublishedFile(entry) if isinstance(entry, int) else PublishedFile(**entry)

@@ -17,6 +17,7 @@ from cohortlake.lake import (
     catalogue,
     engine,
     image_sets,
+    intact,
     marts,
     normalised,
     patients,
@@ -36,13 +37,19 @@ from cohortlake.privacy.treat import prepare, rows_sql
 _ANEW_PATH = "published/_anew"
 
 
-def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publication | None:
+def publish(
+    root: Root, policy: Policy, key_source: str = IN_LAKE, *, verify: bool = False
+) -> Publication | None:
     """Bring `published/` up to date.
+
+    What the marker names and is not there as it was written is written again.
 
     Args:
         root: The lake.
         policy: The privacy policy. Another than before publishes all anew.
         key_source: Where the key of the hashes is, see `lake.keys`.
+        verify: Whether to compare the content of all files too, which reads them; else their
+            sizes are compared.
 
     Returns:
         What stands there now, or None where nothing was ever applied.
@@ -53,7 +60,7 @@ def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publicatio
     """
     before = seen = read_marker(root)
     while True:
-        publication = _publish_since(root, policy, key_source, before)
+        publication = _publish_since(root, policy, key_source, before, verify=verify)
         if publication is None:
             if before:
                 catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
@@ -71,30 +78,37 @@ def publish(root: Root, policy: Policy, key_source: str = IN_LAKE) -> Publicatio
 
 
 def _publish_since(
-    root: Root, policy: Policy, key_source: str, before: Publication | None
+    root: Root, policy: Policy, key_source: str, before: Publication | None, *, verify: bool
 ) -> Publication | None:
-    """Write what changed since a publication; return None where nothing did."""
+    """Write what changed since a publication, or was altered; return None where nothing was."""
     version = image_sets.version(root)
+    sizes = intact.sizes(root) if before else {}
+    altered = intact.altered(root, before, sizes, verify=verify) if before else {}
     since = None
     if before and (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION):
-        since = None if root.exists(_ANEW_PATH) else before.image_sets_version
-    if version is None or (since == version and before and before.policy == policy.name):
+        # Of `patients` only those who changed are counted anew: the file must hold the others.
+        is_anew = root.exists(_ANEW_PATH) or any(map(_is_of_patients, altered))
+        since = None if is_anew else before.image_sets_version
+    is_up_to_date = since == version and before and before.policy == policy.name
+    if version is None or (is_up_to_date and not altered):
         return None
     if before and since is None:
         # A run that dies midway leaves files of this policy, and the marker of another.
         have_all_published_anew(root)
     key = patient_key(root, key_source, may_create=before is None)
-    writer = Writer(root, policy, before.files if before else {})
+    writer = Writer(root, policy, intact.with_sizes(before.files, sizes) if before else {})
+    again = frozenset(period for path in altered if (period := _period(path)))
     with engine.connection() as con:
         create_macros(con, key)
         prepare(con, policy)
         image_sets.register(con, root, version)
         is_whole = not image_sets.register_appended(con, root, since, version)
         periods = Periods.of(con, policy)
-        what = touched.find(con, periods, is_whole=is_whole)
+        again = frozenset[str]() if is_whole else again
+        what = touched.find(con, periods, is_whole=is_whole, again=again)
         people = _people(con, touched.people(what.read, is_whole=is_whole)).to_arrow_table()
         patients.write(con, writer, policy, people, is_whole=is_whole)
-        _write_periods(con, writer, policy, periods, what)
+        _write_periods(con, writer, policy, periods, what, again)
         observed_since, observed_until = image_sets.observed(con)
     if is_whole:
         writer.remove_unwritten()
@@ -119,11 +133,26 @@ def have_all_published_anew(root: Root) -> None:
     root.write(_ANEW_PATH, b"")
 
 
+def _is_of_patients(path: str) -> bool:
+    return path.startswith(f"published/{patients.TABLE}/")
+
+
+def _period(path: str) -> str:
+    """Return the period of a published file; nothing where its table has none."""
+    return path.split("/")[-2].partition("=")[2]
+
+
 def _write_periods(
-    con: duckdb.DuckDBPyConnection, writer: Writer, policy: Policy, periods: Periods, what: Touched
+    con: duckdb.DuckDBPyConnection,
+    writer: Writer,
+    policy: Policy,
+    periods: Periods,
+    what: Touched,
+    again: frozenset[str],
 ) -> None:
-    changed, affected = periods.of_months(what.changed), periods.of_months(what.affected)
-    for batch in periods.batches(what.months):
+    changed = periods.of_months(what.changed) | again
+    affected = periods.of_months(what.affected) | again
+    for batch in periods.batches(periods.of_months(what.months) | again):
         touched.load_batch(con, periods.months(batch))
         con.register("people", _people(con, "batch").to_arrow_table())
         con.register("orders", _orders(con, "batch").to_arrow_table())

@@ -68,6 +68,10 @@ class Root:
         """Return the relative paths of all finished files below a folder, sorted."""
         return self.place_of(folder).files(folder, suffix)
 
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """Return the sizes of all finished files below a folder; see `Place.sizes`."""
+        return self.place_of(folder).sizes(folder, suffix)
+
     def exists(self, path: str) -> bool:
         """Return whether a file is there."""
         return self.place_of(path).exists(path)

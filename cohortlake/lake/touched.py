@@ -40,13 +40,20 @@ class Touched:
         return self.affected | self.reordered
 
 
-def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) -> Touched:
+def find(
+    con: duckdb.DuckDBPyConnection,
+    periods: Periods,
+    *,
+    is_whole: bool,
+    again: Collection[str] = (),
+) -> Touched:
     """Find what the rows committed last touch.
 
     Args:
         con: With the views of `image_sets.register` and `image_sets.register_appended`.
         periods: What is written anew as a whole.
         is_whole: Whether to take all there is instead.
+        again: Periods to write anew although nothing in them changed.
 
     Makes the temporary tables `touched_rows` (datastore_id, PatientID, study_hash,
     series_hash), `scattered` (rows of the view `history` that belong to a study or series
@@ -61,7 +68,7 @@ def find(con: duckdb.DuckDBPyConnection, periods: Periods, *, is_whole: bool) ->
         visits.find_moved(con)
         affected = changed | _months(con, _TIED_TO_TOUCHED)
         reordered = _months(con, _OF_MOVED)
-    read = periods.months(periods.of_months(affected | reordered))
+    read = periods.months(periods.of_months(affected | reordered) | frozenset(again))
     near = _months(con, _TIED_TO_MONTHS.format(months=listed(read)))
     con.execute(_SCATTERED.format(months=listed(near)))
     con.execute(_MOVES.format(months=listed(read)))

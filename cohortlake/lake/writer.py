@@ -6,6 +6,8 @@ Which periods are written, and from which rows, is `lake.publish`'s.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.lake import engine, touched
+from cohortlake.lake.publication import PublishedFile
 from cohortlake.lake.root import Root
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treat import partition_sql, published_sql
@@ -28,7 +31,7 @@ class Writer:
     Args:
         root: The lake.
         policy: The privacy policy.
-        files: Path below the root -> rows, as they were published before.
+        files: Path below the root -> what was published there before.
 
     Attributes:
         files: The same, as it is now.
@@ -36,7 +39,7 @@ class Writer:
         removed: Paths deleted.
     """
 
-    def __init__(self, root: Root, policy: Policy, files: dict[str, int]) -> None:
+    def __init__(self, root: Root, policy: Policy, files: dict[str, PublishedFile]) -> None:
         self._root, self._policy = root, policy
         self.files = dict(files)
         self.written: list[str] = []
@@ -105,14 +108,13 @@ class Writer:
         groups = _row_groups(batch.select(columns.names) for batch in batches)
         first = next(groups, pa.Table.from_batches([], columns))
         rows = 0
-        with (
-            self._root.writing(path) as stream,
-            pq.ParquetWriter(stream, columns, **_layout(columns, len(first))) as file,
-        ):
-            for group in itertools.chain([first], groups):
-                file.write_table(group, row_group_size=max(1, len(group)))
-                rows += len(group)
-        self.files[path] = rows
+        with self._root.writing(path) as stream:
+            hashed = _Hashed(stream)
+            with pq.ParquetWriter(hashed, columns, **_layout(columns, len(first))) as file:
+                for group in itertools.chain([first], groups):
+                    file.write_table(group, row_group_size=max(1, len(group)))
+                    rows += len(group)
+        self.files[path] = PublishedFile(rows, hashed.size_bytes, hashed.sha256)
         self.written.append(path)
 
     def _remove(self, path: str) -> None:
@@ -120,6 +122,35 @@ class Writer:
         if self._root.exists(path):
             self._root.delete(path)
             self.removed.append(path)
+
+
+class _Hashed(io.RawIOBase):
+    """Writes to a stream, and keeps the size and the hash of what was written."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was written so far, in hex."""
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        """Say that it can be written to."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write some bytes."""
+        self._stream.write(content)
+        self._hash.update(content)
+        self.size_bytes += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self.size_bytes
 
 
 def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:

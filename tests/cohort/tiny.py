@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema, terms
 from cohortlake.lake import marts, visits
-from cohortlake.lake.publication import MARKER_PATH, Publication
+from cohortlake.lake.publication import MARKER_PATH, Publication, PublishedFile
 from cohortlake.privacy import Policy, built_in
 
 DATASTORE = "d" * 32
@@ -61,7 +61,7 @@ def publish(
     """Write `published/` from states, as `history` has them."""
     every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
     columns = schema.arrow_schema(every.values())
-    files: dict[str, int] = {}
+    files: dict[str, PublishedFile] = {}
     with duckdb.connect(config={"threads": 1}) as con:
         con.register("states", pa.Table.from_pylist([dict(s) for s in states], columns))
         con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
@@ -85,11 +85,11 @@ def publish(
                 path = f"published/{table}{folder}/{table}.parquet"
                 (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
                 pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
-                files[path] = rows.shape[0]
+                files[path] = PublishedFile(rows.shape[0])
     (Path(root) / MARKER_PATH).write_bytes(marker(policy, version, files).to_marker())
 
 
-def marker(policy: Policy, version: int, files: dict[str, int]) -> Publication:
+def marker(policy: Policy, version: int, files: dict[str, PublishedFile]) -> Publication:
     """What publishing writes of a publication."""
     return Publication(
         version, policy.name, policy.digest, policy.widened, policy.tables,

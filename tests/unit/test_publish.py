@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 from changing import STEPS, Hospital, image_set_id, published_rows
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, example, given, settings
@@ -16,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from cohortlake import schema
 from cohortlake.lake import publish
 from cohortlake.lake.kinds import COMPARED
-from cohortlake.lake.publication import Publication, read_marker
+from cohortlake.lake.publication import MARKER_PATH, Publication, read_marker
 from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 
@@ -115,6 +119,101 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     assert publish.publish(root, built_in("limited")) == read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
+
+
+def _published_lake(tmp_path: Path) -> tuple[Root, Publication]:
+    root = Root(str(tmp_path))
+    root.prepare()
+    Hospital(root).step([_change(number) for number in range(6)], [])
+    publication = publish.publish(root, built_in("limited"))
+    assert publication is not None
+    return root, publication
+
+
+def test_the_marker_says_how_each_file_was_written(tmp_path: Path) -> None:
+    root, _ = _published_lake(tmp_path)
+    marker = read_marker(root)
+    assert marker is not None
+    for path, file in marker.files.items():
+        content = root.read(path)
+        assert file.size_bytes == len(content)
+        assert file.sha256 == hashlib.sha256(content).hexdigest()
+        assert file.rows == pq.read_metadata(root.path(path)).num_rows
+
+
+_STUDIES = "published/studies/study_month=2024-02/studies.parquet"
+_PATIENTS = "published/patients/patients.parquet"
+
+
+@pytest.mark.parametrize("policy", ["limited", "safe"])
+@pytest.mark.parametrize("damage", ["delete", "cut", "empty", "flip"])
+@pytest.mark.parametrize("which", ["studies", "patients"])
+def test_what_was_altered_is_written_again_and_nothing_else_changes(
+    tmp_path: Path, which: str, damage: str, policy: str
+) -> None:
+    root, _ = _published_lake(tmp_path)
+    publication = publish.publish(root, built_in(policy))
+    assert publication is not None
+    path = sorted(p for p in publication.files if f"/{which}/" in p)[-1]
+    expected = published_rows(root)
+    file = Path(root.path(path))
+    content = file.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes({"cut": content[:-9], "empty": b"", "flip": flipped}[damage])
+
+    verify = damage == "flip"
+    if verify:  # of the same size: only who reads it sees it
+        untouched = publish.publish(root, built_in(policy))
+        assert untouched is not None
+        assert untouched.written == ()
+    mended = publish.publish(root, built_in(policy), verify=verify)
+    assert mended is not None
+    assert path in mended.written
+    assert published_rows(root) == expected
+    assert read_marker(root) == replace(mended, written=(), removed=())
+    again = publish.publish(root, built_in(policy), verify=True)
+    assert again is not None
+    assert again.written == ()
+
+
+def test_of_other_months_nothing_is_written_where_one_was_altered(tmp_path: Path) -> None:
+    root, _ = _published_lake(tmp_path)
+    root.delete(_STUDIES)
+    mended = publish.publish(root, built_in("limited"))
+    assert mended is not None
+    assert {path for path in mended.written if "=2024-02/" not in path} == {_PATIENTS}
+
+
+def test_a_marker_without_sizes_takes_them_at_the_next_publication(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    hospital.step([_change(number) for number in range(6)], [])
+    first = publish.publish(root, built_in("limited"))
+    assert first is not None
+    old = json.loads(first.to_marker())
+    old["files"] = {path: file["rows"] for path, file in old["files"].items()}
+    root.write(MARKER_PATH, json.dumps(old).encode())
+    same = publish.publish(root, built_in("limited"), verify=True)
+    assert same is not None
+    assert (same.written, same.rows("image_sets")) == ((), 6)
+
+    hospital.step([_change(1, DICOMPatientSex="F")], [])
+    second = publish.publish(root, built_in("limited"))
+    assert second is not None
+    for path, file in second.files.items():
+        assert file.size_bytes == len(root.read(path))
+        assert (file.sha256 is not None) == (path in second.written)
+
+    root.write(MARKER_PATH, json.dumps(old).encode())
+    root.delete(_STUDIES)
+    third = publish.publish(root, built_in("limited"))
+    assert third is not None
+    assert _STUDIES in third.written
 
 
 def _places(root: Root) -> list[tuple[Any, ...]]:
