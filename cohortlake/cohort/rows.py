@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from cohortlake import schema
 from cohortlake.errors import BadQuery, did_you_mean
 from cohortlake.flatten import to_frame
 
@@ -53,10 +52,7 @@ class Rows:
             BadQuery: The query fails on some row.
         """
         with explained():
-            table = self.relation.to_arrow_table()
-        # DuckDB labels instants with the machine's zone; the cast relabels them.
-        fields = [f.with_type(schema.INSTANT) if _is_instant(f.type) else f for f in table.schema]
-        return table.cast(pa.schema(fields))
+            return self.relation.to_arrow_table()
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a frame with Arrow-backed dtypes.
@@ -113,7 +109,3 @@ def explained(known: Iterable[str] = ()) -> Iterator[None]:
             "may hold the value of a tag): compare columns with values of their own type, or "
             "use TRY_CAST"
         ) from None
-
-
-def _is_instant(typ: pa.DataType) -> bool:
-    return pa.types.is_timestamp(typ) and typ.tz is not None

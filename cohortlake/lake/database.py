@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import duckdb
-
 from cohortlake import schema
 from cohortlake.lake import engine, locks
 from cohortlake.lake.tables import Table
@@ -45,7 +43,7 @@ def build(statements: str) -> bytes:
     """Return a database file in which some statements were run."""
     with locks.temporary_folder() as folder:
         file = folder / "views.duckdb"
-        with duckdb.connect() as con:
+        with engine.connect() as con:
             con.execute(f"ATTACH {_text(file)} AS built (STORAGE_VERSION '{_READABLE_SINCE}')")
             con.execute("USE built")
             con.execute(statements)

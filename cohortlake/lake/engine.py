@@ -1,4 +1,4 @@
-"""DuckDB over the lake's files: the only module that opens a connection for the lake.
+"""DuckDB over the lake's files: the only module that opens a connection.
 
 DuckDB's httpfs, delta and iceberg extensions cannot be assumed to download, so it is handed
 lists of local files, or Arrow datasets where the root is on S3.
@@ -25,13 +25,27 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 100_000
 
 
+def connect(**config: str) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory database whose time zone is UTC, whatever the machine's is.
+
+    DuckDB reads text that is compared with an instant, prints instants and labels them for Arrow
+    in its own time zone, which by default is the machine's.
+
+    Args:
+        **config: DuckDB's options.
+    """
+    con = duckdb.connect(config=dict(config))
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # GLOBAL: its cursors too
+    return con
+
+
 @contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an in-memory database that spills into a private temporary folder."""
     # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
     with (
         locks.temporary_folder() as spill,
-        duckdb.connect(config={"temp_directory": str(spill)}) as con,
+        connect(temp_directory=str(spill)) as con,
     ):
         # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
         # touched: DuckDB asks for the package even to keep it off.
@@ -76,7 +90,7 @@ def register(
 @functools.cache
 def sql_type(type_: pa.DataType) -> str:
     """Return the SQL type that DuckDB gives an Arrow type."""
-    with duckdb.connect() as con:
+    with connect() as con:
         rows = pa.Table.from_batches([], pa.schema([("column", type_)]))
         return str(con.from_arrow(rows).types[0])
 
@@ -113,11 +127,7 @@ def _descending_size(path: str) -> int:
 
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:
-    """Run a query and stream its rows in a schema.
-
-    DuckDB labels instants with the machine's zone, which without its ICU extension cannot
-    be set; the cast relabels them.
-    """
+    """Run a query and stream its rows in a schema, whose types they are cast to."""
     reader: pa.RecordBatchReader = pa.RecordBatchReader.from_stream(con.sql(query))
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
 

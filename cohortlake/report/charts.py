@@ -29,6 +29,7 @@ _VARIABLES = {
 }
 _SETTINGS = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "cohortlake",  # else the ids in it are others each time
     "font.size": _FONT_POINTS,
     "font.family": "sans-serif",
     "text.color": _INK,
