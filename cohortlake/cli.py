@@ -29,6 +29,7 @@ from cohortlake.cohort import spreadsheet
 from cohortlake.console import (
     DatastoreOption,
     JsonOption,
+    PolicyOption,
     RootOption,
     add_row,
     err,
@@ -36,6 +37,7 @@ from cohortlake.console import (
     out,
     print_json,
     read_settings,
+    say_policy_change,
 )
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import HealthImaging, SearchProgress
@@ -76,10 +78,12 @@ def sync(
             "archived image sets back to the frequent tier; says how many.",
         ),
     ] = False,
+    policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the lake up to date: the first run backfills, later ones take what is new."""
-    _run(functools.partial(Sync.run, fill_versions=fill_versions), root, datastore, as_json)
+    method = functools.partial(Sync.run, fill_versions=fill_versions)
+    _run(method, read_settings(root, datastore, policy), as_json)
 
 
 @app.command()
@@ -90,6 +94,7 @@ def reconcile(
     accept_deletions: Annotated[
         bool, typer.Option("--accept-deletions", help="Close what is gone however much it is.")
     ] = False,
+    policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sweep all study dates and close what was deleted.
@@ -98,19 +103,23 @@ def reconcile(
     there, and the exit code is not 0: see whether it was deleted on purpose.
     """
     method = functools.partial(Sync.reconcile, accept_deletions=accept_deletions)
-    _run(method, root, datastore, as_json)
+    _run(method, read_settings(root, datastore, policy), as_json)
 
 
 @app.command()
 @explained
 def events(
-    root: RootOption = None, datastore: DatastoreOption = None, as_json: JsonOption = False
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Act on what the events in the queue hint at.
 
     Searches what is due, confirms deletions, publishes, and removes what is dealt with.
     """
-    work = Sync(read_settings(root, datastore))
+    work = Sync(read_settings(root, datastore, policy))
+    say_policy_change(work.policy_change())
     taken = take_hints(work)
     work.publish()
     if as_json:
@@ -154,9 +163,12 @@ def show_status(
 
 @app.command()
 @explained
-def rebuild(root: RootOption = None, as_json: JsonOption = False) -> None:
+def rebuild(
+    root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
+) -> None:
     """Make image_sets/, coverage/ and published/ anew from increments/."""
-    work = Sync(read_settings(root, None))
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
     applied = work.rebuild()
     if as_json:
         print_json(asdict(applied))
@@ -168,6 +180,7 @@ def rebuild(root: RootOption = None, as_json: JsonOption = False) -> None:
 @explained
 def publish(
     root: RootOption = None,
+    policy: PolicyOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the content of all files, not their sizes.")
     ] = False,
@@ -177,7 +190,9 @@ def publish(
 
     A file that is gone or was altered is written again.
     """
-    publication = Sync(read_settings(root, None)).publish(verify=verify)
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
+    publication = work.publish(verify=verify)
     if publication is None:
         raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
     if as_json:
@@ -191,12 +206,16 @@ def publish(
 
 @app.command()
 @explained
-def maintain(root: RootOption = None, as_json: JsonOption = False) -> None:
+def maintain(
+    root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
+) -> None:
     """Compact image_sets/ and coverage/, and delete what is older than the retention.
 
     Weekly is often enough. Other runs may be at work meanwhile.
     """
-    maintained = Sync(read_settings(root, None)).maintain()
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
+    maintained = work.maintain()
     if as_json:
         print_json([asdict(table) for table in maintained])
         return
@@ -214,6 +233,7 @@ def erase_patient(
     ],
     root: RootOption = None,
     datastore: DatastoreOption = None,
+    policy: PolicyOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -222,12 +242,14 @@ def erase_patient(
     What is kept is a record without identity. Ended midway, it is finished by running it again.
     An id on the command line stays in the shell's history: give - where that matters.
     """
-    settings = read_settings(root, datastore)
+    settings = read_settings(root, datastore, policy)
     datastore_id = _only_datastore(settings, "an erasure")
     patient_id = _patient_id(patient)
     if not yes:
         _confirm(f"Erase this patient of data store {datastore_id} from {settings.root} for good?")
-    erasure = Sync(settings).erase(patient_id, datastore_id)
+    work = Sync(settings)
+    say_policy_change(work.policy_change())
+    erasure = work.erase(patient_id, datastore_id)
     if as_json:
         print_json(asdict(erasure))
         return
@@ -410,11 +432,11 @@ def _tell(line: str) -> None:
 
 def _run(
     method: Callable[[Sync, Progress], Outcome],
-    root: str | None,
-    datastores: list[str] | None,
+    settings: Settings,
     as_json: bool,
 ) -> None:
-    work = Sync(read_settings(root, datastores))
+    work = Sync(settings)
+    say_policy_change(work.policy_change())
     with _progress(work.settings.tps, quiet=as_json) as progress:
         outcome = method(work, progress)
     _print_outcome(outcome, as_json)

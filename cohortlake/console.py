@@ -29,6 +29,14 @@ DatastoreOption = Annotated[
         "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
     ),
 ]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="What published/ may show; COHORTLAKE_PRIVACY by default. Another policy than before "
+        "publishes everything anew.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
@@ -61,12 +69,22 @@ def _print_error(text: str) -> None:
     err.print(f"error: {text}", style="red", highlight=False, soft_wrap=True)
 
 
-def read_settings(root: str | None, datastores: list[str] | None) -> Settings:
+def read_settings(
+    root: str | None, datastores: list[str] | None, policy: str | None = None
+) -> Settings:
     """Read the settings, with what a command was given in the place of the environment's."""
     given = {"COHORTLAKE_DATASTORES": ",".join(datastores)} if datastores else {}
+    if policy:
+        given |= {"COHORTLAKE_PRIVACY": policy}
     if root:  # the whole lake, wherever the environment's would publish
         given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
     return Settings.from_env(os.environ | given)
+
+
+def say_policy_change(change: object | None) -> None:
+    """Say, before a run begins, how its policy differs from that of what is published."""
+    if change:
+        err.print(f"note: {change}", highlight=False, soft_wrap=True)
 
 
 def add_row(table: Table, *values: object) -> None:

@@ -3,6 +3,7 @@
     CohortlakeError
     ├── SettingError            a setting is missing or cannot be used
     │   └── PolicyError         a policy file cannot be used, or widens a policy silently
+    │       └── PolicyNotAskedFor  a publication would change the policy, and no setting names it
     ├── WindowError             a window that holds no instant
     ├── UnsupportedBotocore     a release that the search cannot rely on
     ├── ServiceError            AWS did not answer as asked
@@ -85,6 +86,16 @@ class SettingError(CohortlakeError):
 
 class PolicyError(SettingError):
     """Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY."""
+
+
+class PolicyNotAskedFor(PolicyError):
+    """Set the policy that the lake is published under, or give --policy to change it."""
+
+    def __init__(self, change: object) -> None:
+        super().__init__(
+            f"nothing was published, because no setting says under which policy: {change}. What "
+            "was found is kept, and the next publication shows it"
+        )
 
 
 class WindowError(CohortlakeError):

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cohortlake.console import RootOption, err, explained, out, read_settings
+from cohortlake.console import (
+    PolicyOption,
+    RootOption,
+    err,
+    explained,
+    out,
+    read_settings,
+    say_policy_change,
+)
 from cohortlake.lake import review as reviews
 from cohortlake.lake.keys import IN_LAKE
 from cohortlake.sync import Sync
@@ -49,14 +57,17 @@ def rotate(
         str,
         typer.Option(help="Where the new key is, or is to be made: see COHORTLAKE_PATIENT_KEY."),
     ] = IN_LAKE,
+    policy: PolicyOption = None,
 ) -> None:
     """Take up another key: publish all anew, and bring frozen cohorts under it.
 
     The link between old and new hashes stays in keys/links/ of the restricted zone. Ended midway,
     it is finished by running it again.
     """
-    settings = read_settings(root, None)
-    changed = Sync(settings).rotate_key(to)
+    settings = read_settings(root, None, policy)
+    work = Sync(settings)
+    say_policy_change(work.policy_change())
+    changed = work.rotate_key(to)
     out.print(f"published under another key; {changed:,} frozen cohorts brought under it")
     if to != settings.patient_key:
         err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

@@ -17,6 +17,7 @@ from datetime import timedelta
 from cohortlake.errors import SettingError, did_you_mean
 
 POLICIES = ("safe", "limited", "identified")
+SAFE_DATES = ("shift", "year")
 
 _DATASTORE_ID = re.compile(r"[0-9a-z]{32}")
 
@@ -88,7 +89,8 @@ SETTINGS = (
         "COHORTLAKE_PRIVACY",
         "safe",
         "What `published/` may show: `safe`, `limited`, `identified`, or the name of the policy in "
-        "COHORTLAKE_PRIVACY_FILE.",
+        "COHORTLAKE_PRIVACY_FILE. A run without it does not publish a lake anew that is published "
+        "under another policy than the default.",
     ),
     Setting(
         "COHORTLAKE_PRIVACY_FILE",
@@ -141,9 +143,11 @@ class Settings:
         settle: How long the search index may lag behind a change.
         max_deleted_share: Share of a partition that a sweep may close unasked.
         retention: How long old versions of the memory and the ledger can be read.
-        privacy: The name of the policy of `published/`.
+        privacy: The name of the policy of `published/`; empty where none is set, which is `safe`
+            and changes no lake that is published under another one.
         privacy_file: The file of a policy of one's own; empty for none.
-        safe_dates: What `safe` does with dates: shift or year.
+        safe_dates: What `safe` does with dates: shift or year; empty where it is not set, which
+            is shift and changes no lake that is published with years.
         patient_key: Where the key of the hashes is.
         events_queue: The URL of the queue of events; empty where there is none.
         cohorts: The folder of cohorts as YAML files.
@@ -159,9 +163,9 @@ class Settings:
     settle: timedelta = timedelta(seconds=300)
     max_deleted_share: float = 0.2
     retention: timedelta = timedelta(days=30)
-    privacy: str = "safe"
+    privacy: str = ""
     privacy_file: str = ""
-    safe_dates: str = "shift"
+    safe_dates: str = ""
     patient_key: str = "lake"
     events_queue: str = ""
     cohorts: str = "cohorts"
@@ -200,9 +204,9 @@ class Settings:
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
             max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
             retention=timedelta(days=_whole_number("COHORTLAKE_RETENTION_DAYS", values, 7, 36500)),
-            privacy=values["COHORTLAKE_PRIVACY"],
+            privacy=env.get("COHORTLAKE_PRIVACY", "").strip(),
             privacy_file=values["COHORTLAKE_PRIVACY_FILE"],
-            safe_dates=_one_of("COHORTLAKE_SAFE_DATES", values, ("shift", "year")),
+            safe_dates=_safe_dates(env.get("COHORTLAKE_SAFE_DATES", "").strip()),
             patient_key=values["COHORTLAKE_PATIENT_KEY"],
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
             cohorts=values["COHORTLAKE_COHORTS"],
@@ -285,12 +289,11 @@ def _whole_number(variable: str, values: Mapping[str, str], least: int = 1, most
     return int(text)
 
 
-def _one_of(variable: str, values: Mapping[str, str], choices: tuple[str, ...]) -> str:
-    text = values[variable]
-    if text not in choices:
+def _safe_dates(text: str) -> str:
+    if text and text not in SAFE_DATES:
         raise SettingError(
-            f"{variable} must be one of {', '.join(choices)}, not {text!r}"
-            f"{did_you_mean(text, choices)}"
+            f"COHORTLAKE_SAFE_DATES must be one of {', '.join(SAFE_DATES)}, not {text!r}"
+            f"{did_you_mean(text, SAFE_DATES)}"
         )
     return text
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from cohortlake.cohort import rekey
 from cohortlake.cohort.erase import erase_members
 from cohortlake.cohort.signature import read_key as read_cohort_key
-from cohortlake.errors import DeletionsRefused
+from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
     coverage,
@@ -38,6 +38,7 @@ from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
 from cohortlake.lake.increments import Record
 from cohortlake.lake.maintenance import Maintained
+from cohortlake.lake.policy_change import PolicyChange, policy_change
 from cohortlake.lake.publication import Publication, read_marker
 from cohortlake.lake.publish import have_all_published_anew, publish
 from cohortlake.lake.root import Root
@@ -213,18 +214,31 @@ class Sync:
         coverage.record(self.root, pending)
         return applied
 
+    def policy_change(self) -> PolicyChange | None:
+        """Return how the policy differs from that of what is published, or None."""
+        return policy_change(self.settings, self.policy, read_marker(self.root))
+
     def publish(self, *, verify: bool = False) -> Publication | None:
         """Bring `published/` up to date with the memory, and write again what was altered there.
 
         Args:
             verify: Whether to compare the content of all files too, which reads them; else their
                 sizes are compared.
+
+        Raises:
+            PolicyNotAskedFor: It would change the policy, and no setting asks for that.
         """
         with self.root.publishing():
+            self._require_policy()
             return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
 
     def rebuild(self) -> Applied:
-        """Make the memory, the ledger and `published/` anew from the increments."""
+        """Make the memory, the ledger and `published/` anew from the increments.
+
+        Raises:
+            PolicyNotAskedFor: See `publish`; then nothing was done.
+        """
+        self._require_policy()
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
@@ -238,7 +252,9 @@ class Sync:
 
         Raises:
             CommitConflict: Other writers kept committing first.
+            PolicyNotAskedFor: See `publish`; then nothing was done.
         """
+        self._require_policy()
         held = snapshots.tagged_versions(self.root)
         maintained = maintenance.maintain(self.root, self.settings.retention, held)
         self.publish()
@@ -257,7 +273,9 @@ class Sync:
             NoSuchPatient: The lake holds none.
             LakeInUse: Another run is at work. None brings them back from now on.
             MissingKey: The lake was published before, and its key is gone.
+            PolicyNotAskedFor: See `publish`; then nothing was erased.
         """
+        self._require_policy()
         patient = Patient(datastore_id, patient_id)
         begun = erase.begin(self.root, patient, self._patient_key())
         if begun.erased_at:
@@ -286,7 +304,9 @@ class Sync:
             MissingKey: One of the keys cannot be read.
             WrongKey: COHORTLAKE_PATIENT_KEY is not the key that the lake was published with.
             SettingError: A source cannot be understood, or there is no key to sign cohorts with.
+            PolicyNotAskedFor: See `publish`; then nothing was done.
         """
+        self._require_policy()
         cohort_key = read_cohort_key(self.settings.cohort_key_file)
         with self.root.alone():
             rekey.require_key(self.root, cohort_key)
@@ -381,6 +401,11 @@ class Sync:
             for search, found in self._landed(store, wanted, run, progress):
                 yield search.partition, sweeps.close_missing(run, held, search, found, most)
         close_erased(run, store)
+
+    def _require_policy(self) -> None:
+        change = self.policy_change()
+        if change and not change.is_asked_for:
+            raise PolicyNotAskedFor(change)
 
     def _patient_key(self) -> bytes:
         is_new = read_marker(self.root) is None

@@ -180,31 +180,32 @@ class Policy:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def built_in(name: str, dates: str = "shift") -> Policy:
+def built_in(name: str, dates: str = "") -> Policy:
     """Return a policy as it is without a file.
 
     Args:
         name: `safe`, `limited` or `identified`.
-        dates: What `safe` does with dates: `shift` or `year`.
+        dates: What `safe` does with dates: `shift`, the default, or `year`.
     """
-    return Policy(name, name, Treatment(dates) if name == "safe" else Treatment.KEEP)
+    return Policy(name, name, Treatment(dates or "shift") if name == "safe" else Treatment.KEEP)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that the settings name.
+    """Return the policy that the settings name; `safe` where they name none.
 
     Raises:
         SettingError: There is none of that name.
         PolicyError: The file cannot be used, or widens a policy under that policy's own name.
     """
+    name = settings.privacy or "safe"
     if not settings.privacy_file:
-        _require_known(settings.privacy, ())
-        return built_in(settings.privacy, settings.safe_dates)
+        _require_known(name, ())
+        return built_in(name, settings.safe_dates)
     policy = _from_file(Path(settings.privacy_file), settings.safe_dates)
-    if settings.privacy == policy.name:
+    if name == policy.name:
         return policy
-    _require_known(settings.privacy, (policy.name,))
-    if policy.widened or settings.privacy != policy.extends:
+    _require_known(name, (policy.name,))
+    if policy.widened or name != policy.extends:
         raise PolicyError(
             f"{settings.privacy_file} makes the policy {policy.name!r} of {policy.extends!r}"
             f"{_widening(policy)}; set COHORTLAKE_PRIVACY={policy.name} to publish under it"

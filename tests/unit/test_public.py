@@ -114,7 +114,7 @@ def test_a_key_in_a_variable_that_looks_like_a_setting_says_the_fix() -> None:
 
 def test_every_setting_has_a_default_but_those_that_have_none() -> None:
     settings = Settings.from_env({})
-    assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "safe")
+    assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "")
     assert [s.variable for s in SETTINGS if not s.default] == [
         "COHORTLAKE_DATASTORES",
         "COHORTLAKE_PUBLISHED",
