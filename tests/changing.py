@@ -69,8 +69,9 @@ def image_set_id(number: int) -> str:
 
 
 def published_rows(root: Root) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each published file, sorted; the files that lie there, no others."""
-    return {
+    """Return the rows of each published file that has any, sorted; of the files that lie there."""
+    rows = {
         path: duckdb.sql(f"FROM '{root.path(path)}' ORDER BY ALL").to_arrow_table().to_pylist()
         for path in root.files("published", ".parquet")
     }
+    return {path: found for path, found in rows.items() if found}

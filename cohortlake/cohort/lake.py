@@ -6,8 +6,6 @@ Owns the connection. Opening loads nothing: each table is a view over its files.
 
 from __future__ import annotations
 
-import contextlib
-import weakref
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +35,7 @@ from cohortlake.errors import (
 )
 from cohortlake.lake import engine, read
 from cohortlake.lake.instants import Instant, instant
+from cohortlake.lake.publication import Publication
 from cohortlake.lake.root import Root
 from cohortlake.settings import Settings
 
@@ -55,9 +54,9 @@ _SHARED_BY = 11
 class Lake(read.Lake):
     """A published lake, opened for reading.
 
-    Use it as a context manager, or let it be closed when nothing refers to it any more. A lake
-    stays as it was published when it was opened, as far as its files were not replaced: open it
-    anew after a publication.
+    Use it as a context manager, or let it be closed when nothing refers to it or to its rows any
+    more. A lake shows the files that were published when it was opened, and of a file that was
+    replaced since then the new rows: open it anew after a publication.
 
     Args:
         root: The lake.
@@ -69,7 +68,7 @@ class Lake(read.Lake):
         as_opened: What was published there when it was opened.
         connection: DuckDB, with the tables as views.
         outside: The tables that were attached.
-        close: Call it to close the lake before that.
+        close: Call it to close the lake, and the rows that were not taken out yet.
 
     Raises:
         NotALake: Nothing was ever published there.
@@ -77,14 +76,13 @@ class Lake(read.Lake):
 
     def __init__(self, root: Root, as_of: datetime | None = None) -> None:
         super().__init__(root)
-        self.as_of, self.as_opened = as_of, self.publication()
-        stack = contextlib.ExitStack()
-        self.connection = stack.enter_context(engine.connection())
-        self.close = weakref.finalize(self, stack.close)
+        self.as_of = as_of
+        self.connection = engine.spilling()
+        self.close = self.connection.close
         self.outside: dict[str, pa.Table] = {}
         self._sources: dict[str, str] = {}
         self._counted: dict[tuple[str, str], dict[str, int]] = {}
-        views.create(self.connection, root, self.as_opened, as_of)
+        self.as_opened = self.reading(self._create_views)
 
     def __enter__(self) -> Lake:
         return self
@@ -335,6 +333,10 @@ class Lake(read.Lake):
         if number and not number.isdecimal():
             raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
         return read_manifest(self.root, cohort, int(number) if number else None)
+
+    def _create_views(self, publication: Publication) -> Publication:
+        views.create(self.connection, self.root, publication, self.as_of)
+        return publication
 
     def _described(self, table: str) -> tuple[schema.Column, ...]:
         self.columns(table)

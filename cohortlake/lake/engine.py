@@ -6,8 +6,10 @@ lists of local files, or Arrow datasets where the root is on S3.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,18 +43,31 @@ def connect(**config: str) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give an in-memory database that spills into a private temporary folder."""
-    # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
-    with (
-        locks.temporary_folder() as spill,
-        connect(temp_directory=str(spill)) as con,
-    ):
-        # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
-        # touched: DuckDB asks for the package even to keep it off.
-        ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
-        if is_drawn:
-            con.execute("SET enable_progress_bar = false")
+    """Give an in-memory database as long as the block lasts; see `spilling`."""
+    with spilling() as con:
         yield con
+
+
+def spilling() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory database that spills into a private temporary folder.
+
+    The folder is deleted when the connection is closed, or when nothing refers to the connection
+    or to a relation of it any more: a relation keeps its connection open.
+    """
+    # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
+    stack = contextlib.ExitStack()
+    spill = stack.enter_context(locks.temporary_folder())
+    con = connect(temp_directory=str(spill))
+    # DuckDB says nothing when it closes a database, but gives up the tables registered in it.
+    until_closed = pa.table({"until_closed": pa.nulls(0)})
+    con.register("until_closed", until_closed)
+    weakref.finalize(until_closed, stack.close)
+    # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
+    # touched: DuckDB asks for the package even to keep it off.
+    ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    if is_drawn:
+        con.execute("SET enable_progress_bar = false")
+    return con
 
 
 def register(

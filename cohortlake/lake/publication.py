@@ -49,7 +49,7 @@ class Publication:
             where nothing was ever found.
         observed_until: When the last one did that taught it something.
         written: Paths this run wrote.
-        removed: Paths this run deleted.
+        removed: Paths of earlier publications that this run deleted once it had written the marker.
     """
 
     image_sets_version: int

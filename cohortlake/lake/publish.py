@@ -8,6 +8,7 @@ tools of it `lake.catalogue`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import duckdb
@@ -69,8 +70,10 @@ def publish(
         if latest == seen:
             catalogue.bring_up_to_date(root, publication, policy)
             snapshots.record(root, publication.snapshot())
-            # Last of all: a run that dies before it leaves its months due.
+            # After all new files: a run that dies before it leaves its months due. Before any is
+            # removed: a reader of the marker finds every file that it names, or reads it again.
             root.write(MARKER_PATH, publication.to_marker())
+            _remove(root, publication.removed)
             root.delete(_ANEW_PATH)
             return publication
         # Another run published meanwhile, and may have put its older files over ours.
@@ -92,8 +95,8 @@ def _publish_since(
     is_up_to_date = since == version and before and before.policy == policy.name
     if version is None or (is_up_to_date and not altered):
         return None
-    if before and since is None:
-        # A run that dies midway leaves files of this policy, and the marker of another.
+    if since is None:
+        # A run that dies midway leaves files that its successor has to replace or remove.
         have_all_published_anew(root)
     key = patient_key(root, key_source, may_create=before is None)
     writer = Writer(root, policy, intact.with_sizes(before.files, sizes) if before else {})
@@ -110,8 +113,8 @@ def _publish_since(
         patients.write(con, writer, policy, people, is_whole=is_whole)
         _write_periods(con, writer, policy, periods, what, again)
         observed_since, observed_until = image_sets.observed(con)
-    if is_whole:
-        writer.remove_unwritten()
+    removed = set(writer.unwritten() if is_whole else ())
+    files = {path: rows for path, rows in sorted(writer.files.items()) if path not in removed}
     return Publication(
         version,
         policy.name,
@@ -120,12 +123,21 @@ def _publish_since(
         policy.tables,
         schema.FORMAT_VERSION,
         datetime.now(UTC).isoformat(timespec="seconds"),
-        dict(sorted(writer.files.items())),
+        files,
         observed_since,
         observed_until,
         tuple(writer.written),
-        tuple(writer.removed),
+        tuple(sorted(removed)),
     )
+
+
+def _remove(root: Root, paths: Iterable[str]) -> None:
+    """Delete files of earlier publications that this one does not name."""
+    latest = read_marker(root)
+    # On S3 another run may have published meanwhile, and have written one of them again.
+    for path in paths:
+        if latest is None or path not in latest.files:
+            root.delete(path)
 
 
 def have_all_published_anew(root: Root) -> None:

@@ -6,10 +6,12 @@ lines come about is `lake.timeline`'s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
@@ -24,6 +26,8 @@ from cohortlake.lake.root import Root
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow.dataset as pads
+
+T = TypeVar("T")
 
 
 def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -73,6 +77,28 @@ class Lake:
             raise OldFormat(self.root.uri_of("published"), schema.FORMAT_VERSION)
         return marker
 
+    def reading(self, read: Callable[[Publication], T]) -> T:
+        """Read files that the marker names, and again where a publication came in between.
+
+        A publication that writes all anew removes files that the marker named before.
+
+        Args:
+            read: Reads them.
+
+        Raises:
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        marker = self.publication()
+        while True:
+            try:
+                return read(marker)
+            except (OSError, pa.ArrowException, duckdb.Error):
+                latest = self.publication()
+                if latest == marker:
+                    raise
+                marker = latest
+
     def table(
         self,
         name: str,
@@ -102,7 +128,16 @@ class Lake:
             OldFormat: An older release published it.
         """
         schema.published(name)  # or there is none, and nobody published it
-        marker = self.publication()
+        return self.reading(lambda marker: self._table(marker, name, columns, as_of, known_at))
+
+    def _table(
+        self,
+        marker: Publication,
+        name: str,
+        columns: Sequence[str] | None,
+        as_of: Instant | None,
+        known_at: Instant | None,
+    ) -> pd.DataFrame:
         shown = [column.name for column in marker.shown(name)]
         for column in columns or ():
             if column not in shown:
@@ -218,12 +253,15 @@ class Lake:
     def _changes(self, clock: Clock, since: datetime, until: datetime | None) -> pd.DataFrame:
         if until is not None and since >= until:
             raise InstantError(f"{since.isoformat()} is not before {until.isoformat()}")
-        marker = self.publication()
-        require_clocks(marker)
-        _require_seen(marker, since)
-        shown = schema.arrow_schema(c for c in marker.shown("history") if c not in PARTITIONS)
-        files = marker.paths("history")
-        return to_frame(changes.between(self.root, files, shown, clock, since, until))
+
+        def read(marker: Publication) -> pd.DataFrame:
+            require_clocks(marker)
+            _require_seen(marker, since)
+            shown = schema.arrow_schema(c for c in marker.shown("history") if c not in PARTITIONS)
+            files = marker.paths("history")
+            return to_frame(changes.between(self.root, files, shown, clock, since, until))
+
+        return self.reading(read)
 
     def _files(self, marker: Publication, table: str) -> pads.Dataset:
         shown = schema.arrow_schema(marker.shown(table))

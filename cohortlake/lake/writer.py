@@ -36,19 +36,21 @@ class Writer:
     Attributes:
         files: The same, as it is now.
         written: Paths written.
-        removed: Paths deleted.
     """
 
     def __init__(self, root: Root, policy: Policy, files: dict[str, PublishedFile]) -> None:
         self._root, self._policy = root, policy
         self.files = dict(files)
         self.written: list[str] = []
-        self.removed: list[str] = []
 
     def write_periods(
         self, con: duckdb.DuckDBPyConnection, table: str, relation: str, periods: Collection[str]
     ) -> None:
-        """Write one file per period, and delete those of periods that hold nothing now."""
+        """Write one file per period.
+
+        The file of a period that holds nothing any more is replaced by one without rows. To delete
+        it would break the query of a reader who has listed it and has yet to open it.
+        """
         columns, partition = self._columns(table), self._policy.partition
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
         query = (
@@ -60,8 +62,9 @@ class Writer:
         for period, batches in _by_period(engine.batches(con, query, with_period)):
             self._write(self._path(table, period), columns, batches)
             filled.add(period)
-        for period in sorted(set(periods) - filled):
-            self._remove(self._path(table, period))
+        for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
+            if path in self.files or self._root.exists(path):
+                self._write(path, columns, [])
 
     def write_whole(
         self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
@@ -77,11 +80,10 @@ class Writer:
         """Make a table without partitions readable as it was published before."""
         engine.register(con, view, self._root, [self._path(table)], self._columns(table))
 
-    def remove_unwritten(self) -> None:
-        """Delete what an earlier publication left and this whole one did not write."""
-        for path in self._root.files("published", ".parquet"):
-            if path not in self.written:
-                self._remove(path)
+    def unwritten(self) -> list[str]:
+        """Return the files that earlier publications wrote and this whole one did not."""
+        written = set(self.written)
+        return [p for p in self._root.files("published", ".parquet") if p not in written]
 
     def _columns(self, table: str) -> pa.Schema:
         shown = self._policy.shown(schema.published(table))
@@ -116,12 +118,6 @@ class Writer:
                     rows += len(group)
         self.files[path] = PublishedFile(rows, hashed.size_bytes, hashed.sha256)
         self.written.append(path)
-
-    def _remove(self, path: str) -> None:
-        self.files.pop(path, None)
-        if self._root.exists(path):
-            self._root.delete(path)
-            self.removed.append(path)
 
 
 class _Hashed(io.RawIOBase):
