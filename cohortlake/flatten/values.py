@@ -8,8 +8,6 @@ together always reproduce what was sent. How pages become arrays is `flatten.tab
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable
 from datetime import date, time
 from typing import NamedTuple, TypeVar
@@ -17,16 +15,13 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake.dicom_values import read_da, read_tm
+
 T = TypeVar("T", bound=tuple[date | time | None, str | None])
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
-# DA is YYYYMMDD; YYYY.MM.DD is ACR-NEMA's way, which readers shall accept (PS3.5 6.2 note).
-_DA = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
-# TM is HH, HHMM, HHMMSS or HHMMSS.F to .FFFFFF; HH:MM:SS.FFFFFF is ACR-NEMA's way.
-_TM = re.compile(r"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _PLAIN_TM = r"^[0-9]{6}(\.[0-9]{1,6})?$"
-_TM_COLONS = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?", re.ASCII)
 
 
 class Parsed(NamedTuple):
@@ -38,7 +33,7 @@ class Parsed(NamedTuple):
 
 def parse_da(texts: pa.Array) -> Parsed:
     """Parse dates into date32. `20240230` is no date: null, with the text kept."""
-    return _by_distinct(texts, _date, pa.date32())
+    return _by_distinct(texts, read_da, pa.date32())
 
 
 def parse_tm(texts: pa.Array) -> Parsed:
@@ -47,7 +42,7 @@ def parse_tm(texts: pa.Array) -> Parsed:
     is_done = pc.or_(pc.is_valid(plain.value), pc.is_null(texts))
     if pc.all(is_done).as_py() is not False:
         return plain
-    odd = _by_distinct(pc.if_else(is_done, None, texts), _odd_time, pa.time64("us"))
+    odd = _by_distinct(pc.if_else(is_done, None, texts), read_tm, pa.time64("us"))
     return Parsed(pc.coalesce(plain.value, odd.value), pc.coalesce(odd.raw, plain.raw))
 
 
@@ -84,19 +79,6 @@ def _by_distinct(texts: pa.Array, parse: Callable[[str], T], typ: pa.DataType) -
     )
 
 
-@functools.lru_cache(maxsize=2**16)  # birth dates come again in every batch
-def _date(text: str) -> tuple[date | None, str | None]:
-    match = _DA.fullmatch(text.strip(" "))
-    if not match:
-        return None, text
-    year, month, day = (int(part) for part in match.groups() if part is not None)
-    try:
-        value = date(year, month, day)
-    except ValueError:
-        return None, text
-    return value, None if _canonical_date(value) == text else text
-
-
 def _plain_times(texts: pa.Array) -> Parsed:
     """Parse HHMMSS and HHMMSS.F to .FFFFFF by columns; all others stay null, without a text."""
     plain = pc.if_else(pc.match_substring_regex(texts, _PLAIN_TM), texts, None)
@@ -115,22 +97,6 @@ def _plain_times(texts: pa.Array) -> Parsed:
 
 def _digits(texts: pa.Array, start: int, stop: int) -> pa.Array:
     return pc.utf8_slice_codeunits(texts, start, stop).cast(pa.int64())
-
-
-def _odd_time(text: str) -> tuple[time | None, str | None]:
-    stripped = text.strip(" ")
-    match = _TM.fullmatch(stripped) or _TM_COLONS.fullmatch(stripped)
-    if not match:
-        return None, text
-    hours, minutes, seconds, fraction = match.groups(default="0")
-    try:
-        return time(int(hours), int(minutes), int(seconds), int(fraction.ljust(6, "0"))), text
-    except ValueError:
-        return None, text
-
-
-def _canonical_date(value: date) -> str:
-    return f"{value.year:04d}{value:%m%d}"
 
 
 def _split_name(text: str) -> tuple[str | None, str | None]:
