@@ -17,20 +17,16 @@ Who pages what is `healthimaging.sharing`'s.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from cohortlake.epoch import epoch_seconds
 from cohortlake.healthimaging.ends import BothEnds
-from cohortlake.healthimaging.page import Head, Page
-from cohortlake.healthimaging.windows import EPOCH, MARGIN, Axis, Window
+from cohortlake.healthimaging.page import Page
+from cohortlake.healthimaging.places import Rows, floor, grain, next_cut, rows_of
+from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 _PAGE_ROWS = 50
 # Below this a helper would mostly read what its victim is about to read anyway.
@@ -40,7 +36,6 @@ _PAGES_OF_A_HOT_INSTANT = 4
 _PAGES_OF_DENSITY = 4
 _TIMES_DENSER_IS_A_BURST = 8
 _LEAST_ROWS_OF_A_BURST = 16 * _PAGE_ROWS
-_MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 
 
@@ -104,17 +99,17 @@ class Chain:
         self.day = day
         self.new_rows = 0
         self._window = self._asked = window or part.window
-        self._end = self._window.end
+        self._start, self._end = self._window.start, self._window.end
         self._skip = skip
         self._ends = ends
-        self._is_helper = ends is not None
+        self.is_helper = ends is not None
         self._position: datetime | None = None
         self._at_position: dict[str, None] = {}  # the rows there, in order
         self._pages_at_position = 0
         self._lately: deque[_Seen] = deque(maxlen=_PAGES_OF_DENSITY + 1)
-        self._resumed_at: datetime | None = None
         self._may_share = False
         self._is_over = False
+        self._is_untouched = True
         self._lock = threading.Lock()
 
     @property
@@ -129,12 +124,12 @@ class Chain:
 
     @property
     def window(self) -> Window:
-        """What it searches, as far as it was not given away."""
-        return replace(self._window, end=self._end)
+        """Where its own rows lie: what it gave away is another's, what it resumed behind came."""
+        return replace(self._window, start=self._start, end=self._end)
 
     def criteria(self) -> dict[str, Any]:
         """Return the `searchCriteria` of its next search."""
-        return self._asked.criteria("DESC" if self._is_helper else "ASC", self.day)
+        return self._asked.criteria("DESC" if self.is_helper else "ASC", self.day)
 
     def follow(self, page: Page) -> Page:
         """Take note of a page.
@@ -143,17 +138,21 @@ class Chain:
             The page, with the rows in `skip` that came before or lie outside.
         """
         with self._lock:
-            positions = _positions(page.heads, self.axis)
-            skip = self._known(page.heads, positions)
-            self._advance(page.heads, positions, skip)
-            self._is_over |= page.next_token is None or self._is_past_its_end()
+            self._is_untouched = False
+            if self._is_over:  # it was sliced while the page was on its way
+                return replace(page, skip=frozenset(head.image_set_id for head in page.heads))
+            rows = rows_of(page.heads, self.window, self.day)
+            known = self._known(rows)
+            self._advance(rows, known)
+            passed = rows.pass_the_start if self.is_helper else rows.pass_the_end
+            self._is_over = passed or page.next_token is None
             self._may_share = not self.is_over
             if self._ends:
-                if self._ends.are_unordered and self._is_helper:
+                if self._ends.are_unordered and self.is_helper:
                     self._is_over = True
                 elif self._is_over:
                     self._ends.finish()
-            followed = replace(page, skip=skip)
+            followed = replace(page, skip=rows.outside | known)
             self.new_rows += followed.new_rows
             return followed
 
@@ -163,11 +162,26 @@ class Chain:
         A helper just leaves the rest to the other chain.
         """
         with self._lock:
-            if self._is_helper:
+            if self.is_helper:
                 self._is_over = True
             elif self._position is not None:
-                self._resumed_at = self._position
-                self._asked = self._window.resumed_at(self._position)
+                self._start = self._position
+                self._asked = self.window
+
+    def refuse(self) -> list[Chain] | None:
+        """Return the chains to follow instead, because the service refused its criteria.
+
+        None where nothing can stand in for it. A helper leaves the rest to the other chain. The
+        slices of a day give way to the whole day: the service takes no second filter.
+        """
+        with self._lock:
+            if self.is_helper:
+                self._is_over = True
+                return []
+            if self.day and self._is_untouched and self._window.start == EPOCH:
+                self._is_over = True
+                return [Chain(self.part, self.day, skip=self._skip)]
+            return None
 
     def rows_left(self) -> float:
         """Return how many rows are still to come, by the density of its last pages.
@@ -180,7 +194,7 @@ class Chain:
 
     def remaining(self) -> timedelta:
         """Return how much of its axis it has not seen."""
-        if self.is_over or self._is_helper:
+        if self.is_over or self.is_helper:
             return timedelta()
         return max(timedelta(), self._end - (self._position or self._window.start))
 
@@ -196,10 +210,10 @@ class Chain:
                 service takes no second filter.
         """
         with self._lock:
-            if not self._may_share or self.is_over or self._position is None:
+            if not self._may_share or self.is_over or self._ends or self._position is None:
                 return None
             given = self._cut(so_far)
-            if given is None and self._ends is None and self._is_hot():
+            if given is None and self._is_hot():
                 if slices_until and self.axis is Axis.STUDY_DATE:
                     given = self._slice(slices_until)
                 else:
@@ -207,25 +221,20 @@ class Chain:
             self._may_share = given is None
             return given
 
-    def unsliced(self) -> Chain:
-        """Return the chain to follow instead, because the service takes no second filter."""
-        return Chain(self.part, self.day, skip=self._skip)
-
     def _cut(self, so_far: SoFar) -> Chain | None:
         assert self._position  # noqa: S101 - `share` has looked
-        grain = _grain(self.axis)
-        steps = (self._end - self._position) // grain
+        first = next_cut(self._position, self.axis)
         if self._is_hot():
-            cut = self._position + _behind(self.axis)  # whatever is there is behind it
+            cut = first  # whatever is there is behind it
         elif self._pages_at_position or self.rows_left() < _LEAST_ROWS_TO_SHARE:
             return None
         else:
-            cut = self._position + (steps // 2 + 1) * grain
-            cut = min(cut, self._end_of_burst(so_far))
-        cut = _floor(cut, self.axis)
-        if self._is_helper or cut < self._position + _behind(self.axis) or cut >= self._end:
+            steps = (self._end - self._position) // grain(self.axis)
+            cut = self._position + (steps // 2 + 1) * grain(self.axis)
+            cut = floor(min(cut, self._end_of_burst(so_far)), self.axis)
+        if not first <= cut < self._end:
             return None
-        window = Window(self.axis, cut, self._end)
+        window = replace(self._window, start=cut, end=self._end)
         self._end = cut
         if self.day:
             return Chain(self.part, window, day=self.day, skip=self._skip)
@@ -244,7 +253,7 @@ class Chain:
     def _rows_per_second(self) -> float:
         first, *pages = self._lately
         assert self._position  # noqa: S101 - there is a page
-        span = max(self._position - first.position, _grain(self.axis))
+        span = max(self._position - first.position, grain(self.axis))
         return sum(page.rows for page in pages) / span.total_seconds()
 
     def _slice(self, until: datetime) -> Chain:
@@ -263,107 +272,32 @@ class Chain:
 
     @property
     def _is_plain(self) -> bool:
-        return not self._is_helper and self.day is None
+        return not self.is_helper and self.day is None
 
     def _is_hot(self) -> bool:
         return self._pages_at_position >= _PAGES_OF_A_HOT_INSTANT
 
-    def _known(self, heads: Sequence[Head], positions: Sequence[datetime | None]) -> frozenset[str]:
-        ids = [head.image_set_id for head in heads]
-        if self._is_over:
-            return frozenset(ids)
-        known = self._skip.intersection(ids)
+    def _known(self, rows: Rows) -> frozenset[str]:
+        """Return the rows that came before."""
+        ids = frozenset(rows.ids)
+        known = (self._skip & ids) | (self._at_position.keys() & ids)
         if self._ends:
-            known |= self._ends.follow(ids, is_helper=self._is_helper)
-        known |= self._at_position.keys() & set(ids)
-        known |= _outside(self.window, ids, positions)  # what was given away is another's
-        if self.day:
-            known |= _outside(self.day, ids, _positions(heads, self.day.axis))
-        if self._resumed_at:
-            # A resumed search brings rows from a little before where it was resumed.
-            known |= {
-                image_set_id
-                for image_set_id, position in zip(ids, positions, strict=True)
-                if position and position < self._resumed_at
-            }
-        return frozenset(known)
+            known |= self._ends.follow(rows.ids, is_helper=self.is_helper)
+        return known
 
-    def _advance(
-        self,
-        heads: Sequence[Head],
-        positions: Sequence[datetime | None],
-        skip: frozenset[str],
-    ) -> None:
-        placed = [position for position in positions if position is not None]
-        if not placed or self._is_over:
+    def _advance(self, rows: Rows, known: frozenset[str]) -> None:
+        if not rows.places:
             return
-        last = min(placed) if self._is_helper else max(placed)
-        if last == self._position and min(placed) == max(placed):
-            self._pages_at_position += 1
-        elif last != self._position:
-            self._pages_at_position = int(min(placed) == max(placed))
+        first, last = min(rows.places.values()), max(rows.places.values())
+        position = first if self.is_helper else last
+        if position != self._position:
+            self._pages_at_position = 0
             self._at_position = {}
+        self._pages_at_position += first == last
         if not self._lately:
-            self._lately.append(_Seen(min(placed), 0))
-        self._position = last
+            self._lately.append(_Seen(first, 0))
+        self._position = position
         if self._is_plain:
-            self.part.position = max(self.part.position, last)
-        self._at_position |= {
-            head.image_set_id: None
-            for head, position in zip(heads, positions, strict=True)
-            if position == last
-        }
-        self._lately.append(_Seen(last, len(heads) - len(skip)))
-
-    def _is_past_its_end(self) -> bool:
-        if self._position is None:
-            return False
-        if self._is_helper:
-            return self._position < self._window.start
-        return self._position >= self._end
-
-
-def _grain(axis: Axis) -> timedelta:
-    return _DAY if axis is Axis.STUDY_DATE else _MILLISECOND
-
-
-def _behind(axis: Axis) -> timedelta:
-    """Return how far behind a row a cut must lie so that the part behind does not find it."""
-    return _DAY if axis is Axis.STUDY_DATE else 2 * MARGIN
-
-
-def _floor(instant: datetime, axis: Axis) -> datetime:
-    # Cuts lie on the service's own grain, so that no row lies between two of them.
-    if axis is Axis.STUDY_DATE:
-        return instant.replace(hour=0, minute=0, second=0, microsecond=0)
-    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
-
-
-def _positions(heads: Sequence[Head], axis: Axis) -> list[datetime | None]:
-    if axis is Axis.STUDY_DATE:
-        return [_study_day(head.tags) for head in heads]
-    if axis is Axis.UPDATED_AT:
-        return [_instant(head.updated_at) for head in heads]
-    return [_instant(head.created_at) for head in heads]
-
-
-def _outside(window: Window, ids: Sequence[str], positions: Sequence[datetime | None]) -> set[str]:
-    """Return the rows that the criteria found by asking for a little more than a window."""
-    return {
-        image_set_id
-        for image_set_id, position in zip(ids, positions, strict=True)
-        if position and not window.start <= position < window.end
-    }
-
-
-def _instant(value: object) -> datetime | None:
-    seconds = epoch_seconds(value)
-    return None if seconds is None else EPOCH + timedelta(seconds=seconds)
-
-
-def _study_day(raw_tags: msgspec.Raw) -> datetime | None:
-    tags = msgspec.json.decode(raw_tags)
-    text = tags.get("DICOMStudyDate") if isinstance(tags, dict) else None
-    with contextlib.suppress(ValueError):
-        return datetime.strptime(str(text), "%Y%m%d").replace(tzinfo=UTC)
-    return None
+            self.part.position = max(self.part.position, position)
+        self._at_position |= {id_: None for id_, place in rows.places.items() if place == position}
+        self._lately.append(_Seen(position, len(rows.places.keys() - known)))

@@ -155,10 +155,8 @@ class WindowSearch:
                 if self._sharing.is_stopped:
                     return
         except RequestRefused:
-            if not chain.day or chain.new_rows:
+            if not self._sharing.refused(chain):
                 raise
-            self._sharing.unslice(chain)
-            return
         if self._sharing.done(chain):
             self._arrivals.put(Arrival(chain.part, None))
 

@@ -90,13 +90,22 @@ class Sharing:
             self._changed.notify_all()
             return not finished.part.chains
 
-    def unslice(self, refused: Chain) -> None:
-        """Say that the service takes no second filter, and put the day in the slice's place."""
+    def refused(self, chain: Chain) -> bool:
+        """Say that the service refused the criteria of a chain, which is done then.
+
+        Returns:
+            Whether the search goes on without it.
+        """
         with self._changed:
-            self._slices_until = None
-            self._active.remove(refused)
-            self._waiting.append(refused.unsliced())
-            self._changed.notify_all()
+            instead = chain.refuse()
+            if instead is None:
+                return False
+            if instead:
+                self._slices_until = None
+            for other in instead:
+                other.part.chains += 1
+            self._waiting += instead
+            return True
 
     def stop(self) -> None:
         """Hand nothing out any more."""

@@ -1,14 +1,14 @@
 """Windows: half-open stretches of one axis, [start, end), and the criteria that find them.
 
 Which ends the service's BETWEEN includes is not documented. So the criteria ask for a
-little more than the window on both sides, and `healthimaging.ranges` leaves out what lies
-outside the half-open window: either meaning gives the same rows, and windows that touch
-neither share a row nor lose one.
+little more than the window on both sides, and `healthimaging.places` leaves out what lies
+outside the half-open window. Either meaning gives the same rows, and adjacent windows never
+share or lose a row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -99,12 +99,6 @@ class Window:
             else (self.start - MARGIN, self.end + MARGIN)
         )
         return {"operator": "BETWEEN", "values": [{self.axis.member: bound} for bound in bounds]}
-
-    def resumed_at(self, position: datetime) -> Window:
-        """Return what is left of the window from a row's position on, that row included."""
-        if not self.start <= position < self.end:  # found by the margin, not in the window
-            return self
-        return replace(self, start=position)
 
 
 def _da(day: datetime) -> str:

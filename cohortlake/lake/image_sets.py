@@ -133,8 +133,10 @@ class Known:
 
     def lacks(self, state_keys: np.ndarray) -> np.ndarray:
         """Return which of some states are not among them."""
+        if not len(self._state_keys):
+            return np.ones(len(state_keys), np.bool_)
         places = np.searchsorted(self._state_keys, state_keys)
-        unknown: np.ndarray = np.append(self._state_keys, 0)[places] != state_keys
+        unknown: np.ndarray = self._state_keys.take(places, mode="clip") != state_keys
         return unknown
 
 

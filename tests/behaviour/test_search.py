@@ -10,10 +10,12 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from endpoint import Endpoint
+from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, fill
 
 from cohortlake import HealthImaging, Settings, Sync, search
@@ -178,3 +180,25 @@ def test_a_gap_within_a_day_closes_though_nothing_is_in_it(
     assert (gap.start, gap.end) == (noon - timedelta(hours=12), noon)
     sync.run()
     assert sync.status().datastores[0].gaps == ()
+
+
+def test_a_sweep_over_a_month_that_ends_at_its_last_instant(
+    endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search from 1 March also finds what lies at the end of 28 February."""
+    fill(endpoint, 700)
+    for number, row in enumerate(endpoint.image_sets):
+        day, time = ("0228", "235959.999999") if number < 300 else (f"03{number % 31 + 1:02}", "12")
+        row["DICOMTags"] |= {"DICOMStudyDate": f"2025{day}", "DICOMStudyTime": time}
+    search_, latency = endpoint.search, 0.05  # long enough for idle workers to be given a share
+
+    def slowly(criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
+        sleep(latency)
+        return search_(criteria, size, token)
+
+    monkeypatch.setattr(endpoint, "search", slowly)
+    sync = Sync(replace(lake_settings, workers=16))
+    swept = {
+        key: s.found for _, key, s in sync.sweep([DATASTORE], lambda _: ["2025-02", "2025-03"])
+    }
+    assert {key: found.rows for key, found in swept.items()} == {"2025-02": 300, "2025-03": 400}

@@ -224,3 +224,17 @@ def test_a_stop_hands_nothing_out_any_more() -> None:
     sharing = Sharing([WHOLE], END, lambda: True, START)
     sharing.stop()
     assert sharing.take() is None
+
+
+def test_rows_from_the_day_before_are_no_place_to_cut() -> None:
+    """At the last instant of a day, they are found by the search of the next one."""
+    rows = _image_sets(
+        [START + 27 * _DAY] * 400 + [START + (28 + n % 31) * _DAY for n in range(3000)]
+    )
+    for row in rows[:400]:
+        row["DICOMTags"]["DICOMStudyTime"] = "235959.999999"
+    service = FakeService(rows, latency=0.002)
+    window = Window(Axis.STUDY_DATE, START - 365 * _DAY, START + 90 * _DAY)
+    arrivals = list(_search(service, [window], workers=16).arrivals())
+    assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(3400)]
+    _assert_tiled(arrivals, [window])
