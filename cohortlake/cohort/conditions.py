@@ -9,12 +9,13 @@ came. Values given by keyword are never part of SQL: they are parameters (`selec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
+from cohortlake.cohort.literals import nodes
 from cohortlake.errors import BadCondition, did_you_mean
 
 _HEAD = "SELECT 1 FROM t WHERE "
@@ -43,12 +44,29 @@ class Read:
     """A condition that was read.
 
     Attributes:
-        sql: The condition, written out by DuckDB.
+        tree: What DuckDB's parser made of a query with the condition.
         columns: The columns it names.
     """
 
-    sql: str
+    tree: dict[str, Any]
     columns: frozenset[str]
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """The condition's own part of the tree."""
+        where: dict[str, Any] = self.tree["statements"][0]["node"]["where_clause"]
+        return where
+
+    @property
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        """All nodes of that part."""
+        return tuple(nodes(self.condition))
+
+    def sql(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Return the tree as SQL, written out by DuckDB."""
+        query = "SELECT json_deserialize_sql($tree::JSON)"
+        ((sql,),) = con.execute(query, {"tree": json.dumps(self.tree)}).fetchall()
+        return str(sql).removeprefix(_HEAD)
 
 
 def read(con: duckdb.DuckDBPyConnection, text: str) -> Read:
@@ -62,13 +80,11 @@ def read(con: duckdb.DuckDBPyConnection, text: str) -> Read:
         BadCondition: It is none, or holds what may not stand in one.
     """
     tree = _tree(con, text)
-    nodes = list(_nodes(tree["statements"][0]["node"]["where_clause"]))
-    columns = frozenset(_column(node) for node in nodes if node["class"] == "COLUMN_REF")
-    for node in nodes:
+    read = Read(tree, frozenset())
+    columns = frozenset(_column(node) for node in read.nodes if node["class"] == "COLUMN_REF")
+    for node in read.nodes:
         _check(node)
-    written = con.execute("SELECT json_deserialize_sql($tree::JSON)", {"tree": json.dumps(tree)})
-    ((sql,),) = written.fetchall()
-    return Read(str(sql).removeprefix(_HEAD), columns)
+    return Read(tree, columns)
 
 
 def table_of(columns: Iterable[str], tables: Mapping[str, Iterable[str]]) -> str:
@@ -117,17 +133,6 @@ def _around(tree: dict[str, Any]) -> Any:
 
 def _without_place(node: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in node.items() if "location" not in name}
-
-
-def _nodes(part: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(part, dict):
-        if "class" in part:
-            yield part
-        for value in part.values():
-            yield from _nodes(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from _nodes(value)
 
 
 def _column(node: dict[str, Any]) -> str:

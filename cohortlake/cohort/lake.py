@@ -107,6 +107,14 @@ class Lake(read.Lake):
             return tuple(self.outside[table].column_names)
         return tuple(column.name for column in self.as_opened.shown(table))
 
+    def types(self, table: str) -> dict[str, pa.DataType]:
+        """Return the names of a table's columns, and their types.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        return {column.name: column.type for column in self._described(table)}
+
     @property
     def study_date(self) -> str:
         """The column that says when a study was, as the policy shows it.

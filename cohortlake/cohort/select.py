@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import conditions
+from cohortlake.cohort import conditions, literals
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.steps import (
     Condition,
@@ -321,13 +321,21 @@ class _Compiler:
 
     def _condition(self, condition: Condition) -> tuple[str, str]:
         """Return a condition as SQL, and the table it is over."""
-        read = [conditions.read(self.lake.connection, text) for text in condition.texts]
+        con = self.lake.connection
+        read = [conditions.read(con, text) for text in condition.texts]
         named = {column for column, _ in condition.values}.union(*(r.columns for r in read))
         table = conditions.table_of(named, _tables(self.lake, self.criteria.joins))
         if table == "series":
             self.used |= named
+        kinds = {name: kind for name, kind in self.lake.types(table).items() if name in named}
+        for one in read:
+            literals.fit(one.condition, kinds)
+        before = set(self.params)
         parts = [self._has_one_of(table, column, values) for column, values in condition.values]
-        return table, " AND ".join([*parts, *(f"({r.sql})" for r in read)])
+        sql = " AND ".join([*parts, *(f"({one.sql(con)})" for one in read)])
+        own = {name: value for name, value in self.params.items() if name not in before}
+        literals.check(con, sql, own, kinds)
+        return table, sql
 
     def _has_one_of(self, table: str, column: str, values: Iterable[Value]) -> str:
         known = [v for v in values if v is not None]
