@@ -6,6 +6,7 @@ or a value exists is the lake's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,8 @@ class Criteria:
             BadCriteria: It makes no cohort; the message names the line or the step.
         """
         try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            _check_spelling(root, "a value", set())
             told = yaml.safe_load(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
@@ -214,6 +217,41 @@ def _split(told: object) -> Split:
     known = dict(_mapping(told, "split"))
     seed = known.pop("seed", 0)
     return Split(tuple(known.items()), seed)
+
+
+# Of the numbers that YAML 1.1 reads, those that everybody reads the same.
+_PLAIN_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
+    "tag:yaml.org,2002:float": re.compile(r"[-+]?[0-9]*\.[0-9]*([eE][-+][0-9]+)?|[-+]?\.\w+"),
+}
+
+
+def _check_spelling(node: yaml.Node | None, what: str, seen: set[int]) -> None:
+    """Refuse numbers that YAML reads otherwise than people: `010` is 8 to it, `12:30` is 750.
+
+    Raises:
+        BadCriteria: There is one, or a key stands twice; the message names it and its line.
+    """
+    if node is None or id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    line = node.start_mark.line + 1
+    plain = _PLAIN_NUMBERS.get(node.tag)
+    if plain and not plain.fullmatch(node.value):
+        raise BadCriteria(
+            f"{what} in line {line} is read as another number than it looks like: quote it where "
+            "it is text, as in '0123', or write it in decimal digits without a leading zero"
+        )
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_spelling(item, what, seen)
+    if isinstance(node, yaml.MappingNode):
+        keys = [str(key.value) for key, _ in node.value]
+        if len({*keys}) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise BadCriteria(f"{twice!r} stands twice in the mapping of line {line}; join them")
+        for key, (_, value) in zip(keys, node.value, strict=True):
+            _check_spelling(value, key, seen)
 
 
 def _mapping(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from cohortlake import schema
 from cohortlake.cohort import digest, signature
 from cohortlake.cohort.attrition import attrition
 from cohortlake.cohort.criteria import Criteria
-from cohortlake.cohort.steps import Value
+from cohortlake.cohort.values import Parameter
 from cohortlake.errors import NotAsFrozen, UnknownCohort
 from cohortlake.lake.root import Root
 
@@ -256,5 +256,5 @@ def _next_number(root: Root, name: str) -> int:
     return (numbers_of(root).get(name) or [0])[-1] + 1
 
 
-def _plain(value: Value) -> Any:
-    return value.isoformat() if isinstance(value, date) else value
+def _plain(value: Parameter) -> Any:
+    return value.isoformat() if isinstance(value, date | time) else value

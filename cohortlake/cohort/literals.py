@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
+from cohortlake.cohort.values import read_day
 from cohortlake.errors import BadCondition
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8}")
@@ -168,15 +169,12 @@ def _text(part: dict[str, Any]) -> str | None:
 
 
 def _date(column: str, text: str) -> date:
-    try:
-        if _DATE.fullmatch(text):
-            return date.fromisoformat(text)
-    except ValueError:
-        pass
+    if day := read_day(text):
+        return day
     raise BadCondition(
         f"{column}: a text beside it is no date in the calendar; {_AS_DATE}"
         + ("; what is missing is null, not an empty text" if not text.strip() else "")
-    ) from None
+    )
 
 
 def _instant(column: str, text: str) -> str:

@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from cohortlake import schema
-from cohortlake.cohort import conditions, literals
+from cohortlake.cohort import comparisons, conditions, literals, values
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.steps import (
     Condition,
@@ -35,9 +33,12 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
+from cohortlake.cohort.values import Parameter
 from cohortlake.errors import BadCondition, NotShown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cohortlake.cohort.lake import Lake
 
 ENTITIES = {
@@ -97,11 +98,11 @@ class Selection:
     """
 
     stages: tuple[Stage, ...]
-    params: Mapping[str, Value]
+    params: Mapping[str, Parameter]
     entities: str
     members: str
 
-    def query(self, select: str) -> tuple[str, dict[str, Value]]:
+    def query(self, select: str) -> tuple[str, dict[str, Parameter]]:
         """Return a whole query, and the values for it.
 
         Args:
@@ -150,8 +151,11 @@ def check_values(lake: Lake, joins: Iterable[Join], condition: Condition) -> Non
         UnknownValue: One does not occur.
     """
     table = conditions.table_of((c for c, _ in condition.values), _tables(lake, joins))
-    for column, values in condition.values:
-        for value in values:
+    types = lake.types(table)
+    for column, given in condition.values:
+        for value in given:
+            if value is not None:
+                values.parameter(column, types[column], value)
             lake.check_value(table, column, value)
 
 
@@ -166,7 +170,7 @@ class _Compiler:
     lake: Lake
     criteria: Criteria
     stages: list[Stage] = field(default_factory=list)
-    params: dict[str, Value] = field(default_factory=dict)
+    params: dict[str, Parameter] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     those: str | None = None
 
@@ -329,25 +333,26 @@ class _Compiler:
             self.used |= named
         kinds = {name: kind for name, kind in self.lake.types(table).items() if name in named}
         for one in read:
+            comparisons.check(one.nodes, kinds)
             literals.fit(one.condition, kinds)
         before = set(self.params)
-        parts = [self._has_one_of(table, column, values) for column, values in condition.values]
+        parts = [self._has_one_of(column, kinds[column], own) for column, own in condition.values]
         sql = " AND ".join([*parts, *(f"({one.sql(con)})" for one in read)])
         own = {name: value for name, value in self.params.items() if name not in before}
         literals.check(con, sql, own, kinds)
         return table, sql
 
-    def _has_one_of(self, table: str, column: str, values: Iterable[Value]) -> str:
-        known = [v for v in values if v is not None]
+    def _has_one_of(self, column: str, type_: pa.DataType, given: Iterable[Value]) -> str:
+        known = [values.parameter(column, type_, v) for v in given if v is not None]
         params = [self._param(value) for value in known]
-        parts = [f'"{column}" IS NULL'] if len(known) < len(tuple(values)) else []
-        if params and column in _list_columns(table):
+        parts = [f'"{column}" IS NULL'] if len(known) < len(tuple(given)) else []
+        if params and values.is_list(type_):
             parts.append(f'list_has_any("{column}", [{", ".join(params)}])')
         elif params:
             parts.append(f'"{column}" IN ({", ".join(params)})')
         return "(" + " OR ".join(parts) + ")"
 
-    def _param(self, value: Value) -> str:
+    def _param(self, value: Parameter) -> str:
         name = f"value_{len(self.params) + 1}"
         self.params[name] = value
         return f"${name}"
@@ -395,8 +400,3 @@ class _Compiler:
 
 
 _OF_TABLE = {"series_id": "coalesce(t.SeriesInstanceUID, t.image_set_id)"}
-
-
-def _list_columns(table: str) -> set[str]:
-    columns = schema.PUBLISHED.get(table, ())
-    return {column.name for column in columns if pa.types.is_list(column.type)}

@@ -193,8 +193,8 @@ def _check_value(column: str, value: object) -> None:
         raise BadCriteria(f"{column}: a value must be finite")
     if isinstance(value, datetime) or not isinstance(value, Value):
         raise BadCriteria(
-            f"{column}: a value is text, a number, true, false, a date or null; for an instant "
-            "write a condition in SQL"
+            f"{column}: a value is text, a number, true, false, a date or null; quote it where it "
+            "is text, and for an instant write a condition in SQL"
         )
 
 

@@ -106,5 +106,5 @@ def test_a_value_is_only_ever_a_value(lake: Lake, value: str) -> None:
 
 def test_a_comparison_that_fails_tells_no_value(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(BadQuery) as caught:
-        lake.cohort("a").where("BodyPartExamined = 3").to_arrow()
+        lake.cohort("a").where("BodyPartExamined::INT = 3").to_arrow()
     assert "CHEST" not in str(caught.value)

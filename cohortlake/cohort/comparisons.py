@@ -1,0 +1,107 @@
+"""What a condition in SQL compares, held to one type.
+
+DuckDB would cast a text column to the type of a number beside it, so that `PatientID = 123` finds
+`0123` too. Which parts a condition may have belongs to `conditions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from cohortlake.cohort import values
+from cohortlake.errors import BadCondition
+
+_TEXT_FUNCTIONS = ("lower", "trim", "upper")
+_TEXT_TYPES = ("BPCHAR", "CHAR", "STRING", "TEXT", "VARCHAR")
+_OTHER_CONSTANTS = ("BOOLEAN", "INTEGER", "NUMERIC")
+_ORDERS = (
+    "COMPARE_BETWEEN", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN",
+    "COMPARE_LESSTHANOREQUALTO",
+)  # fmt: skip
+_TEXT, _OTHER = "text", "other"
+
+
+def text_out_of_order(
+    nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]
+) -> Iterator[str]:
+    """Give the text columns that are ordered against a date.
+
+    Args:
+        nodes: Of a condition, see `conditions.Read`.
+        types: Column -> its type.
+    """
+    for node in nodes:
+        operands = _operands(node)
+        is_about_dates = any(values.read_day(_literal(operand)) for operand in operands)
+        if node["type"] in _ORDERS and is_about_dates:
+            for operand in operands:
+                column = _column(operand)
+                if column and values.is_text(values.value_type(types[column])):
+                    yield column
+
+
+def check(nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> None:
+    """Refuse to compare text with what is no text.
+
+    Args:
+        nodes: Of a condition, see `conditions.Read`.
+        types: Column -> its type.
+
+    Raises:
+        BadCondition: A text column is compared with a number, a date or the like.
+    """
+    for node in nodes:
+        operands = _operands(node)
+        if {_kind(operand, types) for operand in operands} >= {_TEXT, _OTHER}:
+            named = [column for operand in operands for column in _columns(operand)]
+            text = [c for c in named if values.is_text(values.value_type(types[c]))]
+            raise BadCondition(
+                f"{(text or named or ['a text'])[0]} holds text, and is compared with something "
+                "else: quote the value, as in '0123', or write TRY_CAST to say what it is read as"
+            )
+
+
+def _operands(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a node compares with each other; nothing where it compares nothing."""
+    if node["class"] == "COMPARISON":
+        return [node["left"], node["right"]]
+    if node["class"] == "BETWEEN":
+        return [node["input"], node["lower"], node["upper"]]
+    if node["type"] in ("COMPARE_IN", "COMPARE_NOT_IN"):
+        return list(node["children"])
+    return []
+
+
+def _kind(operand: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> str | None:
+    """Return whether a part is text or something else; None where DuckDB decides by the other."""
+    match operand["class"]:
+        case "COLUMN_REF":
+            type_ = types[operand["column_names"][0]]
+            return _TEXT if values.is_text(values.value_type(type_)) else _OTHER
+        case "CONSTANT":
+            return _OTHER if operand["literal"]["kind"] in _OTHER_CONSTANTS else None
+        case "CAST":
+            return _TEXT if operand["type_expr"]["type_name"] in _TEXT_TYPES else _OTHER
+        case "FUNCTION" if operand["function_name"] in _TEXT_FUNCTIONS:
+            return _TEXT
+    return None
+
+
+def _columns(operand: Mapping[str, Any]) -> list[str]:
+    if column := _column(operand):
+        return [column]
+    inner = [argument["expression"] for argument in operand.get("arguments", ())]
+    return [column for part in inner for column in _columns(part)]
+
+
+def _column(operand: Mapping[str, Any]) -> str | None:
+    return str(operand["column_names"][0]) if operand["class"] == "COLUMN_REF" else None
+
+
+def _literal(operand: Mapping[str, Any]) -> str:
+    if operand["class"] == "CAST":
+        return _literal(operand["child"])
+    return str(operand["literal"]["text"]) if operand["class"] == "CONSTANT" else ""
