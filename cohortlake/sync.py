@@ -41,6 +41,7 @@ from cohortlake.lake.maintenance import Maintained
 from cohortlake.lake.policy_change import PolicyChange, policy_change
 from cohortlake.lake.publication import Publication, read_marker
 from cohortlake.lake.publish import have_all_published_anew, publish
+from cohortlake.lake.published_key import key_to_publish_with
 from cohortlake.lake.root import Root
 from cohortlake.lake.sweep import Held, Swept
 from cohortlake.lake.versions import Filled
@@ -317,7 +318,7 @@ class Sync:
                 changed = rekey.rekey(self.root, link, cohort_key)
                 have_all_published_anew(self.root)
             keys.take_up(self.root, source, new)
-            publish(self.root, self.policy, source)
+            publish(self.root, self.policy, source, with_new_key=True)
             keys.forget_next_key(self.root)
         return changed
 
@@ -408,8 +409,8 @@ class Sync:
             raise PolicyNotAskedFor(change)
 
     def _patient_key(self) -> bytes:
-        is_new = read_marker(self.root) is None
-        return keys.patient_key(self.root, self.settings.patient_key, may_create=is_new)
+        marker = read_marker(self.root)
+        return key_to_publish_with(self.root, self.settings.patient_key, marker)
 
     def _extractor(self, store: Datastore) -> Extractor:
         return Extractor(

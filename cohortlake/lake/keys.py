@@ -38,22 +38,13 @@ _PURPOSE = {"cohortlake": "patient-key"}
 """What KMS binds the wrapped key to (its encryption context)."""
 
 
-def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
-    """Return the key that the lake is published with.
-
-    Args:
-        root: The lake.
-        source: `lake`, `env:NAME`, `file:PATH`, `secretsmanager:ID` or `kms:KEY-ID`.
-        may_create: Whether the lake is new, so that a key may be made for it.
+def require_fingerprint(root: Root, source: str, key: bytes) -> None:
+    """Refuse a key that is not the lake's; a lake without a fingerprint gets that of this one.
 
     Raises:
-        MissingKey: There is none, and none may be made.
         WrongKey: It is not the one that the lake was published with.
-        SettingError: The source cannot be understood, or holds no key.
     """
-    is_new = not root.exists(_FINGERPRINT_PATH)
-    key = read_key(root, source, may_create=may_create and is_new)
-    if is_new:
+    if not has_fingerprint(root):
         root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
     if not is_taken_up(root, key):
         raise WrongKey(
@@ -61,7 +52,6 @@ def patient_key(root: Root, source: str, *, may_create: bool) -> bytes:
             "give that one. Where `cohortlake key rotate` did not come to its end, repeat it as it "
             "was given"
         )
-    return key
 
 
 def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
@@ -96,11 +86,14 @@ def next_key(root: Root, source: str) -> bytes:
     return _created(root, _NEXT_PATH, new_key, may_create=True)
 
 
+def has_fingerprint(root: Root) -> bool:
+    """Return whether `keys/fingerprint` names the key that the lake is published with."""
+    return root.exists(_FINGERPRINT_PATH)
+
+
 def is_taken_up(root: Root, key: bytes) -> bool:
     """Return whether the lake is published with a key, or will be once `take_up` has ended."""
-    return root.exists(_FINGERPRINT_PATH) and (
-        root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
-    )
+    return has_fingerprint(root) and root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
 
 
 def take_up(root: Root, source: str, key: bytes) -> None:

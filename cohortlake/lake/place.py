@@ -9,6 +9,7 @@ its owner only. Which files lie in which place is `lake.root`'s, and what S3 mea
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import uuid
@@ -162,10 +163,19 @@ class Place:
         Raises:
             RootNotUsable: It cannot be read.
         """
+        return self.read_with_tag(path)[0]
+
+    def read_with_tag(self, path: str) -> tuple[bytes, str]:
+        """Return a whole small file, and a tag that another content does not have.
+
+        Raises:
+            RootNotUsable: It cannot be read.
+        """
         if self._s3:
             return self._s3.read(self.path(path))
         with self.open(path) as file:
-            return bytes(file.read())
+            content = bytes(file.read())
+        return content, hashlib.sha256(content).hexdigest()
 
     def delete(self, path: str) -> None:
         """Delete a file, and its folder if that is empty then; another run may have been faster.
@@ -225,7 +235,7 @@ class Place:
             RootNotUsable: It cannot be written.
         """
         if self._s3:
-            self._s3.create(self.path(path), content)
+            self._s3.write_if(self.path(path), content, None)
             return
         draft = self.draft(path)
         try:
@@ -235,6 +245,29 @@ class Place:
                 os.link(draft.temporary, self.path(path))
         finally:
             draft.discard()
+
+    def replace(self, path: str, content: bytes, tag: str | None) -> bool:
+        """Write a small file if nobody else wrote it since it was read.
+
+        On a disk the caller holds a lock against other writers.
+
+        Args:
+            path: The file.
+            content: Its new content.
+            tag: What `read_with_tag` gave; None where there was no file.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        if self._s3:
+            return self._s3.write_if(self.path(path), content, tag)
+        if tag != (self.read_with_tag(path)[1] if self.exists(path) else None):
+            return False
+        self.write(path, content)
+        return True
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn errors inside the block into RootNotUsable, whose message says what to do."""

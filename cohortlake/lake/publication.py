@@ -50,6 +50,8 @@ class Publication:
         observed_until: When the last one did that taught it something.
         written: Paths this run wrote.
         removed: Paths of earlier publications that this run deleted once it had written the marker.
+        key_fingerprint: The fingerprint of the key that the files were made with; empty where an
+            older release wrote them.
     """
 
     image_sets_version: int
@@ -64,6 +66,7 @@ class Publication:
     observed_until: str | None = None
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    key_fingerprint: str = ""
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
@@ -98,7 +101,35 @@ class Publication:
 
 def read_marker(root: Root) -> Publication | None:
     """Return what stands in `published/`, or None where nothing was published."""
-    return _from_json(root.read(MARKER_PATH)) if root.exists(MARKER_PATH) else None
+    return read_marker_with_tag(root)[0]
+
+
+def read_marker_with_tag(root: Root) -> tuple[Publication | None, str | None]:
+    """Return what stands in `published/`, and the tag that `write_marker` takes."""
+    if not root.exists(MARKER_PATH):
+        return None, None
+    content, tag = root.read_with_tag(MARKER_PATH)
+    return _from_json(content), tag
+
+
+def write_marker(root: Root, publication: Publication, tag: str | None) -> bool:
+    """Write the marker if no other run published since it was read.
+
+    Two machines may publish to S3 at the same time, and each replaces files of the other. Only
+    one of them can replace the marker that both read. The other one publishes again.
+
+    Args:
+        root: The lake.
+        publication: What stands there now.
+        tag: The tag of the marker that the publication began with.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        RootNotUsable: It cannot be written.
+    """
+    return root.replace(MARKER_PATH, publication.to_marker(), tag)
 
 
 def _from_json(content: bytes) -> Publication:

@@ -8,6 +8,7 @@ tools of it `lake.catalogue`'s.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -25,13 +26,19 @@ from cohortlake.lake import (
     snapshots,
     touched,
 )
-from cohortlake.lake.keys import IN_LAKE, patient_key
+from cohortlake.lake.keys import IN_LAKE
 from cohortlake.lake.periods import Periods
-from cohortlake.lake.publication import MARKER_PATH, Publication, read_marker
+from cohortlake.lake.publication import (
+    Publication,
+    PublishedFile,
+    read_marker_with_tag,
+    write_marker,
+)
+from cohortlake.lake.published_key import key_to_publish_with
 from cohortlake.lake.root import Root
 from cohortlake.lake.touched import Touched
 from cohortlake.lake.writer import Writer
-from cohortlake.privacy import Policy
+from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.keys import create_macros
 from cohortlake.privacy.treat import prepare, rows_sql
 
@@ -39,7 +46,12 @@ _ANEW_PATH = "published/_anew"
 
 
 def publish(
-    root: Root, policy: Policy, key_source: str = IN_LAKE, *, verify: bool = False
+    root: Root,
+    policy: Policy,
+    key_source: str = IN_LAKE,
+    *,
+    verify: bool = False,
+    with_new_key: bool = False,
 ) -> Publication | None:
     """Bring `published/` up to date.
 
@@ -51,6 +63,8 @@ def publish(
         key_source: Where the key of the hashes is, see `lake.keys`.
         verify: Whether to compare the content of all files too, which reads them; else their
             sizes are compared.
+        with_new_key: Whether a rotation of the key asks. Only then may the key be another one
+            than that of the files that stand there; all of them must be due.
 
     Returns:
         What stands there now, or None where nothing was ever applied.
@@ -59,48 +73,77 @@ def publish(
         MissingKey: The lake was published before, and its key is gone.
         WrongKey: It was published with another one.
     """
-    before = seen = read_marker(root)
+    before, tag = read_marker_with_tag(root)
+    latest = before
     while True:
-        publication = _publish_since(root, policy, key_source, before, verify=verify)
-        if publication is None:
+        version, request = image_sets.version(root), _full_request(root)
+        sizes = intact.sizes(root) if before else {}
+        altered = intact.altered(root, before, sizes, verify=verify) if before else {}
+        # Of `patients` only those who changed are counted anew: the file must hold the others.
+        is_anew = request or any(map(_is_of_patients, altered))
+        since = None if is_anew else _since(before, policy)
+        is_up_to_date = since == version and before and before.policy == policy.name
+        if version is None or (is_up_to_date and not altered):
             if before:
                 catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
             return before
-        latest = read_marker(root)
-        if latest == seen:
-            catalogue.bring_up_to_date(root, publication, policy)
-            snapshots.record(root, publication.snapshot())
-            # After all new files: a run that dies before it leaves its months due. Before any is
-            # removed: a reader of the marker finds every file that it names, or reads it again.
-            root.write(MARKER_PATH, publication.to_marker())
+        key = key_to_publish_with(root, key_source, latest, with_new_key=with_new_key)
+        if since is None and not request:
+            # A run that dies midway leaves files that its successor has to replace or remove.
+            request = have_all_published_anew(root)
+        files = intact.with_sizes(before.files, sizes) if before else {}
+        again = frozenset(period for path in altered if (period := _period(path)))
+        publication = _publish_since(root, policy, key, files, since, version, again)
+        catalogue.bring_up_to_date(root, publication, policy)
+        snapshots.record(root, publication.snapshot())
+        # After all new files: a run that dies before it leaves its months due. Before any is
+        # removed: a reader of the marker finds every file that it names, or reads it again.
+        if write_marker(root, publication, tag):
             _remove(root, publication.removed)
-            root.delete(_ANEW_PATH)
+            if request and request == _full_request(root):  # and nobody asked again meanwhile
+                root.delete(_ANEW_PATH)
             return publication
-        # Another run published meanwhile, and may have put its older files over ours.
-        seen = latest
+        # Another run published meanwhile, and may have put its older files over ours. What changed
+        # since `before` is written again.
+        latest, tag = read_marker_with_tag(root)
+        if latest is None or _made_by(latest) != _made_by(publication):
+            have_all_published_anew(root)
+
+
+def _since(before: Publication | None, policy: Policy) -> int | None:
+    """Return the version whose files can stay, or None where all are to be written."""
+    if before is None or not before.key_fingerprint:
+        # Files that do not say which key they were made with may be of two.
+        return None
+    is_same = (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION)
+    return before.image_sets_version if is_same else None
+
+
+def _made_by(publication: Publication) -> tuple[str, int, str]:
+    return publication.policy_digest, publication.format, publication.key_fingerprint
 
 
 def _publish_since(
-    root: Root, policy: Policy, key_source: str, before: Publication | None, *, verify: bool
-) -> Publication | None:
-    """Write what changed since a publication, or was altered; return None where nothing was."""
-    version = image_sets.version(root)
-    sizes = intact.sizes(root) if before else {}
-    altered = intact.altered(root, before, sizes, verify=verify) if before else {}
-    since = None
-    if before and (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION):
-        # Of `patients` only those who changed are counted anew: the file must hold the others.
-        is_anew = root.exists(_ANEW_PATH) or any(map(_is_of_patients, altered))
-        since = None if is_anew else before.image_sets_version
-    is_up_to_date = since == version and before and before.policy == policy.name
-    if version is None or (is_up_to_date and not altered):
-        return None
-    if since is None:
-        # A run that dies midway leaves files that its successor has to replace or remove.
-        have_all_published_anew(root)
-    key = patient_key(root, key_source, may_create=before is None)
-    writer = Writer(root, policy, intact.with_sizes(before.files, sizes) if before else {})
-    again = frozenset(period for path in altered if (period := _period(path)))
+    root: Root,
+    policy: Policy,
+    key: bytes,
+    before: dict[str, PublishedFile],
+    since: int | None,
+    version: int,
+    again: frozenset[str],
+) -> Publication:
+    """Write what changed in the memory from one version to another; all where `since` is None.
+
+    Args:
+        root: The lake.
+        policy: The privacy policy.
+        key: The key of the hashes.
+        before: The files that were published.
+        since: The version of the memory that they show.
+        version: The version to show.
+        again: Periods to write again, changed or not.
+    """
+    writer = Writer(root, policy, before)
     with engine.connection() as con:
         create_macros(con, key)
         prepare(con, policy)
@@ -128,6 +171,7 @@ def _publish_since(
         observed_until,
         tuple(writer.written),
         tuple(sorted(removed)),
+        fingerprint(key),
     )
 
 
@@ -140,9 +184,22 @@ def _remove(root: Root, paths: Iterable[str]) -> None:
             root.delete(path)
 
 
-def have_all_published_anew(root: Root) -> None:
-    """Have the next publication write every file, and delete all others."""
-    root.write(_ANEW_PATH, b"")
+def have_all_published_anew(root: Root) -> bytes:
+    """Have the next publication write every file, and delete all others.
+
+    Returns:
+        What tells this request from others.
+    """
+    request = uuid.uuid4().hex.encode()
+    root.write(_ANEW_PATH, request)
+    return request
+
+
+def _full_request(root: Root) -> bytes | None:
+    """Return the request of `have_all_published_anew` that waits, or None."""
+    if not root.exists(_ANEW_PATH):
+        return None
+    return root.read(_ANEW_PATH) or b"of an older release"
 
 
 def _is_of_patients(path: str) -> bool:

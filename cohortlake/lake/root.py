@@ -84,6 +84,10 @@ class Root:
         """Return a whole small file; see `Place.read`."""
         return self.place_of(path).read(path)
 
+    def read_with_tag(self, path: str) -> tuple[bytes, str]:
+        """Return a whole small file and the tag of its content; see `Place.read_with_tag`."""
+        return self.place_of(path).read_with_tag(path)
+
     def delete(self, path: str) -> None:
         """Delete a file, and its folder if that is empty then."""
         self.place_of(path).delete(path)
@@ -103,6 +107,10 @@ class Root:
     def create(self, path: str, content: bytes) -> None:
         """Write a small file unless it is there; see `Place.create`."""
         self.place_of(path).create(path, content)
+
+    def replace(self, path: str, content: bytes, tag: str | None) -> bool:
+        """Write a small file if nobody else wrote it since; see `Place.replace`."""
+        return self.place_of(path).replace(path, content, tag)
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn errors of the disk, or of S3, in the restricted zone into RootNotUsable."""

@@ -88,8 +88,8 @@ class S3:
             options["region"] = region
         return pafs.S3FileSystem(**options)
 
-    def read(self, path: str) -> bytes:
-        """Return an object as one writer left it.
+    def read(self, path: str) -> tuple[bytes, str]:
+        """Return an object as one writer left it, and its ETag.
 
         Arrow asks for the size first: of an object that was replaced in between it reads a part.
 
@@ -98,27 +98,41 @@ class S3:
         """
         bucket, _, key = path.partition("/")
         with self.explained():
-            return bytes(self._client.get_object(Bucket=bucket, Key=key)["Body"].read())
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            return bytes(answer["Body"].read()), str(answer["ETag"])
 
-    def create(self, path: str, content: bytes) -> None:
-        """Write an object unless it is there.
+    def write_if(self, path: str, content: bytes, etag: str | None) -> bool:
+        """Write an object if nobody else wrote it meanwhile.
+
+        Args:
+            path: The bucket and the key.
+            content: What to write.
+            etag: The ETag of the object to replace; None where there must be no object.
+
+        Returns:
+            Whether it was written.
 
         Raises:
             RootNotUsable: It cannot be written.
         """
         bucket, _, key = path.partition("/")
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         with self.explained():
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-                    return
+                    self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
+                    return True
                 except ClientError as error:
+                    if _code(error) == "NoSuchKey":  # the object to replace was deleted
+                        return False
                     if _code(error) == "PreconditionFailed":
-                        return
+                        # boto3 sends a request again whose answer was lost: it may be our own.
+                        return self.read(path)[0] == content
                     # The other request may have been a deletion, or fail: nothing may be there.
                     if _code(error) != "ConditionalRequestConflict" or attempt == _ATTEMPTS:
                         raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2**attempt * random.random())  # noqa: S311 - jitter
+        return False
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 from threading import Event
 
 import boto3
@@ -23,10 +24,14 @@ from truth import published, truth
 import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
-from cohortlake.lake import catalogue, partitions
+from cohortlake.healthimaging import Datastore
+from cohortlake.lake import catalogue, partitions, publication
+from cohortlake.lake import publish as publishing
 from cohortlake.lake.keys import KEY_PATH
 from cohortlake.lake.place import Place
+from cohortlake.lake.publication import MARKER_PATH, Publication
 from cohortlake.lake.root import Root
+from cohortlake.lake.s3 import S3
 from cohortlake.schema import PUBLISHED
 from emulator import Emulator, running
 
@@ -267,6 +272,68 @@ def test_a_file_that_is_replaced_while_it_is_read_comes_whole(root: str) -> None
         finally:
             is_done.set()
         replacing.result()
+
+
+def test_of_two_publishers_the_one_that_loses_the_marker_publishes_again(
+    hospital: Emulator, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one began earlier, and has put its older files over those of the faster one."""
+    Sync(settings).run()
+    changed = min(truth(hospital))
+    write_marker, tags = publication.write_marker, list[str | None]()
+
+    def update(sex: str) -> None:
+        hospital.admin.advance(seconds=3600)
+        hospital.admin.update(changed, {"DICOMPatientSex": sex})
+        hospital.admin.advance(seconds=1)
+        list(itertools.chain(*(Sync(settings).extract(s, Sync(settings).due(s)) for s in stores())))
+        Sync(settings).apply()
+
+    def stores() -> list[Datastore]:
+        return [Sync(settings).datastore(one) for one in settings.datastores]
+
+    def overtaken(root: Root, ours: Publication, tag: str | None) -> bool:
+        monkeypatch.setattr(publishing, "write_marker", counted)
+        update("M")
+        older = {path: root.read(path) for path in ours.written}
+        Sync(settings).publish()
+        for path, content in older.items():
+            root.write(path, content)
+        return counted(root, ours, tag)
+
+    def counted(root: Root, ours: Publication, tag: str | None) -> bool:
+        tags.append(tag)
+        return write_marker(root, ours, tag)
+
+    monkeypatch.setattr(publishing, "write_marker", overtaken)
+    update("O")
+    last = Sync(settings).publish()
+    assert published(settings.root) == truth(hospital)
+    assert last and last.to_marker() == Root(settings.root).read(MARKER_PATH)
+    first, lost, again = tags
+    assert first == lost != again, "the marker that both read, and then that of the faster one"
+
+
+def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Path) -> None:
+    for place in (Place(root), Place(str(tmp_path))):
+        assert not place.replace("published/a", b"1", "a tag of nothing")
+        assert place.replace("published/a", b"1", None)
+        assert not place.replace("published/a", b"2", None)
+        _, tag = place.read_with_tag("published/a")
+        assert place.replace("published/a", b"2", tag)
+        assert not place.replace("published/a", b"3", tag)
+        place.delete("published/a")
+        assert not place.replace("published/a", b"3", tag)
+
+
+def test_a_put_whose_answer_was_lost_is_not_taken_for_another_writers(root: str) -> None:
+    place = S3(root)
+    key = f"{root.removeprefix('s3://')}/a"
+    assert place.write_if(key, b"1", None)
+    _, tag = place.read(key)
+    assert place.write_if(key, b"2", tag)
+    assert place.write_if(key, b"2", tag), "boto3 sends it again"
+    assert not place.write_if(key, b"3", tag)
 
 
 def test_a_bucket_that_is_not_there_is_named(hospital: Emulator, aws: str) -> None:

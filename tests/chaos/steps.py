@@ -79,7 +79,7 @@ STEPS = (
     Step("catalogue written", "cohortlake.lake.catalogue:bring_up_to_date"),
     Step("publication recorded", "cohortlake.lake.root:Draft.keep",
          on=_draft_of("_snapshots.jsonl")),
-    Step("publication marked", "cohortlake.lake.root:Draft.keep", on=_draft_of("_published.json")),
+    Step("publication marked", "cohortlake.lake.publish:write_marker"),
     Step("retention stated", "cohortlake.lake.maintenance:state_retention", often=2,
          command="maintain"),
     Step("table compacted", "cohortlake.lake.maintenance:compact", often=2, command="maintain"),

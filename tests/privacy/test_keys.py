@@ -26,9 +26,10 @@ from cohortlake.errors import MissingKey, SettingError, WrongKey
 from cohortlake.flatten import flatten_summaries
 from cohortlake.lake import erasures, keys
 from cohortlake.lake.erasures import Erased, Patient
+from cohortlake.lake.publication import MARKER_PATH, read_marker
 from cohortlake.lake.publish import publish
 from cohortlake.lake.root import Root
-from cohortlake.privacy import built_in
+from cohortlake.privacy import built_in, fingerprint
 from cohortlake.privacy.keys import create_macros, keyed_hashes, keyed_uid, shift_days
 
 IAM = Path(__file__).parents[2] / "docs/iam"
@@ -172,6 +173,66 @@ def test_an_existing_lake_never_gets_another_key(
     assert before
 
 
+def _older_marker(root: Root) -> None:
+    """Make the marker one of a release that did not say whose key it was."""
+    content = json.loads(root.read(MARKER_PATH))
+    del content["key_fingerprint"]
+    root.write(MARKER_PATH, json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("lost", ["fingerprint", "fingerprint and an older marker", "both"])
+def test_another_key_is_refused_when_fingerprints_are_lost(
+    root: Root, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(root, built_in("safe"))
+    before = {path: root.read(path) for path in root.files("published", ".parquet")}
+    root.delete("keys/fingerprint")
+    if "marker" in lost:
+        _older_marker(root)
+    if lost == "both":
+        root.delete(MARKER_PATH)
+    monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
+    with pytest.raises(WrongKey, match="give that key"):
+        publish(root, built_in("limited"), "env:HOSPITAL_KEY")
+    assert {path: root.read(path) for path in before} == before
+    assert not root.exists("keys/fingerprint")
+    publish(root, built_in("limited"))
+    assert _patients(root) == {*keyed_hashes(root.read(keys.KEY_PATH), "PatientID", _ids(8))}
+    assert root.read("keys/fingerprint").decode() == fingerprint(root.read(keys.KEY_PATH))
+    with pytest.raises(WrongKey):
+        publish(root, built_in("safe"), "env:HOSPITAL_KEY")
+
+
+def _ids(number: int) -> list[tuple[str, str]]:
+    return [(DATASTORE, f"MRN-{n:05}") for n in range(number)]
+
+
+def test_published_files_that_do_not_name_their_key_are_all_written_again(root: Root) -> None:
+    """They may be of two keys: a release that did not look may have written them."""
+    first = publish(root, built_in("safe"))
+    assert first is not None
+    assert first.key_fingerprint == fingerprint(root.read(keys.KEY_PATH))
+    _older_marker(root)
+    again = publish(root, built_in("safe"))
+    assert again is not None
+    assert set(again.written) == set(first.files)
+    assert publish(root, built_in("safe")) == read_marker(root)
+    assert read_marker(root).key_fingerprint == first.key_fingerprint  # type: ignore[union-attr]
+
+
+def test_a_key_that_was_restored_from_before_a_rotation_is_refused(root: Root) -> None:
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    backup = {path: root.read(path) for path in (keys.KEY_PATH, "keys/fingerprint")}
+    sync.rotate_key("lake")
+    rotated = _patients(root)
+    for path, content in backup.items():
+        root.write(path, content)
+    with pytest.raises(WrongKey, match="key rotate"):
+        Sync(Settings((DATASTORE,), root.uri, privacy="limited")).publish()
+    assert _patients(root) == rotated
+
+
 def test_a_lake_whose_key_is_lost_for_good_is_published_under_a_new_one_when_told_so(
     root: Root, tmp_path: Path
 ) -> None:
@@ -252,7 +313,7 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
     for step in ("cohortlake.lake.keys.take_up", "cohortlake.sync.publish"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
-            def dies(*_: object) -> None:
+            def dies(*_: object, **_options: object) -> None:
                 raise KeyboardInterrupt
 
             patch.setattr(step, dies)
