@@ -31,6 +31,7 @@ from cohortlake.lake.periods import Periods
 from cohortlake.lake.publication import (
     Publication,
     PublishedFile,
+    read_marker,
     read_marker_with_tag,
     write_marker,
 )
