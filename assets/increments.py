@@ -6,6 +6,7 @@ way many partitions are searched side by side in one run, and each is recorded a
 a run that dies at the eleventh keeps ten. What is done with what they hold is `image_sets`'.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import dagster as dg
@@ -45,14 +46,15 @@ _search_asset = partial(
 @_search_asset(partitions_def=UPDATED_DAYS)
 def image_set_increments(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
     """Image sets whose updatedAt lies in a UTC day, exactly as the service sent them."""
+    progress = progress_of(context, sync)
     with failures_told():
         wanted = requested(context, sync.settings.require_datastores())
         for datastore_id, days in wanted.items():
-            store = sync.datastore(datastore_id)
-            windows = _windows(sync, store, days)
-            for day, found in sync.extract(store, windows, _progress(context, sync)):
-                key = day_key(datastore_id, day)
-                _record(context, key, search_metadata(found, sync.root))
+            with _searching(sync, datastore_id, days, progress) as store:
+                windows = _windows(sync, store, days)
+                for day, found in sync.extract(store, windows, progress):
+                    key = day_key(datastore_id, day)
+                    _record(context, key, search_metadata(found, sync.root))
             for day in sorted({*(days or ())} - {*windows}):
                 _record(context, day_key(datastore_id, day), {"dagster/row_count": 0})
 
@@ -66,7 +68,7 @@ def study_date_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[
         def months_of(store: Datastore) -> list[str]:
             return wanted[store.datastore_id] or months_until_now(store)
 
-        swept_months = sync.sweep(wanted, months_of, _progress(context, sync))
+        swept_months = sync.sweep(wanted, months_of, progress_of(context, sync))
         for datastore_id, month, swept in swept_months:
             _record(context, month_key(datastore_id, month), _sweep_metadata(swept, sync))
 
@@ -78,9 +80,18 @@ def undated_sweeps(context: dg.AssetExecutionContext, sync: dg.ResourceParam[Syn
         everywhere = sync.settings.require_datastores()
         wanted = context.partition_keys if names_partitions(context) else everywhere
         for datastore_id, _, swept in sync.sweep(
-            wanted, lambda _: [UNDATED], _progress(context, sync)
+            wanted, lambda _: [UNDATED], progress_of(context, sync)
         ):
             _record(context, datastore_id, _sweep_metadata(swept, sync))
+
+
+def _searching(
+    sync: Sync, datastore_id: str, days: list[str] | None, progress: Progress
+) -> AbstractContextManager[Datastore]:
+    """Search what is due when no other run does; named days, beside other runs."""
+    if days is None:
+        return sync.searching(datastore_id, progress)
+    return nullcontext(sync.datastore(datastore_id))
 
 
 def _windows(sync: Sync, store: Datastore, days: list[str] | None) -> dict[str, list[Window]]:
@@ -102,9 +113,13 @@ def _sweep_metadata(swept: Swept, sync: Sync) -> Metadata:
     }
 
 
-def _progress(context: dg.AssetExecutionContext, sync: Sync) -> Progress:
+def progress_of(context: dg.AssetExecutionContext, sync: Sync) -> Progress:
     """Return what writes a line a minute into the run's log."""
-    return Told(lambda now: context.log.info(in_words(now, sync.settings.tps)), seconds=60)
+    return Told(
+        lambda now: context.log.info(in_words(now, sync.settings.tps)),
+        seconds=60,
+        note=context.log.info,
+    )
 
 
 def _record(context: dg.AssetExecutionContext, key: str, metadata: Metadata) -> None:

@@ -39,7 +39,7 @@ from cohortlake.console import (
     read_settings,
     say_policy_change,
 )
-from cohortlake.errors import SettingError
+from cohortlake.errors import SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
@@ -51,6 +51,7 @@ from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress, Told, filled_in_words, in_words
 from cohortlake.searching import search as search_frame
 from cohortlake.settings import Settings
+from cohortlake.signals import stopping
 from cohortlake.sync import Outcome, Sync
 
 app = typer.Typer(
@@ -118,10 +119,18 @@ def events(
 
     Searches what is due, confirms deletions, publishes, and removes what is dealt with.
     """
-    work = Sync(read_settings(root, datastore, policy))
-    say_policy_change(work.policy_change())
-    taken = take_hints(work)
-    work.publish()
+    settings = read_settings(root, datastore, policy)
+    with stopping() as stop, _progress(settings.tps, quiet=as_json) as progress:
+        work = Sync(settings, stop=stop)
+        say_policy_change(work.policy_change())
+        try:
+            taken = take_hints(work, progress)
+        except Stopped:
+            raise Stopped(
+                "what had come is kept, and the next run applies it; the messages stay in the "
+                "queue and come again"
+            ) from None
+        work.publish()
     if as_json:
         print_json(asdict(taken))
         return
@@ -407,11 +416,14 @@ def _confirm(question: str) -> None:
 
 @contextmanager
 def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
-    """Draw a bar where there is a terminal, and write a line a minute where there is none."""
+    """Draw a bar where there is a terminal, and write a line a minute where there is none.
+
+    Quiet or not, what people should know is written.
+    """
     if quiet:
-        yield Progress()
+        yield Told(lambda _: None, seconds=3600, note=_tell)
     elif not err.is_terminal:
-        yield Told(lambda now: _tell(in_words(now, quota)), seconds=60)
+        yield Told(lambda now: _tell(in_words(now, quota)), seconds=60, note=_tell)
     else:
         columns = BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
         with Bar(*columns, console=err) as bar:
@@ -423,7 +435,7 @@ def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
             def draw_filled(so_far: Filled) -> None:
                 bar.update(task, description=filled_in_words(so_far))
 
-            yield Told(draw, 0.5, draw_filled)
+            yield Told(draw, 0.5, draw_filled, _tell)
 
 
 def _tell(line: str) -> None:
@@ -435,10 +447,11 @@ def _run(
     settings: Settings,
     as_json: bool,
 ) -> None:
-    work = Sync(settings)
-    say_policy_change(work.policy_change())
-    with _progress(work.settings.tps, quiet=as_json) as progress:
-        outcome = method(work, progress)
+    with stopping() as stop:
+        work = Sync(settings, stop=stop)
+        say_policy_change(work.policy_change())
+        with _progress(settings.tps, quiet=as_json) as progress:
+            outcome = method(work, progress)
     _print_outcome(outcome, as_json)
 
 

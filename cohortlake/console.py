@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cohortlake.errors import CohortlakeError, without_text
+from cohortlake.errors import CohortlakeError, Stopped, without_text
 from cohortlake.settings import Settings
+from cohortlake.signals import Interrupted, Watch, watched
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,12 +48,27 @@ out = Console(markup=False, emoji=False)
 
 
 def explained(command: Callable[P, T]) -> Callable[P, T]:
-    """Print an error as one line and exit with its code: of one that is not ours, not its text."""
+    """Print an error as one line and exit with its code: of one that is not ours, not its text.
+
+    So does a signal, see `signals`.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        watch = Watch(_print_last_words)
         try:
-            return command(*args, **kwargs)
+            with watched(watch):
+                done = command(*args, **kwargs)
+            if watch.received:
+                _print_error(f"{watch.name} came when all was done")
+                raise typer.Exit(watch.exit_code)
+            return done
+        except Interrupted:
+            _print_error(f"stopped by {watch.name}: {Stopped()}")
+            raise typer.Exit(watch.exit_code) from None
+        except Stopped as error:
+            _print_error(f"stopped by {watch.name}: {error}")
+            raise typer.Exit(watch.exit_code) from None
         except CohortlakeError as error:
             _print_error(str(error))
             raise typer.Exit(error.exit_code) from None
@@ -67,6 +83,11 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
 
 def _print_error(text: str) -> None:
     err.print(f"error: {text}", style="red", highlight=False, soft_wrap=True)
+
+
+def _print_last_words(text: str) -> None:
+    err.show_cursor(True)  # a progress bar had hidden it
+    _print_error(text)
 
 
 def read_settings(

@@ -6,6 +6,7 @@
     │       └── PolicyNotAskedFor  a publication would change the policy, and no setting names it
     ├── WindowError             a window that holds no instant
     ├── UnsupportedBotocore     a release that the search cannot rely on
+    ├── Stopped                 somebody asked the work to end before it was done
     ├── ServiceError            AWS did not answer as asked
     │   ├── NoCredentials
     │   ├── AccessDenied        names the missing action
@@ -23,6 +24,7 @@
         ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
         ├── LakeInUse           transient: another run is at work where none may be
+        ├── SearchedByOthers    transient: one run searches the data store, and one waits to
         ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
         ├── NoSuchPatient       nobody to erase
         ├── MissingKey          an existing lake without the key its hashes were made with
@@ -112,6 +114,16 @@ class UnsupportedBotocore(CohortlakeError):
             f"botocore {version} does not do what the search relies on; install the release "
             "that requirements.txt locks"
         )
+
+
+_NOTHING_LOST = "what is complete stays, and nothing else can be read; run it again"
+
+
+class Stopped(CohortlakeError):
+    """Run it again: it goes on from what was kept, which the message names."""
+
+    def __init__(self, kept: str = _NOTHING_LOST) -> None:
+        super().__init__(kept)
 
 
 class ServiceError(CohortlakeError):
@@ -232,6 +244,19 @@ class LakeInUse(LakeError):
         super().__init__(
             f"another run is at work below {root}, or a notebook holds it open; run it again when "
             "it has ended"
+        )
+
+
+class SearchedByOthers(LakeError):
+    """Nothing needs to be done: the run that waits finds what this one would have found."""
+
+    transient = True
+    exit_code = 4
+
+    def __init__(self, datastore_id: str) -> None:
+        super().__init__(
+            f"one run searches data store {datastore_id}, and another one waits for it to end; "
+            "this one would find nothing that they do not. Run it again when they have ended"
         )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from cohortlake.healthimaging import Datastore
 from cohortlake.healthimaging.events import Event, Queue
+from cohortlake.progress import Progress
 from cohortlake.sync import Sync
 
 
@@ -51,13 +52,14 @@ def waiting(sync: Sync) -> int:
     return Queue(sync.settings.events_queue).waiting()
 
 
-def take_hints(sync: Sync) -> Taken:
+def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
     """Read the queue once, bring `image_sets/` up to date, and remove what is dealt with.
 
     Publishing is left to the caller.
 
     Args:
         sync: The lake; `events_queue` is one of its settings.
+        progress: Told how it goes.
 
     Raises:
         CohortlakeError: See `errors`. What landed stays, and all messages come again.
@@ -70,10 +72,12 @@ def take_hints(sync: Sync) -> Taken:
         for m in messages
         if m.event and m.event.image_set_id and m.event.datastore_id in datastores
     ]
-    stores = [sync.datastore(i) for i in dict.fromkeys(hint.datastore_id for hint in hints)]
-    for store in stores:
-        for _ in sync.extract(store, sync.due(store)):
-            pass
+    stores: list[Datastore] = []
+    for datastore_id in dict.fromkeys(hint.datastore_id for hint in hints):
+        with sync.searching(datastore_id, progress) as store:
+            for _ in sync.extract(store, sync.due(store), progress):
+                pass
+        stores.append(store)
     # What was created and deleted since the last tick is to be known before it is asked for.
     found = sync.apply()
     unsettled = {hint for store in stores for hint in _unconfirmed(sync, store, hints)}

@@ -27,6 +27,10 @@ class Progress:
         """Take note of what asking for older versions has brought so far."""
         del so_far
 
+    def note(self, text: str) -> None:
+        """Take note of something that people should know, such as what is waited for."""
+        del text
+
 
 class Told(Progress):
     """Tells how a search goes, every few seconds and once at its end.
@@ -35,6 +39,7 @@ class Told(Progress):
         tell: Called with what there is to tell, from another thread.
         seconds: How often.
         tell_filled: Called with what asking for older versions has brought so far.
+        note: Called with what people should know.
     """
 
     def __init__(
@@ -42,10 +47,12 @@ class Told(Progress):
         tell: Callable[[SearchProgress], None],
         seconds: float,
         tell_filled: Callable[[Filled], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self._tell = tell
         self._seconds = seconds
         self._tell_filled = tell_filled
+        self._note = note
 
     @contextmanager
     def watching(self, search: WindowSearch) -> Iterator[None]:
@@ -69,6 +76,11 @@ class Told(Progress):
         """Tell at once: it comes some hundred image sets at a time."""
         if self._tell_filled:
             self._tell_filled(so_far)
+
+    def note(self, text: str) -> None:
+        """Tell at once."""
+        if self._note:
+            self._note(text)
 
 
 def in_words(progress: SearchProgress, quota: float) -> str:

@@ -10,13 +10,14 @@ import functools
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cohortlake.cohort import rekey
 from cohortlake.cohort.erase import erase_members
 from cohortlake.cohort.signature import read_key as read_cohort_key
-from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor
+from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, Stopped
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
     coverage,
@@ -49,6 +50,17 @@ from cohortlake.privacy import policy_of
 from cohortlake.progress import Progress
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
+from cohortlake.stop import Stop
+
+_SEARCH_STOPPED = (
+    "{rows:,} new rows had come; they are kept, applied and published. Run it again, and it goes "
+    "on from there"
+)
+_SWEEP_STOPPED = (
+    "{partitions:,} partitions had been swept to the end; what that showed is kept, applied and "
+    "published. Part of a sweep proves nothing, so the others are discarded. Run it again, and it "
+    "sweeps all of them"
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,8 @@ class Sync:
     Args:
         settings: Data stores, root, pace and policy.
         service: The client; by default one over boto3's own configuration.
+        stop: Ends searches early: they raise `Stopped`, and what had come is kept. A service that
+            is given has one of its own, which is to be the same.
 
     Attributes:
         settings: The same.
@@ -90,8 +104,14 @@ class Sync:
         SettingError: There is no such policy.
     """
 
-    def __init__(self, settings: Settings, service: HealthImaging | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: HealthImaging | None = None,
+        stop: Stop | None = None,
+    ) -> None:
         self.settings = settings
+        self._stop = stop or Stop()
         self.policy = policy_of(settings)
         self._given_service = service
 
@@ -109,7 +129,7 @@ class Sync:
     @functools.cached_property
     def _service(self) -> HealthImaging:
         # Made when first asked for: applying and publishing need no service.
-        return self._given_service or HealthImaging(self.settings)
+        return self._given_service or HealthImaging(self.settings, stop=self._stop)
 
     def datastore(self, datastore_id: str) -> Datastore:
         """Look a data store up; its `now` is when the searches that follow begin.
@@ -118,6 +138,35 @@ class Sync:
             ServiceError: See `errors`.
         """
         return self._service.datastore(datastore_id)
+
+    @contextmanager
+    def searching(self, datastore_id: str, progress: Progress | None = None) -> Iterator[Datastore]:
+        """Let this run alone search what is due of a data store; wait for another run to end.
+
+        What is due is to be asked for inside the block: then what the other run found is not
+        searched again. Runs on other machines, and all runs on S3, are not seen.
+
+        Args:
+            datastore_id: The data store.
+            progress: Told that another run is waited for.
+
+        Yields:
+            The data store; its `now` is after the waiting.
+
+        Raises:
+            SearchedByOthers: Another run waits already.
+            Stopped: Somebody asked to end.
+            ServiceError: See `errors`.
+        """
+        tell = (progress or Progress()).note
+        if not self.root.knows_who_is_there and read_marker(self.root) is None:
+            tell(
+                f"{self.root.uri} is on S3, where runs cannot see one another: start no second "
+                "one before this first load has ended, or both read everything"
+            )
+        waiting = f"another run searches data store {datastore_id}; waiting for it to end"
+        with self.root.searching(datastore_id, self._stop, lambda: tell(waiting)):
+            yield self.datastore(datastore_id)
 
     def due(self, store: Datastore) -> dict[str, list[Window]]:
         """Return what to search, by day, so that nothing up to now is missing."""
@@ -337,7 +386,8 @@ class Sync:
         Raises:
             CohortlakeError: See `errors`. What landed stays, and the next run goes on.
         """
-        outcome = self._run(self._searched(self.settings.require_datastores(), progress))
+        datastores = self.settings.require_datastores()
+        outcome = self._run(self._searched(datastores, progress), _SEARCH_STOPPED)
         return self._filled(outcome, progress or Progress()) if fill_versions else outcome
 
     def reconcile(
@@ -356,16 +406,22 @@ class Sync:
         sweeps_of_all = self.sweep(
             datastores, _all_partitions, progress, accept_deletions=accept_deletions
         )
-        return self._run(swept.found for _, _, swept in sweeps_of_all)
+        return self._run((swept.found for _, _, swept in sweeps_of_all), _SWEEP_STOPPED)
 
-    def _run(self, landing: Iterable[Found]) -> Outcome:
+    def _run(self, landing: Iterable[Found], if_stopped: str) -> Outcome:
         """Let everything land, then apply and publish it."""
+        found: list[Found] = []
+        is_stopped = False
         try:
-            found = list(landing)
+            found.extend(landing)
+        except Stopped:
+            is_stopped = True
         finally:
             # What landed before a failure counts: the next run need not ask for it again.
             applied = self.apply()
             publication = self.publish()
+        if is_stopped:
+            raise Stopped(if_stopped.format(rows=applied.rows, partitions=len(found)))
         return Outcome(
             partitions=len(found),
             rows=sum(f.rows for f in found),
@@ -389,9 +445,9 @@ class Sync:
 
     def _searched(self, datastores: Iterable[str], progress: Progress | None) -> Iterator[Found]:
         for datastore_id in datastores:
-            store = self.datastore(datastore_id)
-            for _, found in self.extract(store, self.due(store), progress):
-                yield found
+            with self.searching(datastore_id, progress) as store:
+                for _, found in self.extract(store, self.due(store), progress):
+                    yield found
 
     def _swept(
         self, store: Datastore, keys: Iterable[str], most: float, progress: Progress | None
@@ -433,7 +489,7 @@ class Sync:
         if not wanted:
             return
         windows = _stretches(search.window for search in wanted)
-        searching = WindowSearch(self._service, store, windows, self.settings.workers)
+        searching = WindowSearch(self._service, store, windows, self.settings.workers, self._stop)
         missing: Counter[str] = Counter()
         for search in wanted:
             missing[search.partition] += _length(search.window)

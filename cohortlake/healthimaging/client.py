@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
 from cohortlake.settings import Settings
+from cohortlake.stop import Stop
 
 if TYPE_CHECKING:
     from mypy_boto3_medical_imaging import HealthImagingClient
@@ -94,15 +94,24 @@ class HealthImaging:
     Args:
         settings: For `tps`, the pace.
         session: A boto3 session; a fresh one by default.
+        stop: Once it is asked, each call raises `Stopped`, also one that waits for its slot.
 
     Raises:
         SettingError: No region is set, or the profile does not exist.
         UnsupportedBotocore: See there.
     """
 
-    def __init__(self, settings: Settings, session: boto3.Session | None = None) -> None:
-        self._bucket = TokenBucket(settings.tps, settings.burst)
-        self._own_buckets = {name: TokenBucket(tps, burst=tps) for name, tps in _QUOTAS.items()}
+    def __init__(
+        self,
+        settings: Settings,
+        session: boto3.Session | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self._stop = stop or Stop()
+        self._bucket = TokenBucket(settings.tps, settings.burst, self._stop)
+        self._own_buckets = {
+            name: TokenBucket(tps, burst=tps, stop=self._stop) for name, tps in _QUOTAS.items()
+        }
         self._meters = threading.local()
         self._client = _connect(session, settings.workers)
         events = self._client.meta.events
@@ -290,7 +299,7 @@ class HealthImaging:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 longest = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt)
-                time.sleep(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
+                self._stop.wait(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
             try:
                 return call()
             except _RETURNED_AS_OURS as error:

@@ -271,7 +271,8 @@ class Chain:
         return Chain(self.part, window, day=self.day, skip=self._skip, ends=self._ends)
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
+        """Whether it brings the rows of its range in ascending order, and no slice of a day."""
         return not self.is_helper and self.day is None
 
     def _is_hot(self) -> bool:
@@ -297,7 +298,7 @@ class Chain:
         if not self._lately:
             self._lately.append(_Seen(first, 0))
         self._position = position
-        if self._is_plain:
+        if self.is_plain:
             self.part.position = max(self.part.position, position)
         self._at_position |= {id_: None for id_, place in rows.places.items() if place == position}
         self._lately.append(_Seen(position, len(rows.places.keys() - known)))

@@ -13,6 +13,7 @@ import threading
 import time
 
 from cohortlake.errors import SettingError
+from cohortlake.stop import Stop
 
 # One step down takes forty requests to win back: one in forty is thrown back at the most,
 # for as long as the quota is less than the setting says.
@@ -27,12 +28,13 @@ class TokenBucket:
     Args:
         rate: Slots per second, above 0: the fastest pace.
         burst: How many may be taken at once after a pause, 1 or more.
+        stop: Ends the waiting.
 
     Raises:
         SettingError: There would be no slots.
     """
 
-    def __init__(self, rate: float, burst: float = 1) -> None:
+    def __init__(self, rate: float, burst: float = 1, stop: Stop | None = None) -> None:
         if rate <= 0 or burst < 1:
             raise SettingError(
                 f"{rate:g} requests a second with bursts of {burst:g} are none at all; set "
@@ -43,16 +45,20 @@ class TokenBucket:
         self._saved = burst - 1
         self._next = time.monotonic() - self._saved * self._interval
         self._lock = threading.Lock()
+        self._stop = stop or Stop()
 
     def acquire(self) -> None:
-        """Wait for the next slot."""
+        """Wait for the next slot.
+
+        Raises:
+            Stopped: Somebody asked to end.
+        """
         with self._lock:
             now = time.monotonic()
             slot = max(self._next, now - self._saved * self._interval)
             self._next = slot + self._interval
             self._interval = max(self._shortest, self._interval * _FASTER)
-        if slot > now:
-            time.sleep(slot - now)
+        self._stop.wait(max(0.0, slot - now))
 
     def slow_down(self) -> None:
         """Take note that the service threw a request back."""

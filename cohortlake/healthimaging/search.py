@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from datetime import datetime
+from queue import Empty, SimpleQueue
 from time import monotonic
 
-from cohortlake.errors import RequestRefused, ServiceUnavailable, TokenRefused
+from cohortlake.errors import RequestRefused, ServiceUnavailable, Stopped, TokenRefused
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
 from cohortlake.healthimaging.page import Page
 from cohortlake.healthimaging.ranges import Chain, Range
 from cohortlake.healthimaging.sharing import Sharing
 from cohortlake.healthimaging.windows import EPOCH, Window
+from cohortlake.stop import Stop
 
 _RESTARTS_WITHOUT_A_NEW_ROW = 10
 # Pages of 40 KB that wait for the reader: enough to keep all workers busy while it writes.
 _PAGES_WAITING = 64
+# After a stop, workers that still wait for an answer are left alone once none came for so long.
+_PATIENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,15 @@ class Arrival:
             range is done: all rows before `part.end` have come.
         requests: Requests sent for it, retries included.
         throttles: Those the service threw back.
+        position: With this page, all rows of the range before this instant have come. None where
+            a page does not show that, such as one of a helper.
     """
 
     part: Range
     page: Page | None
     requests: int = 0
     throttles: int = 0
+    position: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,23 @@ class WindowSearch:
         store: The data store, with the instant at which the search begins.
         windows: What to find; they must not overlap.
         workers: Requests in flight at once.
+        stop: Ends the search early.
     """
 
     def __init__(
-        self, service: HealthImaging, store: Datastore, windows: Iterable[Window], workers: int
+        self,
+        service: HealthImaging,
+        store: Datastore,
+        windows: Iterable[Window],
+        workers: int,
+        stop: Stop | None = None,
     ) -> None:
         self._service = service
         self._datastore_id = store.datastore_id
         self._workers = workers
         self._sharing = Sharing(windows, store.now, service.has_slack, store.created_at or EPOCH)
+        self._stop = stop or Stop()
+        self._failures: list[Exception] = []
         self._arrivals: SimpleQueue[Arrival | None] = SimpleQueue()
         self._room = threading.Semaphore(_PAGES_WAITING)
         self._rows = self._requests = self._throttles = 0
@@ -102,21 +116,38 @@ class WindowSearch:
         """Yield pages as they come, and word of each range that is done.
 
         Raises:
-            ServiceError: See `errors`. It is raised after all that came has been yielded;
-                of the ranges that were not done, all before `part.position` has come.
+            ServiceError: See `errors`. It is raised after all that came has been yielded.
+            Stopped: Somebody asked to end. Likewise; answers that are still on their way are not
+                waited for.
         """
-        with ThreadPoolExecutor(self._workers) as pool:
-            futures = [pool.submit(self._work) for _ in range(self._workers)]
+        # Daemons, so that one that waits for an answer keeps no process from ending.
+        workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
+        for worker in workers:
+            worker.start()
+        try:
+            yield from self._until_all_end()
+        finally:
+            self._sharing.stop()
+            self._room.release(self._workers)
+        if self._stop.is_asked:
+            raise Stopped
+        if self._failures:
+            raise self._failures[0]
+
+    def _until_all_end(self) -> Iterator[Arrival]:
+        at_work = self._workers
+        while at_work:
             try:
-                for _ in futures:
-                    for arrival in iter(self._arrivals.get, None):
-                        self._count(arrival)
-                        yield arrival
-            finally:
-                self._sharing.stop()
-                self._room.release(self._workers)
-        for future in futures:
-            future.result()
+                arrival = self._arrivals.get(timeout=_PATIENCE_SECONDS)
+            except Empty:
+                if self._stop.is_asked:
+                    return
+                continue
+            if arrival is None:
+                at_work -= 1
+                continue
+            self._count(arrival)
+            yield arrival
 
     def progress(self) -> SearchProgress:
         """Return how far the search has come."""
@@ -140,9 +171,9 @@ class WindowSearch:
         try:
             while (chain := self._sharing.take()) is not None:
                 self._follow(chain)
-        except BaseException:
+        except Exception as error:
+            self._failures.append(error)
             self._sharing.stop()
-            raise
         finally:
             self._arrivals.put(None)
 
@@ -163,6 +194,7 @@ class WindowSearch:
     def _pages(self, chain: Chain) -> Iterator[Arrival]:
         token, restarts, meter = None, 0, Meter()
         while not chain.is_over:
+            self._stop.wait(0)
             try:
                 page = self._service.search_page(self._datastore_id, chain.criteria(), token, meter)
             except TokenRefused:
@@ -178,5 +210,6 @@ class WindowSearch:
             token = page.next_token
             if page.new_rows:
                 restarts = 0
-            yield Arrival(chain.part, page, meter.requests, meter.throttles)
+            position = chain.part.position if chain.is_plain else None
+            yield Arrival(chain.part, page, meter.requests, meter.throttles, position)
             meter = Meter()

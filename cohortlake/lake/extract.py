@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.errors import ServiceError
+from cohortlake.errors import ServiceError, Stopped
 from cohortlake.flatten import flatten_pages
 from cohortlake.healthimaging import (
     EPOCH,
@@ -163,16 +163,28 @@ class Extractor:
 
         Raises:
             ServiceError: The search did not reach its end. What landed stays, and all that
-                had come by then lands.
+                had come by then lands. So it does where the search is stopped or interrupted.
+            Stopped: Somebody asked to end.
             RootNotUsable: An increment could not be written.
         """
         with closing(_Landings(self, wanted)) as landings, closing(search.arrivals()) as arrivals:
             try:
                 for batch in _batches(arrivals):
                     yield from landings.take(batch)
-            except ServiceError:
-                yield from landings.rescue()
+            except BaseException as error:
+                if _leaves_what_came_usable(error):
+                    yield from landings.rescue()
                 raise
+
+
+def _leaves_what_came_usable(error: BaseException) -> bool:
+    """Return whether an error says that a search ended early, and nothing of what it brought.
+
+    Interrupts are no `Exception`: KeyboardInterrupt, and that of Dagster.
+    """
+    if isinstance(error, Exception):
+        return isinstance(error, (ServiceError, Stopped))
+    return not isinstance(error, GeneratorExit)
 
 
 class _Landings:
@@ -182,12 +194,14 @@ class _Landings:
         self._run = run
         self._wanted = wanted
         self._open: dict[Range, _Landing] = {}
+        self._being_added: frozenset[Range] = frozenset()
 
     def take(self, batch: Sequence[Arrival]) -> Iterator[tuple[Search, Found]]:
         """Take in what has come, and yield what has landed by it."""
         arrivals: dict[Range, list[Arrival]] = {}
         for arrival in batch:
             arrivals.setdefault(arrival.part, []).append(arrival)
+        self._being_added = frozenset(arrivals)
         for part in arrivals:
             if part not in self._open:
                 self._open[part] = _Landing(self._run, part, self._wanted)
@@ -201,12 +215,17 @@ class _Landings:
                 yield from landing.finish(part.end)
                 del self._open[part]
         self._flush_the_largest()
+        self._being_added = frozenset()
 
     def rescue(self) -> Iterator[tuple[Search, Found]]:
-        """Land what has come of ranges that will not be done."""
+        """Land what has come of ranges that will not be done.
+
+        Part of a sweep proves nothing, and is left out. So is a range where an interrupt came while
+        its rows were added: nobody knows which of them were.
+        """
         for part, landing in self._open.items():
-            if not landing.is_sweep:  # part of a sweep proves nothing
-                yield from landing.finish(min(part.position, part.end))
+            if not landing.is_sweep and part not in self._being_added:
+                yield from landing.finish(min(landing.position, part.end))
 
     def close(self) -> None:
         """Let go of what did not land."""
@@ -234,6 +253,9 @@ class _Landings:
 class _Landing:
     """A range on its way: an increment for each partition it reaches into, one by one.
 
+    Attributes:
+        position: All rows before it have been added.
+
     Rows come in ascending order, so a partition is done as soon as a row of a later one has
     come.
     """
@@ -250,6 +272,7 @@ class _Landing:
             and search.window.end > window.start
         )
         self._pages = 0
+        self.position = window.start
         self._piece = self._next_piece()
 
     @property
@@ -274,8 +297,9 @@ class _Landing:
             self._piece.add(rows[:count])
             rows = rows[count:]
             if not len(rows):
-                return
+                break
             yield self._landed(self._due[0].window.end)
+        self.position = max([self.position, *(a.position for a in arrivals if a.position)])
 
     def finish(self, end: datetime) -> Iterator[tuple[Search, Found]]:
         """Land the rest, up to where the range ends after all."""
@@ -422,8 +446,8 @@ def _batches(arrivals: Iterator[Arrival]) -> Iterator[list[Arrival]]:
             if size >= _BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
-    except ServiceError:
-        if batch:
+    except BaseException as error:
+        if batch and _leaves_what_came_usable(error):
             yield batch
         raise
     if batch:

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cohortlake.stop import Stop
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 _PREFIX, _MARKER = "cohortlake-spill-", ".made-by-cohortlake"
 
 
@@ -68,6 +71,45 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+@contextmanager
+def in_turn(path: Path, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    """Let nobody else into a block under the same lock file, and one process wait for it.
+
+    Args:
+        path: The lock file. Who waits holds another one beside it.
+        stop: Ends the waiting.
+        tell: Called once if there is somebody to wait for.
+
+    Raises:
+        BlockingIOError: Another one waits already.
+        Stopped: Somebody asked to end.
+    """
+    import fcntl
+
+    with contextlib.ExitStack() as stack:
+        turn = _lock_file(path)
+        stack.callback(os.close, turn)
+        if not _is_locked(turn):
+            with contextlib.ExitStack() as while_waiting:
+                next_one = _lock_file(path.with_name(f"{path.name}.next"))
+                while_waiting.callback(os.close, next_one)
+                fcntl.flock(next_one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tell()
+                while not _is_locked(turn):
+                    stop.wait(_SECONDS_BETWEEN_LOOKS)
+        yield
+
+
+def _is_locked(file: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -13,15 +13,16 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
-from cohortlake.errors import LakeInUse
+from cohortlake.errors import LakeInUse, SearchedByOthers
 from cohortlake.lake import locks
 from cohortlake.lake.place import RESTRICTED, TEMPORARY_SUFFIX, Draft, Place, close_to_others
+from cohortlake.stop import Stop
 
 FOR_READERS = ("published", "cohorts")
 
@@ -167,6 +168,37 @@ class Root:
                 with self.explained():
                     lock = Path(self._restricted.path(_PUBLISHING_LOCK))
                     stack.enter_context(locks.alone(lock))
+            yield
+
+    @property
+    def knows_who_is_there(self) -> bool:
+        """Whether runs can see one another. On S3 they cannot."""
+        return self._restricted.is_local
+
+    @contextmanager
+    def searching(self, datastore_id: str, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+        """Let one run of this machine at a time search what is due of a data store.
+
+        Another one waits. A third one would find nothing that these two do not.
+
+        Args:
+            datastore_id: The data store.
+            stop: Ends the waiting.
+            tell: Called once if there is another run to wait for.
+
+        Raises:
+            SearchedByOthers: One searches, and another one waits.
+            Stopped: Somebody asked to end.
+            RootNotUsable: It cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.knows_who_is_there:
+                lock = Path(self._restricted.path(f".searching-{datastore_id}.lock"))
+                with self.explained():
+                    try:
+                        stack.enter_context(locks.in_turn(lock, stop, tell))
+                    except BlockingIOError:
+                        raise SearchedByOthers(datastore_id) from None
             yield
 
     def close_to_others(self, *folders: str) -> None:

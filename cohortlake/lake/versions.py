@@ -26,6 +26,7 @@ from cohortlake.errors import (
     NoSuchDatastore,
     RequestRefused,
     ServiceError,
+    Stopped,
     TokenRefused,
 )
 from cohortlake.flatten import flatten_summaries
@@ -221,7 +222,7 @@ def _filled(run: Extractor, store: Datastore, missing: Sequence[Gap]) -> Filled:
         with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
             for reading in pool.map(read, missing):
                 readings.append(reading)
-    except ServiceError:
+    except (ServiceError, Stopped):
         _land(run, store, readings, monotonic() - began)
         raise
     return _land(run, store, readings, monotonic() - began)

@@ -25,6 +25,7 @@ from cohortlake.healthimaging.criteria import criteria
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
+from cohortlake.stop import Stop
 
 FAST = Settings(datastores=(DATASTORE,), tps=1000)
 WINDOW = Window(
@@ -73,7 +74,7 @@ def test_few_calls_are_thrown_back_where_the_quota_is_less_than_the_setting(
 ) -> None:
     now, thrown_back, calls = [100.0], 0, 20_000
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: now.__setitem__(0, now[0] + seconds))
     bucket, tokens, filled_at = TokenBucket(200, burst=1), quota, now[0]
     for _ in range(calls):
         bucket.acquire()
@@ -154,7 +155,7 @@ def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bucket_spaces_slots_evenly_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: slept.append(seconds) if seconds else None)
     bucket = TokenBucket(4)
     threads = [threading.Thread(target=bucket.acquire) for _ in range(5)]
     for thread in threads:
@@ -167,7 +168,7 @@ def test_the_bucket_spaces_slots_evenly_for_all_threads(monkeypatch: pytest.Monk
 def test_a_pause_saves_slots_up_to_the_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     now, slept = [100.0], list[float]()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: slept.append(seconds) if seconds else None)
     bucket = TokenBucket(4, burst=3)
     for _ in range(4):
         bucket.acquire()
@@ -192,7 +193,7 @@ def test_the_bucket_slows_down_when_throttled_and_recovers(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: now.__setitem__(0, now[0] + seconds))
     bucket = TokenBucket(10)
 
     def spacing() -> float:
