@@ -21,9 +21,17 @@ RETRY = dg.RetryPolicy(
 
 @contextmanager
 def failures_told() -> Iterator[None]:
-    """Turn errors inside the block into `dagster.Failure`; only transient ones are retried."""
+    """Turn errors inside the block into `dagster.Failure`; only transient ones are retried.
+
+    Dagster would also retry a run that somebody ended, by the policy: it would go on.
+    """
     try:
         yield
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+        raise dg.Failure(
+            "the run was ended; what had come is kept, and the next run goes on from there",
+            allow_retries=False,
+        ) from None
     except CohortlakeError as error:
         raise dg.Failure(str(error), allow_retries=error.transient) from None
     except Exception as error:

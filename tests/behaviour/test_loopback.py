@@ -1,4 +1,4 @@
-"""`make dev`, as it is started: who can reach what it serves."""
+"""`make dev`, as it is started: who can reach what it serves, and how it ends."""
 
 from __future__ import annotations
 
@@ -37,18 +37,21 @@ def developing(folder: Path, port: int, *arguments: str) -> Iterator[subprocess.
             stdout=err,
             stderr=err,
             start_new_session=True,
+            # As a shell starts what ends with &, and nohup anything.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         ) as process,
     ):
         try:
             yield process
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-                try:
-                    process.wait(60)
-                except subprocess.TimeoutExpired:  # such as where interrupts are ignored
-                    os.killpg(process.pid, signal.SIGKILL)
-                    raise
+                for member in family_of(process):
+                    member.kill()
+
+
+def family_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    started = psutil.Process(process.pid)
+    return [started, *started.children(recursive=True)]
 
 
 def free_port() -> int:
@@ -65,9 +68,12 @@ def reached(port: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("arguments", [(), ("--host", "0.0.0.0")])  # noqa: S104
-def test_nobody_else_reaches_it_unless_told_so_and_then_that_is_said(
-    tmp_path: Path, arguments: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [((), signal.SIGINT), (("--host", "0.0.0.0"), signal.SIGTERM)],  # noqa: S104
+)
+def test_nobody_else_reaches_it_unless_told_so_and_all_of_it_ends_by_a_signal(
+    tmp_path: Path, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
     port = free_port()
     with developing(tmp_path, port, *arguments) as process:
@@ -76,14 +82,18 @@ def test_nobody_else_reaches_it_unless_told_so_and_then_that_is_said(
             assert process.poll() is None, (tmp_path / "err").read_text()
             assert time.monotonic() < until
             time.sleep(0.5)
-        started = psutil.Process(process.pid)
-        family = [started, *started.children(recursive=True)]
+        family = family_of(process)
         listening = [
             connection.laddr
             for member in family
             for connection in member.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
         ]
+        began = time.monotonic()
+        process.send_signal(number)
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive
+        assert time.monotonic() - began < 10
     assert len(listening) >= 2, "the emulator and Dagster"
     reachable = {number for host, number in listening if not host.startswith("127.")}
     assert reachable == ({port} if arguments else set())

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -266,3 +270,27 @@ def test_each_day_is_recorded_once(
     records = instance.fetch_materializations(INCREMENTS, limit=100).records
     recorded = [record.partition_key for record in records if record.partition_key]
     assert len(recorded) == len(set(recorded)) == 32
+
+
+def test_a_run_that_is_ended_keeps_what_came(endpoint: Endpoint, run: Run, lake: Path) -> None:
+    fill(endpoint, 25)
+    for number in range(25, 400):
+        endpoint.image_sets.append(image_set(number, NOON + timedelta(minutes=number)))
+    answer, asked, released = endpoint.search, itertools.count(), threading.Event()
+
+    def ended_at_the_fourth(*request: Any) -> dict[str, Any]:
+        if next(asked) == 3:
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            released.wait(60)
+        return answer(*request)
+
+    endpoint.search = ended_at_the_fourth  # type: ignore[method-assign]
+    ended = run("tick")
+    assert not ended.success
+    (failure,) = [e for e in ended.all_events if e.event_type_value == "STEP_FAILURE"]
+    assert "the run was ended; what had come is kept" in str(failure.step_failure_data.error)
+    released.set()
+    endpoint.search = answer  # type: ignore[method-assign]
+    assert Sync(Settings.from_env()).apply().changes == {"created": 150}
+    Sync(Settings.from_env()).run()
+    assert len(published_ids(lake)) == 400

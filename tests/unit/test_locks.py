@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cohortlake.errors import Stopped
 from cohortlake.lake import locks
+from cohortlake.stop import Stop
 
 DIES = """
 import os, signal
@@ -55,3 +57,41 @@ def test_a_folder_of_somebody_else_s_stays_whatever_it_is_called(
     with locks.temporary_folder():
         pass
     assert increment.exists()
+
+
+HOLDS_A_TURN = """
+import sys, time
+from pathlib import Path
+from cohortlake.lake import locks
+from cohortlake.stop import Stop
+with locks.in_turn(Path(sys.argv[1]), Stop(), print):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_turn_ends_with_its_process(tmp_path: Path) -> None:
+    lock, told = tmp_path / "lock", list[bool]()
+    command = (sys.executable, "-c", HOLDS_A_TURN, lock)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "mine\n"
+        with locks.in_turn(lock, Stop(), lambda: (told.append(True), process.kill())):
+            assert process.wait() == -signal.SIGKILL
+    assert told == [True]
+
+
+def test_one_may_wait_for_its_turn_and_no_other(tmp_path: Path) -> None:
+    lock, stop = tmp_path / "lock", Stop()
+
+    def come_third() -> None:
+        with pytest.raises(BlockingIOError), locks.in_turn(lock, Stop(), stop.ask):
+            pass
+        stop.ask()
+
+    first = locks.in_turn(lock, Stop(), stop.ask)
+    second = locks.in_turn(lock, stop, come_third)
+    with first, pytest.raises(Stopped), second:
+        pass
+    with locks.in_turn(lock, Stop(), come_third):
+        pass
