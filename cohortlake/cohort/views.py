@@ -42,7 +42,7 @@ def create(
     shown = {table: publication.shown(table) for table in schema.PUBLISHED}
     for table in ("history",) if as_of else schema.PUBLISHED:
         files = publication.paths(table)
-        engine.register(con, table, root, files, schema.arrow_schema(shown[table]), hive=True)
+        engine.register(con, table, root, files, schema.arrow_schema(shown[table]))
     if as_of is None:
         return
     require_clocks(publication)

@@ -58,15 +58,14 @@ def _view(folder: str, table: Table) -> str:
         types = [(engine.sql_type(column.type), _name(column)) for column in columns]
         nulls = ", ".join(f"NULL::{type_} AS {name}" for type_, name in types)
         return f"\nCREATE VIEW {table.name} AS SELECT {nulls} WHERE false"
-    hive = ""
+    names = ", ".join(map(_name, table.columns))
     if part := table.partition:
-        hive = f", hive_types = {{{_name(part)}: {engine.sql_type(part.type)}}}"
-    names = ", ".join(map(_name, columns))
+        names += f", {engine.folder_value(part.name)} AS {_name(part)}"
     return (
         f"\nCREATE VIEW {table.name} AS SELECT {names} FROM read_parquet(\n"
         f"    CASE WHEN current_setting('file_search_path') = '' "
         f"THEN {_text(engine.literally(folder) + '/')} ELSE '' END\n"
-        f"    || {_text(table.pattern)}, hive_partitioning = {str(bool(hive)).lower()}{hive})"
+        f"    || {_text(table.pattern)}, hive_partitioning = false, filename = true)"
     )
 
 

@@ -75,7 +75,7 @@ def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable 
     """
     try:
         with root.explained():
-            return DeltaTable(root.uri_of(name), version=version)
+            return DeltaTable(root.table_uri_of(name), version=version)
     except TableNotFoundError:
         return None
 
@@ -100,9 +100,11 @@ def make_table(
     if table is None:
         # Where another writer was faster, the one that is there counts.
         with contextlib.suppress(DeltaError), explained(root):
-            DeltaTable.create(root.uri_of(name), columns, partition_by=list(partition_by) or None)
+            DeltaTable.create(
+                root.table_uri_of(name), columns, partition_by=list(partition_by) or None
+            )
         with root.explained():
-            table = DeltaTable(root.uri_of(name))
+            table = DeltaTable(root.table_uri_of(name))
     return table
 
 
@@ -189,7 +191,7 @@ def commit(
             post_commithook_properties=HOOKS,
             **mode,
         )
-        return DeltaTable(root.uri_of(name))
+        return DeltaTable(root.table_uri_of(name))
 
 
 @contextlib.contextmanager

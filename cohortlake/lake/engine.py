@@ -76,8 +76,6 @@ def register(
     root: Root,
     paths: Sequence[str],
     schema: pa.Schema,
-    *,
-    hive: bool = False,
 ) -> None:
     """Make Parquet files of one schema readable as a view, without reading them.
 
@@ -86,8 +84,8 @@ def register(
         view: The view's name.
         root: Where the files are.
         paths: The files, relative to the root and all of one layer; none gives an empty view.
+            If they lie in folders named `column=value`, this column is in the view too.
         schema: Their schema.
-        hive: Whether folders named `column=value` give a column each.
     """
     if not paths:
         con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
@@ -95,11 +93,31 @@ def register(
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
         files = ", ".join(_quoted(literally(path)) for path in largest_first)
-        # A folder's value is text, whether or not all of them look like numbers.
-        options = f"hive_partitioning = {hive}, hive_types_autocast = false"
-        con.execute(f"CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{files}], {options})")
+        query = f"FROM read_parquet([{files}], hive_partitioning = false, filename = true)"
+        partition = _partition(paths)
+        value = f", {folder_value(partition)} AS {partition}" if partition else ""
+        con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * EXCLUDE (filename){value} {query}")
     else:
-        con.register(view, dataset(root, paths, schema, hive=hive))
+        con.register(view, dataset(root, paths, schema))
+
+
+def folder_value(column: str) -> str:
+    """Return SQL for the value of a partition column, over `read_parquet(..., filename = true)`.
+
+    It is the folder that the file lies in. `hive_partitioning` would take columns from the folders
+    above the lake too. DuckDB passes over the files that a condition on this value leaves out.
+
+    Args:
+        column: The column. Its values are text.
+    """
+    return rf"regexp_extract(filename, '{column}=([^/\\]*)[/\\][^/\\]*$', 1)"
+
+
+def _partition(paths: Sequence[str]) -> str:
+    """Return the column that the folders of some files are named by; nothing where none is."""
+    folder = paths[0].split("/")[-2]
+    column, is_partition, _ = folder.partition("=")
+    return column if is_partition else ""
 
 
 @functools.cache
@@ -115,21 +133,22 @@ def literally(path: str) -> str:
     return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
-def dataset(
-    root: Root, paths: Sequence[str], schema: pa.Schema, *, hive: bool = False
-) -> pads.Dataset:
+def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset:
     """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
     import pyarrow.dataset as pads  # 60 MB; DuckDB reads local files without it
 
     if not paths:
         return pads.dataset(schema.empty_table())
     place = root.place_of(paths[0])
+    columns = [(column, pa.string()) for column in (_partition(paths),) if column]
     return pads.dataset(
         [place.path(path) for path in paths],
         schema,
         format="parquet",
         filesystem=place.filesystem,
-        partitioning="hive" if hive else None,
+        partitioning=pads.partitioning(pa.schema(columns), flavor="hive"),
+        # Above the table's own folder no name is a partition.
+        partition_base_dir=place.path(*paths[0].split("/")[:-2]),
     )
 
 

@@ -190,7 +190,7 @@ def register_appended(
     if appended is None:
         con.execute("CREATE VIEW appended AS FROM stored")
         return False
-    engine.register(con, "appended", root, appended, _STORED, hive=True)
+    engine.register(con, "appended", root, appended, _STORED)
     con.execute(_FORMER_ENDS)
     return True
 
@@ -215,7 +215,7 @@ def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTabl
     if table and _STORED.names != pa.schema(table.schema().to_arrow()).names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
     files = sorted(_files(table)) if table else []
-    engine.register(con, "stored", root, files, _STORED, hive=True)
+    engine.register(con, "stored", root, files, _STORED)
     con.execute(_VIEWS)
 
 

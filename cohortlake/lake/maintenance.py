@@ -81,7 +81,7 @@ def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]
     kept = [version for version in sorted(held) if delta.open_table(root, name, version)]
     shortened = shorten_log(root, name, kept)
     deleted = vacuum(root, name, kept)
-    table = DeltaTable(root.uri_of(name))
+    table = DeltaTable(root.table_uri_of(name))
     files = len(table.file_uris())
     return Maintained(name, table.version(), compacted, files, shortened, deleted)
 
@@ -99,7 +99,7 @@ def state_retention(root: Root, name: str, retention: timedelta) -> None:
     }
 
     def attempt() -> None:
-        table = DeltaTable(root.uri_of(name))
+        table = DeltaTable(root.table_uri_of(name))
         if not wanted.items() <= table.metadata().configuration.items():
             with delta.explained(root):
                 table.alter.set_table_properties(wanted, post_commithook_properties=delta.HOOKS)
@@ -111,7 +111,7 @@ def compact(root: Root, name: str) -> int:
     """Make few files of many small ones, in one commit; return how many these were."""
 
     def attempt() -> int:
-        table = DeltaTable(root.uri_of(name))
+        table = DeltaTable(root.table_uri_of(name))
         sizes: list[int] = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
         if sum(size < _FILE_BYTES for size in sizes) < _FEWEST_SMALL_FILES:
             return 0
@@ -136,14 +136,14 @@ def shorten_log(root: Root, name: str, held: Collection[int]) -> int:
         How many files of the log were deleted.
     """
     before = _log_files(root, name)
-    newest = DeltaTable(root.uri_of(name)).version()
+    newest = DeltaTable(root.table_uri_of(name)).version()
     oldest = min(held, default=newest)
     with delta.explained(root):
         for version in {oldest, newest}:
             if f"{name}/_delta_log/{version:020}.checkpoint.parquet" not in before:
-                DeltaTable(root.uri_of(name), version=version).create_checkpoint()
+                DeltaTable(root.table_uri_of(name), version=version).create_checkpoint()
         # Nothing is deleted from the version on that is open here.
-        DeltaTable(root.uri_of(name), version=oldest).cleanup_metadata()
+        DeltaTable(root.table_uri_of(name), version=oldest).cleanup_metadata()
     return len(before - _log_files(root, name))
 
 
@@ -158,7 +158,7 @@ def vacuum(root: Root, name: str, held: Collection[int]) -> int:
     Returns:
         How many files were deleted.
     """
-    table = DeltaTable(root.uri_of(name))
+    table = DeltaTable(root.table_uri_of(name))
     vacuum = functools.partial(table.vacuum, full=True, keep_versions=list(held))
     with delta.explained(root):
         if not vacuum(dry_run=True):
@@ -172,10 +172,10 @@ def forget_past(root: Root, name: str) -> None:
     No other run may be at work.
     """
     with delta.explained(root):
-        DeltaTable(root.uri_of(name)).vacuum(
+        DeltaTable(root.table_uri_of(name)).vacuum(
             0, dry_run=False, enforce_retention_duration=False, full=True
         )
-        table = DeltaTable(root.uri_of(name))
+        table = DeltaTable(root.table_uri_of(name))
         table.create_checkpoint()
     for path in _log_files(root, name):
         number = path.rsplit("/", 1)[1][:20]

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -31,6 +32,12 @@ TEMPORARY_SUFFIX = ".tmp"
 
 # One slash is enough for a scheme: `s3:/bucket` is a slip, and no folder that anybody meant.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# deltalake decodes an escape like %20, takes no control characters, and on a disk takes a backslash
+# for a slash and fails on the other four.
+_UNUSABLE = re.compile("%[0-9A-Fa-f]{2}|[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
+_UNUSABLE_ON_DISK = re.compile(r"[\[\]|^]" if os.sep == "\\" else r"[\[\]|^\\]")
 
 
 class Draft:
@@ -73,7 +80,7 @@ class Place:
         filesystem: Where `path` leads.
 
     Raises:
-        RootNotUsable: A URL cannot be understood.
+        RootNotUsable: A URL cannot be understood, or no lake can lie there.
     """
 
     filesystem: pafs.FileSystem
@@ -85,12 +92,13 @@ class Place:
             from cohortlake.lake.s3 import S3  # 27 MB, and a local lake needs none of it
 
             self._base = uri.removeprefix("s3://").rstrip("/")
+            _check_names(self._base)
             self.uri = f"s3://{self._base}"
             self._s3 = S3(self.uri)
             self.filesystem = self._s3.filesystem
         else:
-            self._base = str(Path(uri.removeprefix("file://")).expanduser().absolute())
-            self.uri = self._base
+            self._base = self.uri = _absolute(uri.removeprefix("file://"))
+            _check_names(self._base, _UNUSABLE_ON_DISK)
             self.filesystem = pafs.LocalFileSystem()
         self.is_local = self._s3 is None
 
@@ -101,6 +109,14 @@ class Place:
     def uri_of(self, *parts: str) -> str:
         """Return the full path or `s3://` URL of a file or folder, as other tools take it."""
         return "/".join((self.uri, *parts))
+
+    def table_uri_of(self, *parts: str) -> str:
+        """Return the path or URL of a Delta table, as deltalake takes it.
+
+        In a URL it takes what follows a `#` or a `?` for no part of the path, and would write
+        outside the place.
+        """
+        return self.uri_of(*parts) if self.is_local else f"s3://{quote(self.path(*parts))}"
 
     def make_folder(self, folder: str) -> None:
         """Make a folder; on S3 there are none.
@@ -277,13 +293,47 @@ class Place:
 def _check(uri: str) -> None:
     """Refuse a URL that leads nowhere: as the name of a folder it would be filled unseen."""
     url = _URL.match(uri)
-    if url is None or uri.startswith("file://"):
+    if url is None or uri.startswith(("file:///", "file://~")):
         return
-    is_s3 = uri.startswith("s3://") and all(uri.removeprefix("s3://").rstrip("/").split("/"))
-    if not is_s3:
+    bucket, *names = uri.removeprefix("s3://").rstrip("/").split("/")
+    if not (uri.startswith("s3://") and _BUCKET.fullmatch(bucket) and all(names)):
         raise RootNotUsable(
             f"no lake can lie at this {url[0]} URL; give COHORTLAKE_ROOT, or COHORTLAKE_PUBLISHED, "
             "as a folder, file:///folder or s3://bucket/prefix"
+        )
+
+
+def _absolute(folder: str) -> str:
+    """Return the full path of a folder, without any `..`: libraries disagree on where it leads.
+
+    Raises:
+        RootNotUsable: It begins with a `~` that stands for no folder.
+    """
+    try:
+        path = Path(folder).expanduser()
+    except RuntimeError:
+        raise RootNotUsable(
+            f"{folder!r} begins with a user who has no folder here; give COHORTLAKE_ROOT, or "
+            "COHORTLAKE_PUBLISHED, as a full path"
+        ) from None
+    path = path.resolve() if ".." in path.parts else path.absolute()
+    return re.sub("^//+", "/", str(path))
+
+
+def _check_names(base: str, *more: re.Pattern[str]) -> None:
+    """Refuse names of folders that a library below the lake would read otherwise.
+
+    Raises:
+        RootNotUsable: There is one.
+    """
+    found = next((match for part in (_UNUSABLE, *more) if (match := part.search(base))), None)
+    dots = next((name for name in base.split("/") if name in (".", "..")), None)
+    if found or dots:
+        what = ascii(found[0] if found else dots)
+        raise RootNotUsable(
+            f"no lake can lie at {base!a}, because {what} in a folder's name means something "
+            "else to the libraries that write there; rename the folder, or give another one as "
+            "COHORTLAKE_ROOT or COHORTLAKE_PUBLISHED"
         )
 
 

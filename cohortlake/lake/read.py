@@ -265,7 +265,7 @@ class Lake:
 
     def _files(self, marker: Publication, table: str) -> pads.Dataset:
         shown = schema.arrow_schema(marker.shown(table))
-        return engine.dataset(self.root, marker.paths(table), shown, hive=True)
+        return engine.dataset(self.root, marker.paths(table), shown)
 
 
 PARTITIONS = schema.forms(schema.STUDY_MONTH)

@@ -43,7 +43,7 @@ class Root:
         uri: The root, absolute.
 
     Raises:
-        RootNotUsable: A URL cannot be understood.
+        RootNotUsable: A URL cannot be understood, or no lake can lie there.
     """
 
     def __init__(self, uri: str, published: str = "") -> None:
@@ -64,6 +64,10 @@ class Root:
     def uri_of(self, *parts: str) -> str:
         """Return the full path or `s3://` URL of a file or folder, as other tools take it."""
         return self.place_of("/".join(parts)).uri_of(*parts)
+
+    def table_uri_of(self, name: str) -> str:
+        """Return the path or URL of a Delta table; see `Place.table_uri_of`."""
+        return self.place_of(name).table_uri_of(name)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the relative paths of all finished files below a folder, sorted."""
