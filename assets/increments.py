@@ -23,6 +23,7 @@ from assets.partitions import (
     requested,
 )
 from cohortlake import Sync, Window
+from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
 from cohortlake.lake.partitions import day_window, months_until_now
 from cohortlake.lake.sweep import Swept
@@ -49,14 +50,16 @@ def image_set_increments(context: dg.AssetExecutionContext, sync: dg.ResourcePar
     progress = progress_of(context, sync)
     with failures_told():
         wanted = requested(context, sync.settings.require_datastores())
+        failures = Failures()
         for datastore_id, days in wanted.items():
-            with _searching(sync, datastore_id, days, progress) as store:
+            with failures.of(datastore_id), _searching(sync, datastore_id, days, progress) as store:
                 windows = _windows(sync, store, days)
                 for day, found in sync.extract(store, windows, progress):
                     key = day_key(datastore_id, day)
                     _record(context, key, search_metadata(found, sync.root))
-            for day in sorted({*(days or ())} - {*windows}):
-                _record(context, day_key(datastore_id, day), {"dagster/row_count": 0})
+                for day in sorted({*(days or ())} - {*windows}):
+                    _record(context, day_key(datastore_id, day), {"dagster/row_count": 0})
+        failures.raise_them()
 
 
 @_search_asset(partitions_def=STUDY_MONTHS)

@@ -9,6 +9,7 @@ from assets.failures import RETRY, failures_told
 from assets.increments import POOL
 from assets.metadata import column_schema
 from cohortlake import Sync
+from cohortlake.failures import Failures
 from cohortlake.lake.versions import Filled
 from cohortlake.progress import filled_in_words
 from cohortlake.schema import FOUND
@@ -28,10 +29,12 @@ def older_versions(
 
     Reads metadata documents, which moves archived image sets back to the frequent tier.
     """
-    filled = Filled()
+    filled, failures = Filled(), Failures()
     with failures_told():
         for datastore_id in sync.settings.require_datastores():
-            for landed in sync.fill_versions(sync.datastore(datastore_id)):
-                filled += landed
-                context.log.info(filled_in_words(filled))
+            with failures.of(datastore_id):
+                for landed in sync.fill_versions(sync.datastore(datastore_id)):
+                    filled += landed
+                    context.log.info(filled_in_words(filled))
+        failures.raise_them()
     return dg.MaterializeResult(metadata=vars(filled))

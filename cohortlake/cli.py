@@ -39,7 +39,7 @@ from cohortlake.console import (
     read_settings,
     say_policy_change,
 )
-from cohortlake.errors import SettingError, Stopped
+from cohortlake.errors import CohortlakeError, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
@@ -130,6 +130,9 @@ def events(
                 "what had come is kept, and the next run applies it; the messages stay in the "
                 "queue and come again"
             ) from None
+        except CohortlakeError:  # of some data stores; the others have news
+            work.publish()
+            raise
         work.publish()
     if as_json:
         print_json(asdict(taken))

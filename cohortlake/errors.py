@@ -7,6 +7,7 @@
     ├── WindowError             a window that holds no instant
     ├── UnsupportedBotocore     a release that the search cannot rely on
     ├── Stopped                 somebody asked the work to end before it was done
+    ├── SeveralFailed           several data stores failed, each for its own reason
     ├── ServiceError            AWS did not answer as asked
     │   ├── NoCredentials
     │   ├── AccessDenied        names the missing action
@@ -53,7 +54,7 @@ holds the value of a DICOM tag: these are protected health information.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 
@@ -124,6 +125,23 @@ class Stopped(CohortlakeError):
 
     def __init__(self, kept: str = _NOTHING_LOST) -> None:
         super().__init__(kept)
+
+
+class SeveralFailed(CohortlakeError):
+    """Mend what the message says of each data store; all others went on.
+
+    Attributes:
+        errors: What went wrong, in order.
+    """
+
+    def __init__(self, errors: Sequence[CohortlakeError]) -> None:
+        """Take what went wrong: transient where all of it is, else with the first other code."""
+        self.errors = tuple(errors)
+        self.transient = all(error.transient for error in errors)
+        final = [error for error in errors if error.transient == self.transient]
+        self.exit_code = final[0].exit_code
+        listed = "".join(f"\n- {error}" for error in errors)
+        super().__init__(f"{len(errors)} things went wrong, and the rest was done:{listed}")
 
 
 class ServiceError(CohortlakeError):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
 from cohortlake.healthimaging.events import Event, Queue
 from cohortlake.progress import Progress
@@ -62,7 +63,8 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
         progress: Told how it goes.
 
     Raises:
-        CohortlakeError: See `errors`. What landed stays, and all messages come again.
+        CohortlakeError: See `errors`. What landed stays. A data store that fails holds up no
+            other; the messages about it come again, and so do all where the queue fails.
     """
     datastores = sync.settings.require_datastores()
     queue = Queue(sync.settings.events_queue)
@@ -72,18 +74,24 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
         for m in messages
         if m.event and m.event.image_set_id and m.event.datastore_id in datastores
     ]
+    failures = Failures()
     stores: list[Datastore] = []
     for datastore_id in dict.fromkeys(hint.datastore_id for hint in hints):
-        with sync.searching(datastore_id, progress) as store:
-            for _ in sync.extract(store, sync.due(store), progress):
-                pass
-        stores.append(store)
+        with failures.of(datastore_id):
+            with sync.searching(datastore_id, progress) as store:
+                for _ in sync.extract(store, sync.due(store), progress):
+                    pass
+            stores.append(store)
     # What was created and deleted since the last tick is to be known before it is asked for.
     found = sync.apply()
-    unsettled = {hint for store in stores for hint in _unconfirmed(sync, store, hints)}
+    unsettled: set[Event] = set()
+    for store in stores:
+        with failures.of(store.datastore_id):
+            unsettled.update(_unconfirmed(sync, store, hints))
     closed = sync.apply()
+    unsettled.update(hint for hint in hints if hint.datastore_id in failures.datastores)
     dealt_with = [m for m in messages if m.event and m.event not in unsettled]
-    return Taken(
+    taken = Taken(
         messages=len(messages),
         hints=len(hints),
         foreign=sum(m.event is None for m in messages),
@@ -91,6 +99,8 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
         removed=queue.remove(dealt_with),
         changes=dict(Counter(found.changes) + Counter(closed.changes)),
     )
+    failures.raise_them()
+    return taken
 
 
 def _unconfirmed(sync: Sync, store: Datastore, hints: list[Event]) -> list[Event]:

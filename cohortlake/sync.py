@@ -18,6 +18,7 @@ from cohortlake.cohort import rekey
 from cohortlake.cohort.erase import erase_members
 from cohortlake.cohort.signature import read_key as read_cohort_key
 from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, Stopped
+from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
     coverage,
@@ -208,25 +209,29 @@ class Sync:
         """Sweep study-date partitions; yield each, after its data store, as it lands.
 
         Args:
-            datastores: The data stores. One that is refused holds up no other.
+            datastores: The data stores. One that fails holds up no other.
             keys_of: Gives the study months (YYYY-MM) of a data store, `undated` among them.
             progress: Told how it goes.
             accept_deletions: Close what is gone however much it is.
 
         Raises:
-            ServiceError: The search did not reach its end. Those that landed before stay.
+            ServiceError: The search of a data store did not reach its end. What landed stays.
             DeletionsRefused: In some of them too much was gone; the others landed.
+            SeveralFailed: Several of these.
         """
         most = 1.0 if accept_deletions else self.settings.max_deleted_share
         refused: dict[str, dict[str, int]] = {}
+        failures = Failures()
         for datastore_id in datastores:
-            store = self.datastore(datastore_id)
-            for key, swept in self._swept(store, keys_of(store), most, progress):
-                if swept.refused:
-                    refused.setdefault(datastore_id, {})[key] = swept.refused
-                yield datastore_id, key, swept
+            with failures.of(datastore_id):
+                store = self.datastore(datastore_id)
+                for key, swept in self._swept(store, keys_of(store), most, progress):
+                    if swept.refused:
+                        refused.setdefault(datastore_id, {})[key] = swept.refused
+                    yield datastore_id, key, swept
         if refused:
-            raise DeletionsRefused(refused)
+            failures.add(DeletionsRefused(refused))
+        failures.raise_them()
 
     def confirm_gone(self, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
         """Write down which of some image sets, said to be deleted, are gone.
@@ -384,11 +389,15 @@ class Sync:
                 was found is published before: this may take hours.
 
         Raises:
-            CohortlakeError: See `errors`. What landed stays, and the next run goes on.
+            CohortlakeError: See `errors`. What landed stays, and the next run goes on. A data
+                store that fails holds up no other; it is raised in the end.
         """
-        datastores = self.settings.require_datastores()
-        outcome = self._run(self._searched(datastores, progress), _SEARCH_STOPPED)
-        return self._filled(outcome, progress or Progress()) if fill_versions else outcome
+        failures = Failures()
+        outcome = self._run(self._searched(progress, failures), _SEARCH_STOPPED)
+        if fill_versions:
+            outcome = self._filled(outcome, progress or Progress(), failures)
+        failures.raise_them()
+        return outcome
 
     def reconcile(
         self, progress: Progress | None = None, *, accept_deletions: bool = False
@@ -431,21 +440,24 @@ class Sync:
             publication=publication,
         )
 
-    def _filled(self, outcome: Outcome, progress: Progress) -> Outcome:
+    def _filled(self, outcome: Outcome, progress: Progress, failures: Failures) -> Outcome:
         filled = Filled()
         try:
             for datastore_id in self.settings.require_datastores():
-                for landed in self.fill_versions(self.datastore(datastore_id)):
-                    filled += landed
-                    progress.filled(filled)
+                if datastore_id in failures.datastores:
+                    continue
+                with failures.of(datastore_id):
+                    for landed in self.fill_versions(self.datastore(datastore_id)):
+                        filled += landed
+                        progress.filled(filled)
         finally:
             self.apply()
             publication = self.publish()
         return replace(outcome, publication=publication, filled=filled)
 
-    def _searched(self, datastores: Iterable[str], progress: Progress | None) -> Iterator[Found]:
-        for datastore_id in datastores:
-            with self.searching(datastore_id, progress) as store:
+    def _searched(self, progress: Progress | None, failures: Failures) -> Iterator[Found]:
+        for datastore_id in self.settings.require_datastores():
+            with failures.of(datastore_id), self.searching(datastore_id, progress) as store:
                 for _, found in self.extract(store, self.due(store), progress):
                     yield found
 
