@@ -1,5 +1,8 @@
 """The queue of events: what EventBridge says that HealthImaging did, read from SQS.
 
+Every event about an image set is a hint, whatever its detail type says; deletions are told
+apart, because they are confirmed before anything is closed.
+
 Owns the calls to SQS and the shape of an event. What an event may cause, and when its
 message is removed, is `cohortlake.hints`'.
 """
@@ -181,7 +184,9 @@ class Queue:
         )
 
 
-_ID = re.compile(r"[0-9a-z]{32}")
+_DATASTORE_ID = re.compile(r"[0-9a-z]{32}")
+# Wider than what the service gives today; it is asked for in a URL.
+_IMAGE_SET_ID = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 class _Detail(msgspec.Struct):
@@ -212,15 +217,15 @@ def read_event(body: str) -> Event | None:
     if envelope.source != _SOURCE:
         return None
     detail = envelope.detail
-    datastore_id = _id(detail.datastore_id)
-    image_set_id = _id(detail.image_set_id, detail.imageset_id)
+    datastore_id = _id(_DATASTORE_ID, detail.datastore_id)
+    image_set_id = _id(_IMAGE_SET_ID, detail.image_set_id, detail.imageset_id)
     if datastore_id is None or image_set_id is None:
         return None
     return Event(datastore_id, image_set_id, envelope.detail_type == _DELETED)
 
 
-def _id(*spellings: object) -> str | None:
+def _id(shape: re.Pattern[str], *spellings: object) -> str | None:
     """Return the id that a message gives; nothing where it gives none, None where it is no id."""
     given = [value for value in spellings if value is not None]
-    ids = [value for value in given if isinstance(value, str) and _ID.fullmatch(value)]
+    ids = [value for value in given if isinstance(value, str) and shape.fullmatch(value)]
     return ids[0] if ids else None if given else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,9 +15,7 @@ from cohortlake.errors import ServiceUnavailable
 class Head(msgspec.Struct):
     """The members of a summary that paging looks at; the tags stay undecoded."""
 
-    image_set_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{32}$")] = msgspec.field(
-        name="imageSetId"
-    )
+    image_set_id: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="imageSetId")
     updated_at: Any = msgspec.field(name="updatedAt", default=None)
     created_at: Any = msgspec.field(name="createdAt", default=None)
     tags: msgspec.Raw = msgspec.field(name="DICOMTags", default=msgspec.Raw(b"null"))
@@ -27,6 +27,7 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_KNOWN_ID = re.compile(r"[0-9a-z]{32}")
 
 
 class BrokenAnswer(ServiceUnavailable):
@@ -56,7 +57,10 @@ class Page:
 
     @classmethod
     def checked(cls, body: bytes) -> Page:
-        """Check a body: complete JSON, the required members, ids well formed.
+        """Check a body: complete JSON with the summaries, an id for each, and a token of text.
+
+        Nothing can be done without these. Everything else is kept as sent, also an id that does
+        not look like those of today: that is said once, because other tools may rely on it.
 
         Raises:
             BrokenAnswer: It is not a whole page. botocore would make an empty one of it.
@@ -65,4 +69,10 @@ class Page:
             answer = _decode(body)
         except msgspec.DecodeError:
             raise BrokenAnswer("SearchImageSets kept answering with broken pages") from None
+        if not all(_KNOWN_ID.fullmatch(head.image_set_id) for head in answer.summaries):
+            warnings.warn(
+                "SearchImageSets gives image set ids that are not 32 lower-case letters and "
+                "digits; they are kept as they are",
+                stacklevel=1,
+            )
         return cls(body, tuple(answer.summaries), answer.next_token or None)

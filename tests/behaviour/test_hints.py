@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from aws import allow
 from truth import published, truth
 
 from cohortlake import Settings, Sync, read_table, take_hints
-from cohortlake.errors import AccessDenied, NoSuchQueue, ServiceUnavailable, SettingError
+from cohortlake.errors import (
+    AccessDenied,
+    NoSuchDatastore,
+    NoSuchQueue,
+    ServiceUnavailable,
+    SettingError,
+)
 from cohortlake.healthimaging.events import Message, Queue
 from cohortlake.lake import partitions
 from emulator import Emulator, running
@@ -53,6 +60,13 @@ class Events:
     def bodies(self) -> list[str]:
         answer = self._client.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10)
         return [message["Body"] for message in answer.get("Messages", ())]
+
+
+def test_the_rule_of_the_guide_asks_for_all_that_changes_an_image_set() -> None:
+    text = Path("docs/how-to/events.md").read_text(encoding="utf-8")
+    pattern = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    kinds = [f"Image Set {done}" for done in ("Created", "Copied", "Updated", "Deleted")]
+    assert pattern["detail-type"] == kinds
 
 
 def event(
@@ -105,14 +119,32 @@ def sync(hospital: Emulator, events: Events, tmp_path: Path) -> Sync:
     return filled
 
 
-def test_a_change_is_there_before_the_next_tick(
+def test_a_data_store_that_fails_keeps_its_messages_and_holds_up_no_other(
     hospital: Emulator, events: Events, sync: Sync
+) -> None:
+    unknown, gone = "f" * 32, next(iter(hospital.admin.truth()))["imageSetId"]
+    hospital.admin.delete(gone)
+    hospital.admin.advance(seconds=600)
+    events.tell("Image Set Deleted", gone)
+    of_unknown = event("Image Set Created", unknown, {"imageSetId": "a" * 32})
+    events.send(of_unknown)
+    both = Sync(replace(sync.settings, datastores=(unknown, *hospital.datastores)))
+    with pytest.raises(NoSuchDatastore, match=unknown):
+        take_hints(both)
+    both.publish()
+    assert published(sync.settings.root) == truth(hospital)
+    assert events.bodies() == [of_unknown]
+
+
+@pytest.mark.parametrize("kind", ["Image Set Created", "Image Set Copied"])
+def test_a_change_is_there_before_the_next_tick(
+    hospital: Emulator, events: Events, sync: Sync, kind: str
 ) -> None:
     first, second, *_ = sorted(truth(hospital))
     hospital.admin.update(first, {"DICOMPatientSex": "O"})
     (created,) = hospital.admin.import_summaries([{"DICOMTags": {}}])
     events.tell("Image Set Updated", first, "imagesetId")
-    events.tell("Image Set Created", created)
+    events.tell(kind, created)
     events.tell("Image Set Updated", second)  # which has not changed at all
     hospital.admin.advance(seconds=1)
     taken = take_hints(sync)

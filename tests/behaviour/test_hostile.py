@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, fill
 
 from cohortlake import Settings, Sync, read_table
-from cohortlake.errors import ServiceUnavailable, SettingError
+from cohortlake.errors import SettingError
 from cohortlake.healthimaging import client
 from cohortlake.healthimaging.events import read_event
 from cohortlake.lake import partitions
@@ -57,20 +58,22 @@ def test_no_value_of_a_tag_becomes_part_of_a_path(
         assert all(_NAME.fullmatch(part) for part in path.split("/")), path
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_an_image_set_with_such_an_id_is_refused_with_its_page(
-    endpoint: Endpoint, lake_settings: Settings, tmp_path: Path, text: str
+def test_image_set_ids_of_a_new_shape_are_kept_and_become_no_path(
+    endpoint: Endpoint, lake_settings: Settings, tmp_path: Path
 ) -> None:
     fill(endpoint, 3)
-    Sync(lake_settings).run()
-    before = everything_below(tmp_path)
-    endpoint.image_sets.append(row(endpoint, text, {}) | {"updatedAt": endpoint.now.timestamp()})
-    with pytest.raises(ServiceUnavailable, match="broken pages") as failure:
+    ids = (*HOSTILE, str(UUID(int=7)))
+    endpoint.image_sets += [row(endpoint, text, {"DICOMSeriesModality": "CT"}) for text in ids]
+    with pytest.warns(UserWarning, match="ids that are not 32 lower-case"):
         Sync(lake_settings).run()
-    assert text not in str(failure.value) or text == "."
-    assert everything_below(tmp_path) == before
-    endpoint.image_sets.pop()
+        assert_equal_to_truth(lake_settings.root, endpoint)
+        del endpoint.image_sets[3:]
+        endpoint.now += timedelta(hours=1)
+        Sync(lake_settings).reconcile(accept_deletions=True)
     assert_equal_to_truth(lake_settings.root, endpoint)
+    assert {path.split("/")[0] for path in everything_below(tmp_path)} == {"lake"}
+    for path in everything_below(Path(lake_settings.root)):
+        assert all(_NAME.fullmatch(part) for part in path.split("/")), path
 
 
 @pytest.mark.parametrize("text", HOSTILE)

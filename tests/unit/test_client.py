@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,13 +98,24 @@ def test_few_calls_are_thrown_back_where_the_quota_is_less_than_the_setting(
         b'{"imageSetsMetadataSummaries": [',
         b'{"imageSetsMetadataSummaries": null}',
         b'{"imageSetsMetadataSummaries": [{"version": 1}]}',
-        b'{"imageSetsMetadataSummaries": [{"imageSetId": "../../etc"}]}',
+        b'{"imageSetsMetadataSummaries": [{"imageSetId": ""}]}',
+        b'{"imageSetsMetadataSummaries": [{"imageSetId": 7}]}',
         b'{"imageSetsMetadataSummaries": [], "nextToken": 7}',
     ],
 )
 def test_what_is_no_whole_page_is_refused(body: bytes) -> None:
     with pytest.raises(BrokenAnswer):
         Page.checked(body)
+
+
+def test_an_image_set_id_of_a_new_shape_is_said_once_and_kept() -> None:
+    body = b'{"imageSetsMetadataSummaries": [{"imageSetId": "9F-1"}]}'
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        pages = [Page.checked(body), Page.checked(body)]
+    assert [head.image_set_id for page in pages for head in page.heads] == ["9F-1", "9F-1"]
+    (warning,) = said
+    assert "9F" not in str(warning.message)
 
 
 def test_a_broken_page_is_asked_for_again(

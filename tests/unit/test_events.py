@@ -20,7 +20,8 @@ from cohortlake.errors import (
 )
 from cohortlake.healthimaging.events import Event, Queue, read_event
 
-IDS = st.text(string.digits + string.ascii_lowercase, min_size=32, max_size=32)
+STORES = st.text(string.digits + string.ascii_lowercase, min_size=32, max_size=32)
+IDS = st.text(string.digits + string.ascii_letters + "-_", min_size=1, max_size=64)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -32,7 +33,7 @@ JSON = st.recursive(
 )
 
 
-@given(IDS, IDS, st.sampled_from(["imageSetId", "imagesetId"]), st.dictionaries(st.text(), JSON))
+@given(STORES, IDS, st.sampled_from(["imageSetId", "imagesetId"]), st.dictionaries(st.text(), JSON))
 def test_an_event_is_read_in_both_spellings_whatever_else_it_holds(
     datastore_id: str, image_set_id: str, spelling: str, more: dict[str, object]
 ) -> None:
