@@ -169,7 +169,8 @@ SUMMARY_FIELDS: tuple[Column, ...] = (
     Column("storage_tier", pa.string(), "FREQUENT_ACCESS or ARCHIVE_INSTANT_ACCESS.",
            member="storageTier"),
     Column("is_primary", pa.bool_(),
-           "False for an image set that repeats a series whose re-import conflicted.",
+           "False for an image set that repeats a series whose re-import conflicted. Where the "
+           "service does not say it, `image_sets/` has null, and the published tables true.",
            member="isPrimary"),
 )  # fmt: skip
 """The other members of an ImageSetsMetadataSummary."""
@@ -219,14 +220,20 @@ VOLATILE = ("last_accessed_at", "storage_tier")
 """Columns that may change without the image set having changed."""
 
 UNDATED = "undated"
+_IS_UNDATED = (
+    "Without a date the folder is `undated`, and Cohortlake's readers and views give null."
+)
 STUDY_MONTH = Column(
-    "study_month", pa.string(), "YYYY-MM of StudyDate, or `undated` where there is none.", _DATE
+    "study_month", pa.string(), f"YYYY-MM of StudyDate. {_IS_UNDATED}", Identifies.DATE
 )
 STUDY_YEAR = Column(
-    "study_year_or_undated", pa.string(), "Year of StudyDate, or `undated` where there is none.", _I
+    "study_year_or_undated", pa.string(), f"Year of StudyDate. {_IS_UNDATED}", Identifies.INDIRECTLY
 )
 SHIFTED_YEAR = Column(
-    "study_year_shifted", pa.string(), "Year of study_date_shifted, or `undated`.", _I
+    "study_year_shifted",
+    pa.string(),
+    f"Year of study_date_shifted. {_IS_UNDATED}",
+    Identifies.INDIRECTLY,
 )
 
 _OBSERVED_AT = Column(

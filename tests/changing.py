@@ -25,7 +25,7 @@ CHANGE = st.fixed_dictionaries(
         "DICOMSeriesInstanceUID": st.sampled_from(["2.1", "2.2", "2.3", None]),
         "DICOMStudyDate": st.sampled_from(["20240105", "20240207", "20250311", "no date"]),
         "DICOMStudyTime": st.sampled_from(["08", "0930", None]),
-        "isPrimary": st.booleans(),
+        "isPrimary": st.sampled_from([True, False, None]),
     }
 )
 GONE = st.integers(0, 5)
@@ -51,14 +51,15 @@ class Hospital:
         )
         image_sets.apply(self.root, write(self.root, [seen, swept]))
 
-    def _summary(self, number: int, *, isPrimary: bool, **tags: Any) -> dict[str, Any]:  # noqa: N803
+    def _summary(self, number: int, *, isPrimary: bool | None, **tags: Any) -> dict[str, Any]:  # noqa: N803
         version = self.versions[number] = self.versions.get(number, 0) + 1
+        said = {} if isPrimary is None else {"isPrimary": isPrimary}
         return {
             "imageSetId": image_set_id(number),
             "version": version,
             "createdAt": START,
             "updatedAt": self.at - timedelta(minutes=30, seconds=-version),
-            "isPrimary": isPrimary,
+            **said,
             "DICOMTags": {name: value for name, value in tags.items() if value is not None},
         }
 

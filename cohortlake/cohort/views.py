@@ -7,6 +7,7 @@ read before a query asks for it. Reads `published/` only.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 import duckdb
@@ -41,8 +42,10 @@ def create(
     """
     shown = {table: publication.shown(table) for table in schema.PUBLISHED}
     for table in ("history",) if as_of else schema.PUBLISHED:
-        files = publication.paths(table)
-        engine.register(con, table, root, files, schema.arrow_schema(shown[table]))
+        files, columns = publication.paths(table), schema.arrow_schema(shown[table])
+        engine.register(con, f"_{table}", root, files, columns)
+        is_local = not files or root.place_of(files[0]).is_local
+        con.execute(f"CREATE VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
     if as_of is None:
         return
     require_clocks(publication)
@@ -53,6 +56,22 @@ def create(
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
+
+
+def _rows(table: str, names: Collection[str], *, is_local: bool) -> str:
+    """Return SQL for a table's rows as its files hold them, without a date as null."""
+    relation = f"_{table}"
+    partition = next((name for name in _PARTITIONS if name in names), None)
+    if partition is None:
+        return f"FROM {relation}"
+    if is_local:
+        return f"SELECT * REPLACE ({engine.dated(partition)} AS {partition}) FROM {relation}"
+    # Arrow skips files by plain comparisons only, so those without a date are read apart.
+    return f"""
+        FROM {relation} WHERE {partition} <> '{schema.UNDATED}' UNION ALL
+        SELECT * REPLACE (NULL AS {partition}) FROM {relation}
+        WHERE {partition} = '{schema.UNDATED}'
+    """
 
 
 def _rows_as_of(as_of: datetime, publication: Publication) -> str:
@@ -79,7 +98,7 @@ def _as_shown(table: str, publication: Publication) -> dict[str, str]:
     shown = publication.columns[table]
     found = {f.name: c.name for c in schema.published(table) for f in schema.forms(c)}
     form = "%Y-%m" if schema.STUDY_MONTH.name in shown else "%Y"
-    month = f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
+    month = f"strftime(StudyDate, '{form}')"
     return {name: month if name in _PARTITIONS else found[name] for name in shown}
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from cohortlake.lake import locks
 from cohortlake.lake.root import Root
+from cohortlake.schema import UNDATED
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
@@ -150,6 +151,17 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
         # Above the table's own folder no name is a partition.
         partition_base_dir=place.path(*paths[0].split("/")[:-2]),
     )
+
+
+def dated(folder: str) -> str:
+    """Return SQL for what a folder's name says of the date: null where it says that there is none.
+
+    DuckDB still passes over the files of other folders.
+
+    Args:
+        folder: SQL for the name.
+    """
+    return f"nullif({folder}, '{UNDATED}')"
 
 
 def _quoted(path: str) -> str:

@@ -62,8 +62,16 @@ CASE WHEN change <> 'updated' THEN change
 """
 """SQL for the kind, over `change` and `changed_fields` of a state."""
 
+
+def _compared(state: str, name: str) -> str:
+    # What is published of an image set without is_primary is that it is primary.
+    return f"coalesce({state}.{name}, true)" if name == "is_primary" else f"{state}.{name}"
+
+
 _DIFFERENCES = ", ".join(
-    f"CASE WHEN new.{name} IS DISTINCT FROM old.{name} THEN '{name}' END" for name in COMPARED
+    f"CASE WHEN {_compared('new', name)} IS DISTINCT FROM {_compared('old', name)} "
+    f"THEN '{name}' END"
+    for name in COMPARED
 )
 
 # A state may be there twice: it came back after an absence.

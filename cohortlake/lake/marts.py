@@ -19,10 +19,12 @@ from cohortlake.lake import normalised
 def keyed(relation: str) -> str:
     """Return SQL that adds the keys, the shift and what the values mean to rows of the memory.
 
-    What belongs to no patient is shifted by study, so that it stays together.
+    What belongs to no patient is shifted by study, so that it stays together. An image set of which
+    the service does not say whether it is primary, as of all before June 2025, is primary.
     """
     return f"""
-        SELECT r.* EXCLUDE (years), {normalised.AGE},
+        SELECT r.* EXCLUDE (years) REPLACE (coalesce(is_primary, true) AS is_primary),
+               {normalised.AGE},
                sex, {normalised.status("sex")}, body_part, {normalised.status("body_part")},
                people.patient_key, orders.accession_key, hash({STUDY}) AS study_hash,
                coalesce(people.shift_days,

@@ -144,12 +144,12 @@ class Lake:
                 raise UnknownColumn(column, name, shown)
         wanted = list(columns or shown)
         if as_of is None and known_at is None:
-            return to_frame(self._files(marker, name).to_table(columns=wanted))
+            return _frame(self._files(marker, name).to_table(columns=wanted))
         clock, at = self._past(name, as_of, known_at)
         require_clocks(marker)
         _require_seen(marker, at)
         states = self._files(marker, "history")
-        return to_frame(states.to_table(columns=wanted, filter=_current(clock, at)))
+        return _frame(states.to_table(columns=wanted, filter=_current(clock, at)))
 
     def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
         """Tell what changed in the data store, on the service's clock.
@@ -269,6 +269,17 @@ class Lake:
 
 
 PARTITIONS = schema.forms(schema.STUDY_MONTH)
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """Return rows as a frame; the folder of what has no date is named by no value."""
+    for partition in PARTITIONS:
+        if partition.name in rows.column_names:
+            folders = rows[partition.name]
+            values = pc.if_else(pc.equal(folders, schema.UNDATED), None, folders)
+            place = rows.column_names.index(partition.name)
+            rows = rows.set_column(place, partition.name, values)
+    return to_frame(rows)
 
 
 def require_clocks(marker: Publication) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import cohortlake
 from cohortlake import Lake, read_table
+from cohortlake.cohort import views
 from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
 from cohortlake.privacy import Policy
 from cohortlake.privacy.policy import Treatment
@@ -48,6 +49,37 @@ print(len(lake.sql("FROM series").to_pandas()), len(lake.table("series")))
         [sys.executable, "-c", opening], capture_output=True, text=True, check=False
     )
     assert ran.stdout.splitlines() == ["", f"{len(states)} {len(states)}"], ran.stderr
+
+
+def test_what_has_no_date_is_in_no_month(root: str) -> None:
+    publish(root, [*FIRST_ROWS, image_set(9, "r", "1.9", Modality="CT")])
+    with cohortlake.open(root) as lake:
+        later = "FROM series WHERE study_month >= '2020-02'"
+        assert lake.sql(f"SELECT count(*) {later}").fetchall() == [(2,)]
+        assert lake.sql("FROM series WHERE study_month IS NULL").fetchall() != []
+        cohort = lake.cohort("a", level="series")
+        assert len(cohort.where("study_month >= '2020-02'").to_pandas()) == 2
+        assert len(cohort.where(study_month=None).to_pandas()) == 1
+        described = lake.describe("series").set_index("column")
+        assert described.loc["study_month", "missing"] == 0.25
+        assert cohort.count("study_month").isna()["study_month"].sum() == 1
+        assert read_table(root, "series")["study_month"].isna().sum() == 1
+        assert lake.table("series")["study_month"].isna().sum() == 1
+        # Files of other months are not read.
+        explain = f"EXPLAIN ANALYZE SELECT count(*) {later}"
+        ((_, plan),) = lake.connection.execute(explain).fetchall()
+        assert "Total Files Read: 2" in plan
+        # On S3 the rows are asked for in another way, which gives the same.
+        for table in ("series", "studies", "image_sets", "history", "patients"):
+            names = lake.columns(table)
+            on_s3, here = (
+                views._rows(table, names, is_local=is_local) for is_local in (False, True)
+            )
+            both = [lake.sql(f"SELECT * FROM ({q}) ORDER BY ALL").to_arrow() for q in (on_s3, here)]
+            assert both[0].equals(both[1])
+    with cohortlake.open(root, as_of="2027-01-01") as past:
+        months = past.sql("SELECT study_month FROM series ORDER BY ALL").fetchall()
+        assert months == [("2020-01",), ("2020-02",), ("2020-03",), (None,)]
 
 
 def sorted_rows(frame: pd.DataFrame) -> list[str]:

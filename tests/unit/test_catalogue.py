@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
@@ -95,6 +96,11 @@ def test_the_views_hold_what_the_files_hold(root: Root, policy: str) -> None:
                 schema.arrow_schema(shown),
                 partitioning="hive",
             ).to_table()
+            for column in schema.forms(schema.STUDY_MONTH):
+                if column.name in files.column_names:  # the name of a folder, and no value
+                    place, folders = files.column_names.index(column.name), files[column.name]
+                    values = pc.if_else(pc.equal(folders, schema.UNDATED), None, folders)
+                    files = files.set_column(place, column.name, values)
             rows = view.order("ALL").to_arrow_table()
             expected = duckdb.from_arrow(files).order("ALL").to_arrow_table()
             assert rows.cast(expected.schema).equals(expected)
@@ -104,12 +110,12 @@ def test_the_views_hold_what_the_files_hold(root: Root, policy: str) -> None:
 def test_a_month_is_read_as_soon_as_it_is_there_and_a_draft_never(root: Root) -> None:
     with opened(root) as con:
         count = "SELECT count(*), count(DISTINCT study_month) FROM series"
-        assert con.sql(count).fetchall() == [(3, 3)]
+        assert con.sql(count).fetchall() == [(3, 2)]
         before = stamps(root)
         bring(root, hour=1, dates=("20250311",))
         month = Path(root.path("published/series/study_month=2025-03"))
         shutil.copy(month / "series.parquet", month / ".series.parquet.0.tmp")
-        assert con.sql(count).fetchall() == [(4, 4)]
+        assert con.sql(count).fetchall() == [(4, 3)]
     assert stamps(root) == before
 
 

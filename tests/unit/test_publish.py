@@ -316,3 +316,33 @@ def _is_excluded(file: str, column: str, value: str) -> bool:
     probe = "SELECT bool_and(bloom_filter_excludes) FROM parquet_bloom_probe(?, ?, ?)"
     ((is_excluded,),) = duckdb.execute(probe, [file, column, value]).fetchall()
     return bool(is_excluded)
+
+
+def test_an_image_set_that_says_nothing_of_it_is_primary(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    for is_primary in (None, True, False, None):
+        hospital.step([_change(1) | {"isPrimary": is_primary}], [])
+    publish.publish(root, built_in("limited"))
+    told = {}
+    for table in ("image_sets", "series", "history"):
+        files = root.path("published", table) + "/**/*.parquet"
+        order = "ORDER BY valid_from" if table == "history" else ""
+        told[table] = duckdb.sql(f"SELECT is_primary FROM '{files}' {order}").fetchall()
+    assert told == {
+        "image_sets": [(True,)],
+        "series": [(True,)],
+        "history": [(True,), (True,), (False,), (True,)],
+    }
+    kinds = duckdb.sql(
+        f"SELECT kind, changed_fields FROM '{root.path('published/history')}/**/*.parquet' "
+        "ORDER BY valid_from"
+    ).fetchall()
+    assert [kind for kind, _ in kinds] == ["created", "reimported", "primary_flip", "primary_flip"]
+    assert "is_primary" not in kinds[1][1]
+    sent = duckdb.sql(
+        f"SELECT is_primary FROM '{root.path('image_sets')}/**/*.parquet' "
+        "WHERE row_kind = 'version' ORDER BY effective_at"
+    ).fetchall()
+    assert sent == [(None,), (True,), (False,), (None,)]
