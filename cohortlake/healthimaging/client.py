@@ -60,6 +60,10 @@ _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 _THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
 
+_CLOCK = {
+    "InvalidSignatureException": " (also given where this machine's clock is minutes off)",
+}
+
 _RETURNED_AS_OURS = (BotoCoreError, ClientError, ResponseParserError, BrokenAnswer, OSError)
 
 T = TypeVar("T")
@@ -115,7 +119,10 @@ class HealthImaging:
         self._meters = threading.local()
         self._client = _connect(session, settings.workers)
         events = self._client.meta.events
-        events.register("before-send.medical-imaging", self._pace)
+        # Before botocore's own handler of this event, which signs: a signature is good for five
+        # minutes, and at a low rate a request may wait longer for its slot.
+        events.register_first("request-created.medical-imaging", self._pace)
+        events.register("before-send.medical-imaging", self._count)
         events.register("before-parse.medical-imaging.SearchImageSets", _hand_on_body)
 
     def datastore(self, datastore_id: str) -> Datastore:
@@ -283,6 +290,8 @@ class HealthImaging:
 
     def _pace(self, event_name: str, **_: Any) -> None:
         self._bucket_of(event_name.rpartition(".")[2]).acquire()
+
+    def _count(self, **_: Any) -> None:
         self._meter().requests += 1
 
     def _bucket_of(self, operation: str) -> TokenBucket:
@@ -349,7 +358,7 @@ class HealthImaging:
         if status >= 500:
             return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
         if code in BAD_CREDENTIALS:
-            return no_credentials(f"the service answered {code}")
+            return no_credentials(f"the service answered {code}{_CLOCK.get(code, '')}")
         if code == "AccessDeniedException" or status == 403:
             return AccessDenied(f"medical-imaging:{operation}", f"data store {datastore_id}")
         if code == "ResourceNotFoundException":
@@ -372,12 +381,20 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
     session = session or new_session()
     client: HealthImagingClient = connect("medical-imaging", config, session)
     check_botocore(session, _hand_on_body)
-    host = urlsplit(client.meta.endpoint_url).hostname or ""
-    if "amazonaws" not in host:
-        # boto3 would put "runtime-" before any other endpoint's host name too.
+    if not _is_of_aws(client.meta.endpoint_url, client.meta.region_name):
         config = config.merge(Config(inject_host_prefix=False))
         client = connect("medical-imaging", config, session)
     return client
+
+
+def _is_of_aws(endpoint_url: str, region: str) -> bool:
+    """Return whether a host is the one that AWS gives the service in a region.
+
+    Only there does `runtime-` go before its name. boto3 would put it before any other host's too:
+    an interface endpoint's (`vpce-….amazonaws.com`), an emulator's.
+    """
+    host = urlsplit(endpoint_url).hostname or ""
+    return host.startswith((f"medical-imaging.{region}.", f"medical-imaging-fips.{region}."))
 
 
 def _hand_on_body(

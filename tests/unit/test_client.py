@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.serialize import BaseRestSerializer
 from endpoint import DATASTORE, Endpoint
 
@@ -53,6 +59,110 @@ def test_request_timestamps_keep_their_milliseconds(
     monkeypatch.setattr(endpoint, "search", search)
     HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria())
     assert sent == [[{"updatedAt": 1767225600.121}, {"updatedAt": 1769904000.002}]]
+
+
+class _Raw(BytesIO):
+    def stream(self, **_: Any) -> list[bytes]:
+        return [self.getvalue()]
+
+
+def _answer(request: Any, status: int, body: bytes) -> AWSResponse:
+    return AWSResponse(request.url, status, HTTPHeaders(), _Raw(body))
+
+
+CALLS: dict[str, Callable[[HealthImaging, Meter], object]] = {
+    "GetDatastore": lambda service, _: service.datastore(DATASTORE),
+    "SearchImageSets": lambda service, m: service.search_page(
+        DATASTORE, WINDOW.criteria(), None, m
+    ),
+    "GetImageSet": lambda service, _: service.has_image_set(DATASTORE, "a" * 32),
+    "ListImageSetVersions": lambda service, m: service.versions(DATASTORE, "a" * 32, m),
+    "GetImageSetMetadata": lambda service, m: service.tags_of(DATASTORE, "a" * 32, 1, m),
+}
+
+
+@pytest.mark.parametrize("operation", CALLS)
+def test_each_attempt_waits_for_its_slot_and_is_signed_after_that(
+    monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: now[0])
+    service, meter, sent = HealthImaging(FAST), Meter(), []
+
+    def wait() -> None:
+        now[0] += timedelta(minutes=20)
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        sent.append((request.headers["X-Amz-Date"].decode(), f"{now[0]:%Y%m%dT%H%M%SZ}"))
+        return _answer(request, 500, b"{}")
+
+    monkeypatch.setattr(service._bucket_of(operation), "acquire", wait)
+    service._client.meta.events.register_last("before-send.medical-imaging", answer)
+    with pytest.raises(ServiceUnavailable, match=operation):
+        CALLS[operation](service, meter)
+    assert len(sent) == 8
+    assert all(signed == at for signed, at in sent)
+    assert now[0] == datetime(2026, 1, 1, tzinfo=UTC) + 8 * timedelta(minutes=20)
+    assert meter.requests == (0 if operation in ("GetDatastore", "GetImageSet") else 8)
+
+
+VPCE = "vpce-0123456789abcdef0-a1b2c3d4"
+
+
+@pytest.mark.parametrize(
+    ("variables", "host"),
+    [
+        ({}, "runtime-medical-imaging.us-east-1.amazonaws.com"),
+        ({"AWS_USE_FIPS_ENDPOINT": "true"}, "runtime-medical-imaging-fips.us-east-1.amazonaws.com"),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "runtime-medical-imaging.us-east-1.api.aws"),
+        ({"AWS_REGION": "cn-north-1"}, "runtime-medical-imaging.cn-north-1.amazonaws.com.cn"),
+        ({"AWS_REGION": "eusc-de-east-1"}, "runtime-medical-imaging.eusc-de-east-1.amazonaws.eu"),
+        (
+            {"AWS_DISABLE_HOST_PREFIX_INJECTION": "true"},
+            "medical-imaging.us-east-1.amazonaws.com",
+        ),
+        (
+            {"URL": "https://medical-imaging.us-east-1.amazonaws.com"},
+            "runtime-medical-imaging.us-east-1.amazonaws.com",
+        ),
+        *(
+            ({"URL": f"https://{host}"}, host)
+            for host in (
+                f"{VPCE}.medical-imaging.us-east-1.vpce.amazonaws.com",
+                f"{VPCE}-us-east-1a.runtime-medical-imaging.us-east-1.vpce.amazonaws.com",
+                f"{VPCE}.medical-imaging.cn-north-1.vpce.amazonaws.com.cn",
+                "runtime-medical-imaging.us-east-1.amazonaws.com",
+                "medical-imaging.hospital.example",
+                "amazonaws.hospital.example",
+                "localhost:4566",
+                "127.0.0.1:5000",
+            )
+        ),
+        ({"AWS_ENDPOINT_URL": "http://localhost:4566"}, "localhost:4566"),
+        ({"AWS_PROFILE": "private"}, f"{VPCE}.medical-imaging.us-east-1.vpce.amazonaws.com"),
+    ],
+)
+def test_runtime_goes_before_the_hosts_of_aws_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], host: str
+) -> None:
+    url = f"https://{VPCE}.medical-imaging.us-east-1.vpce.amazonaws.com"
+    (tmp_path / "config").write_text(
+        "[profile private]\nservices = here\n"
+        f"[services here]\nmedical_imaging =\n  endpoint_url = {url}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name, value in variables.items():
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING" if name == "URL" else name, value)
+    service, asked = HealthImaging(FAST), []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        asked.append(urlsplit(request.url).netloc)
+        return _answer(request, 200, b'{"imageSetsMetadataSummaries": []}')
+
+    service._client.meta.events.register("before-send.medical-imaging", answer)
+    service.search_page(DATASTORE, WINDOW.criteria())
+    assert asked == [host]
 
 
 def test_a_botocore_that_does_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
