@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cohortlake import cohort_commands, privacy_commands, report
+from cohortlake import cohort_commands, privacy_commands, report, status_commands
 from cohortlake.cohort import Lake as OpenedLake
 from cohortlake.cohort import run as runs
 from cohortlake.cohort import spreadsheet
@@ -43,10 +42,8 @@ from cohortlake.errors import CohortlakeError, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
-from cohortlake.lake.axes import Agreement
 from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
-from cohortlake.lake.status import Status, status
 from cohortlake.lake.versions import Filled
 from cohortlake.progress import Progress, Told, filled_in_words, in_words
 from cohortlake.searching import search as search_frame
@@ -144,33 +141,7 @@ def events(
     _print_changes(taken.changes)
 
 
-@app.command(name="status")
-@explained
-def show_status(
-    root: RootOption = None,
-    datastore: DatastoreOption = None,
-    within: Annotated[
-        float | None,
-        typer.Option(min=0, help="Exit with 1 unless all is complete until so many hours ago."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say up to when the lake is complete, what it holds and what is missing.
-
-    Reads the lake only. Exits with 1 where a data store has gaps, nothing is proven, a study
-    month does not hold what its last sweep found, or an erasure has not come to its end. The days
-    of a quiet data store are proven when they are over: give --within more than a day.
-    """
-    settings = read_settings(root, datastore)
-    found = status(Root(settings.root, settings.published), settings.datastores, settings.settle)
-    if as_json:
-        print_json(asdict(found))
-    else:
-        _print_status(found)
-    oldest = datetime.now(UTC) - timedelta(hours=within) if within is not None else None
-    is_proven = found.datastores and all(d.reaches(oldest) for d in found.datastores)
-    if not is_proven or found.agreement.differing or found.erasures_under_way:
-        raise typer.Exit(1)
+app.command(name="status")(status_commands.show_status)
 
 
 @app.command()
@@ -476,39 +447,6 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
 
 def _print_changes(changes: dict[str, int]) -> None:
     out.print(", ".join(f"{n:,} {kind}" for kind, n in changes.items()) or "nothing changed")
-
-
-def _print_status(found: Status) -> None:
-    stores = Table("data store", "complete until (UTC)", "gaps", "last search", "last sweep")
-    for store in found.datastores:
-        until = str(store.complete_until) if store.windows else "nothing proven"
-        gaps = ", ".join(f"{gap.start} to {gap.end}" for gap in store.gaps) or "none"
-        searched, swept = store.last_search_at, store.last_sweep_at
-        add_row(stores, store.datastore_id, until, gaps, searched or "never", swept or "never")
-    out.print(stores)
-    out.print(_in_words(found.agreement))
-    tables = Table("published", "rows")
-    for name, rows in found.rows.items():
-        tables.add_row(name, f"{rows:,}")
-    out.print(tables)
-    out.print(
-        f"image_sets version {found.image_sets_version}, published version "
-        f"{found.published_version} under {found.policy}, {found.pending} increments to apply"
-    )
-    out.print(
-        f"{found.erasures:,} patients erased, {found.erasures_under_way:,} of them not to the end"
-        + ("; repeat `cohortlake erase`" if found.erasures_under_way else "")
-    )
-
-
-def _in_words(both: Agreement) -> str:
-    differing = f" ({', '.join(both.differing)})" if both.differing else ""
-    return (
-        f"study months: {both.agreeing:,} agree with their last sweep, {both.changed:,} changed "
-        f"since, {len(both.differing):,} differ{differing}, {both.unswept:,} were never swept\n"
-        f"studies: of {both.studies:,} that say how many series they have, the lake holds fewer "
-        f"of {both.studies_with_fewer_series:,} and more of {both.studies_with_more_series:,}"
-    )
 
 
 def _print_frame(frame: pd.DataFrame) -> None:

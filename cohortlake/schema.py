@@ -338,8 +338,9 @@ COVERAGE: tuple[Column, ...] = (
     ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
     Column("erased_rows", pa.int64(), "Rows of erased patients, left out of all other counts."),
-    Column("counted", pa.bool_(), "False where rows and content_hash are 0 because an erasure "
-           "left nothing to tell them from."),
+    Column("counted", pa.bool_(), "False where rows and content_hash cannot be compared with the "
+           "lake: they are 0 because an erasure left nothing to tell them from, or an image set "
+           "changed while the sweep ran."),
     Column("run_id", pa.string(), "The run that wrote it."),
 )  # fmt: skip
 """The ledger, `coverage/`: one row per window searched."""

@@ -22,6 +22,7 @@ from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
     coverage,
+    delta,
     erase,
     erasures,
     image_sets,
@@ -294,6 +295,8 @@ class Sync:
             PolicyNotAskedFor: See `publish`; then nothing was done.
         """
         self._require_policy()
+        for table in (image_sets.TABLE, coverage.TABLE):
+            delta.discard_unreadable(self.root, table)
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         self.publish()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.errors import OldFormat
@@ -128,6 +129,43 @@ def _proven_by(row: dict[str, Any], settle: timedelta) -> Stretch:
 def complete_until(stretches: Sequence[Stretch]) -> datetime:
     """Return the instant up to which nothing is missing; the epoch if nothing is proven."""
     return stretches[0].end if stretches and stretches[0].start == EPOCH else EPOCH
+
+
+def stopped_at(
+    ledger: pa.Table, stretches: Sequence[Stretch], settle: timedelta
+) -> datetime | None:
+    """Return where the last search by updatedAt stopped, if it had to go on from there.
+
+    A search that comes to its end puts all days that are over on the ledger, and a day with news
+    up to the instant at which it began.
+
+    Args:
+        ledger: The rows of one data store, see `read`.
+        stretches: What they prove, see `proven`.
+        settle: How long the search index may lag.
+
+    Returns:
+        The instant, or None where it came to its end, or there was none.
+    """
+    searches = ledger.filter(pc.equal(ledger["axis"], Axis.UPDATED_AT.value))
+    began = pc.max(searches["searched_at"]).as_py()
+    if began is None:
+        return None
+    proven_until = stretches[-1].end if stretches else EPOCH
+    if proven_until < _midnight(began - settle):
+        return proven_until
+    last = searches.filter(pc.equal(searches["searched_at"], pc.max(searches["searched_at"])))
+    reached = last.group_by("partition").aggregate([("end", "max")]).sort_by("partition")
+    for row in reached.to_pylist():
+        day = datetime.combine(date.fromisoformat(row["partition"]), time(), UTC)
+        if row["end_max"] < min(day + timedelta(days=1), began):
+            end: datetime = row["end_max"]
+            return end
+    return None
+
+
+def _midnight(instant: datetime) -> datetime:
+    return datetime.combine(instant.astimezone(UTC).date(), time(), UTC)
 
 
 def _row(record: increments.Record) -> dict[str, object]:

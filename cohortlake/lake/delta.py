@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import (
@@ -106,6 +107,32 @@ def make_table(
         with root.explained():
             table = DeltaTable(root.table_uri_of(name))
     return table
+
+
+def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
+    """Return the size in bytes of each data file of a table, by path below the root."""
+    added = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
+    return {
+        f"{name}/{unquote(path)}": size
+        for path, size in zip(*added.to_pydict().values(), strict=True)
+    }
+
+
+def empty_in_log(root: Root, name: str) -> list[str]:
+    """Return which files of a table's log are empty: the library takes them for no change."""
+    return [path for path, size in root.sizes(f"{name}/_delta_log", ".json").items() if not size]
+
+
+def discard_unreadable(root: Root, name: str) -> None:
+    """Delete a table whose log cannot be read, so that it can be made anew."""
+    is_readable = not empty_in_log(root, name)
+    try:
+        open_table(root, name)
+    except DeltaError:
+        is_readable = False
+    if not is_readable:
+        for path in root.files(name, ""):
+            root.delete(path)
 
 
 def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:

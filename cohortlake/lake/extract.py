@@ -366,6 +366,7 @@ class _Piece:
         self._run = run
         self._search = search
         self._has_news = False
+        self._is_counted = True
         self._erased_rows = 0
         self._ids: set[str] = set()
         self._began = monotonic()
@@ -397,9 +398,11 @@ class _Piece:
         self._ids.update(mine["image_set_id"].to_pylist())
         if own is not None:
             states = states.filter(pc.or_(own, pa.array(self._unknown(states))))
-        # What came to be meanwhile is the next search's: it cannot have been known before.
+        # What changed since the sweep began is left to the next search. The state before it is not
+        # found any more, so the counts of this sweep are not what the lake holds.
         now = pa.scalar(self._search.store.now, schema.INSTANT)
-        return states.filter(pc.fill_null(pc.less(states["updated_at"], now), fill_value=True))
+        self._is_counted = self._is_counted and _all(_is_before(mine, now))
+        return states.filter(_is_before(states, now))
 
     def _unknown(self, states: pa.Table) -> np.ndarray:
         return self._run.known.lacks(states["state_key"].to_numpy())
@@ -413,7 +416,7 @@ class _Piece:
         summary = self.increment.summary(
             end=end, **vars(self.cost), seconds=monotonic() - self._began
         )
-        record = replace(summary, erased_rows=self._erased_rows)
+        record = replace(summary, erased_rows=self._erased_rows, counted=self._is_counted)
         must_record = self._search.must_record(self._run.settle)
         if self._has_news:
             record = self.increment.keep(record)
@@ -422,6 +425,14 @@ class _Piece:
             if must_record:
                 write_empty(self._run.root, record)
         return Found((record,), self._has_news or must_record, frozenset(self._ids))
+
+
+def _all(values: pa.ChunkedArray) -> bool:
+    return bool(pc.all(values, min_count=0).as_py())
+
+
+def _is_before(states: pa.Table, now: pa.Scalar) -> pa.ChunkedArray:
+    return pc.fill_null(pc.less(states["updated_at"], now), fill_value=True)
 
 
 def _rows_before(states: pa.Table, window: Window) -> int:

@@ -47,11 +47,41 @@ def require_fingerprint(root: Root, source: str, key: bytes) -> None:
     if not has_fingerprint(root):
         root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
     if not is_taken_up(root, key):
-        raise WrongKey(
-            f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "
-            "give that one. Where `cohortlake key rotate` did not come to its end, repeat it as it "
-            "was given"
+        raise _wrong_key(root, source)
+
+
+def require_own_keys(root: Root, source: str, published: str) -> None:
+    """See that the keys of a lake that was published are there, and are its own. Makes none.
+
+    Args:
+        root: The lake.
+        source: See COHORTLAKE_PATIENT_KEY.
+        published: The fingerprint that the marker names; empty where it names none.
+
+    Raises:
+        MissingKey: A key is not there, or nothing says any more which one was published with.
+        WrongKey: It is not the one that the lake was published with.
+        SettingError: The source cannot be understood, or holds no key.
+    """
+    own = fingerprint(read_key(root, source, may_create=False))
+    kept = root.read(_FINGERPRINT_PATH).decode() if has_fingerprint(root) else ""
+    if not kept and not published:
+        raise MissingKey(
+            f"{root.uri_of(_FINGERPRINT_PATH)} is not there, and nothing else says which key the "
+            "lake was published with; restore the file from a backup"
         )
+    if {own, kept or own, published or own} != {own}:
+        raise _wrong_key(root, source)
+    if root.files(ERASURES, ".json") and not root.exists(_ERASURE_PATH):
+        raise _no_erasure_key(root)
+
+
+def _wrong_key(root: Root, source: str) -> WrongKey:
+    return WrongKey(
+        f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "
+        "give that one. Where `cohortlake key rotate` did not come to its end, repeat it as it "
+        "was given"
+    )
 
 
 def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
@@ -131,13 +161,17 @@ def erasure_key(root: Root) -> bytes:
     if root.exists(_ERASURE_PATH):
         return root.read(_ERASURE_PATH)
     if root.files(ERASURES, ".json"):
-        raise MissingKey(
-            f"{root.uri_of(_ERASURE_PATH)} is gone, and erased patients are known again by it; "
-            "restore it from a backup (a lake that erased before there was such a file has a copy "
-            f"of {KEY_PATH} there)"
-        )
+        raise _no_erasure_key(root)
     root.create(_ERASURE_PATH, new_key())
     return root.read(_ERASURE_PATH)
+
+
+def _no_erasure_key(root: Root) -> MissingKey:
+    return MissingKey(
+        f"{root.uri_of(_ERASURE_PATH)} is gone, and erased patients are known again by it; "
+        "restore it from a backup (a lake that erased before there was such a file has a copy "
+        f"of {KEY_PATH} there)"
+    )
 
 
 def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bool) -> bytes:

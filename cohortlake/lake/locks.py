@@ -73,6 +73,23 @@ def alone(path: Path) -> Iterator[None]:
         os.close(file)
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process is in a block under a lock file; the file is not made."""
+    import fcntl
+
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 @contextmanager
 def in_turn(path: Path, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
     """Let nobody else into a block under the same lock file, and one process wait for it.

@@ -131,13 +131,16 @@ class Root:
             RootNotUsable: They cannot be made or written.
         """
         _leave_no_core_dump()
+        # `keys` comes with its first file: made here, an empty one would hide that it is gone.
         for name in (*RESTRICTED, "published"):
-            self.place_of(name).make_folder(name)
+            if name != "keys":
+                self.place_of(name).make_folder(name)
         if not self._restricted.is_local:
             return
         with self.explained():
             for name in RESTRICTED:
-                Path(self._restricted.path(name)).chmod(0o700)
+                if (folder := Path(self._restricted.path(name))).is_dir():
+                    folder.chmod(0o700)
             lock = locks.present(Path(self._restricted.path(_RUNS_LOCK)), self._delete_unfinished)
         self._presence = lock
         weakref.finalize(self, os.close, lock)
@@ -204,6 +207,11 @@ class Root:
                     except BlockingIOError:
                         raise SearchedByOthers(datastore_id) from None
             yield
+
+    def is_publishing(self) -> bool:
+        """Return whether a run of this machine is publishing; of a root on S3 nobody knows."""
+        lock = Path(self._restricted.path(_PUBLISHING_LOCK))
+        return self._restricted.is_local and locks.is_held(lock)
 
     def close_to_others(self, *folders: str) -> None:
         """Take from others what rights another library gave them below some folders."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake.healthimaging import EPOCH
 from cohortlake.lake import coverage, erasures, image_sets
 from cohortlake.lake.axes import Agreement, agreement
 from cohortlake.lake.coverage import Stretch
@@ -24,7 +25,8 @@ class DatastoreStatus:
     Attributes:
         datastore_id: Its id.
         complete_until: The instant up to which nothing is missing; the epoch if nothing is proven.
-        gaps: Stretches after it that were not searched although later ones were.
+        gaps: Stretches that were not searched although later ones were.
+        stopped_at: Where the last search stopped although it had to go on; None where it did not.
         last_search_at: When the last search on the ledger began.
         last_sweep_at: When the last sweep by study date began.
         windows: Searches on the ledger.
@@ -33,13 +35,14 @@ class DatastoreStatus:
     datastore_id: str
     complete_until: datetime
     gaps: tuple[Stretch, ...]
+    stopped_at: datetime | None
     last_search_at: datetime | None
     last_sweep_at: datetime | None
     windows: int
 
     def reaches(self, instant: datetime | None) -> bool:
         """Return whether all is proven without a gap, up to an instant if one is given."""
-        is_whole = self.windows > 0 and not self.gaps
+        is_whole = self.windows > 0 and not self.gaps and self.stopped_at is None
         return is_whole and (instant is None or self.complete_until >= instant)
 
 
@@ -106,7 +109,12 @@ def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> Datast
     own = ledger.filter(pc.equal(ledger["datastore_id"], datastore_id))
     proven = coverage.proven(own, datastore_id, settle)
     until = coverage.complete_until(proven)
-    gaps = tuple(Stretch(before.end, after.start) for before, after in itertools.pairwise(proven))
+    origin = Stretch(EPOCH, EPOCH)
+    gaps = tuple(
+        Stretch(before.end, after.start)
+        for before, after in itertools.pairwise([origin, *proven])
+        if before.end < after.start
+    )
     by_axis = {
         axis: pc.max(own.filter(pc.equal(own["axis"], axis))["searched_at"]).as_py()
         for axis in ("updated_at", "study_date")
@@ -115,6 +123,7 @@ def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> Datast
         datastore_id,
         until,
         gaps,
+        coverage.stopped_at(own, proven, settle),
         by_axis["updated_at"],
         by_axis["study_date"],
         len(own),

@@ -31,21 +31,21 @@ def test_the_axes_agree_until_something_changes(
     sync.run()
     before = agreement(sync.root)
     assert (before.agreeing, before.changed, before.differing) == (0, 0, ())
-    swept_months = before.unswept - 1  # `undated` is no study month
+    months = before.unswept  # eleven, and `undated`
     assert (before.studies, before.studies_with_fewer_series) == (30, 1)
 
     endpoint.now += timedelta(hours=2)
     del endpoint.image_sets[7]
     sync.reconcile()
     after = agreement(sync.root)
-    assert (after.agreeing, after.changed, after.differing) == (swept_months, 0, ())
+    assert (after.agreeing, after.changed, after.differing) == (months, 0, ())
     assert after.studies_with_fewer_series == 2
 
     endpoint.now += timedelta(hours=2)
     change(endpoint, 20, DICOMPatientSex="F")
     sync.run()
     changed = agreement(sync.root)
-    assert (changed.agreeing, changed.changed) == (swept_months - 1, 1)
+    assert (changed.agreeing, changed.changed) == (months - 1, 1)
 
 
 @pytest.mark.parametrize("undated_match", [False, True])
@@ -65,7 +65,7 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
         sync.run()
         sync.reconcile()
         both = sync.status().agreement
-        assert (both.differing, both.agreeing, both.unswept) == ((), 2, 1)
+        assert (both.differing, both.agreeing, both.unswept) == ((), 3, 0)
         emulator.admin.delete(next(
             s["imageSetId"] for s in emulator.admin.truth()
             if s["DICOMTags"]["DICOMStudyDate"] == "2024.01.15"
@@ -73,6 +73,82 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
         emulator.admin.advance(days=1)
         assert sync.reconcile().applied.changes == {"deleted": 1}
         assert sync.status().agreement.differing == ()
+
+
+ODD_DATES = ["20250115", "", "19611224", "20991231", "2025.01.15", "20250231"]
+
+
+def _give_odd_dates(endpoint: Endpoint) -> None:
+    for number, row in enumerate(endpoint.image_sets):
+        row["DICOMTags"]["DICOMStudyDate"] = ODD_DATES[number % len(ODD_DATES)]
+
+
+def test_after_a_reconcile_nothing_was_never_swept(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    """Nor what has no date, or one before the first month, in the future or oddly written."""
+    sync = Sync(lake_settings)
+    fill(endpoint, 30)
+    _give_odd_dates(endpoint)
+    sync.run()
+    assert agreement(sync.root).unswept > 0
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=2)
+
+    endpoint.now += timedelta(hours=2)
+    fill(endpoint, 30)  # unknown to the sweep of `undated`: that keeps those of all months
+    _give_odd_dates(endpoint)
+    endpoint.image_sets.pop(1)
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=2)
+
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 2, DICOMPatientSex="F")  # of the undated ones, once the others have gone
+    sync.run()
+    assert agreement(sync.root) == Agreement(agreeing=1, changed=1)
+
+
+def test_a_month_that_was_in_the_future_is_compared_with_its_own_sweep(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    sync = Sync(lake_settings)
+    fill(endpoint, 9)
+    for row in endpoint.image_sets:
+        row["DICOMTags"]["DICOMStudyDate"] = "20260315"
+    sync.run()
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=1)
+    endpoint.now += timedelta(days=60)
+    sync.run()
+    list(sync.sweep([DATASTORE], lambda _: ["2026-03"]))
+    sync.apply()
+    assert agreement(sync.root).differing == ()
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=1)
+
+
+@pytest.mark.parametrize("undated", [False, True])
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_change_at_the_instant_of_the_sweep_is_no_difference(
+    endpoint: Endpoint, lake_settings: Settings, seconds: int, undated: bool
+) -> None:
+    sync = Sync(lake_settings)
+    fill(endpoint, 30)
+    for row in endpoint.image_sets:
+        row["DICOMTags"]["DICOMStudyDate"] = "" if undated else "20250115"
+    sync.run()
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=1)
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 3, DICOMPatientSex="F")
+    endpoint.image_sets[3]["updatedAt"] = endpoint.now.timestamp() + seconds
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(changed=1)
+    endpoint.now += timedelta(hours=2)
+    sync.run()
+    assert agreement(sync.root) == Agreement(changed=1)
+    sync.reconcile()
+    assert agreement(sync.root) == Agreement(agreeing=1)
 
 
 def test_what_the_memory_has_lost_is_seen(endpoint: Endpoint, lake_settings: Settings) -> None:

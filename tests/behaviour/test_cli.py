@@ -50,8 +50,9 @@ def run(hospital: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: ignore[no-untyped-def]
     before = run("status")
-    assert before.returncode == 1
-    assert "nothing proven" in before.stdout
+    assert before.returncode == 2
+    assert before.stdout.splitlines()[0] == "misconfigured"
+    assert "there is no lake at" in before.stdout
 
     first = run("sync")
     assert first.returncode == 0, first.stderr

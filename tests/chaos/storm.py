@@ -27,7 +27,7 @@ _DISK = "96m"
 _TRANSIENT, _NOT_WRITABLE = 4, 5
 _NOBODY = 2
 # Without hindrance: there is nothing to publish yet; nobody to erase; the lake is not complete.
-_MAY_END = {"publish": (2,), "erase": (_NOBODY,), "status": (1,)}
+_MAY_END = {"publish": (2,), "erase": (_NOBODY,), "status": (1, 2, 5, 6)}
 # What a storm's runs are, with their weights. A sweep of everything heals what ticks have lost, and
 # a rebuild heals the memory: there are storms without either.
 _KINDS = (
@@ -167,7 +167,7 @@ class _Storm:
         faults = truth.differences(tables, self._truth())
         faults += truth.views(self._lake, tables)
         faults += truth.different_rows(tables, truth.read(self._rebuilt()))
-        faults += self._gaps()
+        faults += self._findings()
         for fault in faults:
             self._blame(fault)
         for path in self._left_over():
@@ -290,9 +290,9 @@ class _Storm:
             self._blame(f"{command} exited with {code}; see {run.job.log}")
         return code
 
-    def _must(self, command: str, lake: Path | None = None) -> dict[str, Any]:
+    def _must(self, command: str, *options: str, lake: Path | None = None) -> dict[str, Any]:
         """Run to a good end, and return what was said of it."""
-        run = self._start(command, "--json", lake=lake)
+        run = self._start(command, "--json", *options, lake=lake)
         if (code := run.wait()) not in (0, *_MAY_END.get(command, ())):
             self._blame(f"{command} exited with {code} in calm weather; see {run.job.log}")
             raise _NotSettled
@@ -306,20 +306,13 @@ class _Storm:
         copy = self._folder / "copy"
         for name in ("increments", "keys"):
             shutil.copytree(self._lake / name, copy / name)
-        self._must("rebuild", copy)
+        self._must("rebuild", lake=copy)
         return copy
 
-    def _gaps(self) -> Iterator[str]:
-        status = self._must("status")
-        (store,) = status["datastores"]
-        for gap in store["gaps"]:
-            yield f"the ledger has a gap from {gap['start']} to {gap['end']}"
-        if differing := status["agreement"]["differing"]:
-            yield f"the axes differ in {', '.join(differing)}"
-        if status["pending"]:
-            yield f"{status['pending']} increments were not applied"
-        if status["published_version"] != status["image_sets_version"]:
-            yield "what is published is not the newest version"
+    def _findings(self) -> Iterator[str]:
+        status = self._must("status", "--verify")
+        for finding in status["findings"]:
+            yield f"the lake is {finding['verdict']}: {finding['what']}"
 
     def _left_over(self) -> Iterator[Path]:
         for path in self._lake.rglob("*"):
