@@ -62,6 +62,18 @@ def axes_agree(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=image_sets)
+def deletions_are_closed(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+    """The last sweeps closed all that they did not find: no right is missing, none was too many."""
+    with failures_told():
+        left_open = checks.left_open(sync.root)
+    return dg.AssetCheckResult(
+        passed=not left_open,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"left_open": left_open},
+    )
+
+
+@dg.asset_check(asset=image_sets)
 def values_are_valid(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     """Dates, times and numbers can be parsed. Those that cannot stay as they came, and count."""
     with failures_told():

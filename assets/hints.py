@@ -31,6 +31,7 @@ def event_hints(
             "hints": taken.hints,
             "removed": taken.removed,
             "unsettled": taken.unsettled,
+            "unconfirmed": taken.unconfirmed,
             "foreign": taken.foreign,
             **taken.changes,
         }

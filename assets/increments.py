@@ -113,6 +113,7 @@ def _sweep_metadata(swept: Swept, sync: Sync) -> Metadata:
         "missing": swept.missing,
         "confirmed_absent": swept.absent,
         "refused": swept.refused,
+        "unconfirmed": swept.unconfirmed,
     }
 
 

@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +45,7 @@ from cohortlake.hints import take_hints
 from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
 from cohortlake.lake.versions import Filled
-from cohortlake.progress import Progress, Told, filled_in_words, in_words
+from cohortlake.progress import Progress, Told, filled_in_words, in_words, unconfirmed_in_words
 from cohortlake.searching import search as search_frame
 from cohortlake.settings import Settings
 from cohortlake.signals import stopping
@@ -57,6 +57,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its traceback would print local variables, tags too
 )
 OutputOption = Annotated[Path | None, typer.Option(help="A .parquet, .csv or .xlsx file to write.")]
+
+TrustSearchOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-search",
+        help="Where GetImageSet is denied, close what two searches do not find, as "
+        "COHORTLAKE_TRUST_SEARCH=yes does. Not if rights hide studies or series.",
+    ),
+]
 
 app.add_typer(cohort_commands.app, name="cohort")
 app.add_typer(privacy_commands.privacy, name="privacy")
@@ -92,16 +101,19 @@ def reconcile(
     accept_deletions: Annotated[
         bool, typer.Option("--accept-deletions", help="Close what is gone however much it is.")
     ] = False,
+    trust_search: TrustSearchOption = False,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sweep all study dates and close what was deleted.
 
     Where more is gone of a study month than COHORTLAKE_MAX_DELETED_SHARE, nothing is closed
-    there, and the exit code is not 0: see whether it was deleted on purpose.
+    there, and the exit code is not 0: see whether it was deleted on purpose. Only GetImageSet
+    shows that an image set is gone: where it is denied, what is not found stays, and is counted.
     """
     method = functools.partial(Sync.reconcile, accept_deletions=accept_deletions)
-    _run(method, read_settings(root, datastore, policy), as_json)
+    settings = _trusting(read_settings(root, datastore, policy), trust_search)
+    _run(method, settings, as_json)
 
 
 @app.command()
@@ -109,6 +121,7 @@ def reconcile(
 def events(
     root: RootOption = None,
     datastore: DatastoreOption = None,
+    trust_search: TrustSearchOption = False,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +129,7 @@ def events(
 
     Searches what is due, confirms deletions, publishes, and removes what is dealt with.
     """
-    settings = read_settings(root, datastore, policy)
+    settings = _trusting(read_settings(root, datastore, policy), trust_search)
     with stopping() as stop, _progress(settings.tps, quiet=as_json) as progress:
         work = Sync(settings, stop=stop)
         say_policy_change(work.policy_change())
@@ -139,6 +152,7 @@ def events(
         f"the queue: {taken.unsettled:,} unsettled, {taken.foreign:,} foreign"
     )
     _print_changes(taken.changes)
+    _print_unconfirmed(taken.unconfirmed)
 
 
 app.command(name="status")(status_commands.show_status)
@@ -332,6 +346,10 @@ def write_report(
     err.print(f"written to {output}", highlight=False, soft_wrap=True)
 
 
+def _trusting(settings: Settings, trust_search: bool) -> Settings:
+    return replace(settings, trust_search=settings.trust_search or trust_search)
+
+
 def _only_datastore(settings: Settings, command: str) -> str:
     (datastore_id, *more) = settings.require_datastores()
     if more:
@@ -438,11 +456,17 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
         f"{outcome.requests:,} requests, {outcome.throttles:,} throttled"
     )
     _print_changes(outcome.applied.changes)
+    _print_unconfirmed(outcome.unconfirmed)
     if outcome.filled:
         out.print(filled_in_words(outcome.filled))
     if outcome.publication:
         out.print(f"published version {outcome.publication.image_sets_version} "
                    f"under {outcome.publication.policy}")  # fmt: skip
+
+
+def _print_unconfirmed(image_sets: int) -> None:
+    if image_sets:
+        err.print(unconfirmed_in_words(image_sets), soft_wrap=True)
 
 
 def _print_changes(changes: dict[str, int]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
 from cohortlake.healthimaging.events import Event, Queue
+from cohortlake.lake.deletions import Confirmed
 from cohortlake.progress import Progress
 from cohortlake.sync import Sync
 
@@ -34,6 +35,8 @@ class Taken:
         unsettled: Deletions that the service does not confirm, or not yet; they stay too.
         removed: Messages removed.
         changes: Kind of change -> how many, as `Applied.changes`.
+        unconfirmed: Of those that are unsettled, image sets that no search finds and that stay,
+            because GetImageSet is denied.
     """
 
     messages: int
@@ -42,6 +45,7 @@ class Taken:
     unsettled: int
     removed: int
     changes: dict[str, int]
+    unconfirmed: int = 0
 
 
 def waiting(sync: Sync) -> int:
@@ -85,9 +89,13 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
     # What was created and deleted since the last tick is to be known before it is asked for.
     found = sync.apply()
     unsettled: set[Event] = set()
+    unconfirmed = 0
     for store in stores:
         with failures.of(store.datastore_id):
-            unsettled.update(_unconfirmed(sync, store, hints))
+            own = [h for h in hints if h.is_deletion and h.datastore_id == store.datastore_id]
+            said = _confirmed(sync, store, own)
+            unsettled.update(hint for hint in own if hint.image_set_id in said.unsettled)
+            unconfirmed += len(said.unconfirmed)
     closed = sync.apply()
     unsettled.update(hint for hint in hints if hint.datastore_id in failures.datastores)
     dealt_with = [m for m in messages if m.event and m.event not in unsettled]
@@ -98,15 +106,13 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
         unsettled=sum(m.event in unsettled for m in messages),
         removed=queue.remove(dealt_with),
         changes=dict(Counter(found.changes) + Counter(closed.changes)),
+        unconfirmed=unconfirmed,
     )
     failures.raise_them()
     return taken
 
 
-def _unconfirmed(sync: Sync, store: Datastore, hints: list[Event]) -> list[Event]:
-    """Close what is gone of what was deleted, and return the hints that are not confirmed."""
-    own = [h for h in hints if h.is_deletion and h.datastore_id == store.datastore_id]
-    if not own:
-        return []
-    confirmed = sync.confirm_gone(store, {hint.image_set_id for hint in own})
-    return [hint for hint in own if hint.image_set_id in confirmed.unsettled]
+def _confirmed(sync: Sync, store: Datastore, deletions: list[Event]) -> Confirmed:
+    """Close what is gone of what was said to be deleted."""
+    image_set_ids = {hint.image_set_id for hint in deletions}
+    return sync.confirm_gone(store, image_set_ids) if image_set_ids else Confirmed.of_nothing()

@@ -98,6 +98,15 @@ def in_words(progress: SearchProgress, quota: float) -> str:
     )
 
 
+def unconfirmed_in_words(image_sets: int) -> str:
+    """Say why image sets that no search finds stay, and what to do."""
+    return (
+        f"{image_sets:,} image sets were not found and stay: whether they are gone only "
+        "medical-imaging:GetImageSet can tell, and it is denied. Add it to the IAM policy "
+        "(docs/how-to/aws.md), or give --trust-search if the searches may find every image set"
+    )
+
+
 def filled_in_words(filled: Filled) -> str:
     """Return one line about older versions, with what reading them moved."""
     return (

@@ -318,7 +318,8 @@ COVERAGE: tuple[Column, ...] = (
     DATASTORE_ID,
     Column("axis", pa.string(), "updated_at, study_date, created_at, absence, versions or unread."),
     Column("partition", pa.string(),
-           "The UTC day, the study month, `undated`, `events`, `erasures` or `versions`."),
+           "The UTC day, the study month, `undated`, `events`, `versions`, or `erasures` or "
+           "`late-erasures` with the axis of the search that met the rows."),
     Column("start", INSTANT, "First instant of the window."),
     Column("end", INSTANT, "First instant after the window."),
     Column("searched_at", INSTANT, "When the search began, on the service's clock."),
@@ -333,8 +334,9 @@ COVERAGE: tuple[Column, ...] = (
     Column(
         "missing",
         pa.int64(),
-        "Of a sweep without news: image sets that it showed to be gone and that were not closed, "
-        "being too many. Null where nobody compared.",
+        "Of a sweep without news, or of the absences of one with news: image sets that it did not "
+        "find and that were not closed, being too many, or because GetImageSet is denied, which "
+        "alone shows that they are gone. Null where nobody compared.",
     ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
     Column("erased_rows", pa.int64(), "Rows of erased patients, left out of all other counts."),

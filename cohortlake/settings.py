@@ -79,6 +79,12 @@ SETTINGS = (
         "ten image sets: beyond it somebody should look first.",
     ),
     Setting(
+        "COHORTLAKE_TRUST_SEARCH",
+        "no",
+        "`yes` closes as deleted what two searches do not find, where GetImageSet is denied. Set "
+        "it only if searches may find every image set: IAM can hide single studies and series.",
+    ),
+    Setting(
         "COHORTLAKE_RETENTION_DAYS",
         "30",
         "How long old versions of `image_sets/` and `coverage/` can be read, and what killed runs "
@@ -142,6 +148,7 @@ class Settings:
         lookback: Overlap of an open window's next search with its last one.
         settle: How long the search index may lag behind a change.
         max_deleted_share: Share of a partition that a sweep may close unasked.
+        trust_search: Whether searches alone may show that an image set is gone.
         retention: How long old versions of the memory and the ledger can be read.
         privacy: The name of the policy of `published/`; empty where none is set, which is `safe`
             and changes no lake that is published under another one.
@@ -171,6 +178,7 @@ class Settings:
     cohorts: str = "cohorts"
     cohort_key_file: str = ""
     published: str = ""
+    trust_search: bool = False
 
     @property
     def readers_root(self) -> str:
@@ -212,6 +220,7 @@ class Settings:
             cohorts=values["COHORTLAKE_COHORTS"],
             cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
             published=values["COHORTLAKE_PUBLISHED"],
+            trust_search=_is_yes("COHORTLAKE_TRUST_SEARCH", values),
         )
 
     def require_datastores(self) -> tuple[str, ...]:
@@ -287,6 +296,12 @@ def _whole_number(variable: str, values: Mapping[str, str], least: int = 1, most
             f"{variable} must be a whole number from {least} to {most}, not {text!r}"
         )
     return int(text)
+
+
+def _is_yes(variable: str, values: Mapping[str, str]) -> bool:
+    if values[variable] not in ("yes", "no"):
+        raise SettingError(f"{variable} must be yes or no, not {values[variable]!r}")
+    return values[variable] == "yes"
 
 
 def _safe_dates(text: str) -> str:

@@ -26,16 +26,18 @@ from cohortlake.lake import (
     erase,
     erasures,
     image_sets,
+    increments,
     keys,
     maintenance,
     partitions,
+    refiled,
     rotate,
     snapshots,
     status,
     versions,
 )
 from cohortlake.lake import sweep as sweeps
-from cohortlake.lake.deletions import Confirmed, close_erased, confirm
+from cohortlake.lake.deletions import Confirmed, confirm
 from cohortlake.lake.erasures import Erased, Erasure, Patient
 from cohortlake.lake.extract import Extractor, Found, Search, joined
 from cohortlake.lake.image_sets import Applied, Known
@@ -77,6 +79,8 @@ class Outcome:
         applied: What the memory gained.
         publication: What stands in `published/`, or None where nothing ever was found.
         filled: What asking for older versions brought, or None where it was not asked for.
+        unconfirmed: Image sets that sweeps did not find and that stay, because GetImageSet is
+            denied, which would show whether they are gone.
     """
 
     partitions: int
@@ -86,6 +90,7 @@ class Outcome:
     applied: Applied
     publication: Publication | None
     filled: Filled | None = None
+    unconfirmed: int = 0
 
 
 class Sync:
@@ -197,7 +202,6 @@ class Sync:
         run = self._extractor(store)
         for search, found in self._landed(store, wanted, run, progress):
             yield search.partition, found
-        close_erased(run, store)
 
     def sweep(
         self,
@@ -265,6 +269,7 @@ class Sync:
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
         pending = coverage.pending(self.root)
+        pending += refiled.drop_late(self.root, pending)
         applied = image_sets.apply(self.root, pending)
         # After the commit: a run that dies in between applies them again, to no effect.
         coverage.record(self.root, pending)
@@ -297,6 +302,7 @@ class Sync:
         self._require_policy()
         for table in (image_sets.TABLE, coverage.TABLE):
             delta.discard_unreadable(self.root, table)
+        refiled.drop_late(self.root, increments.paths(self.root), are_all=True)
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         self.publish()
@@ -315,6 +321,7 @@ class Sync:
         self._require_policy()
         held = snapshots.tagged_versions(self.root)
         maintained = maintenance.maintain(self.root, self.settings.retention, held)
+        self.root.delete_abandoned()
         self.publish()
         return maintained
 
@@ -343,6 +350,7 @@ class Sync:
             self.publish()
             day = datetime.fromisoformat(removed.began_at).date()
             erase_members(self.root, removed.patient_keys, day)
+            self.root.delete_abandoned(whatever_its_age=True)
             return erasures.finish(self.root, removed)
 
     def rotate_key(self, source: str) -> int:
@@ -418,7 +426,15 @@ class Sync:
         sweeps_of_all = self.sweep(
             datastores, _all_partitions, progress, accept_deletions=accept_deletions
         )
-        return self._run((swept.found for _, _, swept in sweeps_of_all), _SWEEP_STOPPED)
+        unconfirmed = list[int]()
+
+        def landing() -> Iterator[Found]:
+            for _, _, swept in sweeps_of_all:
+                unconfirmed.append(swept.unconfirmed)
+                yield swept.found
+
+        outcome = self._run(landing(), _SWEEP_STOPPED)
+        return replace(outcome, unconfirmed=sum(unconfirmed))
 
     def _run(self, landing: Iterable[Found], if_stopped: str) -> Outcome:
         """Let everything land, then apply and publish it."""
@@ -472,7 +488,6 @@ class Sync:
         with Held(self.root, store) as held:
             for search, found in self._landed(store, wanted, run, progress):
                 yield search.partition, sweeps.close_missing(run, held, search, found, most)
-        close_erased(run, store)
 
     def _require_policy(self) -> None:
         change = self.policy_change()
@@ -491,6 +506,7 @@ class Sync:
             Erased(self.root),
             new_run_id(store.now),
             self.settings.settle,
+            self.settings.trust_search,
         )
 
     def _landed(

@@ -36,6 +36,8 @@ def _action(environ: dict[str, Any]) -> str:
     if not has_key:
         if method == "POST" and query.startswith("delete"):
             return "s3:DeleteObject"
+        if method == "GET" and query.startswith("uploads"):
+            return "s3:ListBucketMultipartUploads"
         lists = method == "HEAD" or (method == "GET" and "list-type=2" in query)
         return "s3:ListBucket" if lists else f"{method} {query}"
     if "tagging" in query or "acl" in query:

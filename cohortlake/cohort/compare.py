@@ -46,7 +46,7 @@ def differences(
     compared = [
         name
         for name in before.column_names
-        if name in after.column_names and name not in (*keys, digest.COLUMN)
+        if name in after.column_names and name not in (*keys, *digest.OWN_COLUMNS)
     ]
     # The columns may be called anything, as an outside table's are: they are numbered.
     values = [f'"{name}" AS value_{number}' for number, name in enumerate(compared)]

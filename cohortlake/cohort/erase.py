@@ -1,7 +1,8 @@
 """Erasing a patient from frozen cohorts: their rows are emptied, what proves the others stays.
 
 Of an erased row remain its digest, so that the digest of all still holds, and the day on which it
-was erased, so that `verify` can say so. From the members that were drawn last for BI it just goes.
+was erased, so that `verify` can say so. Its salt goes, so that nobody can confirm who it was.
+From the members that were drawn last for BI it just goes.
 How a patient is erased from the lake is `lake.erase`'s.
 """
 
@@ -56,6 +57,8 @@ def _emptied(members: pa.Table, theirs: pa.ChunkedArray, day: date) -> pa.Table:
     if digest.ERASED_ON in members.column_names:
         days = members[digest.ERASED_ON]
     days = pc.if_else(theirs, pa.scalar(day, pa.date32()), days)
-    rows = members.drop_columns([c for c in digest.OWN_COLUMNS if c in members.column_names])
+    apart = (digest.COLUMN, digest.ERASED_ON)
+    # The salt goes with the values: without it the digest confirms nothing.
+    rows = members.drop_columns([name for name in apart if name in members.column_names])
     emptied = rows.take(kept).append_column(digest.COLUMN, digests)
     return emptied.append_column(digest.ERASED_ON, days)

@@ -123,13 +123,13 @@ def freeze(cohort: Cohort, key: bytes | None) -> Manifest:
         RootNotUsable: It cannot be written.
     """
     root = cohort.lake.root
-    members = with_digests(cohort.to_arrow())
+    name, drawn = cohort.criteria.name, cohort.to_arrow()
     while True:
-        manifest = _manifest(cohort, members, key, _next_number(root, cohort.criteria.name))
-        if manifest.number > 1:
-            last = read(root, manifest.cohort)
-            if last.says_the_same_as(manifest) and (last.signature is None) == (key is None):
-                return last
+        last = read(root, name) if name in numbers_of(root) else None
+        members = with_digests(digest.salted(drawn, _members_there(root, last) if last else None))
+        manifest = _manifest(cohort, members, key, last.number + 1 if last else 1)
+        if last and last.says_the_same_as(manifest) and (last.signature is None) == (key is None):
+            return last
         if not root.exists(manifest.members):
             write_members(root, manifest.members, members, manifest.digest)
         root.create(manifest.path, json.dumps(asdict(manifest), indent=1).encode())
@@ -188,6 +188,14 @@ def read_members(root: Root, manifest: Manifest) -> pa.Table:
             "a backup"
         )
     return members
+
+
+def _members_there(root: Root, manifest: Manifest) -> pa.Table | None:
+    """Return the members of a manifest, changed or not; None where the file is gone."""
+    if not root.exists(manifest.members):
+        return None
+    with root.open(manifest.members) as file:
+        return pq.read_table(file)
 
 
 def with_digests(members: pa.Table) -> pa.Table:
@@ -250,10 +258,6 @@ def _seen_until(lake: Lake) -> str | None:
     seen = lake.sql("SELECT max(greatest(observed_from, observed_to)) AS seen FROM history")
     (latest,) = seen.to_arrow()["seen"].to_pylist()
     return latest.isoformat() if latest else None
-
-
-def _next_number(root: Root, name: str) -> int:
-    return (numbers_of(root).get(name) or [0])[-1] + 1
 
 
 def _plain(value: Parameter) -> Any:

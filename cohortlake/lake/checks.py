@@ -80,6 +80,30 @@ def invalid_shares(root: Root) -> dict[str, float]:
     return {column: count / rows for column, count in sorted(invalid.items()) if rows}
 
 
+def left_open(root: Root) -> int:
+    """Count the image sets that the last sweeps did not find and that were not closed.
+
+    They are too many to close unasked, or nobody can tell whether they are gone, because
+    GetImageSet is denied.
+    """
+    with engine.connection() as con:
+        con.register("ledger", coverage.read(root))
+        return engine.count(con, _LEFT_OPEN)
+
+
+_LEFT_OPEN = f"""
+SELECT coalesce(sum(missing), 0)::BIGINT FROM (
+    SELECT DISTINCT ON (datastore_id, "partition") missing FROM (
+        SELECT datastore_id, "partition", run_id, max(searched_at) AS swept_at,
+               max(missing) AS missing  -- each part of a sweep says it of the whole
+        FROM ledger WHERE axis IN ('study_date', 'created_at', 'absence')
+            AND "partition" SIMILAR TO '{schema.UNDATED}|[0-9]{{4}}-[0-9]{{2}}'
+        GROUP BY ALL
+    ) ORDER BY datastore_id, "partition", swept_at DESC, run_id
+)
+"""
+
+
 def _register_published(con: duckdb.DuckDBPyConnection, root: Root, table: str) -> None:
     marker = read_marker(root)
     files = marker.paths(table) if marker else []

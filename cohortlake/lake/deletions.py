@@ -19,7 +19,7 @@ from cohortlake.lake import engine
 from cohortlake.lake.extract import Extractor, Search
 from cohortlake.lake.sweep import close, confirmed, is_not_found, register_seen
 
-_EVENTS, _ERASURES = "events", "erasures"
+_EVENTS = "events"
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,18 @@ class Confirmed:
     Attributes:
         gone: Ids of those that are closed now.
         unsettled: Ids of those that the service does not say are gone, or not yet.
+        unconfirmed: Ids of those of them that no search finds, and of which nobody can tell
+            because GetImageSet is denied.
     """
 
     gone: frozenset[str]
     unsettled: frozenset[str]
+    unconfirmed: frozenset[str]
+
+    @classmethod
+    def of_nothing(cls) -> Confirmed:
+        """Return what there is to say where no deletion was told of."""
+        return cls(frozenset(), frozenset(), frozenset())
 
 
 def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
@@ -49,27 +57,11 @@ def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> C
     held = _held(run, store, image_set_ids)
     missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
     window = Window(Axis.CREATED_AT, EPOCH, store.now)
-    gone = confirmed(run, missing)
-    close(run, Search(store, _EVENTS, window), missing, gone)
-    ids = frozenset(gone)
-    return Confirmed(ids, frozenset(c["image_set_id"] for c in held) - ids)
-
-
-def close_erased(run: Extractor, store: Datastore) -> None:
-    """Close image sets that have come to carry the id of a patient who was erased.
-
-    What a run found of erased patients it dropped. Where the lake holds such an image set, from
-    when it was somebody else's, it would stand as true for ever.
-
-    Args:
-        run: What it dropped, and where to write.
-        store: The data store.
-    """
-    if run.erased.met:
-        window = Window(Axis.CREATED_AT, EPOCH, store.now)
-        moved = [c for c in _held(run, store, run.erased.met) if c["is_earlier"]]
-        found_by = {c["image_set_id"]: "SearchImageSets" for c in moved}
-        close(run, Search(store, _ERASURES, window), moved, found_by)
+    verdict = confirmed(run, missing)
+    close(run, Search(store, _EVENTS, window), missing, verdict.gone)
+    ids = frozenset(verdict.gone)
+    unsettled = frozenset(c["image_set_id"] for c in held) - ids
+    return Confirmed(ids, unsettled, verdict.unconfirmed)
 
 
 def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from cohortlake.lake import (
     increments,
     maintenance,
     publish,
+    refiled,
     timeline,
 )
 from cohortlake.lake.erasures import PADDING, Erasure, Patient
@@ -106,6 +107,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
         increments.forget_counts(root, path)
     for path in rows:
         increments.remove(root, path, is_theirs)
+    refiled.drop_late(root, increments.paths(root), are_all=True)  # of those who were erased before
     _, paths = image_sets.rebuild(root)
     coverage.record(root, paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):

@@ -124,10 +124,7 @@ def write(root: Root, erasure: Erasure) -> Erasure:
 
 
 class Erased:
-    """Tells which rows of a search are erased patients', and remembers what it told.
-
-    Attributes:
-        met: The image sets of these rows.
+    """Tells which rows of a search are erased patients'.
 
     Args:
         root: The lake. Its records are read when first asked for.
@@ -135,7 +132,11 @@ class Erased:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self.met: set[str] = set()
+
+    @property
+    def is_nobody(self) -> bool:
+        """Whether nobody was ever erased."""
+        return not self._known_by
 
     @functools.cached_property
     def _known_by(self) -> frozenset[str]:
@@ -158,9 +159,7 @@ class Erased:
         datastore_id = states["datastore_id"][0].as_py()
         hashes = _hashes(self._key, datastore_id, ids)
         is_erased = pa.array([h in self._known_by for h in hashes], pa.bool_())
-        among = pc.fill_null(is_erased.take(bare.indices), fill_value=False)
-        self.met.update(states["image_set_id"].filter(among).to_pylist())
-        return among
+        return pc.fill_null(is_erased.take(bare.indices), fill_value=False)
 
 
 def _from_json(content: bytes) -> Erasure:

@@ -31,7 +31,7 @@ from cohortlake.healthimaging import (
     Window,
     WindowSearch,
 )
-from cohortlake.lake import partitions
+from cohortlake.lake import partitions, refiled
 from cohortlake.lake.erasures import Erased
 from cohortlake.lake.image_sets import Known
 from cohortlake.lake.increments import Increment, Record, write_empty
@@ -142,6 +142,8 @@ class Extractor:
         erased: Whose rows are dropped before anything is written.
         run_id: The run's id, which names the files.
         settle: How long the search index may lag.
+        trusts_search: Whether an image set is gone that two searches did not find, where
+            GetImageSet is denied.
     """
 
     root: Root
@@ -150,6 +152,7 @@ class Extractor:
     erased: Erased
     run_id: str
     settle: timedelta
+    trusts_search: bool = False
 
     def land(
         self, search: WindowSearch, wanted: Sequence[Search]
@@ -368,6 +371,7 @@ class _Piece:
         self._has_news = False
         self._is_counted = True
         self._erased_rows = 0
+        self._refiled: set[str] = set()
         self._ids: set[str] = set()
         self._began = monotonic()
 
@@ -390,6 +394,9 @@ class _Piece:
         erased = states.filter(states["is_erased"])
         own = erased.filter(self._search.keep(erased)) if self._search.keep else erased
         self._erased_rows += len(own)
+        # What changed after this search began is the next one's, as below.
+        now = pa.scalar(self._search.store.now, schema.INSTANT)
+        self._refiled.update(erased.filter(_is_before(erased, now))["image_set_id"].to_pylist())
         return states.filter(pc.invert(states["is_erased"])).drop_columns("is_erased")
 
     def _swept(self, states: pa.Table) -> pa.Table:
@@ -418,6 +425,8 @@ class _Piece:
         )
         record = replace(summary, erased_rows=self._erased_rows, counted=self._is_counted)
         must_record = self._search.must_record(self._run.settle)
+        if self._refiled:  # before the file says that this window was searched
+            refiled.close(self._run.root, self._search.record(self._run.run_id), self._refiled)
         if self._has_news:
             record = self.increment.keep(record)
         else:

@@ -152,6 +152,11 @@ def register(con: duckdb.DuckDBPyConnection, root: Root, version: int | None = N
     _register_table(con, root, delta.open_table(root, TABLE, version))
 
 
+def register_nothing(con: duckdb.DuckDBPyConnection, root: Root) -> None:
+    """Make an empty memory readable, with the views of `register`."""
+    _register_table(con, root, None)
+
+
 def version(root: Root) -> int | None:
     """Return the table's newest version, or None where nothing was ever applied."""
     table = delta.open_table(root, TABLE)

@@ -35,6 +35,9 @@ ABSENCE_AXIS, UNREAD_AXIS, VERSIONS_AXIS = "absence", "unread", "versions"
 STATELESS_AXES = (ABSENCE_AXIS, UNREAD_AXIS)
 """Their increments name image sets, and hold no states."""
 
+_WHOSE = ("datastore_id", "image_set_id", "PatientID")
+"""The columns that tell whose a row is."""
+
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
 _FOOTER_KEY = "cohortlake"
 _HASHES = 2**63
@@ -206,8 +209,14 @@ def write_table(root: Root, record: Record, rows: pa.Table) -> None:
 
 def count(root: Root, path: str, is_theirs: Theirs) -> int:
     """Return how many rows of an increment are somebody's."""
-    pieces = _pieces(root, path, ("image_set_id", "PatientID"))
+    pieces = _pieces(root, path, _WHOSE)
     return sum(pc.sum(is_theirs(rows)).as_py() or 0 for rows in pieces)
+
+
+def ids(root: Root, path: str, is_theirs: Theirs) -> set[str]:
+    """Return the image sets of an increment's rows that are somebody's."""
+    pieces = _pieces(root, path, _WHOSE)
+    return {i for rows in pieces for i in rows["image_set_id"].filter(is_theirs(rows)).to_pylist()}
 
 
 def remove(root: Root, path: str, is_theirs: Theirs) -> None:

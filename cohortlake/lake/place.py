@@ -15,6 +15,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from cohortlake.lake.s3 import S3
 
 RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
-TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY_SUFFIX = ".tmp"
+DRAFT = re.compile(rf"\..+\{_TEMPORARY_SUFFIX}")
+"""The names of files that are being written."""
 
 # One slash is enough for a scheme: `s3:/bucket` is a slip, and no folder that anybody meant.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -212,7 +215,7 @@ class Place:
             RootNotUsable: It cannot be written.
         """
         folder, _, name = path.rpartition("/")
-        temporary = self.path(folder, f".{name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        temporary = self.path(folder, f".{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
         with self.explained():
             self.make_folder(folder)
             stream = self.filesystem.open_output_stream(temporary)
@@ -284,6 +287,24 @@ class Place:
             return False
         self.write(path, content)
         return True
+
+    def delete_abandoned(
+        self, folder: str, files_before: datetime | None, uploads_before: datetime | None
+    ) -> None:
+        """Delete what killed runs left below a folder on S3, where no lock tells who is at work.
+
+        Args:
+            folder: The folder.
+            files_before: Only hidden files that were written before; None for all.
+            uploads_before: Only uploads that began before; None for all.
+
+        Raises:
+            RootNotUsable: It cannot be deleted.
+        """
+        if self._s3:
+            prefix = self.path(folder, "")
+            self._s3.delete_named(prefix, DRAFT, files_before)
+            self._s3.abort_uploads(prefix, uploads_before)
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn errors inside the block into RootNotUsable, whose message says what to do."""

@@ -15,19 +15,23 @@ import re
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
 from cohortlake.errors import LakeInUse, SearchedByOthers
 from cohortlake.lake import locks
-from cohortlake.lake.place import RESTRICTED, TEMPORARY_SUFFIX, Draft, Place, close_to_others
+from cohortlake.lake.place import DRAFT, RESTRICTED, Draft, Place, close_to_others
 from cohortlake.stop import Stop
 
 FOR_READERS = ("published", "cohorts")
 
 # Our drafts, and the files that deltalake has yet to give their names.
-_UNFINISHED = re.compile(rf"\..+\{TEMPORARY_SUFFIX}|.+#\d+")
+_UNFINISHED = re.compile(rf"{DRAFT.pattern}|.+#\d+")
+# A finished file has its temporary name for seconds. An upload lasts as long as a search, and no
+# run lasts a week (COHORTLAKE_RETENTION_DAYS).
+_ABANDONED_FILE, _ABANDONED_UPLOAD = timedelta(days=1), timedelta(days=7)
 _RUNS_LOCK, _PUBLISHING_LOCK = ".runs.lock", ".publishing.lock"
 
 
@@ -218,6 +222,26 @@ class Root:
         for name in folders:
             if (place := self.place_of(name)).is_local:
                 close_to_others(Path(place.path(name)))
+
+    def delete_abandoned(self, *, whatever_its_age: bool = False) -> None:
+        """Delete what killed runs left half written on S3, identified data among it.
+
+        On a disk `prepare` and `alone` do that: a lock tells there who is at work. On S3 only time
+        tells: nobody writes a hidden file for more than a day, or an upload for more than a week.
+
+        Args:
+            whatever_its_age: Also what a run may be writing now, which fails then.
+
+        Raises:
+            RootNotUsable: It cannot be deleted.
+        """
+        now = datetime.now(UTC)
+        for name in (*RESTRICTED, *FOR_READERS):
+            self.place_of(name).delete_abandoned(
+                name,
+                None if whatever_its_age else now - _ABANDONED_FILE,
+                None if whatever_its_age else now - _ABANDONED_UPLOAD,
+            )
 
     def _delete_unfinished(self) -> None:
         for name in (*RESTRICTED, *FOR_READERS):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -133,6 +134,52 @@ class S3:
                         raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2**attempt * random.random())  # noqa: S311 - jitter
         return False
+
+    def delete_named(self, path: str, name: re.Pattern[str], before: datetime | None) -> None:
+        """Delete objects by the end of their keys.
+
+        Args:
+            path: The bucket and the prefix below which to look.
+            name: What the last part of the key is like.
+            before: Only those that were written before; None for all.
+
+        Raises:
+            RootNotUsable: They cannot be listed or deleted.
+        """
+        bucket, _, prefix = path.partition("/")
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with self.explained():
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    is_meant = name.fullmatch(item["Key"].rpartition("/")[2])
+                    if is_meant and (before is None or item["LastModified"] < before):
+                        self._client.delete_object(Bucket=bucket, Key=item["Key"])
+
+    def abort_uploads(self, path: str, before: datetime | None) -> None:
+        """Abort uploads that were never completed: no listing of objects shows them.
+
+        Where the rights to do so are missing, nothing is done: a rule of the bucket can do it.
+
+        Args:
+            path: The bucket and the prefix below which to look.
+            before: Only those that began before; None for all.
+
+        Raises:
+            RootNotUsable: S3 gave no answer, or there is no such bucket.
+        """
+        bucket, _, prefix = path.partition("/")
+        uploads = self._client.get_paginator("list_multipart_uploads")
+        with self.explained():
+            try:
+                for page in uploads.paginate(Bucket=bucket, Prefix=prefix):
+                    for one in page.get("Uploads", ()):
+                        if before is None or one["Initiated"] < before:
+                            self._client.abort_multipart_upload(
+                                Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"]
+                            )
+            except ClientError as error:
+                if _code(error) not in ("AccessDenied", "NoSuchUpload"):
+                    raise
 
     @contextmanager
     def explained(self) -> Iterator[None]:

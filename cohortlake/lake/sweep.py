@@ -2,7 +2,9 @@
 
 Deleted image sets just stop being returned. So what the lake holds in a partition and a
 complete sweep of it did not find is a candidate; each one is confirmed by a second call
-before anything is closed, because it may have moved to another partition meanwhile. A
+before anything is closed, because it may have moved to another partition meanwhile. Only
+GetImageSet confirms: rights can be narrowed by study and series UID, so that no search finds an
+image set that is there. Where it is denied, the candidate stays, and is counted as unconfirmed. A
 sweep that fails before its last token proves nothing, and closes nothing. Nor does one that
 misses more of a partition than somebody should look at first.
 
@@ -31,6 +33,7 @@ from cohortlake.lake.root import Root
 
 _CALLS_AT_ONCE = 8  # to confirm what is gone; the bucket paces them
 _ALWAYS_ACCEPTED = 10  # whatever share of a small partition that is
+_NOBODY = "nobody"  # can tell whether a candidate is gone
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,28 @@ class Swept:
         missing: Candidates: held by the lake, not found by the sweep.
         absent: Those of them that are confirmed gone.
         refused: Confirmed, but not closed, because they are too many.
+        unconfirmed: Not found by a second search either, and not closed, because GetImageSet is
+            denied.
     """
 
     found: Found
     missing: int
     absent: int
     refused: int = 0
+    unconfirmed: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a second call says of image sets that a search did not find.
+
+    Attributes:
+        gone: Id of each that is gone -> the call that showed it.
+        unconfirmed: Ids of those of which nobody can tell, because GetImageSet is denied.
+    """
+
+    gone: dict[str, str]
+    unconfirmed: frozenset[str]
 
 
 class Held:
@@ -152,41 +171,47 @@ def close_missing(run: Extractor, held: Held, search: Search, found: Found, most
     """
     rows = held.rows(search.partition)
     missing = [c for c in rows if c["image_set_id"] not in found.image_set_ids]
-    gone = confirmed(run, missing)
+    verdict = confirmed(run, missing)
+    gone, unconfirmed = verdict.gone, len(verdict.unconfirmed)
     refused = len(gone) if len(gone) > max(_ALWAYS_ACCEPTED, most * len(rows)) else 0
-    if not refused:
-        close(run, search, missing, gone)
-    return Swept(_recorded(run.root, found, refused), len(missing), len(gone) - refused, refused)
+    left_open = refused + unconfirmed
+    close(run, search, missing, {} if refused else gone, left_open)
+    found = _recorded(run.root, found, left_open)
+    return Swept(found, len(missing), len(gone) - refused, refused, unconfirmed)
 
 
-def _recorded(root: Root, found: Found, refused: int) -> Found:
+def _recorded(root: Root, found: Found, left_open: int) -> Found:
     """Write what a sweep without news says of itself, now that it was compared."""
     if found.is_written:
         return found
-    records = tuple(replace(record, missing=refused) for record in found.records)
+    records = tuple(replace(record, missing=left_open) for record in found.records)
     for record in records:
         increments.write_empty(root, record)
     return replace(found, records=records, is_written=True)
 
 
-def confirmed(run: Extractor, missing: Iterable[dict[str, Any]]) -> dict[str, str]:
+def confirmed(run: Extractor, missing: Iterable[dict[str, Any]]) -> Verdict:
     """Ask a second time for image sets that a search did not find.
 
     Args:
         run: The client.
         missing: The candidates: datastore_id, image_set_id, SeriesInstanceUID, StudyInstanceUID.
-
-    Returns:
-        Id of each that is gone -> the call that showed it.
     """
-    candidates = list(missing)
+    ids = {c["image_set_id"]: c for c in missing}
     with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
-        calls = pool.map(partial(_absence, run.service), candidates)
-        return {c["image_set_id"]: call for c, call in zip(candidates, calls, strict=True) if call}
+        calls = dict(zip(ids, pool.map(partial(_absence, run), ids.values()), strict=True))
+    return Verdict(
+        {i: call for i, call in calls.items() if call and call != _NOBODY},
+        frozenset(i for i, call in calls.items() if call == _NOBODY),
+    )
 
 
 def close(
-    run: Extractor, search: Search, missing: Iterable[dict[str, Any]], gone: Mapping[str, str]
+    run: Extractor,
+    search: Search,
+    missing: Iterable[dict[str, Any]],
+    gone: Mapping[str, str],
+    left_open: int = 0,
 ) -> None:
     """Write down which image sets are gone.
 
@@ -194,26 +219,28 @@ def close(
         run: The client, and where to write.
         search: What did not find them.
         missing: The candidates, rows of the view `seen`.
-        gone: See `confirmed`.
+        gone: See `Verdict`.
+        left_open: How many it did not find and are not closed; written down too.
     """
-    if gone:
+    if gone or left_open:
         rows = [
             {**c, "confirmed_by": gone[c["image_set_id"]]}
             for c in missing
             if c["image_set_id"] in gone
         ]
-        _write_absences(run, search, rows)
+        _write_absences(run, search, rows, left_open)
 
 
-def _absence(service: HealthImaging, candidate: dict[str, Any]) -> str | None:
+def _absence(run: Extractor, candidate: dict[str, Any]) -> str | None:
     """Return the call that shows that a candidate is gone, or None where it is not."""
     datastore_id, image_set_id = candidate["datastore_id"], candidate["image_set_id"]
     try:
-        exists = service.has_image_set(datastore_id, image_set_id)
+        exists = run.service.has_image_set(datastore_id, image_set_id)
         return None if exists else "GetImageSet"
     except AccessDenied:
-        gone = is_not_found(service, candidate)
-        return "SearchImageSets" if gone else None
+        if not is_not_found(run.service, candidate):
+            return None
+        return "SearchImageSets" if run.trusts_search else _NOBODY
 
 
 def is_not_found(service: HealthImaging, candidate: dict[str, Any]) -> bool:
@@ -237,7 +264,9 @@ def _ids(service: HealthImaging, datastore_id: str, criteria: dict[str, Any]) ->
             return
 
 
-def _write_absences(run: Extractor, search: Search, rows: list[dict[str, Any]]) -> None:
+def _write_absences(
+    run: Extractor, search: Search, rows: list[dict[str, Any]], left_open: int
+) -> None:
     datastore_id = search.store.datastore_id
     record = replace(
         search.record(run.run_id),
@@ -245,6 +274,7 @@ def _write_absences(run: Extractor, search: Search, rows: list[dict[str, Any]]) 
         searched_at=run.service.datastore(datastore_id).now,  # when the last one was confirmed
         rows=len(rows),
         kept_rows=len(rows),
+        missing=left_open or None,
     )
     gone = pa.Table.from_pylist(rows, increments.GONE)
     increments.write_table(run.root, record, increments.with_run(gone, record))

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from small_hospital import change, fill
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
-from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient
+from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
+from cohortlake.healthimaging import HealthImaging
+from cohortlake.healthimaging.page import Page
 from cohortlake.lake import coverage, erasures, increments, partitions
 from cohortlake.lake.axes import agreement
 from cohortlake.lake.checks import row_counts
@@ -268,6 +271,107 @@ def test_one_that_comes_to_be_theirs_is_closed(
         endpoint.now += timedelta(hours=2)
         change(endpoint, number, DICOMPatientId="P5")  # it was a mistake
         assert Sync(lake_settings).run().applied.changes == {"reappeared": 1}
+
+
+def refile(endpoint: Endpoint) -> str:
+    """Refile one image set to the erased patient, and change all others a day later."""
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 12, DICOMPatientId="CANARY-ID")
+    endpoint.now += timedelta(days=1)
+    for number in range(60):
+        if number != 12:
+            change(endpoint, number, DICOMPatientSex="O")
+    endpoint.now += timedelta(hours=1)
+    return f"{12:032x}"
+
+
+def held(sync: Sync) -> set[str]:
+    Sync(sync.settings).apply()
+    Sync(sync.settings).publish()
+    return set(read_table(sync.settings.root, "image_sets")["image_set_id"])
+
+
+def test_what_came_to_be_theirs_is_closed_though_the_search_fails_midway(
+    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync.erase("CANARY-ID", DATASTORE)
+    refiled = refile(endpoint)
+    one = replace(sync.settings, workers=1)
+    search_page, pages = HealthImaging.search_page, list[Page]()
+
+    def fails(*arguments: Any, **options: Any) -> Page:
+        if pages and pages[-1].next_token:
+            raise ServiceUnavailable("503")
+        pages.append(search_page(*arguments, **options))
+        return pages[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HealthImaging, "search_page", fails)
+        with pytest.raises(ServiceUnavailable):
+            Sync(one).run()
+    assert len(pages) == 1
+    days = {row["partition"] for row in coverage.read(sync.root).to_pylist() if row["erased_rows"]}
+    assert days, "the window that brought it counts as searched, and no other search finds it"
+    assert refiled not in held(sync)
+    assert Sync(sync.settings).run().applied.changes == {"updated": 59 - 49}
+    assert len(held(sync)) == 59
+    assert left(sync.settings.root, {"CANARY"}) == {}
+
+
+def test_what_came_to_be_theirs_is_closed_though_the_run_is_killed(
+    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync.erase("CANARY-ID", DATASTORE)
+    refiled = refile(endpoint)
+    store = sync.datastore(DATASTORE)
+    days = sync.extract(store, sync.due(store))
+    next(days)  # the first day has landed, and nothing comes after it
+    days.close()
+    assert refiled not in held(sync)
+
+    change(endpoint, 13, DICOMPatientId="CANARY-ID")
+    endpoint.now += timedelta(hours=1)
+    for step in ("cohortlake.lake.refiled.close", "cohortlake.lake.extract.Increment.keep"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+            def dies(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(step, dies)
+            Sync(sync.settings).run()
+    Sync(sync.settings).run()
+    assert len(held(sync)) == 58
+    assert f"{13:032x}" not in held(sync)
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_rows_that_a_run_with_an_older_list_landed_do_not_come_back(
+    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_applied: bool
+) -> None:
+    """On S3 nobody knows of a run on another machine that began before the erasure."""
+    wanted = traces(sync.root)
+    sync.erase("CANARY-ID", DATASTORE)
+    refiled = refile(endpoint)
+    change(endpoint, 60, DICOMPatientSex="CANARY-LATE")
+    endpoint.now += timedelta(hours=1)
+    with monkeypatch.context() as older:
+        older.setattr(erasures, "read", lambda _root: [])
+        store = sync.datastore(DATASTORE)
+        list(sync.extract(store, sync.due(store)))
+        if is_applied:  # by a release that did not look
+            Sync(sync.settings).apply()
+    assert left(sync.settings.root, {"CANARY-LATE"})
+    if is_applied:
+        Sync(sync.settings).rebuild()
+    assert refiled not in held(sync)
+    assert len(held(sync)) == 59
+    late = {path.name for path, text in texts(f"{sync.root.uri}/increments") if "CANARY" in text}
+    assert late == set()
+    if not is_applied:
+        assert left(sync.settings.root, wanted | {"CANARY"}) == {}
+        assert agreement(sync.root).differing == ()
+    assert coverage.pending(sync.root) == []
+    assert sum(coverage.read(sync.root)["erased_rows"].to_pylist()) >= 2
 
 
 def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:

@@ -92,6 +92,8 @@ def everything(hospital: Emulator, settings: Settings) -> None:
     Sync(settings).run(fill_versions=True)
     assert Sync(settings).reconcile().applied.changes == {"deleted": 1}
     Sync(settings).rebuild()
+    bucket, _, prefix = settings.root.removeprefix("s3://").partition("/")
+    boto3.client("s3").create_multipart_upload(Bucket=bucket, Key=f"{prefix}/increments/cut")
     patient = next(iter(hospital.admin.truth()))["DICOMTags"]["DICOMPatientId"]
     arguments = (hospital.datastores[0], settings.root, settings.published, patient)
     subprocess.run((sys.executable, "-c", _UPKEEP, *arguments), check=True, timeout=120)

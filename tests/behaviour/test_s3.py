@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from threading import Event
 
@@ -27,6 +27,7 @@ from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
 from cohortlake.lake import catalogue, partitions, publication
 from cohortlake.lake import publish as publishing
+from cohortlake.lake import root as roots
 from cohortlake.lake.keys import KEY_PATH
 from cohortlake.lake.place import Place
 from cohortlake.lake.publication import MARKER_PATH, Publication
@@ -312,6 +313,51 @@ def test_of_two_publishers_the_one_that_loses_the_marker_publishes_again(
     assert last and last.to_marker() == Root(settings.root).read(MARKER_PATH)
     first, lost, again = tags
     assert first == lost != again, "the marker that both read, and then that of the faster one"
+
+
+def test_what_killed_runs_left_goes_with_maintenance_or_an_erasure(
+    root: str, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, lake = boto3.client("s3"), Root(root)
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+
+    def leave() -> list[str]:
+        """What a run leaves that is killed before it names a file, or amid a large one."""
+        for path in ("increments/a/b.parquet", "published/studies/studies.parquet"):
+            draft = lake.draft(path)
+            draft.stream.write(b"CANARY")
+            draft.stream.close()
+        s3.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/image_sets/part")
+        lake.write("increments/a/whole.parquet", b"whole")
+        return left()
+
+    def left() -> list[str]:
+        uploads = s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+        return sorted([*objects(root, ".tmp"), *(upload["Key"] for upload in uploads)])
+
+    assert len(leave()) == 3
+    lake.delete_abandoned()  # moto says of every upload that it began in 2010
+    assert len(left()) == 2, "another run may be about to name them"
+    with monkeypatch.context() as patch:
+        patch.setattr(roots, "_ABANDONED_FILE", timedelta(seconds=-60))
+        lake.delete_abandoned()
+    assert left() == []
+    leave()
+    lake.delete_abandoned(whatever_its_age=True)
+    assert left() == []
+    assert lake.read("increments/a/whole.parquet") == b"whole"
+
+    leave()  # and where the rights on uploads are missing
+    arn = f"arn:aws:s3:::{bucket}"
+    allow(
+        monkeypatch,
+        aws,
+        {"Action": "s3:ListBucket", "Resource": arn},
+        {"Action": list(ACTIONS), "Resource": f"{arn}/*"},
+    )
+    Root(root).delete_abandoned(whatever_its_age=True)
+    there = boto3.Session().client("s3").list_objects_v2(Bucket=bucket)["Contents"]
+    assert [item["Key"] for item in there] == [f"{prefix}/increments/a/whole.parquet"]
 
 
 def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Path) -> None:

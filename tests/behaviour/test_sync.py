@@ -33,7 +33,9 @@ from cohortlake.errors import (
     UnknownColumn,
     UnknownTable,
 )
+from cohortlake.lake import checks
 from cohortlake.lake.place import Draft
+from cohortlake.lake.root import Root
 from cohortlake.schema import PUBLISHED
 from emulator import Emulator, running
 
@@ -204,16 +206,37 @@ def test_a_sweep_by_creation_finds_what_moved_between_months(
     assert str(found.loc[f"{8:032x}", "StudyDate"]) == "2024-01-15"
 
 
-@pytest.mark.parametrize("denied", [set(), {"GetImageSet"}])
-def test_deletions_are_confirmed_by_search_where_get_is_denied(
-    endpoint: Endpoint, lake_settings: Settings, denied: set[str]
+def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
+    endpoint: Endpoint, lake_settings: Settings
 ) -> None:
+    """Rights can be narrowed by study and series: then a search does not find what is there."""
     fill(endpoint, 30)
     Sync(lake_settings).run()
-    endpoint.denied = denied
+    endpoint.denied = {"GetImageSet"}
+    hidden = endpoint.image_sets.pop(7)
+    endpoint.now += timedelta(hours=1)
+    # The first sweep of its month has news, the second one has none.
+    change(endpoint, 8, DICOMStudyDate=hidden["DICOMTags"]["DICOMStudyDate"])
+    kept = Sync(lake_settings).reconcile()
+    assert kept.unconfirmed == 1
+    assert "deleted" not in kept.applied.changes
+    root = Root(lake_settings.root)
+    assert checks.left_open(root) == 1
+    endpoint.now += timedelta(hours=1)
+    assert Sync(lake_settings).reconcile().unconfirmed == 1
+    assert checks.left_open(root) == 1
+
+    endpoint.image_sets.insert(7, hidden)  # the right is given
+    endpoint.now += timedelta(hours=1)
+    assert Sync(lake_settings).reconcile().unconfirmed == 0
+    assert checks.left_open(root) == 0
+    assert_equal_to_truth(lake_settings.root, endpoint)
+
     del endpoint.image_sets[7]
     endpoint.now += timedelta(hours=1)
-    Sync(lake_settings).reconcile()
+    trusting = replace(lake_settings, trust_search=True)
+    outcome = Sync(trusting).reconcile()
+    assert (outcome.applied.changes, outcome.unconfirmed) == ({"deleted": 1}, 0)
     assert_equal_to_truth(lake_settings.root, endpoint)
 
 

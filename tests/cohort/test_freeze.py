@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 import cohortlake
 from cohortlake import Lake
-from cohortlake.cohort import digest, run
+from cohortlake.cohort import digest, freeze, run
 from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.erase import erase_members
 from cohortlake.errors import NotAsFrozen, SettingError, UnknownCohort, UnknownTable
@@ -164,6 +166,38 @@ def test_patients_erased_by_policy_left_for_that_reason(frozen: str) -> None:
         assert compared.counts == {"joined": len(both), "left": theirs.count("p0")}
         assert compared.differences["patient_key"].notna().all()
     assert erase_members(Root(frozen), ["p1"], date(2026, 6, 1)) == 0, "done already"
+
+
+def test_what_is_left_of_an_erased_member_confirms_nothing(frozen: str) -> None:
+    """Not even to somebody who has a copy of the row, and so knows its every value."""
+    with cohortlake.open(frozen) as lake:
+        path = Path(frozen) / lake.frozen("ct").members
+        assert first_cts(lake).freeze().label == "ct@1", "the salts stay where nothing changed"
+    before = pq.read_table(path)
+    assert len(set(before[digest.SALT].to_pylist())) == len(before)
+    assert not {*digest.of_members(digest.own_values(before))} & {
+        *before[digest.COLUMN].to_pylist()
+    }
+    erase_members(Root(frozen), ["p1"], date(2026, 5, 1))
+    (row, *_) = pq.read_table(path).filter(pc.is_null(pc.field("patient_key"))).to_pylist()
+    left = {name for name, value in row.items() if value is not None}
+    assert left == {digest.COLUMN, digest.ERASED_ON}
+    with cohortlake.open(frozen) as lake:
+        assert lake.verify("ct").counts["erased"] > 0
+
+
+def test_members_that_were_frozen_without_salts_are_read(frozen: str) -> None:
+    with cohortlake.open(frozen) as lake:
+        manifest = lake.frozen("ct")
+        path = Path(frozen) / manifest.members
+        plain = freeze.with_digests(digest.own_values(pq.read_table(path)))
+        whole = digest.of_all(plain[digest.COLUMN].to_pylist())
+        freeze.write_members(lake.root, manifest.members, plain, whole)
+        older = json.dumps(asdict(replace(manifest, digest=whole))).encode()
+        lake.root.write(manifest.path, older)
+        assert lake.verify("ct").is_identical
+        assert first_cts(lake).freeze().label == "ct@2", "now with salts"
+        assert lake.compare("ct@1", "ct@2").counts == {}
 
 
 def test_what_joins_an_empty_lake_was_created_since(root: str) -> None:
