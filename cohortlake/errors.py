@@ -31,6 +31,7 @@
         ├── MissingKey          an existing lake without the key its hashes were made with
         ├── WrongKey            a key that is not the one its hashes were made with
         ├── NotShown            the privacy policy does not show what a question needs
+        │   └── ColumnNotShown  a column that the policy leaves out, or shows as another one
         ├── UnknownTable
         ├── UnknownColumn
         ├── InstantError        no instant, or one of which the lake can say nothing
@@ -326,6 +327,23 @@ class NotShown(LakeError):
         super().__init__(
             f"{what}, and the privacy policy {policy!r} does not show them; `limited` does "
             "(COHORTLAKE_PRIVACY, for those who publish the lake)"
+        )
+
+
+class ColumnNotShown(NotShown):
+    """Ask for what the policy shows, or have those who publish the lake show the column."""
+
+    def __init__(self, column: str, policy: str, instead: str | None = None) -> None:
+        told = f" but {instead} in its place" if instead else ""
+        remedy = (
+            f"ask for {instead}"
+            if instead
+            else "ask those who publish the lake for a policy that shows it, or for reviewed values"
+        )
+        LakeError.__init__(
+            self,
+            f"the privacy policy {policy!r} does not show {column}{told}: {remedy} "
+            "(docs/how-to/privacy.md)",
         )
 
 

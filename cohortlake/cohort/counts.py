@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cohortlake.cohort.suppress import Cell, hidden
-from cohortlake.errors import BadCriteria, UnknownColumn
+from cohortlake.errors import BadCriteria
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
 
     Raises:
         UnknownColumn: The members have no such column.
+        ColumnNotShown: The policy does not show it.
         BadCriteria: `suppress_below` is negative, a column is named twice, or the table has too
             many small cells to see what could be worked out.
     """
@@ -40,7 +41,7 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
     known = cohort.members.columns
     for name in by:
         if name not in known:
-            raise UnknownColumn(name, f"members of {cohort.criteria.name}", known)
+            raise cohort.lake.as_opened.unknown(name, f"members of {cohort.criteria.name}", known)
     names = "".join(f'"{name}", ' for name in by)
     counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
     counted += f", {few('patient_key', suppress_below)}"

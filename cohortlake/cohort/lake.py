@@ -29,7 +29,6 @@ from cohortlake.errors import (
     BadOutsideTable,
     BadQuery,
     UnknownCohort,
-    UnknownColumn,
     UnknownTable,
     UnknownValue,
 )
@@ -169,7 +168,7 @@ class Lake(read.Lake):
         known = self.columns(name)
         for column in columns or ():
             if column not in known:
-                raise UnknownColumn(column, name, known)
+                raise self.as_opened.unknown(column, name, known)
         shown = ", ".join(f'"{column}"' for column in columns or known)
         return self.sql(f'SELECT {shown} FROM "{name}"').to_pandas()
 
@@ -186,8 +185,9 @@ class Lake(read.Lake):
 
         Raises:
             BadQuery: It cannot be run; the message says what is near a name that is not there.
+            ColumnNotShown: It names a column that the policy does not show.
         """
-        with explained(self._names):
+        with explained(self._names, self.as_opened.not_shown):
             kinds = [statement.type for statement in self.connection.extract_statements(query)]
             if kinds != [duckdb.StatementType.SELECT]:
                 raise BadQuery("a lake is only read: ask with one SELECT")
@@ -198,11 +198,12 @@ class Lake(read.Lake):
 
         Raises:
             UnknownColumn: The table has no such column.
+            ColumnNotShown: The policy does not show it.
             UnknownValue: None has it; the message names a near one that several patients share.
         """
         columns = {c.name: c for c in self._described(table)}
         if column not in columns:
-            raise UnknownColumn(column, table, columns)
+            raise self.as_opened.unknown(column, table, columns)
         is_coded = columns[column].vr == "CS" or columns[column] in schema.MEANINGS
         if not is_coded or not isinstance(value, str):
             return

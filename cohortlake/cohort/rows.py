@@ -7,7 +7,7 @@ what is about the query itself is passed on. What the query is belongs to its ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ _OF_THE_QUERY = (
     duckdb.BinderException,
 )
 _UNKNOWN_NAME = re.compile(r'(?:column|Table with name) "?([^" ]+)"? (?:not found|does not exist)')
+_QUOTED = re.compile(r'"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,23 @@ class Rows:
 
 
 @contextmanager
-def explained(known: Iterable[str] = ()) -> Iterator[None]:
+def explained(
+    known: Iterable[str] = (), not_shown: Callable[[str], Exception | None] = lambda _: None
+) -> Iterator[None]:
     """Turn DuckDB's errors inside the block into BadQuery, without any row's value.
 
     Args:
         known: Names of tables and columns, to suggest from.
+        not_shown: Gives the error for a name of a column that the policy does not show.
     """
     try:
         yield
     except _OF_THE_QUERY as error:
         line = str(error).splitlines()[0]
         unknown = _UNKNOWN_NAME.search(line)
+        for name in _QUOTED.findall(line):
+            if withheld := not_shown(name):
+                raise withheld from None
         raise BadQuery(line + (did_you_mean(unknown[1], known) if unknown else "")) from None
     except duckdb.Error as error:
         # It stays the context of ours, and whatever reports errors may show that.

@@ -13,7 +13,7 @@ keep it apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
@@ -150,13 +150,28 @@ def check_values(lake: Lake, joins: Iterable[Join], condition: Condition) -> Non
         BadCondition: It names a column that is not there.
         UnknownValue: One does not occur.
     """
-    table = conditions.table_of((c for c, _ in condition.values), _tables(lake, joins))
+    table = _table_of(lake, joins, {column for column, _ in condition.values})
     types = lake.types(table)
     for column, given in condition.values:
         for value in given:
             if value is not None:
                 values.parameter(column, types[column], value)
             lake.check_value(table, column, value)
+
+
+def _table_of(lake: Lake, joins: Iterable[Join], named: Collection[str]) -> str:
+    """Return the first table that has all columns of a condition.
+
+    Raises:
+        BadCondition: No table has all of them.
+        ColumnNotShown: The policy does not show one.
+    """
+    tables = _tables(lake, joins)
+    known = {name for names in tables.values() for name in names}
+    for name in sorted({*named} - known):
+        if error := lake.as_opened.not_shown(name):
+            raise error
+    return conditions.table_of(named, tables)
 
 
 def _tables(lake: Lake, joins: Iterable[Join]) -> dict[str, tuple[str, ...]]:
@@ -328,7 +343,7 @@ class _Compiler:
         con = self.lake.connection
         read = [conditions.read(con, text) for text in condition.texts]
         named = {column for column, _ in condition.values}.union(*(r.columns for r in read))
-        table = conditions.table_of(named, _tables(self.lake, self.criteria.joins))
+        table = _table_of(self.lake, self.criteria.joins, named)
         if table == "series":
             self.used |= named
         kinds = {name: kind for name, kind in self.lake.types(table).items() if name in named}

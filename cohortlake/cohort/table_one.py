@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cohortlake.cohort.extras import module
-from cohortlake.errors import BadCriteria, UnknownColumn
+from cohortlake.errors import BadCriteria
 
 if TYPE_CHECKING:
     from cohortlake.cohort.cohort import Cohort
@@ -40,6 +40,7 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
 
     Raises:
         UnknownColumn: The members have no such column.
+        ColumnNotShown: The policy does not show it.
         BadCriteria: There are no members.
         MissingExtra: tableone is not installed.
     """
@@ -48,7 +49,8 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
     told = list(columns or told_columns(cohort))
     for name in (*told, *([by] if by else [])):
         if name not in members:
-            raise UnknownColumn(name, f"members of {cohort.criteria.name}", list(members.columns))
+            whose = f"members of {cohort.criteria.name}"
+            raise cohort.lake.as_opened.unknown(name, whose, list(members.columns))
     if members.empty:
         raise BadCriteria(
             f"{cohort.criteria.name} has no members to describe; its attrition says which step "

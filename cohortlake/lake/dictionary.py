@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable
 
 from cohortlake import schema
-from cohortlake.privacy import Policy
+from cohortlake.privacy import Policy, Treatment
 
 HEAD = ("column", "type", "tag", "VR", "meaning")
 
@@ -61,6 +61,8 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def effect(column: schema.Column, policy: Policy) -> str:
     """Return what a policy does with a column: a few words, or what is shown in its place."""
     shown = policy.shown_as(column)
+    if shown is None and policy.treatment(column) is Treatment.REVIEWED:
+        return "not shown until values are reviewed"
     if shown is None or shown == column:
         return policy.treatment(column).meaning
     return f"as {shown.name}"

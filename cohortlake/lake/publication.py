@@ -6,10 +6,12 @@ Imports nothing of what publishing needs: whoever opens a lake pays for what is 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cohortlake import schema
+from cohortlake.errors import ColumnNotShown, LakeError, UnknownColumn
 from cohortlake.lake.root import Root
 from cohortlake.lake.snapshots import Snapshot
 from cohortlake.schema import Column
@@ -84,6 +86,30 @@ class Publication:
         """
         by_name = {form.name: form for c in schema.published(table) for form in schema.forms(c)}
         return tuple(by_name[name] for name in self.columns[table])
+
+    def not_shown(self, name: str) -> ColumnNotShown | None:
+        """Return the error for a column of the schema that no table has under the policy.
+
+        Args:
+            name: What was asked for; None is returned for what is no column of the schema.
+        """
+        columns = {c.name.casefold(): c for table in schema.PUBLISHED.values() for c in table}
+        column = columns.get(name.casefold())
+        shown = {name for names in self.columns.values() for name in names}
+        if column is None or column.name in shown:
+            return None
+        instead = next((form.name for form in schema.forms(column) if form.name in shown), None)
+        return ColumnNotShown(column.name, self.policy, instead)
+
+    def unknown(self, name: str, table: str, known: Iterable[str]) -> LakeError:
+        """Return the error for a column that a table does not have.
+
+        Args:
+            name: The column.
+            table: The table, in words.
+            known: The columns that it has.
+        """
+        return self.not_shown(name) or UnknownColumn(name, table, known)
 
     def snapshot(self) -> Snapshot:
         """Return what the record keeps of it."""

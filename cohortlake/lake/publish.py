@@ -117,6 +117,8 @@ def _since(before: Publication | None, policy: Policy) -> int | None:
         # Files that do not say which key they were made with may be of two.
         return None
     is_same = (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION)
+    # Of one policy, two releases may publish other columns.
+    is_same = is_same and before.columns == policy.tables
     return before.image_sets_version if is_same else None
 
 

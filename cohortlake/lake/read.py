@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.errors import InstantError, NotALake, NotShown, OldFormat, UnknownColumn
+from cohortlake.errors import InstantError, NotALake, NotShown, OldFormat
 from cohortlake.flatten import to_frame
 from cohortlake.lake import changes, engine, snapshots
 from cohortlake.lake.changes import Clock
@@ -43,7 +43,8 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
 
     Raises:
         UnknownTable: There is no such table.
-        UnknownColumn: The table has no such column, or its policy does not show it.
+        UnknownColumn: The table has no such column.
+        ColumnNotShown: The policy does not show it.
         NotALake: Nothing was ever published there.
         OldFormat: An older release published it.
     """
@@ -120,7 +121,8 @@ class Lake:
 
         Raises:
             UnknownTable: There is no such table.
-            UnknownColumn: The table has no such column, or its policy does not show it.
+            UnknownColumn: The table has no such column.
+            ColumnNotShown: The policy does not show it.
             InstantError: The instant cannot be used; the message says why.
             NotShown: The policy hides when states began and ended.
             UnknownTag: There is no such tag.
@@ -141,7 +143,7 @@ class Lake:
         shown = [column.name for column in marker.shown(name)]
         for column in columns or ():
             if column not in shown:
-                raise UnknownColumn(column, name, shown)
+                raise marker.unknown(column, name, shown)
         wanted = list(columns or shown)
         if as_of is None and known_at is None:
             return _frame(self._files(marker, name).to_table(columns=wanted))

@@ -140,6 +140,8 @@ class Policy:
         match self.treatment(column):
             case Treatment.WITHHOLD:
                 return None
+            case Treatment.REVIEWED if not self.allowed.get(column.name):
+                return None  # a column without any value would look as if nothing had been sent
             case Treatment.SHIFT:
                 return schema.shifted(column)
             case Treatment.YEAR:

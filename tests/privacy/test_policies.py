@@ -20,7 +20,7 @@ from privacy.reidentify import truth_of, unique_shares
 
 import cohortlake
 from cohortlake import schema
-from cohortlake.errors import NotShown, PolicyError, SettingError, UnknownColumn
+from cohortlake.errors import ColumnNotShown, NotShown, PolicyError, SettingError
 from cohortlake.lake import keys
 from cohortlake.lake import review as reviews
 from cohortlake.lake.publication import read_marker
@@ -224,7 +224,7 @@ def test_safe_tells_nothing_of_the_past_and_limited_does(root: Root) -> None:
     ):
         with pytest.raises(NotShown, match="'safe' does not show"):
             ask()
-    with pytest.raises(UnknownColumn, match="StudyDate"):
+    with pytest.raises(ColumnNotShown, match="StudyDate"):
         lake.table("studies", ["StudyDate"])
     publish(root, built_in("limited"))
     assert len(cohortlake.open(root.uri).table("image_sets", as_of=SEEN)) == len(FOUND)
