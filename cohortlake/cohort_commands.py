@@ -65,6 +65,8 @@ def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False
     table = ran.attrition.to_pandas()
     _print_rows(table if as_json else table[["criterion", *COUNTS]], as_json)
     if not as_json:
+        for attached in lake.attached.values():
+            out.print(str(attached), soft_wrap=True)
         done = "written to" if ran.is_written else "as they were in"
         out.print(f"{ran.members:,} members {done} {lake.root.uri_of(ran.path)}", soft_wrap=True)
         if ran.unverified:

@@ -140,7 +140,9 @@ class Cohort:
         Raises:
             UnknownTable: None was attached under that name.
         """
-        return self._with(Join(table, self.lake.file_of(table)))
+        file = self.lake.file_of(table)
+        formats = self.lake.date_formats_of(table) if file else ()
+        return self._with(Join(table, file, formats))
 
     def split(self, *, seed: int = 0, **shares: float) -> Cohort:
         """Divide the members into parts by patient: `split(train=0.8, test=0.2)`.

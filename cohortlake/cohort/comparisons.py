@@ -21,13 +21,16 @@ _ORDERS = (
     "COMPARE_BETWEEN", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN",
     "COMPARE_LESSTHANOREQUALTO",
 )  # fmt: skip
+_OF_DATES = (
+    "date_diff", "date_part", "date_trunc", "datediff", "day", "month", "quarter", "week", "year",
+)  # fmt: skip
 _TEXT, _OTHER = "text", "other"
 
 
-def text_out_of_order(
+def used_as_dates(
     nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]
 ) -> Iterator[str]:
-    """Give the text columns that are ordered against a date.
+    """Give the columns that are no dates and stand where a date is meant.
 
     Args:
         nodes: Of a condition, see `conditions.Read`.
@@ -35,12 +38,22 @@ def text_out_of_order(
     """
     for node in nodes:
         operands = _operands(node)
-        is_about_dates = any(values.read_day(_literal(operand)) for operand in operands)
-        if node["type"] in _ORDERS and is_about_dates:
-            for operand in operands:
-                column = _column(operand)
-                if column and values.is_text(values.value_type(types[column])):
-                    yield column
+        dates = [operand for operand in operands if values.read_day(_literal(operand))]
+        is_meant = node["type"] in _ORDERS or any(date["class"] == "CAST" for date in dates)
+        if dates and is_meant:
+            yield from _no_dates(operands, types)
+        if node["class"] == "FUNCTION" and node["function_name"] in _OF_DATES:
+            arguments = [argument["expression"] for argument in node["arguments"]]
+            yield from _no_dates(arguments, types)
+
+
+def _no_dates(
+    parts: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]
+) -> Iterator[str]:
+    for part in parts:
+        column = _column(part)
+        if column and not (pa.types.is_date(types[column]) or pa.types.is_timestamp(types[column])):
+            yield column
 
 
 def check(nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> None:

@@ -144,7 +144,10 @@ def _choice_told(step: OneStudyPerPatient) -> Any:
 
 
 def _join_told(step: Join) -> Any:
-    return {"table": step.table, "file": step.file} if step.file else step.table
+    if not step.file:
+        return step.table
+    told: dict[str, Any] = {"table": step.table, "file": step.file}
+    return told | {"date_formats": dict(step.date_formats)} if step.date_formats else told
 
 
 def _condition(told: object) -> Condition:
@@ -179,8 +182,11 @@ def _choice(told: object) -> OneStudyPerPatient:
 def _join(told: object) -> Join:
     if isinstance(told, str):
         return Join(told)
-    known = _mapping(told, "join", ("table", "file"), need=("table", "file"))
-    return Join(_text(known["table"], "table"), _text(known["file"], "file"))
+    known = _mapping(told, "join", ("table", "file", "date_formats"), need=("table", "file"))
+    formats = _mapping(known.get("date_formats", {}), "date_formats")
+    return Join(
+        _text(known["table"], "table"), _text(known["file"], "file"), tuple(formats.items())
+    )
 
 
 _STEPS: dict[str, tuple[type, Callable[[Any], Any], Callable[[object], Step]]] = {

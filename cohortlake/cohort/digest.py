@@ -16,7 +16,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import pyarrow as pa
@@ -71,6 +71,8 @@ def of_all(digests: Iterable[str]) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(UTC).isoformat()  # an instant, whatever its zone is called
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     return str(value)

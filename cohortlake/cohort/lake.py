@@ -6,6 +6,7 @@ Owns the connection. Opening loads nothing: each table is a view over its files.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.freeze import Manifest, numbers_of
 from cohortlake.cohort.freeze import read as read_manifest
+from cohortlake.cohort.outside import Attached
 from cohortlake.cohort.rows import Rows, explained
 from cohortlake.cohort.signature import read_key
+from cohortlake.cohort.sources import Read
 from cohortlake.cohort.steps import check_name
 from cohortlake.cohort.verify import Difference, Verification, diff, verify
 from cohortlake.errors import (
@@ -67,6 +70,7 @@ class Lake(read.Lake):
         as_opened: What was published there when it was opened.
         connection: DuckDB, with the tables as views.
         outside: The tables that were attached.
+        attached: Each one's name -> how many of its keys are patients of the lake.
         close: Call it to close the lake, and the rows that were not taken out yet.
 
     Raises:
@@ -79,7 +83,9 @@ class Lake(read.Lake):
         self.connection = engine.spilling()
         self.close = self.connection.close
         self.outside: dict[str, pa.Table] = {}
-        self._sources: dict[str, str] = {}
+        self.attached: dict[str, Attached] = {}
+        self._read: dict[str, Read] = {}
+        self._date_formats: dict[str, tuple[tuple[str, str], ...]] = {}
         self._counted: dict[tuple[str, str], dict[str, int]] = {}
         self.as_opened = self.reading(self._create_views)
 
@@ -212,12 +218,22 @@ class Lake(read.Lake):
             shared = [known for known, rows in counts.items() if rows >= _SHARED_BY]
             raise UnknownValue(value, f"{table}.{column}", shared)
 
-    def attach(self, name: str, source: str | Path | pd.DataFrame | pa.Table) -> None:
+    def attach(
+        self, name: str, source: object, *, date_formats: Mapping[str, str] | None = None
+    ) -> Attached:
         """Take in a table from outside, keyed by patient, that cohorts can join.
 
         Args:
             name: What it is called from now on.
-            source: A frame, an Arrow table, or a Parquet or CSV file; one row per `patient_key`.
+            source: One row per `patient_key`: a pandas or Polars frame, whatever else has the
+                Arrow C stream, array or dataframe interface, a dict of columns, a list of dicts,
+                or a Parquet or CSV file.
+            date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`. Dates as
+                2024-01-31 or 20240131 need none.
+
+        Returns:
+            How many of its keys are patients of the lake. A warning says so too where none is, or
+            where some would be without blanks around them or in other case.
 
         Raises:
             BadCriteria: It cannot be called so.
@@ -227,15 +243,24 @@ class Lake(read.Lake):
         check_name(name, "a table's name")
         if name in {*schema.PUBLISHED, *_OWN_TABLES} or name.startswith("step_"):
             raise BadOutsideTable(f"{name!r} is a table of the lake's already; take another name")
-        table = outside.read(self.connection, source)
+        self._attach(name, outside.read(self.connection, source, date_formats), date_formats)
+        attached = outside.matches(self.connection, name, self.outside[name])
+        self.attached[name] = attached
+        if attached.is_suspicious:
+            warnings.warn(str(attached), stacklevel=2)
+        return attached
+
+    def attach_from(self, other: Lake, name: str) -> None:
+        """Attach a table as another lake has it."""
+        self._attach(name, other._read[name], dict(other.date_formats_of(name)))
+
+    def _attach(self, name: str, read: Read, date_formats: Mapping[str, str] | None) -> None:
         others = self.outside.keys() - {name}
         known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
-        outside.check_columns(table, known | _OWN_COLUMNS)
-        self.connection.register(name, table)
-        self.outside[name] = table
-        self._sources.pop(name, None)
-        if isinstance(source, str | Path):
-            self._sources[name] = str(Path(source).absolute())
+        outside.check_columns(read.table, known | _OWN_COLUMNS)
+        self.connection.register(name, read.table)
+        self.outside[name], self._read[name] = read.table, read
+        self._date_formats[name] = tuple((date_formats or {}).items())
 
     def file_of(self, table: str) -> str | None:
         """Return the file that an outside table came from, or None where it was a frame.
@@ -243,10 +268,31 @@ class Lake(read.Lake):
         Raises:
             UnknownTable: None was attached under that name.
         """
-        if table not in self.outside:
+        return self._outside(table).path
+
+    def date_formats_of(self, table: str) -> tuple[tuple[str, str], ...]:
+        """Return the date formats that an outside table was attached with.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+        """
+        self._outside(table)
+        return self._date_formats[table]
+
+    def require_dates(self, table: str, column: str) -> None:
+        """Look whether each value of an outside table's column is a date.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+            BadOutsideTable: One is not; the message names the column and the line.
+        """
+        outside.require_dates(table, self._outside(table), column)
+
+    def _outside(self, table: str) -> Read:
+        if table not in self._read:
             remedy = f"; attach it with lake.attach({table!r}, ...)"
             raise UnknownTable(table, self.outside, remedy)
-        return self._sources.get(table)
+        return self._read[table]
 
     def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
         """Begin a cohort: everybody, until steps leave some out.
@@ -294,7 +340,8 @@ class Lake(read.Lake):
         """
         for join in criteria.joins:
             if join.file:
-                self.attach(join.table, Path(folder) / join.file)
+                file = Path(folder) / join.file
+                self.attach(join.table, file, date_formats=dict(join.date_formats))
 
     def verify(self, frozen: str) -> Verification:
         """Draw a frozen cohort again, and say who joined, left or changed since, and why.
@@ -315,8 +362,8 @@ class Lake(read.Lake):
         if as_of == self.as_of:
             return verify(self, manifest, key)
         with Lake(self.root, as_of) as then:
-            for name, table in self.outside.items():
-                then.attach(name, table)
+            for name in self.outside:
+                then.attach_from(self, name)
             return verify(then, manifest, key)
 
     def compare(self, before: str, after: str) -> Difference:

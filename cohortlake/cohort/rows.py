@@ -55,6 +55,10 @@ class Rows:
         with explained():
             return self.relation.to_arrow_table()
 
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Give the rows to whatever reads the Arrow C stream interface."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a frame with Arrow-backed dtypes.
 

@@ -119,7 +119,7 @@ def _verified(
         try:
             for join in criteria.joins:
                 if join.file is None and join.table in lake.outside:
-                    other.attach(join.table, lake.outside[join.table])
+                    other.attach_from(lake, join.table)
             other.attach_files(criteria, folder)
             return other.verify(frozen.label), None
         except _NOT_DRAWN as error:

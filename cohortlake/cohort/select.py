@@ -330,7 +330,11 @@ class _Compiler:
         if isinstance(step.to, str):
             outside = {j.table: self.lake.columns(j.table) for j in self.criteria.joins}
             table = conditions.table_of([step.to], outside)
-            source, to = f'{before} JOIN "{table}" USING (patient_key)', f'"{step.to}"::DATE'
+            self.lake.require_dates(table, step.to)
+            source = f'{before} JOIN "{table}" USING (patient_key)'
+            to = f'"{step.to}"::DATE'
+            if values.is_text(self.lake.types(table)[step.to]):
+                to = f"""try_strptime("{step.to}", ['%Y-%m-%d', '%Y%m%d'])::DATE"""
         else:
             source, to = before, self._param(step.to)
         # Of two as near, the earlier one.
@@ -348,6 +352,13 @@ class _Compiler:
             self.used |= named
         kinds = {name: kind for name, kind in self.lake.types(table).items() if name in named}
         for one in read:
+            if table in self.lake.outside:
+                for column in comparisons.used_as_dates(one.nodes, kinds):
+                    self.lake.require_dates(table, column)
+                    raise BadCondition(
+                        f"{table}.{column} is no date column, and stands where a date is meant: "
+                        f"attach the table with date_formats={{{column!r}: '%Y-%m-%d'}}"
+                    )
             comparisons.check(one.nodes, kinds)
             literals.fit(one.condition, kinds)
         before = set(self.params)

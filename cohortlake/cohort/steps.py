@@ -135,13 +135,19 @@ class Join:
     Attributes:
         table: The name it was attached under.
         file: Where a YAML file finds it: Parquet or CSV, relative to the YAML file.
+        date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`.
     """
 
     table: str
     file: str | None = None
+    date_formats: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.table, "a table's name")
+        if self.date_formats and not self.file:
+            raise BadCriteria("date_formats are for the columns of a file")
+        if not all(isinstance(form, str) for _, form in self.date_formats):
+            raise BadCriteria("a date format is text, as '%d/%m/%Y'")
 
     def __str__(self) -> str:
         return f"in {self.table}"

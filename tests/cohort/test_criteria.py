@@ -65,7 +65,11 @@ SPLITS = st.integers(1, 9).flatmap(
         ).map(tuple),
         st.none() | SPLITS,
     ),
-    st.lists(st.builds(Join, NAMES, st.none() | st.text(min_size=1)), unique_by=lambda j: j.table),
+    st.lists(
+        st.builds(Join, NAMES, st.none() | st.text(min_size=1))
+        | st.builds(Join, NAMES, st.text(min_size=1), st.just((("seen", "%d/%m/%Y"), ("no", "1")))),
+        unique_by=lambda join: join.table,
+    ),
 )
 def test_yaml_there_and_back_is_the_same(criteria: Criteria, joins: list[Join]) -> None:
     whole = Criteria(
@@ -162,6 +166,8 @@ def test_a_date_in_quotes_is_that_date() -> None:
         ("{cohort: a, steps: [{one_study_per_patient: {random: x}}]}", "takes a seed"),
         ("{cohort: a, steps: [{join: a b}]}", "a table's name"),
         ("{cohort: a, steps: [{join: a}, {join: a}]}", "joined twice"),
+        ("{cohort: a, steps: [{join: {table: a, file: b, date_formats: {c: 1}}}]}", "is text"),
+        ("{cohort: a, steps: [{join: {table: a, file: b, date_formats: x}}]}", "a mapping"),
         ("{cohort: a, split: {train: 0.7, test: 0.2}}", "add up to 1"),
         ("{cohort: a, split: {train: 2, test: -1}}", "above 0"),
         ("{cohort: a, split: {train: 1, seed: x}}", "whole number"),
