@@ -21,7 +21,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from cohortlake import cohort_commands, privacy_commands, report, status_commands
+from cohortlake import cohort_commands, privacy_commands, report, setup_commands, status_commands
 from cohortlake.cohort import Lake as OpenedLake
 from cohortlake.cohort import run as runs
 from cohortlake.cohort import spreadsheet
@@ -156,6 +156,7 @@ def events(
 
 
 app.command(name="status")(status_commands.show_status)
+app.command()(setup_commands.setup)
 
 
 @app.command()

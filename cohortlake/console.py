@@ -94,12 +94,19 @@ def read_settings(
     root: str | None, datastores: list[str] | None, policy: str | None = None
 ) -> Settings:
     """Read the settings, with what a command was given in the place of the environment's."""
+    return Settings.from_env(environment(root, datastores, policy))
+
+
+def environment(
+    root: str | None, datastores: list[str] | None, policy: str | None = None
+) -> dict[str, str]:
+    """Return the environment variables, with what a command was given in their place."""
     given = {"COHORTLAKE_DATASTORES": ",".join(datastores)} if datastores else {}
     if policy:
         given |= {"COHORTLAKE_PRIVACY": policy}
     if root:  # the whole lake, wherever the environment's would publish
         given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
-    return Settings.from_env(os.environ | given)
+    return os.environ | given
 
 
 def say_policy_change(change: object | None) -> None:
