@@ -74,6 +74,7 @@ class Watch:
                 continue
             if timer:
                 self._end_at_once("a second signal came")
+                continue
             self.received = self.received or signal.Signals(number[0])
             timer = threading.Timer(SECONDS_TO_END, self._end_at_once, ("it took too long",))
             timer.daemon = True
