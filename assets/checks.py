@@ -11,6 +11,7 @@ from assets.failures import failures_told
 from assets.image_sets import image_sets
 from assets.published import published_key
 from cohortlake import Sync
+from cohortlake.cohort import run as runs
 from cohortlake.lake import checks
 from cohortlake.lake.axes import agreement
 
@@ -101,6 +102,21 @@ def equals_memory(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=rows.image_sets == rows.current,
         metadata={"dagster/row_count": rows.image_sets, "memory_rows": rows.current},
+    )
+
+
+@dg.asset_check(asset=published_key("image_sets"))
+def cohort_files_have_names_of_cohorts(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+    """Each YAML file in COHORTLAKE_COHORTS can be a cohort: others have no asset."""
+    with failures_told():
+        misnamed = runs.misnamed(sync.settings.cohorts)
+    return dg.AssetCheckResult(
+        passed=not misnamed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "files": ", ".join(misnamed),
+            "rename_to": "lower case letters, digits and underscores, and the suffix .yaml",
+        },
     )
 
 

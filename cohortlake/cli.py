@@ -19,7 +19,6 @@ import pyarrow as pa
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from cohortlake import cohort_commands, privacy_commands, report, setup_commands, status_commands
 from cohortlake.cohort import Lake as OpenedLake
@@ -33,12 +32,13 @@ from cohortlake.console import (
     add_row,
     err,
     explained,
+    new_table,
     out,
     print_json,
     read_settings,
     say_policy_change,
 )
-from cohortlake.errors import CohortlakeError, SettingError, Stopped
+from cohortlake.errors import CohortlakeError, MissingExtra, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
 from cohortlake.hints import take_hints
@@ -217,7 +217,9 @@ def maintain(
     if as_json:
         print_json([asdict(table) for table in maintained])
         return
-    shown = Table("table", "version", "compacted", "files", "log files deleted", "files deleted")
+    shown = new_table(
+        "table", "version", "compacted", "files", "log files deleted", "files deleted"
+    )
     for table in maintained:
         shown.add_row(*(str(cell) for cell in asdict(table).values()))
     out.print(shown)
@@ -383,10 +385,12 @@ def _give(
 
 
 def _as_json(frame: pd.DataFrame) -> str:
-    """Return a line for each row; instants to the microsecond, and days without a time of day."""
+    """Return a list with a line for each row; instants to the microsecond, days without a time."""
     days = [name for name, kind in frame.dtypes.items() if kind == pd.ArrowDtype(pa.date32())]
     frame = frame.astype(dict.fromkeys(days, "string[pyarrow]"))
-    return frame.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
+    lines = frame.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
+    rows = lines.strip("\n").replace("\n", ",\n")  # within a text a line break is written \\n
+    return f"[\n{rows}\n]\n" if rows else "[]\n"
 
 
 def _patient_id(given: str) -> str:
@@ -477,7 +481,7 @@ def _print_changes(changes: dict[str, int]) -> None:
 def _print_frame(frame: pd.DataFrame) -> None:
     shown = ["image_set_id", "version", "updated_at", "PatientID", "StudyDate", "Modality",
              "BodyPartExamined", "StudyDescription"]  # fmt: skip
-    table = Table(*shown)
+    table = new_table(*shown)
     for row in frame[shown].itertuples(index=False):
         add_row(table, *(None if pd.isna(value) else value for value in row))
     out.print(table)
@@ -485,7 +489,7 @@ def _print_frame(frame: pd.DataFrame) -> None:
 
 
 def _print_changes_by_field(changes: pd.DataFrame) -> None:
-    table = Table("kind", "field", "image sets")
+    table = new_table("kind", "field", "image sets")
     of_each = changes.groupby(["kind", "field"], dropna=False).size().reset_index(name="n")
     for row in of_each.fillna({"field": ""}).to_dict("records"):
         add_row(table, row["kind"], row["field"], f"{row['n']:,}")
@@ -497,7 +501,7 @@ def _print_changes_by_field(changes: pd.DataFrame) -> None:
 
 
 def _print_snapshots(frame: pd.DataFrame) -> None:
-    table = Table("published at (UTC)", "version", "policy", "image sets", "tags")
+    table = new_table("published at (UTC)", "version", "policy", "image sets", "tags")
     for row in frame.to_dict("records"):
         add_row(
             table,
@@ -513,7 +517,20 @@ def _print_snapshots(frame: pd.DataFrame) -> None:
 def _mount_emulator() -> None:
     try:
         from emulator.cli import app as emulator_app
-    except ModuleNotFoundError:  # installed without the extra
+    except ModuleNotFoundError as error:
+        library = error.name or "a library of the emulator"
+
+        @app.command(
+            name="emulator",
+            # Whatever is asked of it, the answer is the extra.
+            add_help_option=False,
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        )
+        @explained
+        def without_emulator() -> None:
+            """Run an emulated service; needs the extra `cohortlake[emulator]`."""
+            raise MissingExtra(library, "emulator")
+
         return
     app.add_typer(emulator_app, name="emulator")
 

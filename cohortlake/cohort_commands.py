@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich.table import Table
 
 from cohortlake.cohort import Lake, open
 from cohortlake.cohort import run as runs
@@ -21,7 +20,9 @@ from cohortlake.console import (
     JsonOption,
     RootOption,
     add_row,
+    err,
     explained,
+    new_table,
     out,
     print_json,
     read_settings,
@@ -54,6 +55,13 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
             }
         )
     _print_rows(pd.DataFrame(rows, columns=["cohort", "file", "frozen", "at", "members"]), as_json)
+    for name in runs.misnamed(settings.cohorts):
+        err.print(
+            f"notice: {name} is no cohort: rename it to lower case letters, digits and "
+            "underscores, with the suffix .yaml",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -179,7 +187,7 @@ def _print_rows(frame: pd.DataFrame, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(*frame.columns)
+    table = new_table(*frame.columns)
     for row in rows:
         add_row(table, *map(_cell, row.values()))
     out.print(table)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleDimensions
+from rich.table import Column, Table
 from rich.text import Text
 
 from cohortlake.errors import CohortlakeError, Stopped, without_text
@@ -42,9 +42,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 
 _UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
+_WIDEST = 1_000_000
+
+
+class _Uncut(Console):
+    """A console that cuts and breaks lines only where there is a terminal to fit them to."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        """The terminal's size; without one, wider than any line."""
+        fitting = super().size
+        return fitting if self.is_terminal else ConsoleDimensions(_WIDEST, fitting.height)
+
+
 # What is printed holds names of files and values, in which brackets are no markup.
-err = Console(stderr=True, markup=False, emoji=False)
-out = Console(markup=False, emoji=False)
+err = _Uncut(stderr=True, markup=False, emoji=False)
+out = _Uncut(markup=False, emoji=False)
 
 
 def explained(command: Callable[P, T]) -> Callable[P, T]:
@@ -113,6 +126,11 @@ def say_policy_change(change: object | None) -> None:
     """Say, before a run begins, how its policy differs from that of what is published."""
     if change:
         err.print(f"note: {change}", highlight=False, soft_wrap=True)
+
+
+def new_table(*names: str) -> Table:
+    """Return a table whose cells are broken over lines where they must be, and never cut."""
+    return Table(*(Column(name, overflow="fold") for name in names))
 
 
 def add_row(table: Table, *values: object) -> None:

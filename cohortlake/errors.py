@@ -39,7 +39,7 @@
         ├── UnknownTag
         ├── BadQuery            SQL that cannot be run
         ├── ExportError         a file that cannot be written, or cannot hold the rows
-        ├── MissingExtra        what the extra `notebook` brings is not installed
+        ├── MissingExtra        a library that an extra brings is not installed
         └── CohortError         a cohort cannot be drawn or proven as asked
             ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
             ├── UnknownValue    no row has it
@@ -412,12 +412,12 @@ class ExportError(LakeError):
 
 
 class MissingExtra(LakeError):
-    """Install the extra: `pip install 'cohortlake[notebook]'`."""
+    """Install the extra that the message names."""
 
     exit_code = 2
 
-    def __init__(self, library: str) -> None:
-        super().__init__(f"{library} is not installed: `pip install 'cohortlake[notebook]'`")
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library} is not installed: `pip install 'cohortlake[{extra}]'`")
 
 
 class CohortError(LakeError):

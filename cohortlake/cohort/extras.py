@@ -1,4 +1,4 @@
-"""What only the extra `notebook` brings, imported when it is first asked for."""
+"""Libraries that only an extra brings, imported when they are first asked for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 from cohortlake.errors import MissingExtra
 
+_EXTRAS = {"jinja2": "report", "matplotlib": "report", "openpyxl": "xlsx", "tableone": "notebook"}
+"""Library -> the smallest extra that brings it; `notebook` brings all of them."""
+
 
 def module(name: str) -> Any:
-    """Import a module of the extra.
+    """Import a module of a library that an extra brings.
 
     Raises:
         MissingExtra: It is not installed.
@@ -18,7 +21,8 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise MissingExtra(name.split(".", 1)[0]) from None
+        library = name.partition(".")[0]
+        raise MissingExtra(library, _EXTRAS[library]) from None
 
 
 def matplotlib_figure(width: float, height: float) -> Any:

@@ -15,6 +15,7 @@ from cohortlake.cohort import digest, freeze
 from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.lake import Lake
+from cohortlake.cohort.steps import NAME, check_name
 from cohortlake.cohort.verify import Verification
 from cohortlake.errors import (
     BadCondition,
@@ -58,7 +59,18 @@ class Ran:
 
 def files(folder: str | Path) -> dict[str, Path]:
     """Return the YAML files of a folder by their cohort's name; none where there is no folder."""
-    return {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
+    found = sorted(Path(folder).glob("*.yaml"))
+    return {path.stem: path for path in found if NAME.fullmatch(path.stem)}
+
+
+def misnamed(folder: str | Path) -> list[str]:
+    """Return the names of YAML files of a folder that can be no cohort's: `files` leaves them out.
+
+    The name of a cohort is in lower case letters, digits and underscores, and its file ends in
+    `.yaml`.
+    """
+    found = (path for path in Path(folder).glob("*") if path.suffix.lower() in (".yaml", ".yml"))
+    return sorted({path.name for path in found} - {path.name for path in files(folder).values()})
 
 
 def load(lake: Lake, folder: str | Path, name: str) -> Cohort:
@@ -66,9 +78,11 @@ def load(lake: Lake, folder: str | Path, name: str) -> Cohort:
 
     Raises:
         UnknownCohort: There is no such file.
-        BadCriteria: It makes no cohort, or one of another name.
+        BadCriteria: It makes no cohort, or one of another name, or its name can be no cohort's.
     """
     known = files(folder)
+    if (Path(folder) / f"{name}.yaml").exists():
+        check_name(name, "a cohort's name")
     if name not in known:
         raise UnknownCohort(name, known, f"is in {folder}/")
     cohort = lake.load_cohort(known[name])

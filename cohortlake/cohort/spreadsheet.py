@@ -12,7 +12,8 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from datetime import date
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -130,21 +131,29 @@ def _cell(cell: Any, value: Any) -> Any:
         return _text_cell(cell, value)
     if not _is_held(value):
         return _text_cell(cell, str(value))
-    cell.value = value
+    if isinstance(value, float | Decimal):  # openpyxl would write 16 of its digits
+        cell.value, cell.data_type = repr(float(value)), "n"
+    else:
+        cell.value = value
     return cell
 
 
 def _is_held(value: Any) -> bool:
+    """Return whether XLSX, whose numbers and days are doubles, gives a value back exactly."""
     match value:
-        case bool():
+        case bool() | None:
             return True
         case int():
             return abs(value) <= _MOST_EXACT
         case float():
             return math.isfinite(value)
+        case Decimal():
+            return value.is_finite() and Decimal(repr(float(value))) == value
+        case datetime():
+            return value.year >= _FIRST_YEAR and not value.microsecond
         case date():
             return value.year >= _FIRST_YEAR
-    return True
+    return False  # a time of day is the fraction of a day, and its last microsecond the next day
 
 
 def _text_cell(cell: Any, text: str) -> Any:
@@ -161,7 +170,10 @@ def _text_cell(cell: Any, text: str) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Return a table of texts, numbers, truths, dates and times only; instants in UTC."""
+    """Return a table of texts, numbers, truths, dates and times only; instants in UTC.
+
+    A duration is text, for CSV has none and that of XLSX is the fraction of a day.
+    """
     columns = [_flat_column(name, table[name]) for name in table.column_names]
     return pa.table(columns, table.column_names)
 
@@ -177,6 +189,9 @@ def _flat_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pat.is_timestamp(type_):
         utc = column if type_.tz is None else column.cast(schema.INSTANT, safe=False)
         return utc.cast(pa.timestamp("us"), safe=False)
+    if pat.is_duration(type_):
+        texts = [_duration_text(value) for value in column.cast(pa.duration("us")).to_pylist()]
+        return pa.chunked_array([texts], pa.large_string())
     if any(is_held(type_) for is_held in _HELD):
         return column
     raise ExportError(f"{name!r} is of type {type_}, which no spreadsheet holds: leave it out")
@@ -191,6 +206,10 @@ _HELD: tuple[Callable[[pa.DataType], bool], ...] = (
     pat.is_time,
     pat.is_null,
 )
+
+
+def _duration_text(value: timedelta | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _joined(values: list[Any] | None) -> str | None:

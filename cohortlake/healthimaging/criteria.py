@@ -65,7 +65,9 @@ def _filter(operator: str, text: str) -> dict[str, Any]:
     if not equals:
         raise SettingError(f"a filter is written {form}")
     attribute = _attribute(name.strip(), _NAMES)
-    parts = [part.strip() for part in ([value] if operator == "EQUAL" else value.split(".."))]
+    parts = [value] if operator == "EQUAL" else value.split("..")
+    if attribute not in _TEXTS:  # a text is sent as it is given: blanks may be part of an id
+        parts = [part.strip() for part in parts]
     if operator == "BETWEEN" and len(parts) != 2:
         raise SettingError(f"a range of {attribute} is written {form}")
     if operator == "EQUAL" and attribute in _SORTABLE and _day(parts[0]):
@@ -110,7 +112,14 @@ def _value(attribute: str, text: str, end_of_day: time) -> Any:
             f"{attribute} takes dates and times like 2024-01-31 or 2024-01-31T13:45:00"
         ) from None
     if attribute == _STUDY:
-        return {"DICOMStudyDate": f"{instant:%Y%m%d}", "DICOMStudyTime": f"{instant:%H%M%S.%f}"}
+        if instant.tzinfo:
+            raise SettingError(
+                "a study's date and time are the modality's local ones and have no zone; leave "
+                "the offset (or Z) out"
+            )
+        # Not %Y, which writes the year 1 as "1".
+        day_text = f"{instant.year:04d}{instant:%m%d}"
+        return {"DICOMStudyDate": day_text, "DICOMStudyTime": f"{instant:%H%M%S.%f}"}
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 

@@ -122,7 +122,7 @@ def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     summary = run("diff", "paper-1", "now").stdout
     assert re.search(r"demographic +│ PatientSex +│ +1 ", summary), summary
     assert "1 image sets changed" in summary
-    (row,) = map(json.loads, run("diff", "paper-1", "now", "--json").stdout.splitlines())
+    (row,) = json.loads(run("diff", "paper-1", "now", "--json").stdout)
     assert (row["image_set_id"], row["field"]) == (changed["imageSetId"], "PatientSex")
     before = changed["DICOMTags"].get("DICOMPatientSex")
     assert (row["before"], row["after"]) == (before, "O"), "safe shows no StudyID"
@@ -130,7 +130,7 @@ def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     assert run("diff", "2026-06-01T12:30:00", "now", "--output", str(output)).returncode == 0
     assert pd.read_parquet(output)["field"].tolist() == ["PatientSex"]
 
-    first, second = map(json.loads, run("snapshots", "--json").stdout.splitlines())
+    first, second = json.loads(run("snapshots", "--json").stdout)
     assert (first["tags"], second["tags"], second["n_image_sets"]) == (["paper-1"], [], 600)
     assert "paper-1" in run("snapshots").stdout
 
@@ -147,14 +147,27 @@ def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
         "found.xlsx": pd.read_excel,
     }
     assert truth["imageSetId"] in run(*wanted).stdout
-    lines = run(*wanted, "--json").stdout.splitlines()
-    assert truth["imageSetId"] in {json.loads(line)["image_set_id"] for line in lines}
+    rows = json.loads(run(*wanted, "--json").stdout)
+    assert truth["imageSetId"] in {row["image_set_id"] for row in rows}
+    assert run("search", "--equal", "SeriesInstanceUID=1.2.3", "--json").stdout == "[]\n"
     for name, read in readers.items():
         assert run(*wanted, "--output", str(tmp_path / name)).returncode == 0
         assert truth["imageSetId"] in set(read(tmp_path / name)["image_set_id"])
     between = "--between=updatedAt=2020-01-01..2030-01-01"
     limited = run("search", between, "--sort", "updatedAt:DESC", "--limit", "7", "--json")
-    assert len(limited.stdout.splitlines()) == 7
+    assert len(json.loads(limited.stdout)) == 7
+
+
+def test_without_the_extra_the_emulator_names_it() -> None:
+    # As where aiohttp is not installed: the command line is loaded anew.
+    code = (
+        "import sys; sys.modules['aiohttp'] = None; from cohortlake.cli import app; "
+        "sys.argv = ['cohortlake', 'emulator', 'serve', '--port', '0']; app()"
+    )
+    command = (sys.executable, "-c", code)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "aiohttp is not installed: `pip install 'cohortlake[emulator]'`" in done.stderr
 
 
 @pytest.mark.parametrize(

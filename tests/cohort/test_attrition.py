@@ -114,6 +114,6 @@ def test_without_matplotlib_it_says_what_to_install(
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"cohortlake\[notebook\]"):
+    with pytest.raises(MissingExtra, match=r"cohortlake\[report\]"):
         attrition.save(tmp_path / "a.svg")
     assert attrition._repr_html_().startswith("<table")

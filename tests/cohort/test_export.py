@@ -6,7 +6,7 @@ import csv
 import math
 import re
 import sys
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def test_every_kind_of_value_in_xlsx(tmp_path: Path) -> None:
     assert first == [
         datetime(2020, 2, 29),
         datetime(2026, 1, 2, 3, 4, 5),
-        time(10, 15),
+        "10:15:00",
         True,
         0.25,
         1.5,
@@ -133,6 +133,50 @@ def test_every_kind_of_value_in_xlsx(tmp_path: Path) -> None:
     ]
     assert second == ["1850-01-01", None, None, False, "inf", None, -5, None, "b", None, 2]
     assert third == [*[None] * 4, 1e300, *[None] * 5, 3]
+
+
+EXACT = [  # what comes back as it was, and what as its text
+    (date(1900, 1, 1), datetime(1900, 1, 1)),
+    (date(1899, 12, 31), "1899-12-31"),
+    (datetime(2026, 1, 2, 23, 59, 59), datetime(2026, 1, 2, 23, 59, 59)),
+    (datetime(2026, 1, 2, 23, 59, 59, 999999), "2026-01-02 23:59:59.999999"),
+    (datetime(1899, 12, 31, 1), "1899-12-31 01:00:00"),
+    (time(23, 59, 59, 999999), "23:59:59.999999"),
+    (time(0), "00:00:00"),
+    (timedelta(days=400, microseconds=1), "400 days, 0:00:00.000001"),
+    (2**53, 2**53),
+    (2**53 + 1, "9007199254740993"),
+    (Decimal("0.1"), 0.1),
+    (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
+    (0.1 + 0.2, 0.1 + 0.2),
+    (math.nan, "nan"),
+]
+
+
+@pytest.mark.parametrize(("value", "read"), EXACT)
+def test_what_xlsx_cannot_give_back_is_text(tmp_path: Path, value: Any, read: Any) -> None:
+    write(tmp_path / "one.xlsx", {"members": pa.table({"value": [value]})})
+    ((_,), (back,)) = read_sheet(tmp_path / "one.xlsx", "members")
+    assert (type(back), back) == (type(read), read)
+
+
+@ONE_FOLDER
+@given(
+    st.datetimes(datetime(1890, 1, 1), datetime(9999, 12, 31)),
+    st.integers(-(2**62), 2**62),
+    st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=-99, max_value=99),
+)
+def test_every_value_in_xlsx_comes_back(
+    tmp_path: Path, instant: datetime, number: int, amount: Decimal
+) -> None:
+    for moment in (instant, instant.replace(microsecond=0)):
+        values = pa.table({"at": [moment], "day": [moment.date()], "n": [number], "d": [amount]})
+        write(tmp_path / "all.xlsx", {"members": values})
+        _, (at, day, n, d) = read_sheet(tmp_path / "all.xlsx", "members")
+        assert (datetime.fromisoformat(at) if isinstance(at, str) else at) == moment
+        assert date.fromisoformat(str(day)[:10]) == moment.date()
+        assert int(n) == number
+        assert Decimal(str(d)) == amount
 
 
 def test_every_kind_of_value_in_csv(tmp_path: Path) -> None:
@@ -193,7 +237,7 @@ def test_without_openpyxl_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(MissingExtra, match=r"openpyxl.*cohortlake\[notebook\]"):
+    with pytest.raises(MissingExtra, match=r"openpyxl.*cohortlake\[xlsx\]"):
         write(tmp_path / "m.xlsx", {"members": pa.table({"n": [1]})})
 
 

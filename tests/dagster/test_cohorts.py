@@ -21,6 +21,9 @@ from .store import checks, image_set
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
+MISNAMED = ["CT.yaml", "a b.yaml", "all.yml", "ct-1.yaml"]
+
+
 @pytest.fixture
 def with_cohorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The deployment, loaded where there are two cohorts, one of which cannot be read."""
@@ -30,6 +33,8 @@ def with_cohorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mo
         "cohort: cts\nsteps:\n- where: {Modality: CT}\n- one_study_per_patient: last\n"
     )
     (folder / "broken.yaml").write_text("cohort: broken\nstep: []\n")
+    for name in MISNAMED:
+        (folder / name).write_text("cohort: cts\n")
     monkeypatch.setenv("COHORTLAKE_COHORTS", str(folder))
     monkeypatch.setenv("COHORTLAKE_DATASTORES", DATASTORE)
     mine = [name for name in sys.modules if name.split(".")[0] in ("assets", "pipelines")]
@@ -57,6 +62,15 @@ def test_they_are_drawn_after_publishing_and_verified(
     assert members["patient_key"].nunique() == len(members) == 3
     assert checks(result)["has_members"]
     assert checks(result)["equals_frozen"]
+
+    # Files that can be no cohort's have no asset, and a check says which.
+    (check,) = [
+        evaluated
+        for evaluated in result.get_asset_check_evaluations()
+        if evaluated.check_name == "cohort_files_have_names_of_cohorts"
+    ]
+    assert not check.passed
+    assert check.metadata["files"].value == ", ".join(MISNAMED)
 
     # A file that cannot be read fails alone, and says why.
     assert not result.success

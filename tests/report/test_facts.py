@@ -326,6 +326,6 @@ def test_without_the_extra_it_says_what_to_install(
     hospital: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtra, match=rf"{library} is not installed.*cohortlake\[notebook\]"):
+    with pytest.raises(MissingExtra, match=rf"{library} is not installed.*cohortlake\[report\]"):
         report.write(hospital, tmp_path / "a.html")
     assert not list(tmp_path.iterdir())

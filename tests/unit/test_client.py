@@ -334,6 +334,14 @@ def test_the_bucket_slows_down_when_throttled_and_recovers(
     assert spacing() == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("attribute", ["updatedAt", "createdAt", "StudyDate"])
+def test_the_first_and_the_last_day_there_are_can_be_sent(
+    endpoint: Endpoint, attribute: str
+) -> None:
+    wanted = criteria([], [f"{attribute}=0001-01-01..9999-12-31"])
+    assert HealthImaging(FAST).search_page(DATASTORE, wanted).heads == ()
+
+
 def test_criteria_from_text() -> None:
     assert criteria(["PatientID=P1"], ["StudyDate=2024-01-01..2024-01-31T13:00"], "updatedAt") == {
         "filters": [
@@ -372,6 +380,15 @@ def _study(day: str, time: str) -> dict[str, dict[str, str]]:
          [{"updatedAt": datetime(2024, 1, 31, tzinfo=UTC)},
           {"updatedAt": datetime(2024, 1, 31, 23, 59, 59, 999999, UTC)}]),
         (["PatientID=20240131"], [], "EQUAL", [{"DICOMPatientId": "20240131"}]),
+        ([], ["StudyDate=0001-01-01..0999-12-31"], "BETWEEN",
+         [_study("00010101", "000000.000000"), _study("09991231", "235959.999999")]),
+        ([], ["StudyDate= 2024-01-31 .. 2024-01-31 "], "BETWEEN",
+         [_study("20240131", "000000.000000"), _study("20240131", "235959.999999")]),
+        (["PatientID= P4 "], [], "EQUAL", [{"DICOMPatientId": " P4 "}]),
+        (["AccessionNumber=a=b "], [], "EQUAL", [{"DICOMAccessionNumber": "a=b "}]),
+        ([], ["updatedAt=0001-01-01..2024-01-31T00:00+02:00"], "BETWEEN",
+         [{"updatedAt": datetime(1, 1, 1, tzinfo=UTC)},
+          {"updatedAt": datetime(2024, 1, 30, 22, tzinfo=UTC)}]),
     ],
 )  # fmt: skip
 def test_a_date_is_its_whole_day(
@@ -393,6 +410,9 @@ def test_a_date_is_its_whole_day(
         (["isPrimary=maybe"], [], None, "true or false"),
         (["PatientID=1"], [], "Modality", "cannot be searched for"),
         (["PatientID=1"], [], "updatedAt:UP", "ASC or DESC"),
+        (["StudyDate=2024-01-01T00:00+02:00"], [], None, "leave the offset"),
+        (["DICOMStudyDateAndTime=2024-01-01T00:00Z"], [], None, "leave the offset"),
+        ([], ["StudyDate=2024-01-01..2024-01-02T00:00-01:00"], None, "leave the offset"),
     ],
 )
 def test_criteria_that_the_service_would_refuse(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from datetime import UTC, date, datetime, time
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cohortlake import cli, cohort_commands
-from cohortlake.console import add_row, out
+from cohortlake.console import _Uncut, add_row, new_table, out
 from cohortlake.flatten import to_frame
 
 ODD = ["chest [contrast] x", "chest [/w contrast]", "[red]", ":smile:", r"\\[b]"]
@@ -59,6 +61,37 @@ def test_json_holds_instants_and_days_as_they_are(capsys: pytest.CaptureFixture[
     }
     rows = pa.table({name: pa.array([v, None], kind) for name, (kind, v, _) in values.items()})
     cli._give(to_frame(rows), None, True, lambda _: None)
-    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    printed = capsys.readouterr().out
+    first, second = json.loads(printed)
+    assert len(printed.splitlines()) == 4, "a line for each row"
     assert first == {name: said for name, (_, _, said) in values.items()}
     assert second == dict.fromkeys(values)
+
+
+def test_json_of_no_rows_is_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._give(pd.DataFrame({"image_set_id": []}), None, True, lambda _: None)
+    cohort_commands._print_rows(pd.DataFrame({"cohort": []}), as_json=True)
+    assert capsys.readouterr().out == "[]\n[]\n"
+
+
+def _printed(table: Table, *, terminal: bool) -> str:
+    file = io.StringIO()
+    _Uncut(file=file, force_terminal=terminal, markup=False).print(table)
+    return file.getvalue()
+
+
+def test_what_is_piped_is_not_cut_and_ids_are_whole_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    table, long = new_table("id", "about"), "0123456789abcdef" * 8
+    add_row(table, long, "words " * 100)
+    piped = _printed(table, terminal=False)
+    assert max(map(len, piped.splitlines())) > 700
+    assert long in piped
+    shown = _printed(table, terminal=True)
+    assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in shown.splitlines()) <= 40
+    assert "\u2026" not in shown
+    cells = [line.split("\u2502")[1].strip() for line in shown.splitlines() if "\u2502" in line]
+    assert "".join(cells) == long
