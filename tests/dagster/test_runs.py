@@ -79,6 +79,23 @@ def test_a_day_without_a_window_is_on_record(
     assert days(instance) == {"2025-12-30", "2025-12-31", "2026-01-01", "2026-01-02"}
 
 
+def test_a_data_store_that_fails_holds_up_no_other(
+    endpoint: Endpoint,
+    run: Run,
+    instance: dg.DagsterInstance,
+    lake: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown = "f" * 32
+    monkeypatch.setenv("COHORTLAKE_DATASTORES", f"{unknown},{DATASTORE}")
+    fill(endpoint, 3)
+    result = run("backfill")
+    assert not result.success
+    (failed,) = [e for e in result.all_events if e.is_step_failure]
+    assert failed.step_failure_data.error_display_string.count(f"no data store {unknown}") == 1
+    assert len(days(instance)) == 32
+
+
 def test_a_new_lake_is_filled_by_a_run_that_names_nothing(
     endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
 ) -> None:

@@ -20,13 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cohortlake.healthimaging import EPOCH, Axis, Page, Window
 from cohortlake.healthimaging.page import Head
-from cohortlake.healthimaging.ranges import Chain, Range
+from cohortlake.healthimaging.ranges import Chain, Range, SoFar
 from cohortlake.healthimaging.sharing import Sharing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DAYS = 12
-END = START + timedelta(days=DAYS)
-NOW = END + timedelta(days=1)
+NOW = START + timedelta(days=30)
+MOST_WORKERS = 6
 MICROSECOND, MILLISECOND, DAY = (timedelta(microseconds=n) for n in (1, 1000, 86_400_000_000))
 LAST_OF_DAY = DAY - MICROSECOND
 
@@ -103,27 +102,23 @@ def _would_wait() -> None:
     raise _NothingToDo
 
 
-# Ends of days, where the windows meet, with what lies just before and behind; and any instant.
-_edges = st.builds(
-    lambda day, step: START + day * DAY + step,
-    st.sampled_from([0, 0, DAYS // 2, DAYS // 2, DAYS, DAYS, 3]),
-    st.sampled_from(
-        [
-            *(-LAST_OF_DAY, -2 * MILLISECOND, -MILLISECOND, -MICROSECOND, 0 * DAY),
-            *(MILLISECOND, 2 * MILLISECOND, 5 * MILLISECOND, LAST_OF_DAY),
-        ]
-    ),
+# How far from an end of a window: just before, just behind, and a day's last instant.
+_steps = st.sampled_from(
+    [
+        *(-LAST_OF_DAY, -2 * MILLISECOND, -MILLISECOND, -MICROSECOND, 0 * DAY),
+        *(MILLISECOND, 2 * MILLISECOND, 5 * MILLISECOND, LAST_OF_DAY),
+    ]
 )
-_anywhere = st.integers(0, DAYS * 86_400_000 - 1).map(lambda n: START + n * MILLISECOND)
 _clusters = st.lists(
     st.tuples(
-        st.one_of(_edges, _anywhere),
-        st.integers(1, 40),
+        st.sampled_from([0.0, 0.0, 0.5, 1.0, 0.25, 0.77]),  # where in the time range
+        _steps,
+        st.sampled_from([60, 60, 25, 3]),  # how many rows
         st.sampled_from([0 * DAY, 0 * DAY, MICROSECOND, MILLISECOND, timedelta(minutes=7)]),
-        st.sampled_from([0 * DAY, 0 * DAY, MILLISECOND, timedelta(hours=1)]),
+        st.sampled_from([0 * DAY, MILLISECOND, timedelta(hours=1)]),  # the same, of createdAt
     ),
-    min_size=1,
-    max_size=6,
+    min_size=2,
+    max_size=5,
 )
 
 
@@ -131,28 +126,32 @@ class SharedSearch(RuleBasedStateMachine):
     """Each row of the windows comes once, whatever happens."""
 
     @initialize(
-        axis=st.sampled_from(Axis),
+        axis=st.sampled_from([*Axis, Axis.STUDY_DATE]),
+        days=st.sampled_from([1, 1, 2, 12]),
         clusters=_clusters,
         two_windows=st.booleans(),
         includes_ends=st.booleans(),
         reverses_ties=st.booleans(),
-        takes_two_filters=st.booleans(),
+        takes_two_filters=st.sampled_from([True, True, False]),
     )
     def begin(
         self,
         axis: Axis,
-        clusters: list[tuple[datetime, int, timedelta, timedelta]],
+        days: int,
+        clusters: list[tuple[float, timedelta, int, timedelta, timedelta]],
         two_windows: bool,
         **service: bool,
     ) -> None:
         self.service = Service(**service)
-        for at, count, apart, created_apart in clusters:
-            created = at if axis is Axis.CREATED_AT else START + len(self.service.rows) * DAY / 99
+        for share, step, count, apart, created_apart in clusters:
+            at = START + round(share * days) * DAY + step
+            created = at if axis is Axis.CREATED_AT else START + len(self.service.rows) * DAY / 999
             for n in range(count):
                 instant = at + n * apart
                 created_at = instant if axis is Axis.CREATED_AT else created + n * created_apart
                 self.service.rows.append(_row(len(self.service.rows), instant, created_at))
-        bounds = [START, START + DAYS // 2 * DAY, END] if two_windows else [START, END]
+        end, middle = START + days * DAY, START + days // 2 * DAY
+        bounds = [START, middle, end] if two_windows and days > 1 else [START, end]
         self.windows = [Window(axis, *ends) for ends in itertools.pairwise(bounds)]
         self.sharing = Sharing(self.windows, NOW, lambda: True, EPOCH)
         self.sharing._changed.wait = _would_wait  # type: ignore[assignment,method-assign]
@@ -163,7 +162,7 @@ class SharedSearch(RuleBasedStateMachine):
     def _worker(self, number: int) -> Worker:
         return self.workers[number % len(self.workers)]
 
-    @precondition(lambda self: len(self.workers) < 6)
+    @precondition(lambda self: len(self.workers) < MOST_WORKERS)
     @rule()
     def take(self) -> None:
         """A worker asks for something to do."""
@@ -203,15 +202,24 @@ class SharedSearch(RuleBasedStateMachine):
         self._is_done(worker)
 
     @precondition(lambda self: self.workers)
-    @rule(number=st.integers(0, 5), size=st.sampled_from([3, 12]), pages=st.integers(2, 8))
-    def go_on(self, number: int, size: int, pages: int) -> None:
-        """A worker gets several pages before anybody else does anything."""
+    @rule(
+        number=st.integers(0, 5),
+        size=st.sampled_from([1, 2, 4]),
+        pages=st.integers(4, 6),
+        one_is_on_its_way=st.booleans(),
+    )
+    def go_on(self, number: int, size: int, pages: int, one_is_on_its_way: bool) -> None:
+        """A worker gets several pages; then another asks for something to do."""
         worker = self._worker(number)
         for _ in range(pages):
             if worker in self.workers:
                 self.ask(self.workers.index(worker), size)
             if worker in self.workers:
                 self.receive(self.workers.index(worker))
+        if worker in self.workers and one_is_on_its_way:
+            self.ask(self.workers.index(worker), size)
+        if len(self.workers) < MOST_WORKERS:
+            self.take()
 
     @precondition(lambda self: self.workers)
     @rule(number=st.integers(0, 5))
@@ -275,4 +283,54 @@ class SharedSearch(RuleBasedStateMachine):
 
 
 TestSharedSearch = SharedSearch.TestCase
-TestSharedSearch.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSharedSearch.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def _day_with_pages_seen() -> tuple[Service, Chain]:
+    """A day of forty studies, of which four pages of two have come."""
+    service = Service([_row(number, START, START + number * MILLISECOND) for number in range(40)])
+    chain = Chain(Range(Window(Axis.STUDY_DATE, START, START + DAY)))
+    for token in (0, 2, 4, 6):
+        assert chain.follow(service.answer(chain.criteria(), token, 2)).new_rows == 2
+    return service, chain
+
+
+def test_the_page_that_comes_after_a_day_was_sliced_is_left_to_the_slices() -> None:
+    service, chain = _day_with_pages_seen()
+    late = service.answer(chain.criteria(), 8, 2)
+    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    assert slices is not None
+    assert slices.day == chain.window
+    assert chain.follow(late).new_rows == 0
+    assert chain.is_over
+    assert slices.follow(service.answer(slices.criteria(), 0, 50)).new_rows == 32
+
+
+def test_a_day_whose_slices_are_refused_is_paged_without_what_came() -> None:
+    service, chain = _day_with_pages_seen()
+    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    assert slices is not None
+    (whole_day,) = slices.refuse() or []
+    assert slices.is_over
+    assert len(whole_day.criteria()["filters"]) == 1
+    assert whole_day.follow(service.answer(whole_day.criteria(), 0, 50)).new_rows == 32
+
+
+def test_nothing_stands_in_for_slices_that_have_brought_rows_or_for_a_search() -> None:
+    service, chain = _day_with_pages_seen()
+    assert chain.refuse() is None
+    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    assert slices is not None
+    slices.follow(service.answer(slices.criteria(), 0, 10))
+    assert slices.refuse() is None
+
+
+def test_a_helper_that_is_refused_leaves_the_rest_to_the_other_chain() -> None:
+    service, chain = _day_with_pages_seen()
+    helper = chain.share(SoFar(8, DAY))
+    assert helper is not None
+    assert helper.criteria()["sort"]["sortOrder"] == "DESC"
+    assert helper.follow(service.answer(helper.criteria(), 0, 5)).new_rows == 5
+    assert helper.refuse() == []
+    assert helper.is_over
+    assert chain.follow(service.answer(chain.criteria(), 8, 50)).new_rows == 27
