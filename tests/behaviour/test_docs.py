@@ -7,6 +7,7 @@ import doctest
 import importlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_snippet(
 
 
 def _run(folder: Path, arguments: str) -> None:
-    command = (Path(sys.executable).parent / "cohortlake", *arguments.split())
+    command = (Path(sys.executable).parent / "cohortlake", *shlex.split(arguments))
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True,
         timeout=120, check=False,
