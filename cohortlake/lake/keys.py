@@ -121,6 +121,11 @@ def has_fingerprint(root: Root) -> bool:
     return root.exists(_FINGERPRINT_PATH)
 
 
+def is_kept_key(root: Root, key: bytes) -> bool:
+    """Return whether a key is the one that lies in the lake itself; true where none does."""
+    return not root.exists(KEY_PATH) or root.read(KEY_PATH) == key
+
+
 def is_taken_up(root: Root, key: bytes) -> bool:
     """Return whether the lake is published with a key, or will be once `take_up` has ended."""
     return has_fingerprint(root) and root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)

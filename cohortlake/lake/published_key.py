@@ -3,7 +3,8 @@
 Two places name the key that a lake is published with: `keys/fingerprint` in the restricted zone
 and the marker in `published/`. A fingerprint is an HMAC of a constant under 256 random bits, so
 whoever reads it cannot find the key by trying. Where both are lost, or an older release wrote the
-marker, a `patient_key` that was published is worked out again from the version history.
+marker, a `patient_key` that was published is worked out again from the version history, and a key
+that lies in the lake counts before one from elsewhere.
 See `lake.keys` for where keys are kept.
 """
 
@@ -45,7 +46,7 @@ def key_to_publish_with(
     if marker and marker.key_fingerprint:
         is_theirs = with_new_key or marker.key_fingerprint == fingerprint(key)
     else:
-        is_theirs = has_fingerprint or _made(root, key, files)
+        is_theirs = has_fingerprint or (keys.is_kept_key(root, key) and _made(root, key, files))
     if not is_theirs:
         raise WrongKey(
             f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri_of('published')} was "

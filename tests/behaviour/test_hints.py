@@ -26,6 +26,7 @@ from cohortlake.errors import (
     ServiceUnavailable,
     SettingError,
 )
+from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.events import Message, Queue
 from cohortlake.lake import partitions
 from emulator import Emulator, running
@@ -179,6 +180,23 @@ def confirmations(sync: Sync) -> dict[str, str]:
         for file in files
         for row in pd.read_parquet(file).itertuples()
     }
+
+
+def test_where_get_is_denied_a_deletion_waits_in_the_queue_unless_searches_are_trusted(
+    hospital: Emulator, events: Events, sync: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: HealthImaging, datastore_id: str, _image_set_id: str) -> bool:
+        raise AccessDenied("medical-imaging:GetImageSet", f"data store {datastore_id}")
+
+    monkeypatch.setattr(HealthImaging, "has_image_set", denied)
+    gone = min(truth(hospital))
+    hospital.admin.delete(gone)
+    events.tell("Image Set Deleted", gone)
+    taken = take_hints(sync)
+    assert (taken.changes, taken.unsettled, taken.unconfirmed, taken.removed) == ({}, 1, 1, 0)
+    taken = take_hints(Sync(replace(sync.settings, trust_search=True)))
+    assert (taken.changes, taken.unsettled, taken.unconfirmed) == ({"deleted": 1}, 0, 0)
+    assert confirmations(sync) == {gone: "SearchImageSets"}
 
 
 def test_an_event_alone_closes_nothing(hospital: Emulator, events: Events, sync: Sync) -> None:

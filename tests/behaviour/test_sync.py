@@ -36,6 +36,7 @@ from cohortlake.errors import (
 from cohortlake.lake import checks
 from cohortlake.lake.place import Draft
 from cohortlake.lake.root import Root
+from cohortlake.progress import unconfirmed_in_words
 from cohortlake.schema import PUBLISHED
 from emulator import Emulator, running
 
@@ -219,6 +220,7 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
     change(endpoint, 8, DICOMStudyDate=hidden["DICOMTags"]["DICOMStudyDate"])
     kept = Sync(lake_settings).reconcile()
     assert kept.unconfirmed == 1
+    assert "medical-imaging:GetImageSet" in unconfirmed_in_words(kept.unconfirmed)
     assert "deleted" not in kept.applied.changes
     root = Root(lake_settings.root)
     assert checks.left_open(root) == 1
@@ -234,7 +236,10 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
 
     del endpoint.image_sets[7]
     endpoint.now += timedelta(hours=1)
-    trusting = replace(lake_settings, trust_search=True)
+    with pytest.raises(SettingError, match="yes or no"):
+        Settings.from_env({"COHORTLAKE_TRUST_SEARCH": "1"})
+    by_setting = Settings.from_env({"COHORTLAKE_TRUST_SEARCH": "yes"})
+    trusting = replace(lake_settings, trust_search=by_setting.trust_search)
     outcome = Sync(trusting).reconcile()
     assert (outcome.applied.changes, outcome.unconfirmed) == ({"deleted": 1}, 0)
     assert_equal_to_truth(lake_settings.root, endpoint)

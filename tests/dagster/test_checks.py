@@ -40,7 +40,7 @@ def evaluate(deployment: ModuleType, instance: dg.DagsterInstance) -> Callable[[
 
 
 def failing(outcome: dict[str, bool]) -> set[str]:
-    assert len(outcome) == 6
+    assert len(outcome) == 7
     return {name for name, passed in outcome.items() if not passed}
 
 
@@ -91,6 +91,25 @@ def test_what_the_memory_has_lost_is_noticed(
     max(found, key=lambda path: path.stat().st_size).unlink()
     image_sets.rebuild(Root(str(filled)))
     assert failing(evaluate()) == {"axes_agree"}, "and what is published shows an older version"
+
+
+def test_what_sweeps_do_not_find_and_nobody_can_confirm_is_warned_of(
+    endpoint: Endpoint, filled: Path, run: Run, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    endpoint.denied = {"GetImageSet"}
+    del endpoint.image_sets[1]
+    endpoint.now += timedelta(minutes=10)
+    result = run("reconcile")
+    told = [
+        event.materialization.metadata["unconfirmed"].value
+        for event in result.get_asset_materialization_events()
+        if "unconfirmed" in event.materialization.metadata
+    ]
+    assert sum(told) == 1
+    assert failing(evaluate()) == {"deletions_are_closed"}
+    endpoint.denied = set()
+    assert run("reconcile").success
+    assert not failing(evaluate())
 
 
 def test_many_invalid_dates_are_noticed_but_only_warned_of(

@@ -207,6 +207,20 @@ def _ids(number: int) -> list[tuple[str, str]]:
     return [(DATASTORE, f"MRN-{n:05}") for n in range(number)]
 
 
+def test_another_key_is_refused_where_readers_got_a_new_place_and_the_fingerprint_is_lost(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(root, built_in("safe"))
+    before = _patients(root)
+    root.delete("keys/fingerprint")
+    monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
+    elsewhere = Root(root.uri, f"{tmp_path}/readers")
+    with pytest.raises(WrongKey):
+        publish(elsewhere, built_in("safe"), "env:HOSPITAL_KEY")
+    publish(elsewhere, built_in("safe"))
+    assert set(cohortlake.read_table(f"{tmp_path}/readers", "patients")["patient_key"]) == before
+
+
 def test_published_files_that_do_not_name_their_key_are_all_written_again(root: Root) -> None:
     """They may be of two keys: a release that did not look may have written them."""
     first = publish(root, built_in("safe"))
