@@ -220,6 +220,9 @@ VOLATILE = ("last_accessed_at", "storage_tier")
 """Columns that may change without the image set having changed."""
 
 UNDATED = "undated"
+YEAR_FORMAT = "%Y-XX"
+"""A year as a folder's value: 2024-XX, as ISO 8601-2 writes a month that is not told. Readers take
+a plain 2024 for a number, unless another folder is none."""
 _IS_UNDATED = (
     "Without a date the folder is `undated`, and Cohortlake's readers and views give null."
 )
@@ -227,12 +230,15 @@ STUDY_MONTH = Column(
     "study_month", pa.string(), f"YYYY-MM of StudyDate. {_IS_UNDATED}", Identifies.DATE
 )
 STUDY_YEAR = Column(
-    "study_year_or_undated", pa.string(), f"Year of StudyDate. {_IS_UNDATED}", Identifies.INDIRECTLY
+    "study_year_or_undated",
+    pa.string(),
+    f"YYYY-XX: year of StudyDate. {_IS_UNDATED}",
+    Identifies.INDIRECTLY,
 )
 SHIFTED_YEAR = Column(
     "study_year_shifted",
     pa.string(),
-    f"Year of study_date_shifted. {_IS_UNDATED}",
+    f"YYYY-XX: year of study_date_shifted. {_IS_UNDATED}",
     Identifies.INDIRECTLY,
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
+from cohortlake import schema
 from cohortlake.cohort import digest
 
 KEYS = {
@@ -19,6 +20,10 @@ KEYS = {
     },
 }
 """Level -> what identifies a member: name, and SQL over its row."""
+
+_FOLDERS = tuple(column.name for column in schema.forms(schema.STUDY_MONTH))
+_NOT_COMPARED = (*digest.OWN_COLUMNS, *_FOLDERS)
+"""What is no value of a member's own. The folder it lies in follows from a date, which is."""
 
 JOINED, LEFT, CHANGED = "joined", "left", "changed"
 
@@ -46,7 +51,7 @@ def differences(
     compared = [
         name
         for name in before.column_names
-        if name in after.column_names and name not in (*keys, *digest.OWN_COLUMNS)
+        if name in after.column_names and name not in (*keys, *_NOT_COMPARED)
     ]
     # The columns may be called anything, as an outside table's are: they are numbered.
     values = [f'"{name}" AS value_{number}' for number, name in enumerate(compared)]

@@ -49,6 +49,9 @@ _OWN_COLUMNS = frozenset((*digest.OWN_COLUMNS, "few", "members", "patients", "se
 _OWN_TABLES = frozenset(("after", "before", "differing", "in_the_lake", "present", "visits"))
 """What queries of cohorts call something; their stages are step_1 and so on."""
 
+_CODED = (*schema.MEANINGS, schema.STUDY_YEAR, schema.SHIFTED_YEAR)
+"""Columns of ours with few values, which are spelled in one way."""
+
 _SHARED_BY = 11
 """Rows of a value before it is suggested: one that so many share names nobody."""
 
@@ -210,7 +213,7 @@ class Lake(read.Lake):
         columns = {c.name: c for c in self._described(table)}
         if column not in columns:
             raise self.as_opened.unknown(column, table, columns)
-        is_coded = columns[column].vr == "CS" or columns[column] in schema.MEANINGS
+        is_coded = columns[column].vr == "CS" or columns[column] in _CODED
         if not is_coded or not isinstance(value, str):
             return
         counts = self._values(table, column)

@@ -105,7 +105,7 @@ def _rekeyed(members: pa.Table, maps: dict[str, dict[str, str]], days: dict[str,
     if schema.SHIFTED_YEAR.name in columns:
         moved = columns[schema.shifted(schema.STUDY_DATE).name]
         columns[schema.SHIFTED_YEAR.name] = [
-            f"{day:%Y}" if day else year
+            day.strftime(schema.YEAR_FORMAT) if day else year
             for day, year in zip(moved, columns[schema.SHIFTED_YEAR.name], strict=True)
         ]
     rekeyed = pa.table(columns, members.schema)

@@ -97,7 +97,7 @@ def _as_shown(table: str, publication: Publication) -> dict[str, str]:
     """Return the name of each column as the policy shows it -> SQL for it, from the schema's."""
     shown = publication.columns[table]
     found = {f.name: c.name for c in schema.published(table) for f in schema.forms(c)}
-    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else "%Y"
+    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else schema.YEAR_FORMAT
     month = f"strftime(StudyDate, '{form}')"
     return {name: month if name in _PARTITIONS else found[name] for name in shown}
 

@@ -92,7 +92,8 @@ def _expected(partition: schema.Column, found: Iterable[str], last_year: int) ->
     years = [f"{year:04d}" for year in range(_FIRST_YEAR, last_year + 1)]
     is_monthly = partition == schema.STUDY_MONTH
     months = [f"{year}-{month:02d}" for year in years for month in range(1, 13)]
-    return sorted({*found, *(months if is_monthly else years), schema.UNDATED})
+    periods = months if is_monthly else [schema.YEAR_FORMAT.replace("%Y", year) for year in years]
+    return sorted({*found, *periods, schema.UNDATED})
 
 
 def _column(column: schema.Column) -> str:

@@ -61,11 +61,15 @@ class Periods:
     def _of_month(self, month: str) -> tuple[str, ...]:
         if month == schema.UNDATED or self.dates is Treatment.KEEP:
             return (month,)
-        year = month[:4]
+        year = int(month[:4])
         if self.dates is Treatment.YEAR:
-            return (year,)
-        periods = (f"{int(year) - 1:04}", year)
-        return (*periods, schema.UNDATED) if int(year) <= FIRST_SHIFTED.year else periods
+            return (_period(year),)
+        periods = (_period(year - 1), _period(year))
+        return (*periods, schema.UNDATED) if year <= FIRST_SHIFTED.year else periods
 
     def _rows(self, periods: Collection[str]) -> int:
         return sum(self.sizes[month] for month in self.months(periods))
+
+
+def _period(year: int) -> str:
+    return schema.YEAR_FORMAT.replace("%Y", f"{year:04}")

@@ -8,6 +8,7 @@ tools of it `lake.catalogue`'s.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -43,6 +44,8 @@ from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.keys import create_macros
 from cohortlake.privacy.treat import prepare, rows_sql
 
+_YEAR_ALONE = re.compile(r"=\d{4}/")
+"""What folders of a year were called by earlier releases, see `schema.YEAR_FORMAT`."""
 _ANEW_PATH = "published/_anew"
 
 
@@ -119,6 +122,7 @@ def _since(before: Publication | None, policy: Policy) -> int | None:
     is_same = (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION)
     # Of one policy, two releases may publish other columns.
     is_same = is_same and before.columns == policy.tables
+    is_same = is_same and not any(map(_YEAR_ALONE.search, before.files))
     return before.image_sets_version if is_same else None
 
 

@@ -81,7 +81,7 @@ def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]
 
 def partition_sql(policy: Policy) -> str:
     """Return SQL for a row's value of the partition column, over rows made safe."""
-    form = "%Y-%m" if policy.dates is Treatment.KEEP else "%Y"
+    form = "%Y-%m" if policy.dates is Treatment.KEEP else schema.YEAR_FORMAT
     return f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow.dataset as pads
 import pytest
 from changing import STEPS, Hospital, published_rows
 from hypothesis import HealthCheck, given, settings
@@ -20,10 +21,10 @@ from privacy.reidentify import truth_of, unique_shares
 
 import cohortlake
 from cohortlake import schema
-from cohortlake.errors import ColumnNotShown, NotShown, PolicyError, SettingError
+from cohortlake.errors import ColumnNotShown, NotShown, PolicyError, SettingError, UnknownValue
 from cohortlake.lake import keys
 from cohortlake.lake import review as reviews
-from cohortlake.lake.publication import read_marker
+from cohortlake.lake.publication import MARKER_PATH, read_marker
 from cohortlake.lake.publish import publish
 from cohortlake.lake.root import Root
 from cohortlake.privacy import Policy, built_in, policy_of
@@ -91,7 +92,7 @@ def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(root: Ro
         days = 1 + int(_digest(root, "shift", *patient)[:15], 16) % 365
         true = date.fromisoformat(tags["DICOMStudyDate"])
         assert row["study_date_shifted"] == true - timedelta(days=days)
-        assert row["study_year_shifted"] == f"{true - timedelta(days=days):%Y}"
+        assert row["study_year_shifted"] == f"{true - timedelta(days=days):%Y}-XX"
         assert row["patient_key"] == _digest(root, "PatientID", *patient)[:32]
         uid = tags["DICOMStudyInstanceUID"]
         assert row["StudyInstanceUID"] == f"2.25.{int(_digest(root, 'UID', uid)[:30], 16)}"
@@ -144,7 +145,7 @@ def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
     patients = _frame(root, "patients")
     assert str(patients["first_study_year"].dtype).startswith("int16")
     folders = {path.name for path in Path(root.path("published/studies")).iterdir()}
-    assert all(name.startswith("study_year_or_undated=") for name in folders)
+    assert all(re.fullmatch(r"study_year_or_undated=(\d{4}-XX|undated)", name) for name in folders)
 
 
 def test_no_order_of_rows_tells_what_the_years_hide(root: Root) -> None:
@@ -371,3 +372,53 @@ def test_the_built_in_policies_only_ever_widen() -> None:
     assert shown[1] < shown[2]
     kept = {c.name for c in schema.published("image_sets")}
     assert shown[0] & kept < shown[1]
+
+
+def _types(folder: str, column: str) -> set[str]:
+    """What readers make of a partition's column by their own defaults, and of one folder alone."""
+    types = {
+        str(pd.read_parquet(folder)[column].astype("object").map(type).iloc[0]),
+        str(pads.dataset(folder, partitioning="hive").schema.field(column).type),
+    }
+    for pattern in (folder, *(str(path) for path in Path(folder).iterdir())):
+        files = duckdb.sql(f"FROM '{pattern}/**/*.parquet'")
+        types.add(str(files.types[files.columns.index(column)]))
+    return types
+
+
+@pytest.mark.parametrize("policy", [*SAFE, built_in("limited")], ids=["shift", "year", "limited"])
+def test_a_folders_value_has_one_type_with_and_without_undated_rows(
+    tmp_path: Path, policy: Policy
+) -> None:
+    dated = lake_of(str(tmp_path / "dated"), summaries(20))
+    partly, _ = _lake_with(tmp_path, StudyDate="none")
+    found = []
+    for root in (dated, partly):
+        publish(root, policy)
+        folder = root.path("published/series")
+        is_undated = Path(folder, f"{policy.partition.name}={schema.UNDATED}").exists()
+        assert is_undated == (root is partly)
+        found.append(_types(folder, policy.partition.name))
+    assert found == [{"<class 'str'>", "string", "VARCHAR"}] * 2
+
+
+def test_a_lake_with_folders_of_plain_years_is_published_anew(tmp_path: Path) -> None:
+    root = lake_of(str(tmp_path / "lake"), summaries(20))
+    publish(root, SAFE[0])
+    before = published_rows(root)
+    marker = Path(root.path(MARKER_PATH))
+    for path in sorted(Path(root.path("published")).rglob("*-XX")):
+        path.rename(path.with_name(path.name.removesuffix("-XX")))
+    marker.write_text(re.sub(r"=(\d{4})-XX/", r"=\1/", marker.read_text("utf-8")), "utf-8")
+    with cohortlake.open(root.uri) as lake:  # as the earlier release published it
+        assert set(lake.table("series")["study_year_shifted"].str.len()) == {4}
+        lake.cohort("all").freeze()
+    publish(root, SAFE[0])
+    assert published_rows(root) == before
+    left = [str(path) for path in Path(root.path("published")).rglob("*=*/*")]
+    assert left
+    assert not [path for path in left if re.search(r"=\d{4}/", path)]
+    with cohortlake.open(root.uri) as lake:
+        assert lake.verify("all").is_identical
+        with pytest.raises(UnknownValue, match="study_year_shifted"):
+            lake.cohort("a").where(study_year_shifted="2024")
