@@ -37,6 +37,7 @@ from cohortlake.errors import (
 from cohortlake.healthimaging.connection import (
     BAD_CREDENTIALS,
     NO_CREDENTIALS,
+    bad_credentials,
     connect,
     new_session,
     no_credentials,
@@ -59,10 +60,6 @@ _QUOTAS = {"ListImageSetVersions": 25.0, "GetImageSetMetadata": 50.0}
 _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 _THROTTLES = ("ThrottlingException", "TooManyRequestsException", "Throttling")
-
-_CLOCK = {
-    "InvalidSignatureException": " (also given where this machine's clock is minutes off)",
-}
 
 _RETURNED_AS_OURS = (BotoCoreError, ClientError, ResponseParserError, BrokenAnswer, OSError)
 
@@ -358,7 +355,7 @@ class HealthImaging:
         if status >= 500:
             return ServiceUnavailable(f"{operation} kept failing with {status} {code}")
         if code in BAD_CREDENTIALS:
-            return no_credentials(f"the service answered {code}{_CLOCK.get(code, '')}")
+            return bad_credentials("the service", code)
         if code == "AccessDeniedException" or status == 403:
             return AccessDenied(f"medical-imaging:{operation}", f"data store {datastore_id}")
         if code == "ResourceNotFoundException":

@@ -29,7 +29,10 @@ BAD_CREDENTIALS = (
     "ExpiredTokenException",
     "InvalidClientTokenId",
     "MissingAuthenticationToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
 )
+_SIGNATURES = ("InvalidSignatureException", "RequestExpired", "SignatureDoesNotMatch")
 NO_CREDENTIALS = (
     CredentialRetrievalError,
     NoCredentialsError,
@@ -70,6 +73,12 @@ def new_session() -> boto3.Session:
         return boto3.Session()
     except ProfileNotFound:
         raise SettingError("AWS_PROFILE names a profile that does not exist") from None
+
+
+def bad_credentials(service: str, code: str) -> NoCredentials:
+    """Return the error for an answer of `BAD_CREDENTIALS`."""
+    clock = "; it also answers that where the clock of this machine is minutes off"
+    return no_credentials(f"{service} answered {code}{clock if code in _SIGNATURES else ''}")
 
 
 def no_credentials(why: str) -> NoCredentials:

@@ -30,6 +30,7 @@ from cohortlake.errors import (
 from cohortlake.healthimaging.connection import (
     BAD_CREDENTIALS,
     NO_CREDENTIALS,
+    bad_credentials,
     connect,
     no_credentials,
 )
@@ -174,7 +175,7 @@ class Queue:
         if code in _NO_SUCH_QUEUE:
             return NoSuchQueue(self._url, self._client.meta.region_name)
         if code in BAD_CREDENTIALS:
-            return no_credentials(f"SQS answered {code}")
+            return bad_credentials("SQS", code)
         if "AccessDenied" in code or status == 403:
             # SQS hands on what KMS says where a key of one's own encrypts the queue.
             denied = "kms:Decrypt" if code.upper().startswith("KMS") else f"sqs:{action}"

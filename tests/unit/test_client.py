@@ -21,6 +21,7 @@ from endpoint import DATASTORE, Endpoint
 
 from cohortlake import HealthImaging, Settings
 from cohortlake.errors import (
+    NoCredentials,
     RequestRefused,
     ServiceUnavailable,
     SettingError,
@@ -105,6 +106,25 @@ def test_each_attempt_waits_for_its_slot_and_is_signed_after_that(
     assert all(signed == at for signed, at in sent)
     assert now[0] == datetime(2026, 1, 1, tzinfo=UTC) + 8 * timedelta(minutes=20)
     assert meter.requests == (0 if operation in ("GetDatastore", "GetImageSet") else 8)
+
+
+@pytest.mark.parametrize(
+    ("code", "names_the_clock"),
+    [
+        ("UnrecognizedClientException", False),
+        ("ExpiredTokenException", False),
+        ("InvalidSignatureException", True),
+        ("RequestExpired", True),
+        ("SignatureDoesNotMatch", True),
+    ],
+)
+def test_a_signature_that_is_refused_may_be_the_clocks_fault(
+    endpoint: Endpoint, code: str, names_the_clock: bool
+) -> None:
+    endpoint.misbehaviour = (403, b"{}", code)
+    with pytest.raises(NoCredentials, match=f"the service answered {code}") as refused:
+        HealthImaging(FAST).search_page(DATASTORE, WINDOW.criteria())
+    assert ("clock of this machine" in str(refused.value)) == names_the_clock
 
 
 VPCE = "vpce-0123456789abcdef0-a1b2c3d4"
