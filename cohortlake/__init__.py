@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cohortlake.healthimaging import Axis, HealthImaging, Window
     from cohortlake.hints import take_hints
     from cohortlake.lake.read import read_table
+    from cohortlake.process import protect_process
     from cohortlake.searching import search
     from cohortlake.settings import Settings
     from cohortlake.sync import Sync
@@ -34,6 +35,7 @@ __all__ = [
     "flatten_pages",
     "flatten_summaries",
     "open",
+    "protect_process",
     "read_table",
     "search",
     "take_hints",
@@ -51,6 +53,7 @@ _MODULES = {
     "flatten_pages": "cohortlake.flatten",
     "flatten_summaries": "cohortlake.flatten",
     "open": "cohortlake.cohort",
+    "protect_process": "cohortlake.process",
     "read_table": "cohortlake.lake.read",
     "search": "cohortlake.searching",
     "take_hints": "cohortlake.hints",

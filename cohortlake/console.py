@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cohortlake.errors import CohortlakeError, Stopped, without_text
+from cohortlake.process import protect_process
 from cohortlake.settings import Settings
 from cohortlake.signals import Interrupted, Watch, watched
 
@@ -68,6 +69,7 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        protect_process()
         watch = Watch(_print_last_words)
         try:
             with watched(watch):

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from cohortlake import Settings, Sync
+from cohortlake import Settings, Sync, protect_process
 
 
 class SyncResource(dg.ConfigurableResource[Sync]):
@@ -14,6 +14,7 @@ class SyncResource(dg.ConfigurableResource[Sync]):
 
     def create_resource(self, context: dg.InitResourceContext) -> Sync:
         """Read the settings, when a run begins and not when the code location loads."""
+        protect_process()
         return Sync(Settings.from_env())
 
 

@@ -21,7 +21,6 @@ from botocore.exceptions import (
 )
 
 from cohortlake.errors import NoCredentials, SettingError
-from cohortlake.healthimaging import wire_logs
 
 BAD_CREDENTIALS = (
     "UnrecognizedClientException",
@@ -43,7 +42,7 @@ NO_CREDENTIALS = (
 
 
 def connect(service: str, config: Config, session: boto3.Session | None = None) -> Any:
-    """Return boto3's client of a service; from now on no log record quotes what it carries.
+    """Return boto3's client of a service.
 
     Args:
         service: boto3's name of it.
@@ -53,7 +52,6 @@ def connect(service: str, config: Config, session: boto3.Session | None = None) 
     Raises:
         SettingError: No region is set, or the profile does not exist.
     """
-    wire_logs.leave_values_out()
     session = session or new_session()
     try:
         # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, and Lambda, set AWS_REGION.

@@ -128,13 +128,11 @@ class Root:
     def prepare(self) -> None:
         """Make the local folders, the restricted ones with mode 0700, and clean up.
 
-        As long as this object lives, no other run takes what is written for leftovers. Whoever is
-        about to write holds identified data, so this process leaves no core dump from now on.
+        As long as this object lives, no other run takes what is written for leftovers.
 
         Raises:
             RootNotUsable: They cannot be made or written.
         """
-        _leave_no_core_dump()
         # `keys` comes with its first file: made here, an empty one would hide that it is gone.
         for name in (*RESTRICTED, "published"):
             if name != "keys":
@@ -249,13 +247,3 @@ class Root:
                 for path in Path(place.path(name)).rglob("*"):
                     if _UNFINISHED.fullmatch(path.name):
                         path.unlink(missing_ok=True)
-
-
-def _leave_no_core_dump() -> None:
-    import resource  # not on Windows, where a lake can only be read
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    # One byte: what takes dumps through a pipe is not bound by a limit of none (core(5)).
-    least = 1 if hard else 0
-    if soft != least:
-        resource.setrlimit(resource.RLIMIT_CORE, (least, hard))

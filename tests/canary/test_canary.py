@@ -33,7 +33,7 @@ from endpoint import DATASTORE, Endpoint
 from canary import plant
 from canary.look import hits, planted_in
 from canary.plant import DATES, NEEDLES, TIME
-from cohortlake.healthimaging import wire_logs
+from cohortlake import process
 from cohortlake.lake.place import RESTRICTED
 
 TESTS = Path(__file__).parents[1]
@@ -222,7 +222,7 @@ def test_what_the_libraries_log_is_a_constant_wherever_it_is_kept() -> None:
     """What is left of a record is its message: none may be put together from values."""
     found = {
         (path.name, ast.unparse(call.args[0]))
-        for library in wire_logs.LIBRARIES
+        for library in process.LIBRARIES
         for path in Path(importlib.import_module(library).__path__[0]).rglob("*.py")
         if "docs" not in path.parts
         for call in ast.walk(ast.parse(path.read_text("utf-8")))
@@ -244,8 +244,8 @@ def test_what_the_libraries_log_is_a_constant_wherever_it_is_kept() -> None:
 
 
 def test_records_of_others_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    wire_logs.leave_values_out()
-    wire_logs.leave_values_out()
+    process.protect_process()
+    process.protect_process()
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("somebody").debug("their %s", "value")
         logging.getLogger("botocore.made.later").debug("body %s", "value")

@@ -42,6 +42,8 @@ def main(job: str, *arguments: str) -> None:
     # What nbclient logs at other levels is what the notebook shows.
     logging.basicConfig(level=logging.WARNING if job == "note" else 1, stream=sys.stderr)
     logging.raiseExceptions = True
+    if job not in ("command", "identified", "orchestrate"):  # these protect themselves
+        cohortlake.protect_process()
     faulthandler.enable()
     client._LONGEST_WAIT_SECONDS = 0.001
     partitions.FIRST_MONTH = date(2019, 1, 1)  # fewer months, less to wait
@@ -276,6 +278,7 @@ def note(root: str) -> None:
 def die(root: str) -> None:
     """Be killed in the middle of a publication, with a core dump if the system lets it."""
     resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+    cohortlake.protect_process()
     with serving() as endpoint, pytest.MonkeyPatch.context() as patch:
         plant.fill(endpoint)
         patch.setattr("cohortlake.lake.marts.keyed", lambda *_: os.abort())
