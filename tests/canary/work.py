@@ -194,11 +194,11 @@ def _command(*arguments: str) -> object:
 def _unexpected_errors() -> Iterator[None]:
     """Have the library raise what nobody expects, with a value in its text."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ValueError(plant.text("error message"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cohortlake.lake.publish.patient_key", fail)
+        patch.setattr("cohortlake.lake.publish.key_to_publish_with", fail)
         patch.setattr("cohortlake.lake.image_sets.version", fail)
         yield
 
