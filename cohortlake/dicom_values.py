@@ -1,20 +1,76 @@
-"""How one DICOM date or time is read (PS3.5 section 6.2).
+"""How one DICOM text is read: its canonical value, a date, a time (PS3.5 section 6.2).
 
-The table's columns (`flatten.values`) and the paging of searches by study date
-(`healthimaging.places`) read dates here, so that both agree on which text is a date.
+One entity has one spelling, whoever sent it. The standard says which characters are no part of a
+value: spaces around it, a NUL behind a UID. Senders also leave a backslash at the end, or send the
+same value twice. All of this is taken off here and nowhere else. `flatten` reads whole columns by
+these rules, `terms` coded values, and `healthimaging` the dates that it pages by.
+
+The canonical value, by VR:
+
+- all: the text is split at each backslash; blanks around each value are taken off; empty values
+  and repeated ones are dropped; the others are joined again. Where nothing is left, the value is
+  missing.
+- CS: also in upper case.
+- PN: also without blanks around each component, and without empty components and groups at the end.
+- DA and TM: the one date or time that is left.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from datetime import date, time
+from typing import TypeVar
+
+V = TypeVar("V")
+
+PADDING = " \0"
+"""What may surround a value without being part of it. NUL is for UI; some send it with others."""
+
+SEPARATOR = "\\"
+"""What stands between the values of an attribute that has several."""
 
 # DA is YYYYMMDD; YYYY.MM.DD is ACR-NEMA's way, which readers shall accept (PS3.5 6.2 note).
 _DA = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
 # TM is HH, HHMM, HHMMSS or HHMMSS.F to .FFFFFF; HH:MM:SS.FFFFFF is ACR-NEMA's way.
 _TM = re.compile(r"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _TM_COLONS = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?", re.ASCII)
+
+
+def distinct_values(text: str) -> list[str]:
+    """Return the values in a text, without blanks around them, each once, in the order sent."""
+    values = (value.strip(PADDING) for value in text.split(SEPARATOR))
+    return list(dict.fromkeys(value for value in values if value))
+
+
+@functools.lru_cache(maxsize=2**16)
+def canonical_text(vr: str, text: str) -> str | None:
+    r"""Return the canonical value of a text.
+
+    Args:
+        vr: Its value representation: LO, SH, PN, CS or UI.
+        text: The text as sent.
+
+    Returns:
+        The value, or None where the text holds none.
+
+    >>> canonical_text("LO", " P1 ")
+    'P1'
+    >>> canonical_text("CS", "ct\\CT")
+    'CT'
+    """
+    values = distinct_values(text)
+    if vr == "CS":  # upper case makes plain letters of some that are none, such as the dotless i
+        values = [value.upper() if value.isascii() else value for value in values]
+    elif vr == "PN":
+        values = [_name(value) for value in values]
+    return SEPARATOR.join(dict.fromkeys(value for value in values if value)) or None
+
+
+def holds_value_sql(column: str) -> str:
+    """Return SQL for whether a text as sent holds any value; null where it is null."""
+    return f"trim({column}, ' ' || chr(0) || '{SEPARATOR}') <> ''"
 
 
 @functools.lru_cache(maxsize=2**16)  # dates come again in every batch
@@ -28,15 +84,9 @@ def read_da(text: str) -> tuple[date | None, str | None]:
         The date, or None for text that is none, such as `20240230`. Then the text, or None
         where the date gives it back: it is written YYYYMMDD.
     """
-    match = _DA.fullmatch(text.strip(" "))
-    if not match:
-        return None, text
-    year, month, day = (int(part) for part in match.groups() if part is not None)
-    try:
-        value = date(year, month, day)
-    except ValueError:
-        return None, text
-    return value, None if f"{value.year:04d}{value:%m%d}" == text else text
+    value = _only(map(_date, distinct_values(text)))
+    is_canonical = value is not None and f"{value.year:04d}{value:%m%d}" == text
+    return value, None if is_canonical else text
 
 
 def read_tm(text: str) -> tuple[time | None, str | None]:
@@ -49,12 +99,40 @@ def read_tm(text: str) -> tuple[time | None, str | None]:
         The time, or None for text that is none: seconds of 60 (a leap second) are no `time`.
         Then the text.
     """
-    stripped = text.strip(" ")
-    match = _TM.fullmatch(stripped) or _TM_COLONS.fullmatch(stripped)
+    return _only(map(_time, distinct_values(text))), text
+
+
+def _only(values: Iterable[V]) -> V | None:
+    """Return the one value there is: two different ones are none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _date(text: str) -> date | None:
+    match = _DA.fullmatch(text)
     if not match:
-        return None, text
+        return None
+    try:
+        return date(*(int(part) for part in match.groups() if part is not None))
+    except ValueError:
+        return None
+
+
+def _time(text: str) -> time | None:
+    match = _TM.fullmatch(text) or _TM_COLONS.fullmatch(text)
+    if not match:
+        return None
     hours, minutes, seconds, fraction = match.groups(default="0")
     try:
-        return time(int(hours), int(minutes), int(seconds), int(fraction.ljust(6, "0"))), text
+        return time(int(hours), int(minutes), int(seconds), int(fraction.ljust(6, "0")))
     except ValueError:
-        return None, text
+        return None
+
+
+def _name(value: str) -> str:
+    """Return a person's name without what may be left out."""
+    groups = (
+        "^".join(part.strip(PADDING) for part in group.split("^")).rstrip("^")
+        for group in value.split("=")
+    )
+    return "=".join(groups).rstrip("=")

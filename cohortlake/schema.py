@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from cohortlake.errors import UnknownTable
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the files' layout, written into each footer."""
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -79,12 +79,17 @@ class Column:
 
     @property
     def raw_name(self) -> str:
-        """The column beside it that holds what the typed value cannot give back."""
+        """The column beside it that holds what the value cannot give back."""
         return self.name + RAW_SUFFIX
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a DICOM attribute whose canonical value is text."""
+        return self.vr is not None and self.vr not in PARSED_VRS
 
-# What DICOM's value representations become. Text is kept as it came; the other three are
-# parsed, and the text is kept beside them wherever it cannot be had back from the value.
+
+# What DICOM's value representations become: `flatten.canonical` gives texts their canonical
+# value, the other three are parsed. What was sent stays beside the value wherever it differs.
 VR_TYPES = {
     "LO": pa.string(),
     "SH": pa.string(),
@@ -124,7 +129,7 @@ DICOM_TAGS: tuple[Column, ...] = (
     _tag("PatientBirthDate", "DICOMPatientBirthDate", "(0010,0030)", "DA", "Z", _BIRTH,
          "The patient's date of birth."),
     _tag("PatientSex", "DICOMPatientSex", "(0010,0040)", "CS", "Z", _CODED,
-         "The patient's sex as sent: M, F, O by the standard."),
+         "The patient's sex as sent, in upper case: M, F, O by the standard."),
     _tag("StudyInstanceUID", "DICOMStudyInstanceUID", "(0020,000D)", "UI", "U", _UID,
          "The study's unique id."),
     _tag("StudyID", "DICOMStudyId", "(0020,0010)", "SH", "Z", _D,
@@ -142,9 +147,9 @@ DICOM_TAGS: tuple[Column, ...] = (
     _tag("SeriesInstanceUID", "DICOMSeriesInstanceUID", "(0020,000E)", "UI", "U", _UID,
          "The series' unique id."),
     _tag("Modality", "DICOMSeriesModality", "(0008,0060)", "CS", None, _CODED,
-         "The kind of device: CT, MR, MG and so on."),
+         "The kind of device: CT, MR, MG and so on; PT\\CT where two were sent."),
     _tag("BodyPartExamined", "DICOMSeriesBodyPart", "(0018,0015)", "CS", None, _CODED,
-         "The part of the body, as sent."),
+         "The part of the body as sent, in upper case."),
     _tag("SeriesNumber", "DICOMSeriesNumber", "(0020,0011)", "IS", None, _NUMBER,
          "The series' number within its study."),
     _tag("StudyDate", "DICOMStudyDate", "(0008,0020)", "DA", "Z", _DATE,
@@ -179,12 +184,12 @@ RAW_COLUMNS: tuple[Column, ...] = tuple(
     Column(
         column.raw_name,
         pa.string(),
-        f"{column.name} as sent, wherever the typed value cannot give it back.",
+        f"{column.name} as sent, wherever the value cannot give it back; else null.",
         _SENT,
     )
     for column in DICOM_TAGS
-    if column.vr in PARSED_VRS
 )
+"""Beside each tag, what was sent where `flatten` reads it as another text or as none."""
 
 NAME_PARTS: tuple[Column, ...] = (
     Column("patient_family_name", pa.string(), "Family name, of PatientName's first group.", _D),
@@ -368,15 +373,26 @@ AGE_STATUS = Column(
     "birth or after the age of 120.",
 )  # fmt: skip
 SEX = Column("sex", pa.string(), "PatientSex read as M, F or O; null where it cannot be.", _I)
-SEX_STATUS = Column("sex_status", pa.string(), "ok, missing, or invalid where sex is null.")
+SEX_STATUS = Column(
+    "sex_status", pa.string(),
+    "ok; respelled where sex was sent in another spelling, such as lower case; missing; invalid "
+    "where it cannot be read.",
+)  # fmt: skip
+MODALITY_STATUS = Column(
+    "modality_status", pa.string(),
+    "ok; respelled where Modality was sent in lower case; several where it holds more than one, "
+    "such as PT\\CT; missing; invalid where it is no term of the standard.",
+)  # fmt: skip
 BODY_PART = Column(
     "body_part", pa.string(),
     "BodyPartExamined read as a term of DICOM PS3.16 Table L-1; null where it surely is none.",
 )  # fmt: skip
 BODY_PART_STATUS = Column(
-    "body_part_status", pa.string(), "ok, missing, or invalid where body_part is null."
-)
-MEANINGS = (SEX, SEX_STATUS, BODY_PART, BODY_PART_STATUS, AGE_STATUS)
+    "body_part_status", pa.string(),
+    "ok; respelled where body_part was sent in another spelling; several where it holds more than "
+    "one; missing; invalid where it cannot be read.",
+)  # fmt: skip
+MEANINGS = (SEX, SEX_STATUS, MODALITY_STATUS, BODY_PART, BODY_PART_STATUS, AGE_STATUS)
 """Columns that say what a DICOM attribute of the same row means, and whether it can be trusted."""
 
 
@@ -429,7 +445,9 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         AGE,
         _AGE_BAND,
         AGE_STATUS,
-        *_named("Modality", "BodyPartExamined"),
+        *_named("Modality"),
+        MODALITY_STATUS,
+        *_named("BodyPartExamined"),
         BODY_PART,
         BODY_PART_STATUS,
         *_named("SeriesNumber"),
@@ -462,7 +480,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("modalities", pa.list_(pa.string()), "Its series' modalities, sorted."),
         Column("body_parts", pa.list_(pa.string()), "Its image sets' body_part, sorted."),
         Column("body_parts_examined", pa.list_(pa.string()),
-               "Its image sets' BodyPartExamined, as sent, sorted."),
+               "Its image sets' BodyPartExamined, sorted."),
         _N_SERIES,
         _N_IMAGE_SETS,
         *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),

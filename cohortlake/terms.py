@@ -11,13 +11,23 @@ the body parts.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
-OK, MISSING, INVALID, IMPLAUSIBLE = "ok", "missing", "invalid", "implausible"
-CONFLICTING = "conflicting"
-"""The statuses of a value: `missing` where nothing was sent, `invalid` where what was sent cannot
-be read, `implausible` where it can be read and cannot be true, `conflicting` where image sets of
-one patient say different things."""
+from cohortlake.dicom_values import SEPARATOR, canonical_text, distinct_values
+
+OK, RESPELLED, SEVERAL, MISSING, INVALID = "ok", "respelled", "several", "missing", "invalid"
+IMPLAUSIBLE, CONFLICTING = "implausible", "conflicting"
+"""The statuses of a value:
+
+- `ok`: a term of the standard, as the standard writes it;
+- `respelled`: what was sent means a term, but is written in another way, such as in lower case;
+- `several`: more than one term was sent where the standard has one;
+- `missing`: nothing was sent;
+- `invalid`: what was sent cannot be read;
+- `implausible`: it can be read and cannot be true;
+- `conflicting`: image sets of one patient say different things.
+"""
 
 SEXES = frozenset("MFO")
 """The enumerated values of Patient's Sex."""
@@ -125,7 +135,7 @@ class Term(NamedTuple):
 
     Attributes:
         value: The standard's term, or None where it surely means none.
-        status: `ok`, `missing` or `invalid`.
+        status: `ok`, `respelled`, `several`, `missing` or `invalid`.
     """
 
     value: str | None
@@ -133,9 +143,14 @@ class Term(NamedTuple):
 
 
 def sex(sent: str | None) -> Term:
-    """Read a PatientSex: M, F or O, or these words in full, in any case."""
-    text = _trimmed(sent)
-    return _told(text, _SEXES.get(text))
+    """Read a PatientSex: M, F or O, or these words in full, in any case; two of them are none."""
+    term = _read(sent, _SEXES.get)
+    return Term(None, INVALID) if term.status == SEVERAL else term
+
+
+def modality(sent: str | None) -> Term:
+    """Read a Modality: a defined term of the standard, in any case."""
+    return _read(sent, lambda text: text if text in MODALITIES else None)
 
 
 def body_part(sent: str | None) -> Term:
@@ -145,8 +160,7 @@ def body_part(sent: str | None) -> Term:
     have none; in the singular, for the standard's terms are; by the name that Table L-1 gives
     the term's code.
     """
-    text = _trimmed(sent)
-    return _told(text, _body_part(text))
+    return _read(sent, _body_part)
 
 
 def _body_part(text: str) -> str | None:
@@ -159,11 +173,15 @@ def _body_part(text: str) -> str | None:
     return next((spelling for spelling in spellings if spelling in BODY_PARTS), None)
 
 
-def _trimmed(sent: str | None) -> str:
-    # Upper case makes plain letters of some that are none, such as the dotless i.
-    text = (sent or "").strip()
-    return text.upper() if text.isascii() else text
-
-
-def _told(text: str, value: str | None) -> Term:
-    return Term(value, OK if value else INVALID if text else MISSING)
+def _read(sent: str | None, meaning: Callable[[str], str | None]) -> Term:
+    """Read the values of a text, each by itself."""
+    values = distinct_values(sent or "")
+    terms = [meaning(canonical_text("CS", value) or "") for value in values]
+    if not values:
+        return Term(None, MISSING)
+    if None in terms:
+        return Term(None, INVALID)
+    read = list(dict.fromkeys(term for term in terms if term))
+    if len(read) > 1:
+        return Term(SEPARATOR.join(read), SEVERAL)
+    return Term(read[0], OK if values == read else RESPELLED)

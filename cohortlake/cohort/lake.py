@@ -7,6 +7,7 @@ Owns the connection. Opening loads nothing: each table is a view over its files.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from cohortlake.cohort.signature import read_key
 from cohortlake.cohort.sources import Read
 from cohortlake.cohort.steps import check_name
 from cohortlake.cohort.verify import Difference, Verification, diff, verify
+from cohortlake.dicom_values import SEPARATOR
 from cohortlake.errors import (
     BadCriteria,
     BadOutsideTable,
@@ -414,7 +416,11 @@ class Lake(read.Lake):
             counts = (
                 f'SELECT "{column}", count("{column}") AS n FROM {table} GROUP BY 1 HAVING n > 0'
             )
-            self._counted[table, column] = dict(self.sql(counts).fetchall())
+            found: Counter[str] = Counter()
+            for text, rows in self.sql(counts).fetchall():
+                for value in {text, *text.split(SEPARATOR)}:
+                    found[value] += rows
+            self._counted[table, column] = found
         return self._counted[table, column]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from cohortlake.cohort.steps import (
     WithStudy,
 )
 from cohortlake.cohort.values import Parameter
+from cohortlake.dicom_values import SEPARATOR, canonical_text
 from cohortlake.errors import BadCondition, NotShown
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def check_values(lake: Lake, joins: Iterable[Join], condition: Condition) -> Non
     table = _table_of(lake, joins, {column for column, _ in condition.values})
     types = lake.types(table)
     for column, given in condition.values:
-        for value in given:
+        for value in map(partial(canonical, column), given):
             if value is not None:
                 values.parameter(column, types[column], value)
             lake.check_value(table, column, value)
@@ -369,13 +371,21 @@ class _Compiler:
         return table, sql
 
     def _has_one_of(self, column: str, type_: pa.DataType, given: Iterable[Value]) -> str:
-        known = [values.parameter(column, type_, v) for v in given if v is not None]
+        wanted = [canonical(column, value) for value in given]
+        known = [values.parameter(column, type_, v) for v in wanted if v is not None]
         params = [self._param(value) for value in known]
-        parts = [f'"{column}" IS NULL'] if len(known) < len(tuple(given)) else []
+        parts = [f'"{column}" IS NULL'] if len(known) < len(wanted) else []
         if params and values.is_list(type_):
             parts.append(f'list_has_any("{column}", [{", ".join(params)}])')
         elif params:
-            parts.append(f'"{column}" IN ({", ".join(params)})')
+            listed = ", ".join(params)
+            parts.append(f'"{column}" IN ({listed})')
+            if column in _CODED:  # PT\CT is one text of two values
+                several = f"string_split(\"{column}\", '{SEPARATOR}')"
+                parts.append(
+                    f"contains(\"{column}\", '{SEPARATOR}') "
+                    f"AND list_has_any({several}, [{listed}])"
+                )
         return "(" + " OR ".join(parts) + ")"
 
     def _param(self, value: Parameter) -> str:
@@ -426,3 +436,16 @@ class _Compiler:
 
 
 _OF_TABLE = {"series_id": "coalesce(t.SeriesInstanceUID, t.image_set_id)"}
+
+
+_TEXTS = {tag.name: tag.vr for tag in schema.DICOM_TAGS if tag.is_text}
+_CODED = {
+    *(name for name, vr in _TEXTS.items() if vr == "CS"),
+    *(column.name for column in schema.MEANINGS),
+}
+
+
+def canonical(column: str, value: Value) -> Value:
+    """Return a value as a published column has it: " P1 " is P1, a blank is a missing value."""
+    vr = _TEXTS.get(column)
+    return canonical_text(vr, value) if vr and isinstance(value, str) else value

@@ -6,12 +6,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
+from cohortlake.dicom_values import PADDING, SEPARATOR
 
 
 def invalid_values(table: pa.Table) -> dict[str, int]:
     """Count what could not be parsed.
 
-    An empty text is a missing value in DICOM (PS3.5 section 7.4), not an invalid one.
+    A text without any value is a missing one in DICOM (PS3.5 section 7.4), not an invalid one.
 
     Args:
         table: Columns of `schema.STATE`.
@@ -24,7 +25,7 @@ def invalid_values(table: pa.Table) -> dict[str, int]:
     for column in schema.DICOM_TAGS:
         if column.vr in schema.PARSED_VRS:
             raw = table[column.raw_name]
-            sent = pc.not_equal(pc.utf8_trim_whitespace(raw), "")
+            sent = pc.not_equal(pc.utf8_trim(raw, PADDING + SEPARATOR), "")
             invalid = pc.and_(sent, pc.is_null(table[column.name]))
             counts[column.name] = pc.sum(invalid).as_py() or 0
     return {name: count for name, count in counts.items() if count}

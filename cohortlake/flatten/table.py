@@ -27,6 +27,7 @@ import pyarrow.json as pj
 from cohortlake import schema
 from cohortlake.epoch import epoch_seconds, is_instant
 from cohortlake.flatten import values
+from cohortlake.flatten.canonical import canonical_texts
 
 # What the members are on the wire, before their values are parsed. Timestamps are epoch
 # seconds; the service's integers fit int64.
@@ -40,10 +41,13 @@ _WIRE_TYPES = {
 _NO_STATES = pa.Table.from_batches([], schema.arrow_schema(schema.STATE))
 _INT64 = range(-(2**63), 2**63)
 _NULL = "\x1e"
+# A text counts as it was sent, so that a release that reads it otherwise gives the same keys.
+_TEXTS = {column.name: column.raw_name for column in schema.DICOM_TAGS if column.is_text}
 _HASHED = [
     column.name
     for column in schema.STATE
-    if column.name not in (*schema.VOLATILE, "state_key") and column not in schema.NAME_PARTS
+    if column.name not in (*schema.VOLATILE, "state_key", *_TEXTS.values())
+    and column not in schema.NAME_PARTS
 ]
 
 
@@ -111,6 +115,31 @@ def flatten_summaries(summaries: Iterable[Mapping[str, Any]], datastore_id: str)
     return _typed(wire, pa.array(extras, pa.string()), datastore_id)
 
 
+def read_again(states: pa.Table) -> pa.Table:
+    """Read what an older release flattened, by the rules of this one.
+
+    Args:
+        states: Columns of `schema.STATE`, perhaps without some of the raw ones.
+
+    Returns:
+        The same rows with all columns, and those that are none of a state's at the end.
+    """
+    columns = {name: states[name].combine_chunks() for name in states.column_names}
+    for column in schema.DICOM_TAGS:
+        value, raw = columns[column.name], columns.get(column.raw_name)
+        if column.is_text:
+            sent = value if raw is None else pc.coalesce(raw, value)
+            columns[column.name], columns[column.raw_name] = canonical_texts(str(column.vr), sent)
+        elif column.vr in _PARSERS_OF_TEXT:
+            read = _PARSERS_OF_TEXT[column.vr](raw).value
+            columns[column.name] = pc.coalesce(value, read)
+    columns |= _name_parts(columns["PatientName"])
+    columns["state_key"] = _state_keys(pa.table(columns))
+    own = [column.name for column in schema.STATE]
+    others = [name for name in states.column_names if name not in own]
+    return pa.table({name: columns[name] for name in (*own, *others)})
+
+
 def _by_columns(bodies: Sequence[bytes]) -> pa.StructArray:
     # A line feed inside a body can only be insignificant white space, so a line is a page.
     lines = b"\n".join(body.replace(b"\n", b" ") for body in bodies)
@@ -173,19 +202,25 @@ def _typed(wire: pa.StructArray, extra: pa.Array, datastore_id: str) -> pa.Table
     tags = pc.struct_field(wire, "DICOMTags")
     for column in schema.DICOM_TAGS:
         _add_tag(columns, column, pc.struct_field(tags, column.wire))
-    family, given = values.name_parts(columns["PatientName"])
-    columns |= {"patient_family_name": family, "patient_given_name": given}
+    columns |= _name_parts(columns["PatientName"])
     columns["state_key"] = _state_keys(pa.table(columns))
     target = schema.arrow_schema(schema.STATE)
     return pa.table([columns[name] for name in target.names], schema=target)
 
 
+_PARSERS_OF_TEXT = {"DA": values.parse_da, "TM": values.parse_tm}
+_PARSERS = {**_PARSERS_OF_TEXT, "IS": values.parse_is}
+
+
 def _add_tag(columns: dict[str, pa.Array], column: schema.Column, texts: pa.Array) -> None:
-    parsers = {"DA": values.parse_da, "TM": values.parse_tm, "IS": values.parse_is}
-    if column.vr in parsers:
-        columns[column.name], columns[column.raw_name] = parsers[column.vr](texts)
-    else:
-        columns[column.name] = texts
+    vr = str(column.vr)
+    read = _PARSERS[vr](texts) if vr in _PARSERS else canonical_texts(vr, texts)
+    columns[column.name], columns[column.raw_name] = read
+
+
+def _name_parts(names: pa.Array) -> dict[str, pa.Array]:
+    family, given = values.name_parts(names)
+    return {"patient_family_name": family, "patient_given_name": given}
 
 
 def _instants(seconds: pa.Array) -> pa.Array:
@@ -195,17 +230,24 @@ def _instants(seconds: pa.Array) -> pa.Array:
 
 
 def _state_keys(states: pa.Table) -> pa.Array:
-    """Hash each row with BLAKE2b, to 63 bits: not all readers know unsigned integers.
+    """Hash each row as sent with BLAKE2b, to 63 bits: not all readers know unsigned integers.
 
     Dates, times and instants count as integers, so that no library's way to print one is
     part of the key; a null counts as a record separator, which no DICOM text holds.
     """
-    texts = [_hashable(states[name]) for name in _HASHED]
+    texts = [_hashable(_as_sent(states, name)) for name in _HASHED]
     rows = pc.binary_join_element_wise(*texts, "\x1f").combine_chunks()
     digests = b"".join(
         hashlib.blake2b(row.encode(), digest_size=8).digest() for row in rows.to_pylist()
     )
     return pa.array((np.frombuffer(digests, ">u8") >> np.uint64(1)).astype(np.int64))
+
+
+def _as_sent(states: pa.Table, name: str) -> pa.ChunkedArray:
+    raw = states[_TEXTS[name]] if name in _TEXTS else None
+    if raw is None or raw.null_count == len(raw):
+        return states[name]
+    return pc.coalesce(raw, states[name])
 
 
 def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray | str:

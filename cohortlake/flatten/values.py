@@ -1,9 +1,10 @@
-"""One parser per DICOM value representation (PS3.5 section 6.2).
+"""Parsers of dates, times and integers (VR DA, TM and IS; PS3.5 section 6.2).
 
 Each takes what the service sent as an Arrow array and returns the typed array and the
 raw text. The raw text is kept exactly where the typed value cannot give it back: it could
 not be parsed, or it was written in another way than the canonical one. So the two
-together always reproduce what was sent. How pages become arrays is `flatten.table`'s.
+together always reproduce what was sent. See `flatten.canonical` for texts, and `flatten.table`
+for how pages become arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake.dicom_values import read_da, read_tm
+from cohortlake.dicom_values import SEPARATOR, read_da, read_tm
 
 T = TypeVar("T", bound=tuple[date | time | None, str | None])
 
@@ -56,6 +57,8 @@ def parse_is(integers: pa.Array) -> Parsed:
 
 def name_parts(names: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return family and given name of the first component group that has any.
+
+    Takes canonical names, see `flatten.canonical`.
 
     PN is `family^given^middle^prefix^suffix`, in up to three groups parted by `=`:
     alphabetic, ideographic, phonetic (PS3.5 section 6.2.1).
@@ -100,8 +103,8 @@ def _digits(texts: pa.Array, start: int, stop: int) -> pa.Array:
 
 
 def _split_name(text: str) -> tuple[str | None, str | None]:
-    for group in text.split("="):
-        family, given, *_ = [part.strip() or None for part in group.split("^")] + [None, None]
+    for group in text.split(SEPARATOR)[0].split("="):
+        family, given, *_ = [part or None for part in group.split("^")] + [None, None]
         if family or given:
             return family, given
     return None, None

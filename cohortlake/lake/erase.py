@@ -31,7 +31,7 @@ from cohortlake.lake import (
     refiled,
     timeline,
 )
-from cohortlake.lake.erasures import PADDING, Erasure, Patient
+from cohortlake.lake.erasures import Erasure, Patient
 from cohortlake.lake.root import Root
 
 
@@ -40,7 +40,7 @@ class _Traces:
     """What increments tell of a patient.
 
     Attributes:
-        spellings: Their id, with the padding that it was sent with.
+        spellings: Their id, as it was sent.
         image_sets: Image sets that ever carried it.
         whole: Ids of those that are the patient's.
         counted_with: Increments without rows of which some may have been counted.
@@ -67,6 +67,7 @@ def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
         NoSuchPatient: The lake holds none, and none was erased.
         MissingKey: Some were erased before, and the key that they are known by is gone.
     """
+    increments.bring_over(root, _increments(root, patient))
     traces, earlier = _traces(root, patient, ()), erasures.find(root, patient)
     if not traces.image_sets:
         if earlier is None:
@@ -128,7 +129,7 @@ def _is_theirs(patient: Patient, whole: Collection[str]) -> increments.Theirs:
         theirs = pc.is_in(rows["image_set_id"], value_set=ids)
         if "PatientID" not in rows.column_names:  # of stateless axes
             return theirs
-        carries = pc.equal(pc.utf8_trim(rows["PatientID"], PADDING), patient.bare_id)
+        carries = pc.equal(rows["PatientID"], patient.canonical_id)
         return pc.or_(theirs, pc.fill_null(carries, fill_value=False))
 
     return is_theirs
@@ -148,12 +149,12 @@ def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:
         engine.register(con, "found", root, found, increments.FOUND)
         con.register("ledger", coverage.searched(root))
         con.register("known_whole", pa.table({"image_set_id": pa.array(whole, pa.string())}))
-        con.execute(_CARRIED, {"patient": patient.bare_id})
-        con.execute(_WHOLE, {"patient": patient.bare_id})
-        con.execute(_STATES)
+        con.execute(_CARRIED, {"patient": patient.canonical_id})
+        con.execute(_WHOLE, {"patient": patient.canonical_id})
+        con.execute(_STATES, {"patient": patient.canonical_id})
         counted_with = con.sql(_COUNTED_WITH, params={"datastore": patient.datastore_id})
         return _Traces(
-            spellings=_column(con.sql("SELECT DISTINCT PatientID FROM carried")),
+            spellings=_column(con.sql("SELECT DISTINCT sent_id FROM carried")),
             image_sets=engine.count(con, "SELECT count(DISTINCT image_set_id) FROM carried"),
             whole=frozenset(_column(con.sql("FROM whole"))),
             counted_with=_column(counted_with),
@@ -164,19 +165,18 @@ def _column(relation: duckdb.DuckDBPyRelation) -> tuple[str, ...]:
     return tuple(str(value) for (value,) in relation.fetchall())
 
 
-_BARE_ID = f"trim(PatientID, '{PADDING}')"  # by itself it would take Unicode's other blanks too
-
-_CARRIED = f"""
+_CARRIED = """
 CREATE TEMP TABLE carried AS
-SELECT DISTINCT image_set_id, PatientID FROM found WHERE {_BARE_ID} = $patient
+SELECT DISTINCT image_set_id, coalesce(PatientID_raw, PatientID) AS sent_id
+FROM found WHERE PatientID = $patient
 """
 
-_WHOLE = f"""
+_WHOLE = """
 CREATE TEMP TABLE whole AS
 SELECT image_set_id FROM found SEMI JOIN carried USING (image_set_id)
-WHERE {_BARE_ID} <> ''
+WHERE PatientID IS NOT NULL
 GROUP BY image_set_id
-HAVING arg_max({_BARE_ID}, (
+HAVING arg_max(PatientID, (
     coalesce(version, 0), coalesce(updated_at, to_timestamp(0)), observed_at
 )) = $patient
 UNION SELECT image_set_id FROM known_whole
@@ -185,9 +185,7 @@ UNION SELECT image_set_id FROM known_whole
 _STATES = f"""
 CREATE TEMP TABLE states AS
 SELECT updated_at, {timeline.STUDY_MONTH_SQL} AS study_month FROM found
-WHERE image_set_id IN (FROM whole) OR (image_set_id, PatientID) IN (
-    SELECT (image_set_id, PatientID) FROM carried
-)
+WHERE image_set_id IN (FROM whole) OR PatientID = $patient
 """
 
 _COUNTED_WITH = """

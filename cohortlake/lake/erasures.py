@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake.dicom_values import canonical_text
 from cohortlake.lake.keys import ERASURES, erasure_key
 from cohortlake.lake.root import Root
 from cohortlake.privacy import keyed_hashes
 
-PADDING = " "
-"""What may surround an id without being part of it (PS3.5 section 6.2, LO)."""
+# What a release before format 4 took off an id.
+_OLD_PADDING = " "
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class Patient:
 
     Attributes:
         datastore_id: The data store that the id is unique in.
-        patient_id: The PatientID, with or without padding.
+        patient_id: The PatientID, in any spelling.
     """
 
     datastore_id: str
     patient_id: str = field(repr=False)
 
     @property
-    def bare_id(self) -> str:
-        """The PatientID without padding."""
-        return self.patient_id.strip(PADDING)
+    def canonical_id(self) -> str:
+        """The PatientID as it stands in tables."""
+        return canonical_text("LO", self.patient_id) or ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Erasure:
 
     Attributes:
         datastore_id: The data store.
-        known_by: Hash of the patient's id without padding, under the erasure key.
+        known_by: Hash of the patient's canonical id, under the erasure key.
         patient_keys: What stood for the patient in `published/`.
         began_at: When, on this machine's clock, UTC.
         erased_at: When nothing was left; None while it is under way.
@@ -91,8 +92,9 @@ def find(root: Root, patient: Patient) -> Erasure | None:
     records = read(root)
     if not records:
         return None
-    (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.bare_id])
-    return next((erasure for erasure in records if erasure.known_by == own), None)
+    ids = [patient.canonical_id, patient.patient_id.strip(_OLD_PADDING)]
+    own = _hashes(erasure_key(root), patient.datastore_id, ids)
+    return next((erasure for erasure in records if erasure.known_by in own), None)
 
 
 def begin(root: Root, patient: Patient, spellings: Iterable[str], key: bytes) -> Erasure:
@@ -101,12 +103,13 @@ def begin(root: Root, patient: Patient, spellings: Iterable[str], key: bytes) ->
     Args:
         root: The lake.
         patient: The patient.
-        spellings: Ids of theirs, with the padding that they were sent with.
+        spellings: Their id as it was sent; a release before format 4 published each by a key of
+            its own.
         key: The key that the lake is published with.
     """
-    (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.bare_id])
+    (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.canonical_id])
     erasure = find(root, patient) or Erasure(patient.datastore_id, own, (), _now())
-    published = _hashes(key, patient.datastore_id, [patient.bare_id, *spellings])
+    published = _hashes(key, patient.datastore_id, [patient.canonical_id, *spellings])
     keys = tuple(sorted({*published, *erasure.patient_keys}))
     return write(root, replace(erasure, patient_keys=keys, erased_at=None))
 
@@ -154,12 +157,19 @@ class Erased:
         """
         if not self._known_by or not len(states):
             return pa.array(np.zeros(len(states), bool))
-        bare = pc.utf8_trim(states["PatientID"], PADDING).combine_chunks().dictionary_encode()
-        ids = bare.dictionary.to_pylist()
         datastore_id = states["datastore_id"][0].as_py()
-        hashes = _hashes(self._key, datastore_id, ids)
+        among = self._are_erased(datastore_id, states["PatientID"])
+        raw = states["PatientID_raw"]
+        if raw.null_count < len(raw):
+            as_once_known = pc.utf8_trim(raw, _OLD_PADDING)
+            among = pc.or_(among, self._are_erased(datastore_id, as_once_known))
+        return among
+
+    def _are_erased(self, datastore_id: str, ids: pa.ChunkedArray) -> pa.BooleanArray:
+        encoded = ids.combine_chunks().dictionary_encode()
+        hashes = _hashes(self._key, datastore_id, encoded.dictionary.to_pylist())
         is_erased = pa.array([h in self._known_by for h in hashes], pa.bool_())
-        return pc.fill_null(is_erased.take(bare.indices), fill_value=False)
+        return pc.fill_null(is_erased.take(encoded.indices), fill_value=False)
 
 
 def _from_json(content: bytes) -> Erasure:

@@ -63,9 +63,11 @@ def apply(root: Root, paths: Sequence[str]) -> Applied:
     Raises:
         CommitConflict: Other writers kept committing first.
     """
+    known = delta.open_table(root, TABLE)
     if not paths:
-        known = delta.open_table(root, TABLE)
         return Applied(known.version(), 0, known.count()) if known else Applied()
+    if known is None:  # perhaps an older release found them, and ended before it applied them
+        increments.bring_over(root, paths)
     return delta.retrying(TABLE, lambda: _apply(root, _made(root), paths, rebuild=False))
 
 
@@ -84,6 +86,7 @@ def rebuild(root: Root) -> tuple[Applied, list[str]]:
         # increments of what it applied before are there to be listed.
         table = _made(root)
         paths = increments.paths(root)
+        increments.bring_over(root, paths)
         return _apply(root, table, paths, rebuild=True), paths
 
     return delta.retrying(TABLE, attempt)

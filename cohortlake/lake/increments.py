@@ -3,7 +3,8 @@
 A file's footer is its record: window, run, counts and hash. So the files alone tell what
 was searched, and everything else in the lake can be rebuilt from them. A file has its
 name only when its search reached the last token; a search that failed leaves nothing. Only
-an erasure writes one anew, without the rows of a patient. Applying them is `lake.image_sets`'.
+an erasure writes one anew, without the rows of a patient, and a release that has other columns.
+Applying them is `lake.image_sets`'.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
-from cohortlake.flatten import invalid_values
+from cohortlake.flatten import invalid_values, read_again
 from cohortlake.lake.place import Draft
 from cohortlake.lake.root import Root
 
@@ -226,11 +227,34 @@ def remove(root: Root, path: str, is_theirs: Theirs) -> None:
         left = pa.concat_tables(list(_others(root, path, is_theirs)))
         write_table(root, replace(record, rows=len(left), kept_rows=len(left)), left)
         return
-    left_over = Increment(root, record)
-    with contextlib.closing(left_over):
-        for rows in _others(root, path, is_theirs):
-            left_over.add(rows.drop_columns(["observed_at", "run_id"]))
-        summary = left_over.summary(
+    _write_anew(root, record, _others(root, path, is_theirs))
+
+
+def bring_over(root: Root, paths: Iterable[str]) -> None:
+    """Write increments of an older format anew, with the columns of this one.
+
+    No row is lost, and what was sent can still be had back from each.
+    """
+    for path in paths:
+        if axis_of(path) in STATELESS_AXES:
+            continue
+        footer = _footer(root, path)
+        if json.loads(footer)["format"] == schema.FORMAT_VERSION:
+            continue
+        record = Record.from_footer(footer)
+        if record.kept_rows:
+            _write_anew(root, record, (read_again(rows) for rows in _pieces(root, path)))
+        else:
+            write_empty(root, record)
+
+
+def _write_anew(root: Root, record: Record, pieces: Iterable[pa.Table]) -> None:
+    """Write an increment anew with other rows; those that are gone count as erased."""
+    anew = Increment(root, record)
+    with contextlib.closing(anew):
+        for rows in pieces:
+            anew.add(rows.drop_columns(["observed_at", "run_id"]))
+        summary = anew.summary(
             end=record.end,
             pages=record.pages,
             requests=record.requests,
@@ -238,7 +262,7 @@ def remove(root: Root, path: str, is_theirs: Theirs) -> None:
             seconds=record.duration_seconds,
         )
         erased = record.erased_rows + record.rows - summary.rows
-        left_over.keep(replace(summary, erased_rows=erased))
+        anew.keep(replace(summary, erased_rows=erased))
 
 
 def forget_counts(root: Root, path: str) -> None:
@@ -271,8 +295,12 @@ def with_run(rows: pa.Table, record: Record) -> pa.Table:
 
 def read_record(root: Root, path: str) -> Record:
     """Read the record in an increment's footer."""
+    return Record.from_footer(_footer(root, path))
+
+
+def _footer(root: Root, path: str) -> bytes:
     with root.open(path) as file:
-        return Record.from_footer(pq.read_metadata(file).metadata[_FOOTER_KEY.encode()])
+        return bytes(pq.read_metadata(file).metadata[_FOOTER_KEY.encode()])
 
 
 def paths(root: Root) -> list[str]:

@@ -4,7 +4,8 @@ Owns the words and what they mean. The first that fits is the kind:
 
 1. `created`, `reappeared`: as the memory says (`lake.timeline`);
 2. `moved`: the study date changed, and with it perhaps the month the row is published in;
-3. `demographic`: the patient's id, name, birth date or sex was corrected;
+3. `demographic`: the patient's id, name, birth date or sex was corrected; not where only their
+   spelling differs, such as a blank behind an id;
 4. `primary_flip`: the image set became the primary one of its series, or ceased to be;
 5. `updated`: any other tag changed;
 6. `reimported`: a new version, but no tag differs, or only the study's counts.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import duckdb
 
 from cohortlake import schema
+from cohortlake.dicom_values import holds_value_sql
 
 COMPARED = tuple(
     column.name
@@ -40,9 +42,7 @@ STUDY_WIDE_LEAST = 2
 
 
 def _with_raw(*names: str) -> list[str]:
-    raw = [column.name for column in schema.RAW_COLUMNS]
-    return [name for stem in names for name in (stem, stem + schema.RAW_SUFFIX)
-            if name == stem or name in raw]  # fmt: skip
+    return [name for stem in names for name in (stem, stem + schema.RAW_SUFFIX)]
 
 
 _MOVED = _with_raw("StudyDate")
@@ -54,13 +54,14 @@ _QUIET = [
 
 KIND = f"""
 CASE WHEN change <> 'updated' THEN change
-     WHEN list_has_any(changed_fields, {_MOVED}) THEN 'moved'
-     WHEN list_has_any(changed_fields, {_DEMOGRAPHIC}) THEN 'demographic'
+     WHEN list_has_any(changed_values, {_MOVED}) THEN 'moved'
+     WHEN list_has_any(changed_values, {_DEMOGRAPHIC}) THEN 'demographic'
      WHEN list_contains(changed_fields, 'is_primary') THEN 'primary_flip'
      WHEN list_has_all({_QUIET}, changed_fields) THEN 'reimported'
      ELSE 'updated' END
 """
-"""SQL for the kind, over `change` and `changed_fields` of a state."""
+"""SQL for the kind, over `change`, `changed_fields` and `changed_values` of a state: the latter are
+those of the former that are more than another spelling of the same value."""
 
 
 def _compared(state: str, name: str) -> str:
@@ -74,6 +75,20 @@ _DIFFERENCES = ", ".join(
     for name in COMPARED
 )
 
+
+def _is_respelled(tag: schema.Column) -> str:
+    """Return SQL for whether what was sent of a tag means the same as before."""
+    unread = " OR ".join(holds_value_sql(f"{side}.{tag.raw_name}") for side in ("new", "old"))
+    return (
+        f"new.{tag.name} IS NOT DISTINCT FROM old.{tag.name} "
+        f"AND (new.{tag.name} IS NOT NULL OR ({unread}) IS NOT TRUE)"
+    )
+
+
+_RESPELLED = ", ".join(
+    f"CASE WHEN {_is_respelled(tag)} THEN '{tag.raw_name}' END" for tag in schema.DICOM_TAGS
+)
+
 # A state may be there twice: it came back after an absence.
 _CHANGES = f"""
 CREATE OR REPLACE TEMP TABLE changes AS
@@ -82,7 +97,9 @@ WITH old AS (
     SEMI JOIN (SELECT prior_state_key AS state_key FROM states) USING (state_key)
 ), compared AS (
     SELECT interval_key, change,
-           list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) AS changed_fields
+           list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) AS changed_fields,
+           list_filter(changed_fields, lambda name: NOT list_contains([{_RESPELLED}], name))
+           AS changed_values
     FROM states new JOIN old ON old.state_key = new.prior_state_key
 )
 SELECT interval_key, changed_fields, {KIND} AS kind FROM compared

@@ -6,13 +6,15 @@ partition; a policy then leaves columns out. When and where they are written is
 
 The relation `present` holds current rows with their keys and what their values mean, see
 `keyed`, and made safe; `people` (datastore_id, PatientID, patient_key, shift_days) and `orders`
-(datastore_id, AccessionNumber, accession_key) hold the keyed hashes, `sexes` and `body_parts` what
-`lake.normalised` reads, `visits` what `lake.visits` gives of all patients in question.
+(datastore_id, AccessionNumber, accession_key) hold the keyed hashes, `sexes`, `modalities` and
+`body_parts` what `lake.normalised` reads, `visits` what `lake.visits` gives of all patients in
+question.
 """
 
 from __future__ import annotations
 
 from cohortlake import terms
+from cohortlake.dicom_values import SEPARATOR
 from cohortlake.lake import normalised
 
 
@@ -25,7 +27,8 @@ def keyed(relation: str) -> str:
     return f"""
         SELECT r.* EXCLUDE (years) REPLACE (coalesce(is_primary, true) AS is_primary),
                {normalised.AGE},
-               sex, {normalised.status("sex")}, body_part, {normalised.status("body_part")},
+               sex, {normalised.status("sex")}, {normalised.status("modality")},
+               body_part, {normalised.status("body_part")},
                people.patient_key, orders.accession_key, hash({STUDY}) AS study_hash,
                coalesce(people.shift_days,
                         shift_days(datastore_id, coalesce(StudyInstanceUID, image_set_id))
@@ -33,8 +36,9 @@ def keyed(relation: str) -> str:
         FROM (SELECT *, {normalised.YEARS} FROM {relation}) r
         LEFT JOIN people USING (datastore_id, PatientID)
         LEFT JOIN orders USING (datastore_id, AccessionNumber)
-        LEFT JOIN sexes USING (PatientSex)
-        LEFT JOIN body_parts USING (BodyPartExamined)
+        LEFT JOIN sexes ON {normalised.same("sex")}
+        LEFT JOIN modalities ON {normalised.same("modality")}
+        LEFT JOIN body_parts ON {normalised.same("body_part")}
     """
 
 
@@ -65,8 +69,12 @@ def _mart(entity: str, said: tuple[str, ...], counted: str) -> str:
 
 
 def _distinct(column: str) -> str:
-    """Return SQL for a column's distinct values, sorted; an empty list where there are none."""
-    return f"coalesce(list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL)), [])"
+    """Return SQL for a column's distinct values, sorted; an empty list where there are none.
+
+    A row may hold several of them.
+    """
+    texts = f"string_agg(DISTINCT {column}, '{SEPARATOR}')"
+    return f"coalesce(list_sort(list_distinct(string_split({texts}, '{SEPARATOR}'))), [])"
 
 
 _STUDY_SAYS = (
@@ -93,6 +101,7 @@ _SERIES_SAYS = (
     *_STUDY_SAYS,
     "SeriesInstanceUID",
     "Modality",
+    "modality_status",
     "BodyPartExamined",
     "body_part",
     "body_part_status",
@@ -135,7 +144,8 @@ STUDIES = f"""
 
 PATIENT_COLUMNS = (
     *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientSex_raw"),
+    *("StudyDate", "StudyTime"),
     *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
 )
 """All that `patients`, and the order of their studies, read of the memory."""

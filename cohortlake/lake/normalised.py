@@ -1,7 +1,8 @@
 """The columns beside what was sent that say what it means, and whether it can be trusted.
 
-Owns how sex, body part and age come into a table, each with its status. The values are mapped,
-not the rows: there are few of them. Which spelling means which term is `cohortlake.terms`'.
+Owns how sex, modality, body part and age come into a table, each with its status. The values are
+mapped, not the rows: there are few of them. See `cohortlake.terms` for which spelling means which
+term.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import terms
+from cohortlake.dicom_values import holds_value_sql
 from cohortlake.terms import Term
 
+_HAS_STUDY_DATE, _HAS_BIRTH_DATE = map(holds_value_sql, ("StudyDate_raw", "PatientBirthDate_raw"))
 _OLDEST_YEARS, _POOLED_FROM_YEARS = 120, 90
 
 # Compared as numbers, month and day: date_sub would give those born on 29 February a birthday
@@ -30,8 +33,8 @@ CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS}
      THEN least({_POOLED_FROM_YEARS}, years)::SMALLINT END AS age_at_study_years,
 CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS} THEN '{terms.OK}'
      WHEN years IS NOT NULL THEN '{terms.IMPLAUSIBLE}'
-     WHEN StudyDate IS NULL AND trim(StudyDate_raw) <> '' THEN '{terms.INVALID}'
-     WHEN PatientBirthDate IS NULL AND trim(PatientBirthDate_raw) <> '' THEN '{terms.INVALID}'
+     WHEN StudyDate IS NULL AND {_HAS_STUDY_DATE} THEN '{terms.INVALID}'
+     WHEN PatientBirthDate IS NULL AND {_HAS_BIRTH_DATE} THEN '{terms.INVALID}'
      ELSE '{terms.MISSING}' END AS age_status
 """
 """SQL for the age and its status, over `YEARS`."""
@@ -46,39 +49,67 @@ CASE WHEN age_at_study_years = 0 THEN '<1'
 """SQL for the band of ten years that an age lies in."""
 
 
+# What is read is the text as sent: its spelling decides the status.
+_AS_SENT = {
+    name: f"coalesce({column}_raw, {column})"
+    for name, column in (
+        ("sex", "PatientSex"),
+        ("modality", "Modality"),
+        ("body_part", "BodyPartExamined"),
+    )
+}
+
+
 def sexes(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     """Return what each PatientSex of a relation means.
 
     Returns:
-        One row per value: PatientSex, sex, sex_status. None for those that nobody sent.
+        One row per text as sent: sent_sex, sex, sex_status.
     """
-    return _read(con, source, "PatientSex", "sex", terms.sex)
+    return _read(con, source, "sex", terms.sex)
+
+
+def modalities(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
+    """Return what each Modality of a relation means.
+
+    Returns:
+        One row per text as sent: sent_modality, modality_status.
+    """
+    return _read(con, source, "modality", terms.modality).drop_columns("modality")
 
 
 def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     """Return what each BodyPartExamined of a relation means.
 
     Returns:
-        One row per value: BodyPartExamined, body_part, body_part_status. None for those that
-        nobody sent.
+        One row per text as sent: sent_body_part, body_part, body_part_status.
     """
-    return _read(con, source, "BodyPartExamined", "body_part", terms.body_part)
+    return _read(con, source, "body_part", terms.body_part)
 
 
 def _read(
     con: duckdb.DuckDBPyConnection,
     source: str,
-    column: str,
     name: str,
     meaning: Callable[[str | None], Term],
 ) -> pa.Table:
-    query = f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
+    text = _AS_SENT[name]
+    query = f"SELECT DISTINCT {text} AS sent_{name} FROM {source} WHERE {text} IS NOT NULL"
     sent = con.sql(query).to_arrow_table()
-    read = [meaning(text) for text in sent[column].to_pylist()]
+    read = [meaning(text) for text in sent[f"sent_{name}"].to_pylist()]
     values, statuses = ([term[place] for term in read] for place in (0, 1))
     return sent.append_column(name, pa.array(values, pa.string())).append_column(
         f"{name}_status", pa.array(statuses, pa.string())
     )
+
+
+def same(name: str) -> str:
+    """Return SQL that joins rows with what their values mean.
+
+    Args:
+        name: `sex`, `modality` or `body_part`.
+    """
+    return f"sent_{name} = {_AS_SENT[name]}"
 
 
 def status(name: str) -> str:

@@ -82,7 +82,7 @@ INSERT INTO visits {visits.of("of_people")};
 
 _MEANT = f"""
 SELECT of_people.*, sex, {normalised.status("sex")}
-FROM of_people LEFT JOIN sexes USING (PatientSex)
+FROM of_people LEFT JOIN sexes ON {normalised.same("sex")}
 """
 # UIDs are only counted here.
 _SHOWN = [name for name in marts.PATIENT_COLUMNS if not name.endswith("UID")]

@@ -233,6 +233,7 @@ def _write_periods(
         con.register("people", _people(con, "batch").to_arrow_table())
         con.register("orders", _orders(con, "batch").to_arrow_table())
         con.register("sexes", normalised.sexes(con, "batch"))
+        con.register("modalities", normalised.modalities(con, "batch"))
         con.register("body_parts", normalised.body_parts(con, "batch"))
         rows = rows_sql(marts.keyed("batch"), con.table("batch").columns, policy)
         con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {rows}")
@@ -250,7 +251,7 @@ def _people(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelat
     return con.sql(f"""
         SELECT *, keyed_hash('PatientID', datastore_id, PatientID) AS patient_key,
                shift_days(datastore_id, PatientID) AS shift_days
-        FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE trim(PatientID) <> '')
+        FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE PatientID IS NOT NULL)
     """)
 
 
@@ -260,6 +261,6 @@ def _orders(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelat
         SELECT *, keyed_hash('AccessionNumber', datastore_id, AccessionNumber) AS accession_key
         FROM (
             SELECT DISTINCT datastore_id, AccessionNumber FROM {source}
-            WHERE trim(AccessionNumber) <> ''
+            WHERE AccessionNumber IS NOT NULL
         )
     """)

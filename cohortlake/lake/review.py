@@ -68,7 +68,7 @@ def as_yaml(reviewed: list[Reviewed]) -> str:
 
 
 _QUERY = """
-SELECT trim({name}) AS value, count(DISTINCT (datastore_id, trim(PatientID))) AS patients
+SELECT {name} AS value, count(DISTINCT (datastore_id, PatientID)) AS patients
 FROM current
 WHERE {name} IS NOT NULL AND {folded} NOT IN (
     SELECT value FROM shown_values WHERE name = $column

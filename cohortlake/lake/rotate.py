@@ -55,12 +55,12 @@ _OLD = """
 CREATE TEMP TABLE before AS
 SELECT 'patient' AS kind, datastore_id, PatientID AS id,
        keyed_hash('PatientID', datastore_id, id) AS old, shift_days(datastore_id, id) AS days
-FROM (SELECT DISTINCT datastore_id, PatientID FROM versions WHERE trim(PatientID) <> '')
+FROM (SELECT DISTINCT datastore_id, PatientID FROM versions WHERE PatientID IS NOT NULL)
 UNION ALL
 SELECT 'accession', datastore_id, AccessionNumber,
        keyed_hash('AccessionNumber', datastore_id, AccessionNumber), NULL
 FROM (SELECT DISTINCT datastore_id, AccessionNumber FROM versions
-      WHERE trim(AccessionNumber) <> '')
+      WHERE AccessionNumber IS NOT NULL)
 UNION ALL
 SELECT 'uid', NULL, uid, keyed_uid(uid), NULL
 FROM (SELECT StudyInstanceUID AS uid FROM versions UNION SELECT SeriesInstanceUID FROM versions)

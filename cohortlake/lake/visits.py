@@ -62,7 +62,7 @@ def find_moved(con: duckdb.DuckDBPyConnection) -> None:
 _MOVED = f"""
 CREATE TEMP TABLE of_touched AS
 SELECT {COLUMNS}, study_month, concat_ws('|', datastore_id, PatientID) AS patient_key
-FROM versions SEMI JOIN (FROM touched_rows WHERE trim(PatientID) <> '')
+FROM versions SEMI JOIN (FROM touched_rows WHERE PatientID IS NOT NULL)
     USING (datastore_id, PatientID);
 CREATE TEMP VIEW standing AS
 FROM of_touched ANTI JOIN (FROM ends WHERE ended_by IS NOT NULL) USING (interval_key);

@@ -25,7 +25,7 @@ CREATE OR REPLACE TEMP MACRO keyed_digest(message) AS sha256(
     (SELECT outer_pad FROM patient_key_pads)
     || unhex(sha256((SELECT inner_pad FROM patient_key_pads) || encode(message))));
 CREATE OR REPLACE TEMP MACRO keyed_hash(purpose, scope, id) AS
-    CASE WHEN trim(id) <> ''
+    CASE WHEN id IS NOT NULL
          THEN keyed_digest(concat_ws(chr(31), purpose, scope, id))[1:32] END;
 CREATE OR REPLACE TEMP MACRO shift_days(scope, id) AS
     (1 + ('0x' || keyed_digest(concat_ws(chr(31), 'shift', scope, id))[1:15])::BIGINT % {longest}
@@ -84,7 +84,7 @@ def create_macros(con: duckdb.DuckDBPyConnection, key: bytes) -> None:
     The key itself is in a temporary table and never in a query's text, which errors quote.
 
     Args:
-        con: Gets `keyed_hash(purpose, scope, id)`, null for a blank id; `keyed_uid(uid)`; and
+        con: Gets `keyed_hash(purpose, scope, id)`, null for none; `keyed_uid(uid)`; and
             `shift_days(scope, id)`.
         key: 32 random bytes.
     """

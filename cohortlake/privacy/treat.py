@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema, terms
+from cohortlake.dicom_values import SEPARATOR
 from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment
 from cohortlake.schema import Column
 
@@ -104,13 +105,18 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
         case Treatment.SHORT:
             return f"CASE WHEN {name} BETWEEN 0 AND 99999 THEN {name} END"
         case Treatment.TERMS | Treatment.REVIEWED:
-            shown = f"SELECT value FROM shown_values WHERE name = '{name}'"
-            return f"CASE WHEN {folded(name)} IN ({shown}) THEN {name} END"
+            shown = f"FROM shown_values WHERE name = '{name}'"
+            return f"""
+                CASE WHEN {folded(name)} IN (SELECT value {shown}) THEN {name}
+                     WHEN contains({name}, '{SEPARATOR}') AND list_has_all(
+                         (SELECT list(value) {shown}), string_split({folded(name)}, '{SEPARATOR}')
+                     ) THEN {name} END
+            """
     return None
 
 
 def _shown_values(policy: Policy, column: Column) -> set[str]:
-    values = {"", *policy.allowed.get(column.name, ())}  # a blank says only that it is one
+    values = set(policy.allowed.get(column.name, ()))
     if policy.treatment(column) is Treatment.TERMS:
         values |= _TERMS[column.name]
     return values

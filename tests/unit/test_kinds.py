@@ -17,7 +17,8 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def _kind(change: str, fields: list[str] | None) -> str:
     with engine.connection() as con:
-        con.register("states", pa.table({"change": [change], "changed_fields": [fields]}))
+        told = {"change": [change], "changed_fields": [fields], "changed_values": [fields]}
+        con.register("states", pa.table(told))
         ((kind,),) = con.sql(f"SELECT {kinds.KIND} FROM states").fetchall()
     return str(kind)
 

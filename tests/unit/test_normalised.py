@@ -87,7 +87,12 @@ def test_bands(age: int, band: str) -> None:
 
 
 def test_each_value_is_read_once_and_what_nobody_sent_is_left_out() -> None:
-    sent = {"PatientSex": ["F", "F", None, "f", "?"], "BodyPartExamined": ["HIPS", None] + [""] * 3}
+    sent = {
+        "PatientSex": ["F", "F", None, "F", "?"],
+        "PatientSex_raw": [None, "F ", None, "f", None],
+        "BodyPartExamined": ["HIPS", None, None, None, None],
+        "BodyPartExamined_raw": [None, None, "", " ", ""],
+    }
     with duckdb.connect() as con:
         con.register("sent", pa.table(sent))
         sexes = normalised.sexes(con, "sent").to_pylist()
@@ -95,9 +100,11 @@ def test_each_value_is_read_once_and_what_nobody_sent_is_left_out() -> None:
     assert sorted(tuple(row.values()) for row in sexes) == [
         ("?", None, "invalid"),
         ("F", "F", "ok"),
-        ("f", "F", "ok"),
+        ("F ", "F", "ok"),
+        ("f", "F", "respelled"),
     ]
     assert sorted(tuple(row.values()) for row in parts) == [
         ("", None, "missing"),
-        ("HIPS", "HIP", "ok"),
+        (" ", None, "missing"),
+        ("HIPS", "HIP", "respelled"),
     ]
