@@ -1,8 +1,8 @@
-"""Frozen cohorts when the patient key changes: the same members, under their new keys.
+"""Frozen cohorts when keys change: the same members, under their new keys.
 
-A frozen cohort is never written again but for this and an erasure: otherwise nobody could be
-looked up any more. Its members, digest and signature are made anew; the criteria, the counts and
-the number stay.
+Keys change with the patient key, and where a release reads ids otherwise. A frozen cohort is never
+written again but for this and an erasure: otherwise nobody could be looked up any more. Its
+members, digest and signature are made anew; the criteria, the counts and the number stay.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ def require_key(root: Root, key: bytes | None) -> None:
     Raises:
         SettingError: There is no key to sign with.
     """
-    if key is None and any(manifest.signature for manifest in _manifests(root)):
+    for manifest in _manifests(root):
+        _require_key(manifest, key)
+
+
+def _require_key(manifest: Manifest, key: bytes | None) -> None:
+    if manifest.signature and key is None:
         raise SettingError(
             "frozen cohorts are signed, and would not be any more; set COHORTLAKE_COHORT_KEY_FILE "
             "to the key that they are signed with"
@@ -56,6 +61,7 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
     Raises:
         NotAsFrozen: The files of one are not what was frozen.
         RootNotUsable: A file cannot be written.
+        SettingError: There is no key to sign with. Those before are done.
     """
     maps = {
         kind: dict(zip(*(_of(link, kind)[c].to_pylist() for c in ("old", "new")), strict=True))
@@ -69,6 +75,7 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
         rekeyed = _rekeyed(members, maps, days)
         if rekeyed.equals(members):
             continue
+        _require_key(manifest, key)
         whole = digest.of_all(rekeyed[digest.COLUMN].to_pylist())
         path = f"{freeze.FOLDER}/{manifest.cohort}/members/{whole[:32]}.parquet"
         freeze.write_members(root, path, rekeyed, whole)
@@ -77,7 +84,8 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
             anew = replace(anew, signature=signature.sign(key, anew.signed))
         root.write(manifest.path, json.dumps(asdict(anew), indent=1).encode())
         changed += 1
-    _forget_old_members(root)
+    if changed:
+        _forget_old_members(root)
     return changed
 
 
