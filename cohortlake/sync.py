@@ -296,8 +296,11 @@ class Sync:
     def rebuild(self) -> Applied:
         """Make the memory, the ledger and `published/` anew from the increments.
 
+        Brings over what an older release wrote, frozen cohorts too.
+
         Raises:
             PolicyNotAskedFor: See `publish`; then nothing was done.
+            SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
         """
         self._require_policy()
         for table in (image_sets.TABLE, coverage.TABLE):
@@ -305,6 +308,9 @@ class Sync:
         refiled.drop_late(self.root, increments.paths(self.root), are_all=True)
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
+        if read_marker(self.root):
+            link = rotate.respelled(self.root, self._patient_key())
+            rekey.rekey(self.root, link, read_cohort_key(self.settings.cohort_key_file))
         self.publish()
         return applied
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake import schema
 from cohortlake.cohort import compare, digest, freeze, signature
 from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.freeze import Manifest
@@ -116,7 +117,8 @@ def verify(lake: Lake, manifest: Manifest, key: bytes | None) -> Verification:
     found = compare.differences(lake.connection, criteria.level, _kept(before), after)
     told = _with_reasons(lake, criteria.level, found, manifest)
     changed = tuple(sorted(t for t, d in outside.items() if manifest.outside.get(t) != d))
-    frame = _told(told, _days(erased), changed)
+    is_older = manifest.format < schema.FORMAT_VERSION
+    frame = _told(told, _days(erased), changed, is_older=is_older)
     return Verification(manifest, frame, signed, changed)
 
 
@@ -228,15 +230,21 @@ def _with_reasons(lake: Lake, level: str, found: pa.Table, manifest: Manifest) -
         lake.connection.unregister("differing")
 
 
+_DERIVED = "how the tables are derived did"
+
+
 def _told(
-    found: pa.Table, erased: Sequence[date | None], outside_changed: tuple[str, ...]
+    found: pa.Table,
+    erased: Sequence[date | None],
+    outside_changed: tuple[str, ...],
+    *,
+    is_older: bool,
 ) -> pd.DataFrame:
     """Return the differences as a frame, with those that were erased."""
-    elsewhere = (
-        f"changed outside the lake: {', '.join(outside_changed)}"
-        if outside_changed
-        else "nothing of it changed in the lake; how the tables are derived did"
-    )
+    cause = "it was frozen by a release that reads values otherwise"
+    elsewhere = f"nothing of it changed in the lake; {cause if is_older else _DERIVED}"
+    if outside_changed:
+        elsewhere = f"changed outside the lake: {', '.join(outside_changed)}"
     rows = [row | {"why": row["why"] or elsewhere} for row in found.to_pylist()]
     nothing = dict.fromkeys(found.column_names) | {"changed_columns": []}
     for day in erased:

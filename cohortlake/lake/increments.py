@@ -243,7 +243,8 @@ def bring_over(root: Root, paths: Iterable[str]) -> None:
             continue
         record = Record.from_footer(footer)
         if record.kept_rows:
-            _write_anew(root, record, (read_again(rows) for rows in _pieces(root, path)))
+            pieces = (read_again(rows) for rows in _pieces(root, path) if len(rows))
+            _write_anew(root, record, pieces)
         else:
             write_empty(root, record)
 

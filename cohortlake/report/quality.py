@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cohortlake import schema
 from cohortlake.cohort import Lake
+from cohortlake.dicom_values import holds_value_sql
 from cohortlake.privacy import BY_VALUE, built_in
 from cohortlake.report.cells import PERSON
 from cohortlake.settings import POLICIES
@@ -20,6 +21,7 @@ _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shift
 
 _STATUS = {
     "PatientSex": "sex_status",
+    "Modality": "modality_status",
     "BodyPartExamined": "body_part_status",
     "age_at_study_years": "age_status",
 }
@@ -95,8 +97,9 @@ def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
         return {what: f"{status} = '{what}'" for what in ("missing", "invalid", "implausible")}
     conditions = {"missing": f'"{name}" IS NULL'}
     if raw in known:
-        conditions["invalid"] = f'"{name}" IS NULL AND "{raw}" IS NOT NULL'
-        conditions["missing"] = f'"{name}" IS NULL AND "{raw}" IS NULL'
+        was_sent = holds_value_sql(f'"{raw}"')
+        conditions["invalid"] = f'"{name}" IS NULL AND {was_sent}'
+        conditions["missing"] = f'"{name}" IS NULL AND ({was_sent}) IS NOT TRUE'
     return conditions
 
 
