@@ -383,8 +383,7 @@ class _Compiler:
             if column in _CODED:  # PT\CT is one text of two values
                 several = f"string_split(\"{column}\", '{SEPARATOR}')"
                 parts.append(
-                    f"contains(\"{column}\", '{SEPARATOR}') "
-                    f"AND list_has_any({several}, [{listed}])"
+                    f"contains(\"{column}\", '{SEPARATOR}') AND list_has_any({several}, [{listed}])"
                 )
         return "(" + " OR ".join(parts) + ")"
 
