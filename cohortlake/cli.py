@@ -38,6 +38,7 @@ from cohortlake.console import (
     read_settings,
     say_policy_change,
 )
+from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import CohortlakeError, MissingExtra, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.criteria import criteria
@@ -400,7 +401,7 @@ def _patient_id(given: str) -> str:
         patient_id = typer.prompt("PatientID", err=True)
     else:
         patient_id = sys.stdin.readline().rstrip("\r\n")
-    if not patient_id.strip():
+    if canonical_text("LO", patient_id) is None:
         raise SettingError("--patient is empty; without an id nobody can be told from others")
     return patient_id
 

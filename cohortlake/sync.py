@@ -337,7 +337,7 @@ class Sync:
         Ended midway, by whatever, it is finished by doing it again.
 
         Args:
-            patient_id: The PatientID as sent; blanks around it do not count.
+            patient_id: The PatientID, in any spelling.
             datastore_id: The data store that it is unique in.
 
         Raises:
