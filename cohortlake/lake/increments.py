@@ -36,7 +36,7 @@ ABSENCE_AXIS, UNREAD_AXIS, VERSIONS_AXIS = "absence", "unread", "versions"
 STATELESS_AXES = (ABSENCE_AXIS, UNREAD_AXIS)
 """Their increments name image sets, and hold no states."""
 
-_WHOSE = ("datastore_id", "image_set_id", "PatientID")
+_WHOSE = ("datastore_id", "image_set_id", "PatientID", "PatientID_raw")
 """The columns that tell whose a row is."""
 
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many

@@ -71,7 +71,10 @@ def _made(root: Root, key: bytes, files: list[str]) -> bool:
 
 _MADE = """
 SELECT count(*) FROM published WHERE patient_key IN (
-    SELECT keyed_hash('PatientID', datastore_id, PatientID)
-    FROM (SELECT DISTINCT datastore_id, PatientID FROM versions WHERE trim(PatientID) <> '')
+    SELECT keyed_hash('PatientID', datastore_id, id) FROM (
+        SELECT datastore_id, PatientID AS id FROM versions
+        UNION  -- a release before format 4 hashed ids as they were sent
+        SELECT datastore_id, PatientID_raw FROM versions
+    )
 )
 """

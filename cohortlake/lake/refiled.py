@@ -65,6 +65,7 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
     erased, absences = Erased(root), set[str]()
     if erased.is_nobody:
         return []
+    increments.bring_over(root, paths)
     for path in paths:
         if increments.axis_of(path) in increments.STATELESS_AXES:
             continue
@@ -136,11 +137,11 @@ WITH own AS (
     SELECT interval_key, nullif(arg_max(change, revision), 'reopened') AS ended_by
     FROM closures SEMI JOIN own USING (interval_key) GROUP BY interval_key
 )
-SELECT datastore_id, image_set_id, PatientID, effective_at AS valid_from,
+SELECT datastore_id, image_set_id, PatientID, PatientID_raw, effective_at AS valid_from,
        observed_at AS observed_from, ended_by
 FROM own LEFT JOIN ends USING (interval_key) WHERE ended_by IS DISTINCT FROM 'restated'
 UNION ALL
-SELECT datastore_id, image_set_id, PatientID, updated_at, observed_at, NULL
+SELECT datastore_id, image_set_id, PatientID, PatientID_raw, updated_at, observed_at, NULL
 FROM pending SEMI JOIN refiled USING (image_set_id) WHERE datastore_id = $datastore
 """
 
