@@ -105,7 +105,7 @@ def test_a_new_lake_is_filled_by_a_run_that_names_nothing(
     assert len(days(instance)) == 32
     assert len(published_ids(lake)) == 20
     assert all(checks(result).values())
-    assert len(checks(result)) == 7
+    assert len(checks(result)) == 8
 
 
 @pytest.fixture
