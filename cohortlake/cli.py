@@ -175,6 +175,26 @@ def rebuild(
         out.print(f"rebuilt: {applied.rows:,} rows in version {applied.version} of image_sets")
 
 
+@app.command(name="set-aside")
+@explained
+def set_aside(
+    increment: Annotated[str, typer.Argument(help="Its path below the root, as the error has it.")],
+    root: RootOption = None,
+) -> None:
+    """Move a damaged increment aside, and have its window searched again.
+
+    Restore it from a backup instead if you can. What it held and the data store holds no more is
+    lost, and until the next search the tables lack the rest of it too. It stays beside the others
+    with the ending .damaged, until you delete it or a patient of its data store is erased.
+    """
+    moved = Sync(read_settings(root, None)).set_aside(increment)
+    out.print(
+        f"moved to {moved}; its window is due again: run `cohortlake sync`, then `cohortlake "
+        "reconcile`",
+        soft_wrap=True,
+    )
+
+
 @app.command()
 @explained
 def publish(

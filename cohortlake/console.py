@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.table import Column, Table
 from rich.text import Text
 
-from cohortlake.errors import CohortlakeError, Stopped, without_text
+from cohortlake.errors import CohortlakeError, Stopped, is_panic, without_text
 from cohortlake.process import protect_process
 from cohortlake.settings import Settings
 from cohortlake.signals import Interrupted, Watch, watched
@@ -89,7 +89,9 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(error.exit_code) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             _print_error(without_text(error))
             raise typer.Exit(_UNEXPECTED) from None
 

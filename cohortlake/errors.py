@@ -21,6 +21,8 @@
     └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
         │   └── RootUnreachable  transient: S3 gave no answer, or one that asks to try again
+        ├── DamagedFile         a file of the lake is damaged, cut off or gone
+        ├── LakeClosed          an opened lake was closed, or published anew meanwhile
         ├── NotALake            nothing was ever published or applied there
         ├── OldFormat           written by a release that kept other columns
         ├── CommitConflict      transient: another writer kept winning
@@ -72,7 +74,12 @@ class CohortlakeError(Exception):
     exit_code = 1
 
 
-def without_text(error: Exception) -> str:
+def is_panic(error: BaseException) -> bool:
+    """Return whether Rust code of a library failed: such an error is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+def without_text(error: BaseException) -> str:
     """Say what an error is that is not one of these, and where it was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
@@ -230,6 +237,38 @@ class RootUnreachable(RootNotUsable):
 
     transient = True
     exit_code = 4
+
+
+class DamagedFile(LakeError):
+    """Do what the message says; it depends on the folder that the file lies in.
+
+    Attributes:
+        path: The file, below the root.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is damaged, cut off or gone; {_repair_of(path)}")
+
+
+def _repair_of(path: str) -> str:
+    folder, _, rest = path.partition("/")
+    if folder == "increments":
+        return (
+            f"restore it from a backup, or run `cohortlake set-aside {path}`, which moves it away "
+            "and has its window searched again"
+        )
+    if folder in ("image_sets", "coverage"):
+        return "run `cohortlake rebuild`, which makes this folder anew from the increments"
+    if folder == "published" and rest.endswith(".parquet"):
+        return "run `cohortlake publish --verify`, which writes it again"
+    if path == "published/_published.json":
+        return "delete it and run `cohortlake publish`, which writes all files again"
+    return "restore it from a backup"
+
+
+class LakeClosed(LakeError):
+    """Open the lake again with `cohortlake.open`."""
 
 
 class NotALake(LakeError):

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from cohortlake.cohort import rekey
 from cohortlake.cohort.erase import erase_members
 from cohortlake.cohort.signature import read_key as read_cohort_key
-from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, Stopped
+from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, SettingError, Stopped
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.lake import (
@@ -303,16 +303,43 @@ class Sync:
             SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
         """
         self._require_policy()
-        for table in (image_sets.TABLE, coverage.TABLE):
-            delta.discard_unreadable(self.root, table)
-        refiled.drop_late(self.root, increments.paths(self.root), are_all=True)
-        applied, paths = image_sets.rebuild(self.root)
-        coverage.record(self.root, paths, rebuild=True)
-        if read_marker(self.root):
-            link = rotate.respelled(self.root, self._patient_key())
-            rekey.rekey(self.root, link, read_cohort_key(self.settings.cohort_key_file))
+        applied = self._rebuild_tables()
+        # If its log was damaged, the memory's versions begin at 0 again, and tell nothing.
+        have_all_published_anew(self.root)
         self.publish()
         return applied
+
+    def set_aside(self, path: str) -> str:
+        """Move a damaged increment aside, and make its window due again.
+
+        The memory and the ledger are made anew from the other increments, because a search keeps
+        only what the memory does not know. Until the next search they lack what only this
+        increment held. Earlier versions that the service does not find any more are lost.
+
+        Args:
+            path: The increment, below the root. One that was set aside already may be given again.
+
+        Returns:
+            The path that it has now.
+
+        Raises:
+            SettingError: It is no increment of this lake, or is not damaged.
+            DamagedFile: Another increment is damaged too: set that aside next.
+            LakeInUse: Another run is at work.
+        """
+        moved = f"{path}{increments.DAMAGED}"
+        is_there = path in increments.paths(self.root)
+        if not is_there and not self.root.exists(moved):
+            raise SettingError(
+                f"{path} is no increment below {self.root.uri}; give the path as the error names it"
+            )
+        if is_there and not increments.is_damaged(self.root, path):
+            raise SettingError(f"{path} can be read, so it is not set aside")
+        with self.root.alone():
+            if is_there:
+                increments.set_aside(self.root, path)
+            self._rebuild_tables()
+        return moved
 
     def maintain(self) -> tuple[Maintained, ...]:
         """Compact the memory and the ledger, and delete what is older than the retention.
@@ -499,6 +526,17 @@ class Sync:
         change = self.policy_change()
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
+
+    def _rebuild_tables(self) -> Applied:
+        for table in (image_sets.TABLE, coverage.TABLE):
+            delta.discard_unreadable(self.root, table)
+        refiled.drop_late(self.root, increments.paths(self.root), are_all=True)
+        applied, paths = image_sets.rebuild(self.root)
+        coverage.record(self.root, paths, rebuild=True)
+        if read_marker(self.root):
+            link = rotate.respelled(self.root, self._patient_key())
+            rekey.rekey(self.root, link, read_cohort_key(self.settings.cohort_key_file))
+        return applied
 
     def _patient_key(self) -> bytes:
         marker = read_marker(self.root)

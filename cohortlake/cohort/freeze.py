@@ -23,6 +23,7 @@ from cohortlake.cohort.attrition import attrition
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.values import Parameter
 from cohortlake.errors import NotAsFrozen, UnknownCohort
+from cohortlake.lake import damage
 from cohortlake.lake.root import Root
 
 if TYPE_CHECKING:
@@ -154,8 +155,10 @@ def read(root: Root, name: str, number: int | None = None) -> Manifest:
         known = [f"{n}@{i}" for n, own in numbers_of(root).items() for i in own]
         told = name if number is None else f"{name}@{number}"
         raise UnknownCohort(told, known, f"was frozen below {root.uri}")
-    content = root.read(f"{FOLDER}/{name}/{wanted:04d}.json")
-    return Manifest(**json.loads(content))
+    path = f"{FOLDER}/{name}/{wanted:04d}.json"
+    content = root.read(path)
+    with damage.parsed(path):
+        return Manifest(**json.loads(content))
 
 
 def numbers_of(root: Root) -> dict[str, list[int]]:
@@ -177,7 +180,8 @@ def read_members(root: Root, manifest: Manifest) -> pa.Table:
     """
     if not root.exists(manifest.members):
         raise NotAsFrozen(f"{root.uri_of(manifest.members)} is gone; restore it from a backup")
-    with root.open(manifest.members) as file:
+    reads = [(root, [manifest.members])]
+    with root.open(manifest.members) as file, damage.explained(lambda: reads):
         members = pq.read_table(file)
     kept = members[digest.COLUMN].to_pylist()
     held = zip(members["patient_key"].to_pylist(), kept, digest.of_members(members), strict=True)

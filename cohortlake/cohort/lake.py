@@ -6,9 +6,10 @@ Owns the connection. Opening loads nothing: each table is a view over its files.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ from cohortlake.errors import (
     BadCriteria,
     BadOutsideTable,
     BadQuery,
+    DamagedFile,
+    LakeClosed,
     UnknownCohort,
     UnknownTable,
     UnknownValue,
@@ -198,11 +201,12 @@ class Lake(read.Lake):
             BadQuery: It cannot be run; the message says what is near a name that is not there.
             ColumnNotShown: It names a column that the policy does not show.
         """
-        with explained(self._names, self.as_opened.not_shown):
+        with self._explained():
             kinds = [statement.type for statement in self.connection.extract_statements(query)]
             if kinds != [duckdb.StatementType.SELECT]:
                 raise BadQuery("a lake is only read: ask with one SELECT")
-            return Rows(self.connection.sql(query, params=dict(params) if params else None))
+            relation = self.connection.sql(query, params=dict(params) if params else None)
+        return Rows(relation, self._explained)
 
     def check_value(self, table: str, column: str, value: object) -> None:
         """Look whether any row has a value, in a column of coded values (VR CS) or their meanings.
@@ -395,8 +399,26 @@ class Lake(read.Lake):
             raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
         return read_manifest(self.root, cohort, int(number) if number else None)
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Explain errors of a query: of the lake's files, or of the query itself."""
+        try:
+            with (
+                explained(self._names, self.as_opened.not_shown),
+                engine.explained(self.connection),
+            ):
+                yield
+        except DamagedFile:
+            if self.publication() == self.as_opened:
+                raise
+            raise LakeClosed(
+                "the lake was published anew since it was opened, and files that it reads are "
+                "gone; open it again"
+            ) from None
+
     def _create_views(self, publication: Publication) -> Publication:
-        views.create(self.connection, self.root, publication, self.as_of)
+        with engine.explained(self.connection):
+            views.create(self.connection, self.root, publication, self.as_of)
         return publication
 
     def _described(self, table: str) -> tuple[schema.Column, ...]:

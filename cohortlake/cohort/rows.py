@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
-from cohortlake.errors import BadQuery, did_you_mean
+from cohortlake.errors import BadQuery, LakeClosed, did_you_mean
 from cohortlake.flatten import to_frame
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class Rows:
 
     Attributes:
         relation: The query, to go on with in DuckDB.
+        explained: Explains errors inside a block that takes rows out.
     """
 
     relation: duckdb.DuckDBPyRelation
+    explained: Callable[[], AbstractContextManager[None]] = field(repr=False)
 
     @property
     def columns(self) -> list[str]:
@@ -52,7 +54,7 @@ class Rows:
         Raises:
             BadQuery: The query fails on some row.
         """
-        with explained():
+        with self.explained():
             return self.relation.to_arrow_table()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -85,11 +87,11 @@ class Rows:
         Raises:
             BadQuery: The query fails on some row.
         """
-        with explained():
+        with self.explained():
             return self.relation.fetchall()
 
     def __repr__(self) -> str:
-        with explained():
+        with self.explained():
             return str(self.relation)
 
 
@@ -105,6 +107,11 @@ def explained(
     """
     try:
         yield
+    except duckdb.ConnectionException:
+        raise LakeClosed(
+            "the lake was closed; open it again with `cohortlake.open`, and take rows out before "
+            "it is closed"
+        ) from None
     except _OF_THE_QUERY as error:
         line = str(error).splitlines()[0]
         unknown = _UNKNOWN_NAME.search(line)

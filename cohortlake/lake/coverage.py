@@ -52,7 +52,8 @@ def read(root: Root) -> pa.Table:
         return _SCHEMA.empty_table()
     if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
-    stored: pa.Table = table.to_pyarrow_table()
+    with delta.reading(root, TABLE, table):
+        stored: pa.Table = table.to_pyarrow_table()
     return stored.select(_SCHEMA.names).cast(_SCHEMA)
 
 

@@ -28,8 +28,8 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortlake import schema
-from cohortlake.errors import CommitConflict
-from cohortlake.lake import engine
+from cohortlake.errors import CommitConflict, DamagedFile, is_panic
+from cohortlake.lake import damage, engine
 from cohortlake.lake.root import Root
 
 # Ids and keys do not repeat within a row group, and instants lie close together: without
@@ -74,11 +74,63 @@ def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable 
     Raises:
         RootNotUsable: The root cannot be read.
     """
+    failed: DeltaError
     try:
-        with root.explained():
+        with root.explained(), _without_panic():
             return DeltaTable(root.table_uri_of(name), version=version)
     except TableNotFoundError:
         return None
+    except DeltaError as error:
+        failed = error
+    # Raised outside `except`, so that `__context__` cannot expose deltalake's message.
+    if damaged := _damaged_log_file(root, name):
+        raise DamagedFile(damaged)
+    raise failed
+
+
+def files(name: str, table: DeltaTable) -> set[str]:
+    """Return the paths of a table's files, relative to the root."""
+    # Delta Lake follows symbolic links and writes a space as %20: what comes before the table
+    # may read otherwise than the root.
+    return {f"{name}/{uri.rsplit(f'/{name}/', 1)[1]}" for uri in table.file_uris()}
+
+
+def reading(root: Root, name: str, table: DeltaTable) -> contextlib.AbstractContextManager[None]:
+    """Explain errors inside a block that reads the rows of a table; see `damage.explained`."""
+    return damage.explained(lambda: [(root, sorted(files(name, table)))])
+
+
+def _log_files(root: Root, name: str) -> list[str]:
+    return root.files(f"{name}/_delta_log", "")
+
+
+def _damaged_log_file(root: Root, name: str) -> str | None:
+    """Return the first file of a table's log that cannot be read, or the log if its begin is gone.
+
+    Each line of the log is JSON by itself, and each checkpoint is Parquet.
+    """
+    paths = _log_files(root, name)
+    for path in paths:
+        if path.endswith(".json"):
+            try:
+                list(map(json.loads, root.read(path).splitlines()))
+            except ValueError:
+                return path
+    if damaged := damage.first_damaged(root, [p for p in paths if p.endswith(".parquet")]):
+        return damaged
+    has_begin = any(p.endswith((f"{0:020}.json", ".checkpoint.parquet")) for p in paths)
+    return None if has_begin else f"{name}/_delta_log"
+
+
+@contextlib.contextmanager
+def _without_panic() -> Iterator[None]:
+    """Turn a panic of deltalake's Rust code, which is no Exception, into a DeltaError."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise DeltaError("deltalake panicked") from None
 
 
 def make_table(
@@ -96,6 +148,7 @@ def make_table(
 
     Raises:
         RootNotUsable: The root cannot be written.
+        DamagedFile: Its log is damaged.
     """
     table = open_table(root, name)
     if table is None:
@@ -128,10 +181,10 @@ def discard_unreadable(root: Root, name: str) -> None:
     is_readable = not empty_in_log(root, name)
     try:
         open_table(root, name)
-    except DeltaError:
+    except (DamagedFile, DeltaError):
         is_readable = False
     if not is_readable:
-        for path in root.files(name, ""):
+        for path in (*root.files(name, ""), f"{name}/_delta_log/_last_checkpoint"):
             root.delete(path)
 
 
@@ -153,7 +206,8 @@ def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any
     path = f"{name}/_delta_log/{version:020}.json"
     if not root.exists(path):
         return None
-    lines = map(json.loads, root.read(path).splitlines())
+    with damage.parsed(path):
+        lines = list(map(json.loads, root.read(path).splitlines()))
     found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
     for kind, action in (pair for line in lines for pair in line.items()):
         if kind in found:
@@ -226,7 +280,8 @@ def explained(root: Root) -> Iterator[None]:
     """Explain errors inside a block that writes, and let only the owner read what was written."""
     with root.explained():
         try:
-            yield
+            with _without_panic():
+                yield
             root.close_to_others("image_sets", "coverage")
         except (DeltaError, OSError) as error:
             if number := _OS_ERROR.search(str(error)):

@@ -11,14 +11,14 @@ import functools
 import re
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from cohortlake.lake import locks
+from cohortlake.lake import damage, locks
 from cohortlake.lake.root import Root
 from cohortlake.schema import UNDATED
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
 
 ROW_GROUP_ROWS = 100_000
+
+_REGISTERED: weakref.WeakKeyDictionary[
+    duckdb.DuckDBPyConnection, list[tuple[Root, Sequence[str]]]
+] = weakref.WeakKeyDictionary()
+"""The files that each connection reads."""
 
 
 def connect(**config: str) -> duckdb.DuckDBPyConnection:
@@ -44,9 +49,17 @@ def connect(**config: str) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give an in-memory database as long as the block lasts; see `spilling`."""
-    with spilling() as con:
+    """Give an in-memory database as long as the block lasts; see `spilling`.
+
+    Errors that come from the files that `register` made readable are explained.
+    """
+    with spilling() as con, explained(con):
         yield con
+
+
+def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
+    """Explain what reading the registered files of a connection raises; see `damage.explained`."""
+    return damage.explained(lambda: _REGISTERED.get(con, ()))
 
 
 def spilling() -> duckdb.DuckDBPyConnection:
@@ -88,6 +101,7 @@ def register(
             If they lie in folders named `column=value`, this column is in the view too.
         schema: Their schema.
     """
+    _REGISTERED.setdefault(con, []).append((root, paths))
     if not paths:
         con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
     elif (place := root.place_of(paths[0])).is_local:

@@ -109,6 +109,9 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     for path in rows:
         increments.remove(root, path, is_theirs)
     refiled.drop_late(root, increments.paths(root), are_all=True)  # of those who were erased before
+    # They cannot be read, so they may hold rows of the patient.
+    for path in increments.those_set_aside(root, patient.datastore_id):
+        root.delete(path)
     _, paths = image_sets.rebuild(root)
     coverage.record(root, paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):

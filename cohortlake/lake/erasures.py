@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake.dicom_values import canonical_text
+from cohortlake.lake import damage
 from cohortlake.lake.keys import ERASURES, erasure_key
 from cohortlake.lake.root import Root
 from cohortlake.privacy import keyed_hashes
@@ -74,7 +75,7 @@ class Erasure:
 
 def read(root: Root) -> list[Erasure]:
     """Return all records, by when they began."""
-    found = [_from_json(root.read(path)) for path in root.files(ERASURES, ".json")]
+    found = [_from_json(root.read(path), path) for path in root.files(ERASURES, ".json")]
     return sorted(found, key=lambda erasure: erasure.began_at)
 
 
@@ -172,8 +173,9 @@ class Erased:
         return pc.fill_null(is_erased.take(encoded.indices), fill_value=False)
 
 
-def _from_json(content: bytes) -> Erasure:
-    items = json.loads(content)
+def _from_json(content: bytes, path: str) -> Erasure:
+    with damage.parsed(path):
+        items = json.loads(content)
     lists = {name: tuple(value) for name, value in items.items() if isinstance(value, list)}
     return Erasure(**items | lists)
 

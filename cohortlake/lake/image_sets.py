@@ -222,16 +222,9 @@ def _appended(root: Root, since: int, version: int) -> list[str] | None:
 def _register_table(con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None) -> None:
     if table and _STORED.names != pa.schema(table.schema().to_arrow()).names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
-    files = sorted(_files(table)) if table else []
+    files = sorted(delta.files(TABLE, table)) if table else []
     engine.register(con, "stored", root, files, _STORED)
     con.execute(_VIEWS)
-
-
-def _files(table: DeltaTable) -> set[str]:
-    """Return the paths of a table's files, relative to the root."""
-    # Delta Lake follows symbolic links and writes a space as %20: what comes before the table
-    # may read otherwise than the root.
-    return {f"{TABLE}/{uri.rsplit(f'/{TABLE}/', 1)[1]}" for uri in table.file_uris()}
 
 
 def _ends(closures: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
@@ -21,7 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
+from cohortlake.errors import DamagedFile
 from cohortlake.flatten import invalid_values, read_again
+from cohortlake.lake import damage
 from cohortlake.lake.place import Draft
 from cohortlake.lake.root import Root
 
@@ -41,6 +44,8 @@ _WHOSE = ("datastore_id", "image_set_id", "PatientID", "PatientID_raw")
 
 _ROW_GROUP_ROWS = 25_000  # of a range with no others beside it; see lake.extract for many
 _FOOTER_KEY = "cohortlake"
+DAMAGED = ".damaged"
+"""What the name of a damaged increment ends with once it was set aside."""
 _HASHES = 2**63
 # Ids, instants and hashes hardly repeat; a dictionary of them costs more than it saves.
 _DICTIONARY = [
@@ -279,12 +284,16 @@ def _others(root: Root, path: str, is_theirs: Theirs) -> Iterator[pa.Table]:
 
 def _pieces(root: Root, path: str, only: Collection[str] = ()) -> Iterator[pa.Table]:
     """Yield an increment's rows; the first piece has none."""
-    with root.open(path) as file, pq.ParquetFile(file) as increment:
+    with root.open(path) as file, _explained(root, path), pq.ParquetFile(file) as increment:
         columns = increment.schema_arrow
         names = [name for name in columns.names if not only or name in only]
         yield columns.empty_table().select(names)
         for batch in increment.iter_batches(_ROW_GROUP_ROWS, columns=names):
             yield pa.Table.from_batches([batch])
+
+
+def _explained(root: Root, path: str) -> AbstractContextManager[None]:
+    return damage.explained(lambda: [(root, [path])])
 
 
 def with_run(rows: pa.Table, record: Record) -> pa.Table:
@@ -296,12 +305,34 @@ def with_run(rows: pa.Table, record: Record) -> pa.Table:
 
 def read_record(root: Root, path: str) -> Record:
     """Read the record in an increment's footer."""
-    return Record.from_footer(_footer(root, path))
+    with damage.parsed(path):
+        return Record.from_footer(_footer(root, path))
 
 
 def _footer(root: Root, path: str) -> bytes:
-    with root.open(path) as file:
-        return bytes(pq.read_metadata(file).metadata[_FOOTER_KEY.encode()])
+    with root.open(path) as file, _explained(root, path), damage.parsed(path):
+        return bytes((pq.read_metadata(file).metadata or {})[_FOOTER_KEY.encode()])
+
+
+def is_damaged(root: Root, path: str) -> bool:
+    """Return whether an increment or its record cannot be read."""
+    if damage.first_damaged(root, [path]):
+        return True
+    try:
+        read_record(root, path)
+    except DamagedFile:
+        return True
+    return False
+
+
+def set_aside(root: Root, path: str) -> None:
+    """Give a damaged increment a name by which it is no increment."""
+    root.move(path, f"{path}{DAMAGED}")
+
+
+def those_set_aside(root: Root, datastore_id: str) -> list[str]:
+    """Return what was set aside of a data store. Nobody can tell which patients are in it."""
+    return root.files(f"increments/{datastore_id}", DAMAGED)
 
 
 def paths(root: Root) -> list[str]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
+from cohortlake.errors import DamagedFile
 from cohortlake.lake import delta, increments
 from cohortlake.lake.publication import Publication, PublishedFile
 from cohortlake.lake.root import Root
@@ -65,6 +66,8 @@ def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str
     try:
         table = delta.open_table(root, name)
         written = delta.file_sizes(table, name) if table else {}
+    except DamagedFile as error:
+        return found or {error.path: _IS_UNREADABLE}
     except DeltaError:
         return found or {f"{name}/_delta_log": _IS_UNREADABLE}
     sizes = root.sizes(name, ".parquet")
@@ -132,7 +135,7 @@ def _rows(root: Root, path: str) -> int | None:
 def _has_record(root: Root, path: str) -> bool:
     try:
         return increments.read_record(root, path).path == path
-    except (KeyError, ValueError, TypeError):
+    except (DamagedFile, TypeError):
         return False
 
 

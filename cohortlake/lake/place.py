@@ -23,7 +23,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from cohortlake.errors import RootNotUsable
+from cohortlake.errors import CohortlakeError, RootNotUsable
 
 if TYPE_CHECKING:
     from cohortlake.lake.s3 import S3
@@ -55,10 +55,15 @@ class Draft:
         self._is_open = True
 
     def keep(self) -> None:
-        """Give the file its name."""
+        """Give the file its name, which outlives a loss of power then."""
         self.stream.close()
+        is_local = isinstance(self._fs, pafs.LocalFileSystem)
+        if is_local:
+            _sync(self.temporary)
         self._fs.move(self.temporary, self._final)
         self._is_open = False
+        if is_local:
+            _sync(Path(self._final).parent)
 
     def discard(self) -> None:
         """Delete the file, unless it was kept."""
@@ -208,6 +213,17 @@ class Place:
             with contextlib.suppress(OSError):
                 Path(self.path(path)).parent.rmdir()
 
+    def move(self, path: str, to: str) -> None:
+        """Give a file another name in its folder.
+
+        Raises:
+            RootNotUsable: It cannot be moved.
+        """
+        with self.explained():
+            self.filesystem.move(self.path(path), self.path(to))
+            if self.is_local:
+                _sync(Path(self.path(to)).parent)
+
     def draft(self, path: str) -> Draft:
         """Open a hidden file that may become the file at `path`.
 
@@ -261,7 +277,9 @@ class Place:
             with self.explained(), contextlib.suppress(FileExistsError):
                 draft.stream.write(content)
                 draft.stream.close()
+                _sync(draft.temporary)
                 os.link(draft.temporary, self.path(path))
+                _sync(Path(self.path(path)).parent)
         finally:
             draft.discard()
 
@@ -305,6 +323,10 @@ class Place:
             prefix = self.path(folder, "")
             self._s3.delete_named(prefix, DRAFT, files_before)
             self._s3.abort_uploads(prefix, uploads_before)
+
+    def told(self, text: str) -> CohortlakeError | None:
+        """Return what S3 answered, where the text of a library's error says so; else None."""
+        return self._s3.told(text) if self._s3 else None
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn errors inside the block into RootNotUsable, whose message says what to do."""
@@ -378,6 +400,16 @@ def _make_folders(base: Path, folder: str) -> None:
         path = base.joinpath(*parts[:depth])
         if not path.is_dir():
             path.mkdir(mode=0o700 if is_restricted else 0o777, exist_ok=True)
+            _sync(path.parent)
+
+
+def _sync(path: str | Path) -> None:
+    """Have the disk write a file, or the names in a folder, before what relies on it is written."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from cohortlake import schema
 from cohortlake.errors import ColumnNotShown, LakeError, UnknownColumn
+from cohortlake.lake import damage
 from cohortlake.lake.root import Root
 from cohortlake.lake.snapshots import Snapshot
 from cohortlake.schema import Column
@@ -159,7 +160,8 @@ def write_marker(root: Root, publication: Publication, tag: str | None) -> bool:
 
 
 def _from_json(content: bytes) -> Publication:
-    said = json.loads(content)
+    with damage.parsed(MARKER_PATH):
+        said = json.loads(content)
     # Of an older format: it is published anew before anybody reads it.
     said = {"policy_digest": "", "widened": (), "columns": {}} | said
     columns = {table: tuple(names) for table, names in said["columns"].items()}

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.errors import InstantError, NotALake, NotShown, OldFormat
+from cohortlake.errors import DamagedFile, InstantError, NotALake, NotShown, OldFormat
 from cohortlake.flatten import to_frame
-from cohortlake.lake import changes, engine, snapshots
+from cohortlake.lake import changes, damage, engine, snapshots
 from cohortlake.lake.changes import Clock
 from cohortlake.lake.instants import Instant, instant, is_instant
 from cohortlake.lake.publication import Publication, read_marker
@@ -94,7 +93,7 @@ class Lake:
         while True:
             try:
                 return read(marker)
-            except (OSError, pa.ArrowException, duckdb.Error):
+            except (OSError, DamagedFile):
                 latest = self.publication()
                 if latest == marker:
                     raise
@@ -146,12 +145,11 @@ class Lake:
                 raise marker.unknown(column, name, shown)
         wanted = list(columns or shown)
         if as_of is None and known_at is None:
-            return _frame(self._files(marker, name).to_table(columns=wanted))
+            return self._rows(marker, name, wanted)
         clock, at = self._past(name, as_of, known_at)
         require_clocks(marker)
         _require_seen(marker, at)
-        states = self._files(marker, "history")
-        return _frame(states.to_table(columns=wanted, filter=_current(clock, at)))
+        return self._rows(marker, "history", wanted, _current(clock, at))
 
     def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
         """Tell what changed in the data store, on the service's clock.
@@ -265,9 +263,17 @@ class Lake:
 
         return self.reading(read)
 
-    def _files(self, marker: Publication, table: str) -> pads.Dataset:
-        shown = schema.arrow_schema(marker.shown(table))
-        return engine.dataset(self.root, marker.paths(table), shown)
+    def _rows(
+        self,
+        marker: Publication,
+        table: str,
+        columns: Sequence[str],
+        condition: pads.Expression | None = None,
+    ) -> pd.DataFrame:
+        shown, paths = schema.arrow_schema(marker.shown(table)), marker.paths(table)
+        with damage.explained(lambda: [(self.root, paths)]):
+            files = engine.dataset(self.root, paths, shown)
+            return _frame(files.to_table(columns=list(columns), filter=condition))
 
 
 PARTITIONS = schema.forms(schema.STUDY_MONTH)

@@ -101,6 +101,10 @@ class Root:
         """Delete a file, and its folder if that is empty then."""
         self.place_of(path).delete(path)
 
+    def move(self, path: str, to: str) -> None:
+        """Give a file another name in its folder; see `Place.move`."""
+        self.place_of(path).move(path, to)
+
     def draft(self, path: str) -> Draft:
         """Open a hidden file that may become the file at `path`; see `Place.draft`."""
         return self.place_of(path).draft(path)

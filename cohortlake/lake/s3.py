@@ -181,6 +181,12 @@ class S3:
                 if _code(error) not in ("AccessDenied", "NoSuchUpload"):
                     raise
 
+    def told(self, text: str) -> CohortlakeError | None:
+        """Return what S3 answered, where the text of a library's error says so; else None."""
+        if any(words.search(text) for words in (_ARROWS, _DELTALAKES, _DELTALAKES_NO_ANSWER)):
+            return _explanation(self._uri, _told_by_text(text))
+        return None
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turn what the libraries raise inside the block into errors that say the fix.

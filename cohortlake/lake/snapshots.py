@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.errors import TagError, UnknownTag
+from cohortlake.lake import damage
 from cohortlake.lake.instants import is_instant
 from cohortlake.lake.root import Root
 
@@ -71,7 +72,7 @@ def table(root: Root) -> pa.Table:
     names: dict[tuple[str, int], list[str]] = defaultdict(list)
     for name, tagged in _tags(root).items():
         names[tagged.published_at, tagged.image_sets_version].append(name)
-    rows = [_row(one, names) for one in map(_from_json, lines)]
+    rows = [_row(_from_json(line, _RECORD_PATH), names) for line in lines]
     return pa.Table.from_pylist(rows, schema.arrow_schema(schema.SNAPSHOTS))
 
 
@@ -93,7 +94,7 @@ def tag(root: Root, name: str, snapshot: Snapshot) -> None:
         )
     path = f"{_TAGS}/{name}.json"
     root.create(path, snapshot.to_json())
-    held = _from_json(root.read(path))
+    held = _from_json(root.read(path), path)
     if held.image_sets_version != snapshot.image_sets_version:
         raise TagError(
             f"{name!r} names version {held.image_sets_version} of image_sets, and a tag never "
@@ -121,13 +122,14 @@ def tagged_versions(root: Root) -> set[int]:
 def _tags(root: Root) -> dict[str, Snapshot]:
     paths = root.files(_TAGS, ".json")
     return {
-        path.removeprefix(f"{_TAGS}/").removesuffix(".json"): _from_json(root.read(path))
+        path.removeprefix(f"{_TAGS}/").removesuffix(".json"): _from_json(root.read(path), path)
         for path in paths
     }
 
 
-def _from_json(line: bytes) -> Snapshot:
-    return Snapshot(**json.loads(line))
+def _from_json(line: bytes, path: str) -> Snapshot:
+    with damage.parsed(path):
+        return Snapshot(**json.loads(line))
 
 
 def _row(snapshot: Snapshot, names: dict[tuple[str, int], list[str]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from cohortlake import schema
 from cohortlake.errors import (
     CohortlakeError,
+    DamagedFile,
     MissingKey,
     OldFormat,
     RootNotUsable,
@@ -188,7 +189,7 @@ def _has_increments(root: Root) -> bool:
 def _marker(root: Root) -> tuple[Publication | None, list[Finding]]:
     try:
         return read_marker(root), []
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (DamagedFile, TypeError, KeyError, AttributeError):
         return None, [
             Finding(
                 Verdict.DAMAGED,
@@ -307,8 +308,8 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
         yield Finding(
             Verdict.DAMAGED,
             f"increments are damaged: {_listed(unreadable)}",
-            "restore them from a backup; or move them out of the lake, run `cohortlake rebuild`, "
-            "and then `cohortlake sync`, which searches their windows again",
+            "restore them from a backup; or run `cohortlake set-aside` for each, and then "
+            "`cohortlake sync`, which searches their windows again",
         )
 
 

@@ -42,7 +42,7 @@ def round_trip(root: Root) -> None:
     delta.commit(root, image_sets.TABLE, table, ROWS)
     again = delta.open_table(root, image_sets.TABLE)
     assert again is not None
-    files = sorted(image_sets._files(again))
+    files = sorted(delta.files(image_sets.TABLE, again))
     assert files == root.files(image_sets.TABLE, ".parquet")
     with engine.connection() as con:
         engine.register(con, "stored", root, files, ROWS.schema)

@@ -1,0 +1,358 @@
+"""Damaged files, panics and closed lakes: each error says the file and what to do, and no value."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from changing import Hospital
+from truth import published, truth
+from typer.testing import CliRunner
+
+import cohortlake
+from cohortlake import Settings, Sync
+from cohortlake.cli import app
+from cohortlake.errors import DamagedFile, LakeClosed, RootUnreachable, SettingError
+from cohortlake.lake import (
+    coverage,
+    damage,
+    delta,
+    engine,
+    image_sets,
+    increments,
+    partitions,
+    publish,
+    snapshots,
+)
+from cohortlake.lake.place import Place
+from cohortlake.lake.publication import MARKER_PATH, read_marker
+from cohortlake.lake.root import Root
+from cohortlake.privacy import built_in
+from emulator import Emulator, running
+
+LIMITED = built_in("limited")
+
+
+def damaged(root: Root, path: str, how: str = "cut") -> Path:
+    """Damage a file as a disk or a loss of power does."""
+    file = Path(root.path(path))
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(
+        {"empty": b"", "cut": content[:half], "zeros": bytes(len(content)), "text": b"garbled"}[how]
+    )
+    return file
+
+
+def change(number: int, **tags: str) -> dict[str, Any]:
+    day = f"2024010{number + 1}"
+    ids = {"DICOMStudyInstanceUID": f"1.{number}", "DICOMPatientId": f"P{number}"}
+    return {"number": number, "isPrimary": True, "DICOMStudyDate": day, **ids, **tags}
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Hospital:
+    Root(str(tmp_path / "lake")).prepare()
+    root = Root(str(tmp_path / "lake"))  # which is no run at work
+    hospital = Hospital(root)
+    hospital.step([change(number) for number in range(3)], [])
+    coverage.record(root, increments.paths(root))
+    publish.publish(root, LIMITED)
+    return hospital
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "zeros", "text"])
+def test_a_damaged_increment_is_named_wherever_it_is_read(hospital: Hospital, how: str) -> None:
+    root = hospital.root
+    path, *_ = increments.paths(root)
+    damaged(root, path, how)
+    says = f"^{re.escape(path)} is damaged, cut off or gone; .*cohortlake set-aside {path}"
+    for read in (
+        lambda: image_sets.apply(root, [path]),
+        lambda: image_sets.rebuild(root),
+        lambda: increments.read_record(root, path),
+        lambda: increments.count(root, path, lambda rows: rows["image_set_id"]),
+    ):
+        with pytest.raises(DamagedFile, match=says) as told:
+            read()
+        assert told.value.path == path
+        assert told.value.__suppress_context__
+        assert str(told.value.__context__) == ""
+    Path(root.path(path)).unlink()
+    with pytest.raises(DamagedFile, match=says):
+        image_sets.apply(root, [path])
+
+
+def test_a_damaged_body_below_a_whole_footer_is_named(hospital: Hospital) -> None:
+    root = hospital.root
+    path, *_ = increments.paths(root)
+    file = Path(root.path(path))
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 3] = bytes(len(content) // 3 - 4)
+    file.write_bytes(content)
+    with pytest.raises(DamagedFile, match=re.escape(path)):
+        image_sets.rebuild(root)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "text"])
+def test_a_damaged_published_file_is_named_and_written_again(hospital: Hospital, how: str) -> None:
+    root = hospital.root
+    path = "published/studies/study_month=2024-01/studies.parquet"
+    file = damaged(root, path, how)
+    for read in (
+        lambda: cohortlake.read_table(root.uri, "studies"),
+        lambda: cohortlake.open(root.uri).sql("FROM studies").to_pandas(),
+        lambda: cohortlake.open(root.uri).describe("studies"),
+    ):
+        with pytest.raises(DamagedFile, match=rf"^{path} is damaged.*publish --verify") as told:
+            read()
+        assert told.value.__suppress_context__
+    publish.publish(root, LIMITED, verify=True)
+    assert len(cohortlake.read_table(root.uri, "studies")) == 3
+    file.unlink()
+    with pytest.raises(DamagedFile, match=path):
+        cohortlake.open(root.uri)
+    publish.publish(root, LIMITED)
+    assert len(cohortlake.read_table(root.uri, "studies")) == 3
+
+
+def test_a_query_that_fails_on_a_row_reads_no_file_again(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(damage, "first_damaged", lambda *_: 1 / 0)
+    with cohortlake.open(hospital.root.uri) as lake:
+        for query in (
+            "SELECT patient_key::INT FROM studies",
+            "SELECT error(patient_key) FROM studies",
+        ):
+            with pytest.raises(cohortlake.errors.BadQuery, match="fails on some row"):
+                lake.sql(query).to_pandas()
+
+
+def test_a_damaged_marker_and_a_damaged_record_are_named(hospital: Hospital) -> None:
+    root = hospital.root
+    cohortlake.open(root.uri).tag("first")
+    for path, read in {
+        "published/_snapshots.jsonl": lambda: snapshots.table(root),
+        "published/_tags/first.json": lambda: snapshots.tagged(root, "first"),
+        MARKER_PATH: lambda: cohortlake.open(root.uri),
+    }.items():
+        for how in ("cut", "text", "zeros"):
+            damaged(root, path, how)
+            with pytest.raises(DamagedFile, match=f"^{path} is damaged"):
+                read()
+        root.delete(path)
+    publish.publish(root, LIMITED)
+    assert len(cohortlake.read_table(root.uri, "studies")) == 3
+
+
+LOG = "image_sets/_delta_log"
+
+
+@pytest.mark.parametrize("how", ["cut", "zeros", "text"])
+@pytest.mark.parametrize("table", ["image_sets", "coverage"])
+def test_a_damaged_log_is_named_and_a_rebuild_makes_the_table_anew(
+    hospital: Hospital, how: str, table: str, tmp_path: Path
+) -> None:
+    root = hospital.root
+    path = f"{table}/_delta_log/{1:020}.json"
+    damaged(root, path, how)
+    sync = Sync(Settings(("d" * 32,), root.uri, privacy="limited"))
+    with pytest.raises(DamagedFile, match=rf"^{path} is damaged.*`cohortlake rebuild`"):
+        sync.apply()
+    assert sync.rebuild().total_rows == 3
+    assert len(cohortlake.read_table(root.uri, "studies")) == 3
+    assert sync.apply().total_rows == 3
+    hospital.step([change(4)], [])
+    sync.publish()
+    assert len(cohortlake.read_table(root.uri, "studies")) == 4
+
+
+def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) -> None:
+    root = hospital.root
+    sync = Sync(Settings(("d" * 32,), root.uri, privacy="limited"))
+    for table in ("image_sets", "coverage"):
+        opened = delta.open_table(root, table)
+        assert opened is not None
+        path = max(delta.files(table, opened))
+        damaged(root, path, "empty")
+        hospital.step([change(0, DICOMPatientSex="F")], []) if table == "coverage" else None
+        with pytest.raises(DamagedFile, match=rf"^{re.escape(path)} is damaged.*rebuild"):
+            sync.apply() if table == "coverage" else image_sets.Known(root).lacks([1])
+        sync.rebuild()
+        assert len(cohortlake.read_table(root.uri, "studies")) == 3
+
+
+def test_a_closed_lake_and_one_that_was_published_anew_say_so(hospital: Hospital) -> None:
+    root = hospital.root
+    lake = cohortlake.open(root.uri)
+    rows = lake.sql("FROM studies")
+    lake.close()
+    for call in (rows.to_pandas, rows.fetchall, lambda: lake.sql("FROM studies")):
+        with pytest.raises(LakeClosed, match="the lake was closed; open it again"):
+            call()
+    lake = cohortlake.open(root.uri)
+    publish.publish(root, built_in("safe"))
+    with pytest.raises(LakeClosed, match=r"published anew since it was opened.*open it again"):
+        lake.sql("FROM studies").to_pandas()
+    assert len(cohortlake.open(root.uri).sql("FROM studies").to_pandas()) == 3
+
+
+class PanicException(BaseException):
+    """As pyo3 raises it."""
+
+
+def test_a_panic_is_an_error_like_others_and_its_text_is_not_told(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics(*_: object, **__: object) -> None:
+        raise PanicException("canary")
+
+    root = hospital.root
+    with monkeypatch.context() as patched:
+        patched.setattr(delta, "DeltaTable", panics)
+        with pytest.raises(delta.DeltaError, match="deltalake panicked"):
+            delta.open_table(root, "image_sets")
+        with pytest.raises(delta.DeltaError, match="deltalake panicked"), delta.explained(root):
+            panics()
+    monkeypatch.setattr(Sync, "publish", panics)
+    done = CliRunner().invoke(app, ["publish", "--root", root.uri])
+    assert done.exit_code == 70
+    assert "PanicException" in done.output
+    assert "canary" not in done.output
+
+
+S3_SAYS = (
+    "When reading information for key 'l/x' in bucket 'b': AWS Error NETWORK_CONNECTION during "
+    "HeadObject operation: curlCode: 7, Couldn't connect to server"
+)
+
+
+def test_what_s3_answers_within_a_query_is_told_as_elsewhere() -> None:
+    reads = [(Root("s3://bucket/lake"), ["published/studies/studies.parquet"])]
+    for error in (OSError(S3_SAYS), duckdb.InvalidInputException(S3_SAYS), duckdb.Error(S3_SAYS)):
+        with (
+            pytest.raises(RootUnreachable, match="gave no answer to HeadObject; run it again"),
+            damage.explained(lambda: reads),
+        ):
+            raise error
+
+
+def test_a_file_and_its_name_are_on_the_disk_before_what_relies_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str]] = []
+    fsync, link = os.fsync, os.link
+
+    def noted_fsync(opened: int) -> None:
+        path = Path(f"/proc/self/fd/{opened}").readlink()
+        calls.append(("sync", str(path).removeprefix(f"{tmp_path}")))
+        fsync(opened)
+
+    def noted_link(source: str, target: str) -> None:
+        calls.append(("name", target.removeprefix(f"{tmp_path}")))
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    place = Place(str(tmp_path))
+    place.make_folder("keys")
+    calls.clear()
+    place.create("keys/a", b"content")
+    (_, draft), *rest = calls
+    assert draft.startswith("/keys/.a.")
+    assert rest == [("name", "/keys/a"), ("sync", "/keys")]
+
+    calls.clear()
+    draft_of_b = place.draft("keys/new/b")
+    draft_of_b.stream.write(b"content")
+    there = []
+    monkeypatch.setattr(
+        os, "fsync", lambda opened: (noted_fsync(opened), there.append(place.exists("keys/new/b")))
+    )
+    draft_of_b.keep()
+    assert [path for _, path in calls][:1] == ["/keys"], "the name of the new folder"
+    assert [path for _, path in calls][-1] == "/keys/new"
+    assert there == [False, True]
+
+
+@pytest.fixture
+def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    # Few days and months, less to wait.
+    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2026, 5, 1))
+    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        yield emulator
+
+
+def test_the_window_of_an_increment_that_was_set_aside_is_searched_again(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    settings = Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000, privacy="limited")
+    sync = Sync(settings)
+    sync.run()
+    emulator.admin.delete(min(truth(emulator)))
+    emulator.admin.advance(seconds=3600)
+    sync.reconcile()
+    root = Root(settings.root)
+    for axis in ("updated_at", "study_date", "absence"):
+        path = max(
+            (p for p in increments.paths(root) if increments.axis_of(p) == axis),
+            key=lambda path: increments.read_record(root, path).kept_rows,
+        )
+        record = increments.read_record(root, path)
+        with pytest.raises(SettingError, match="can be read, so it is not set aside"):
+            sync.set_aside(path)
+        damaged(root, path)
+        with pytest.raises(DamagedFile, match=f"set-aside {path}"):
+            sync.rebuild()
+        moved = sync.set_aside(path)
+        assert root.exists(moved)
+        assert path not in coverage.read(root)["increment"].to_pylist()
+        if axis == "updated_at":
+            due = sync.due(sync.datastore(emulator.datastores[0]))
+            windows = [window for parts in due.values() for window in parts]
+            assert any(window.start <= record.start < window.end for window in windows)
+        assert sync.set_aside(path) == moved, "it may be done again"
+        sync.run()
+        sync.reconcile()
+        assert published(settings.root) == truth(emulator)
+        before = read_marker(root)
+        sync.rebuild()
+        after = read_marker(root)
+        assert before is not None
+        assert after is not None
+        assert {t: after.rows(t) for t in after.columns} == {
+            t: before.rows(t) for t in before.columns
+        }
+        assert published(settings.root) == truth(emulator)
+
+
+def test_the_command_sets_an_increment_aside_and_refuses_any_other_file(
+    hospital: Hospital,
+) -> None:
+    root = hospital.root
+    known = set(increments.paths(root))
+    hospital.step([change(4)], [])
+    path = max(set(increments.paths(root)) - known, key=lambda p: Path(root.path(p)).stat().st_size)
+    damaged(root, path)
+    for given, code in ((path, 0), (path, 0), (min(known), 2), ("increments/x.parquet", 2)):
+        done = CliRunner().invoke(app, ["set-aside", given, "--root", root.uri])
+        assert done.exit_code == code, done.output
+    assert increments.those_set_aside(root, "d" * 32) == [f"{path}.damaged"]
+    assert path not in increments.paths(root)
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        assert engine.count(con, "SELECT count(*) FROM current") == 3, "or no search would keep it"
+    del done  # it holds the frames of the command, and they the lake
+    gc.collect()
+    Sync(Settings(("d" * 32,), root.uri, privacy="limited")).erase("P0", "d" * 32)
+    assert increments.those_set_aside(root, "d" * 32) == [], "they may hold the patient"
