@@ -308,8 +308,9 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
         yield Finding(
             Verdict.DAMAGED,
             f"increments are damaged: {_listed(unreadable)}",
-            "restore them from a backup; or run `cohortlake set-aside` for each, and then "
-            "`cohortlake sync`, which searches their windows again",
+            f"restore them from a backup; or run `cohortlake set-aside {min(unreadable)}`"
+            f"{', the same for the others,' * (len(unreadable) > 1)} and then `cohortlake sync`, "
+            "which searches their windows again",
         )
 
 
