@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cohortlake.lake import coverage, engine, image_sets, increments
+from cohortlake.lake import coverage, damage, engine, image_sets, increments
 from cohortlake.lake.erasures import Erased
 from cohortlake.lake.increments import Record
 from cohortlake.lake.root import Root
@@ -95,7 +95,8 @@ def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | N
         run_id=found.run_id,
     )
     if root.exists(record.path):  # of an attempt that was killed, perhaps with a shorter list
-        with root.open(record.path) as file:
+        reads = [(root, [record.path])]
+        with root.open(record.path) as file, damage.explained(lambda: reads):
             held = pa.concat_tables([pq.read_table(file).select(held.column_names), held])
         held = held.group_by(held.column_names).aggregate([])
     record = replace(record, rows=len(held), kept_rows=len(held))
