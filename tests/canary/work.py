@@ -325,7 +325,8 @@ def _misbehaviours() -> Iterator[tuple[int, bytes, str]]:
     yield 200, message, ""
     yield 200, plant.text("error message").encode(), ""
     yield 502, b"<html>" + plant.text("error message").encode(), ""
-    summary = b'{"imageSetId": "%s"}' % plant.text("PatientID").encode()
+    tags = b'{"DICOMPatientId": "%s"}' % plant.text("PatientID").encode()
+    summary = b'{"imageSetId": 7, "DICOMTags": %s}' % tags  # an id is text
     yield 200, b'{"imageSetsMetadataSummaries": [%s]}' % summary, ""
 
 
