@@ -100,6 +100,11 @@ def _kind(operand: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> str |
             return _TEXT if operand["type_expr"]["type_name"] in _TEXT_TYPES else _OTHER
         case "FUNCTION" if operand["function_name"] in _TEXT_FUNCTIONS:
             return _TEXT
+        case "FUNCTION" if operand["function_name"] == "list_value":
+            items = (_kind(argument["expression"], types) for argument in operand["arguments"])
+            return next(filter(None, items), None)
+        case "OPERATOR" if operand["type"] == "ARRAY_EXTRACT":
+            return _kind(operand["children"][0], types)
     return None
 
 
@@ -107,6 +112,7 @@ def _columns(operand: Mapping[str, Any]) -> list[str]:
     if column := _column(operand):
         return [column]
     inner = [argument["expression"] for argument in operand.get("arguments", ())]
+    inner += operand.get("children", ())
     return [column for part in inner for column in _columns(part)]
 
 

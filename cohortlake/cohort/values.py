@@ -43,7 +43,7 @@ def parameter(column: str, type_: pa.DataType, value: Value) -> Parameter:
     name, read, remedy = _kind(value_type(type_))
     found = read(value)
     if found is None:
-        raise BadCondition(f"{column} holds {name}, and the value given is none: {remedy}")
+        raise BadCondition(f"{column} holds {name}, and a value given is something else: {remedy}")
     return found
 
 

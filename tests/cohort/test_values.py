@@ -141,6 +141,8 @@ def test_python_is_held_to_the_same(lake: Lake) -> None:
         "PatientID = true",
         "PatientID IS NOT DISTINCT FROM 123",
         "CASE WHEN PatientID = 123 THEN true END",
+        "[PatientID] = [123]",
+        "[PatientID][1] = 123",
     ],
 )
 def test_sql_does_not_cast_text_unasked(lake: Lake, condition: str) -> None:
