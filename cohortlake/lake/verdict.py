@@ -127,6 +127,11 @@ def diagnose(
         if error.transient:
             raise
         at_root = [misconfigured(error)]
+    except OldFormat as error:
+        at_root = [_of_error(Verdict.BEHIND, error)]
+    except DamagedFile as error:
+        what, _, remedy = str(error).partition("; ")
+        at_root = [Finding(Verdict.DAMAGED, what, remedy)]
     return Diagnosis(_gravest_first([*found, *at_root]))
 
 
@@ -283,19 +288,15 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
             rebuild,
         )
         return
-    try:
-        ledger = coverage.read(root)
-        if len(ledger) and not _has_history(root):
-            yield Finding(
-                Verdict.DAMAGED,
-                f"{root.uri_of(image_sets.TABLE)} is not there, and increments were applied to it",
-                rebuild,
-            )
-            return
-        lost = intact.altered_increments(root, ledger, verify=verify)
-    except OldFormat as error:
-        yield _of_error(Verdict.BEHIND, error)
+    ledger = coverage.read(root)
+    if len(ledger) and not _has_history(root):
+        yield Finding(
+            Verdict.DAMAGED,
+            f"{root.uri_of(image_sets.TABLE)} is not there, and increments were applied to it",
+            rebuild,
+        )
         return
+    lost = intact.altered_increments(root, ledger, verify=verify)
     gone = {path: why for path, why in lost.items() if why == intact.IS_MISSING}
     if gone:
         yield Finding(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from endpoint import DATASTORE, Endpoint, serving
 from small_hospital import fill
 from typer.testing import CliRunner
@@ -128,6 +129,12 @@ def _delete_state_file(lake: Lake) -> None:
     lake.files("image_sets/row_kind=version/*.parquet")[-1].unlink()
 
 
+def _garble_state_file(lake: Lake) -> None:
+    """Of the same size: it is seen where the figures are read from it."""
+    file = lake.files("image_sets/row_kind=version/*.parquet")[-1]
+    file.write_bytes(b"PAR1" + bytes(file.stat().st_size - 8) + b"PAR1")
+
+
 def _cut_ledger_file(lake: Lake) -> None:
     file = lake.files("coverage/*.parquet")[0]
     file.write_bytes(file.read_bytes()[:-100])
@@ -170,6 +177,12 @@ def _apply_without_publishing(lake: Lake) -> None:
     assert lake.sync().apply().rows
 
 
+def _write_as_an_older_release(lake: Lake) -> None:
+    ledger = DeltaTable(str(lake.path / "coverage"))
+    rows = ledger.to_pyarrow_table().drop_columns(["counted"])
+    write_deltalake(ledger, rows, mode="overwrite", schema_mode="overwrite")
+
+
 def _leave_a_gap(lake: Lake) -> None:
     lake.endpoint.now += timedelta(days=4)
     sync = lake.sync()
@@ -191,6 +204,7 @@ MISCONFIGURED = Verdict.MISCONFIGURED
         (_cut_published, (), DAMAGED, "bytes, and was written with", ["publish"]),
         (_flip_published, ("--verify",), DAMAGED, "does not hold what", ["publish --verify"]),
         (_delete_state_file, (), DAMAGED, "version history or the ledger", ["rebuild"]),
+        (_garble_state_file, (), DAMAGED, "is damaged, cut off or gone", ["rebuild"]),
         (_cut_ledger_file, (), DAMAGED, "version history or the ledger", ["rebuild"]),
         (_cut_log, (), DAMAGED, ".json cannot be read", ["rebuild"]),
         (_empty_log, (), DAMAGED, ".json is empty", ["rebuild"]),
@@ -199,6 +213,7 @@ MISCONFIGURED = Verdict.MISCONFIGURED
          ["rebuild", "sync"]),
         (_find_without_applying, (), BEHIND, "not applied yet", ["sync"]),
         (_apply_without_publishing, (), BEHIND, "the published tables show version", ["publish"]),
+        (_write_as_an_older_release, (), BEHIND, "does not have the columns", ["rebuild"]),
         (_leave_a_gap, (), INCOMPLETE, "was not searched from", ["sync"]),
     ],
 )  # fmt: skip
