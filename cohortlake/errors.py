@@ -33,7 +33,8 @@
         ├── MissingKey          an existing lake without the key its hashes were made with
         ├── WrongKey            a key that is not the one its hashes were made with
         ├── NotShown            the privacy policy does not show what a question needs
-        │   └── ColumnNotShown  a column that the policy leaves out, or shows as another one
+        │   ├── ColumnNotShown  a column that the policy leaves out, or shows as another one
+        │   └── ValuesWithheld  a column of which the policy shows some values only
         ├── UnknownTable
         ├── UnknownColumn
         ├── InstantError        no instant, or one of which the lake can say nothing
@@ -383,6 +384,19 @@ class ColumnNotShown(NotShown):
             self,
             f"the privacy policy {policy!r} does not show {column}{told}: {remedy} "
             "(docs/how-to/privacy.md)",
+        )
+
+
+class ValuesWithheld(NotShown):
+    """Ask for values that the policy shows, or leave the others out by `withheld_fields`."""
+
+    def __init__(self, column: str, table: str, policy: str) -> None:
+        LakeError.__init__(
+            self,
+            f"the privacy policy {policy!r} withholds values of {column} in some rows of {table}, "
+            f"and the answer may depend on them. Ask for values that it shows, as {column}='...', "
+            f"for {column}=None where none was sent, or for withheld_fields={column!r} where one "
+            "is withheld (docs/how-to/privacy.md)",
         )
 
 

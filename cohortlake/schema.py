@@ -421,6 +421,20 @@ _IS_STUDY_WIDE = Column(
     "within a minute. Never for `created`.",
 )
 
+WITHHELD_FIELDS = Column(
+    "withheld_fields", pa.list_(pa.string()),
+    "Columns of which this row had a value that the policy does not show: they are null, and a "
+    "list lacks it.",
+)  # fmt: skip
+MAY_BE_WITHHELD = frozenset(
+    ("modalities", "body_parts_examined"),
+).union(
+    column.name
+    for column in STATE
+    if column.identifies in (Identifies.NUMBER, Identifies.CODED, Identifies.FREE_TEXT)
+)
+"""The columns that `withheld_fields` may name: a policy may show some of their values only."""
+
 PUBLISHED: dict[str, tuple[Column, ...]] = {
     "image_sets": (
         DATASTORE_ID,
@@ -433,6 +447,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *RAW_COLUMNS,
         *NAME_PARTS,
         EXTRA,
+        WITHHELD_FIELDS,
         STUDY_MONTH,
     ),
     "series": (
@@ -459,6 +474,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("is_primary", pa.bool_(), "Whether that image set is primary."),
         _FIRST_SEEN,
         _LAST_CHANGED,
+        WITHHELD_FIELDS,
         STUDY_MONTH,
     ),
     "studies": (
@@ -486,6 +502,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
         _FIRST_SEEN,
         _LAST_CHANGED,
+        WITHHELD_FIELDS,
         STUDY_MONTH,
     ),
     "patients": (
@@ -503,6 +520,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         _N_SERIES,
         _N_IMAGE_SETS,
         Column("modalities", pa.list_(pa.string()), "Modalities over all series, sorted."),
+        WITHHELD_FIELDS,
     ),
     "history": (
         DATASTORE_ID,
@@ -531,6 +549,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("changed_fields", pa.list_(pa.string()), "Columns changed by it."),
         _VERSIONS_UNSEEN,
         Column("ended_by", pa.string(), "How it ended: superseded or deleted; null while true."),
+        WITHHELD_FIELDS,
         STUDY_MONTH,
     ),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cohortlake.cohort import withheld
 from cohortlake.cohort.suppress import Cell, hidden
 from cohortlake.errors import BadCriteria
 
@@ -27,10 +28,12 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
 
     Returns:
         One row per combination of values that occurs: patients and members, missing where hidden.
+        A value that the policy withholds is `withheld`, or is so in the list that lacks it.
 
     Raises:
         UnknownColumn: The members have no such column.
         ColumnNotShown: The policy does not show it.
+        ValuesWithheld: It is a number that the policy withholds of some members.
         BadCriteria: `suppress_below` is negative, a column is named twice, or the table has too
             many small cells to see what could be worked out.
     """
@@ -42,7 +45,8 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
     for name in by:
         if name not in known:
             raise cohort.lake.as_opened.unknown(name, f"members of {cohort.criteria.name}", known)
-    names = "".join(f'"{name}", ' for name in by)
+    kinds = withheld.kinds(cohort, by)
+    names = "".join(f'{withheld.told(name, kinds[name], known)} AS "{name}", ' for name in by)
     counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
     counted += f", {few('patient_key', suppress_below)}"
     if by:

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import digest, outside, views
+from cohortlake.cohort import digest, outside, views, withheld
 from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.freeze import Manifest, numbers_of
@@ -144,17 +144,22 @@ class Lake(read.Lake):
             table: Its name.
 
         Returns:
-            One row per column: its name, DICOM tag, VR, type, the share of its values that are
-            missing, and its meaning.
+            One row per column: its name, DICOM tag, VR, type, the share of rows for which nothing
+            was sent, the share of rows of which the policy withholds a value, and its meaning.
 
         Raises:
             UnknownTable: There is no such table.
         """
         import pandas as pd  # here and not above: see flatten.frame
 
-        columns = self._described(table)
-        counts = ", ".join(f'count("{column.name}")' for column in columns)
-        ((rows, *present),) = self.sql(f'SELECT count(*), {counts} FROM "{table}"').fetchall()
+        columns, names = self._described(table), self.columns(table)
+        lacking = {c.name: withheld.is_missing(c.name, c.type, names) for c in columns}
+        counts = [f"count(*) FILTER ({sql})" for sql in lacking.values()]
+        counts += [f"count(*) FILTER ({withheld.is_withheld(c)})" for c in self._by_value(table)]
+        query = f'SELECT count(*), {", ".join(counts)} FROM "{table}"'
+        ((rows, *found),) = self.sql(query).fetchall()
+        missing, hidden = found[: len(columns)], found[len(columns) :]
+        of_hidden = dict(zip(self._by_value(table), hidden, strict=True))
         return pd.DataFrame(
             [
                 {
@@ -162,10 +167,11 @@ class Lake(read.Lake):
                     "tag": column.tag,
                     "VR": column.vr,
                     "type": str(column.type),
-                    "missing": round(1 - count / rows, 4) if rows else None,
+                    "missing": round(count / rows, 4) if rows else None,
+                    "withheld": round(of_hidden.get(column.name, 0) / rows, 4) if rows else None,
                     "meaning": column.description,
                 }
-                for column, count in zip(columns, present, strict=True)
+                for column, count in zip(columns, missing, strict=True)
             ]
         ).astype({"tag": "string", "VR": "string"})
 
@@ -219,6 +225,7 @@ class Lake(read.Lake):
         columns = {c.name: c for c in self._described(table)}
         if column not in columns:
             raise self.as_opened.unknown(column, table, columns)
+        withheld.require_value(self, table, column, value)
         is_coded = columns[column].vr == "CS" or columns[column] in _CODED
         if not is_coded or not isinstance(value, str):
             return
@@ -428,10 +435,33 @@ class Lake(read.Lake):
         fields = self.outside[table].schema
         return tuple(schema.Column(f.name, f.type, "From outside the lake.") for f in fields)
 
+    def _by_value(self, table: str) -> list[str]:
+        """Return the columns of a table of which the policy may withhold values."""
+        known = self.columns(table)
+        has_fields = schema.WITHHELD_FIELDS.name in known
+        return [name for name in known if has_fields and name in schema.MAY_BE_WITHHELD]
+
     @property
     def _names(self) -> frozenset[str]:
         columns = (name for table in self.tables for name in self.columns(table))
         return frozenset((*self.tables, *columns))
+
+    def has_withheld(self, table: str, column: str) -> bool:
+        """Return whether the policy withholds a value of a column in some row of a table."""
+        key = table, schema.WITHHELD_FIELDS.name
+        if key not in self._counted:
+            fields = f"SELECT unnest({schema.WITHHELD_FIELDS.name}) AS field FROM {table}"
+            counts = f"SELECT field, count(*) FROM ({fields}) GROUP BY field"
+            self._counted[key] = dict(self.sql(counts).fetchall())
+        return column in self._counted[key]
+
+    def occurs(self, table: str, column: str, value: object) -> bool:
+        """Return whether any row of a table has a value; of a list, whether any list has it."""
+        has = f'"{column}" = $value'
+        if self.types(table)[column] == pa.list_(pa.string()):
+            has = f'list_contains("{column}", $value)'
+        query = f"SELECT EXISTS (FROM {table} WHERE {has})"
+        return bool(self.sql(query, {"value": value}).fetchall()[0][0])
 
     def _values(self, table: str, column: str) -> dict[str, int]:
         if (table, column) not in self._counted:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from cohortlake import schema
+from cohortlake.cohort import withheld
 from cohortlake.cohort.extras import matplotlib_figure
 
 if TYPE_CHECKING:
@@ -88,9 +91,11 @@ class Plots:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
-        rows = self._ask("""
-            SELECT coalesce(BodyPartExamined, 'missing') AS part,
-                   coalesce(Modality, 'missing') AS modality, count(*) AS series
+        known, text = self.cohort.lake.columns("series"), pa.string()
+        part, modality = (withheld.told(c, text, known) for c in ("BodyPartExamined", "Modality"))
+        rows = self._ask(f"""
+            SELECT coalesce({part}, 'missing') AS part,
+                   coalesce({modality}, 'missing') AS modality, count(*) AS series
             FROM left_over GROUP BY ALL
         """)
         parts, modalities = _most(rows, 0), _most(rows, 1)

@@ -20,7 +20,7 @@ from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
 from cohortlake import schema
-from cohortlake.cohort import comparisons, conditions, literals, values
+from cohortlake.cohort import comparisons, conditions, literals, values, withheld
 from cohortlake.cohort.criteria import Criteria
 from cohortlake.cohort.steps import (
     Condition,
@@ -351,7 +351,7 @@ class _Compiler:
         named = {column for column, _ in condition.values}.union(*(r.columns for r in read))
         table = _table_of(self.lake, self.criteria.joins, named)
         if table == "series":
-            self.used |= named
+            self.used |= named | ({*self.lake.columns(table)} & {schema.WITHHELD_FIELDS.name})
         kinds = {name: kind for name, kind in self.lake.types(table).items() if name in named}
         for one in read:
             if table in self.lake.outside:
@@ -363,18 +363,27 @@ class _Compiler:
                     )
             comparisons.check(one.nodes, kinds)
             literals.fit(one.condition, kinds)
+            withheld.check(self.lake, table, one.condition, one.columns)
         before = set(self.params)
-        parts = [self._has_one_of(column, kinds[column], own) for column, own in condition.values]
+        known_columns = self.lake.columns(table)
+        parts = [
+            self._has_one_of(column, kinds[column], own, known_columns)
+            for column, own in condition.values
+        ]
         sql = " AND ".join([*parts, *(f"({one.sql(con)})" for one in read)])
         own = {name: value for name, value in self.params.items() if name not in before}
+        kinds |= {name: kind for name, kind in self.lake.types(table).items() if name in _ASIDE}
         literals.check(con, sql, own, kinds)
         return table, sql
 
-    def _has_one_of(self, column: str, type_: pa.DataType, given: Iterable[Value]) -> str:
+    def _has_one_of(
+        self, column: str, type_: pa.DataType, given: Iterable[Value], columns: Collection[str]
+    ) -> str:
         wanted = [canonical(column, value) for value in given]
         known = [values.parameter(column, type_, v) for v in wanted if v is not None]
         params = [self._param(value) for value in known]
-        parts = [f'"{column}" IS NULL'] if len(known) < len(wanted) else []
+        is_missing = withheld.is_missing(column, type_, columns)
+        parts = [is_missing] if len(known) < len(wanted) else []
         if params and values.is_list(type_):
             parts.append(f'list_has_any("{column}", [{", ".join(params)}])')
         elif params:
@@ -433,6 +442,9 @@ class _Compiler:
         ]
         return f"CASE {' '.join(whens[:-1])} ELSE {names[-1]} END AS split"
 
+
+_ASIDE = (schema.WITHHELD_FIELDS.name,)
+"""What a condition's SQL names of its own."""
 
 _OF_TABLE = {"series_id": "coalesce(t.SeriesInstanceUID, t.image_set_id)"}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from cohortlake.cohort import withheld
 from cohortlake.cohort.extras import module
 from cohortlake.errors import BadCriteria
 
@@ -41,16 +42,21 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
     Raises:
         UnknownColumn: The members have no such column.
         ColumnNotShown: The policy does not show it.
+        ValuesWithheld: It is a number that the policy withholds of some members.
         BadCriteria: There are no members.
         MissingExtra: tableone is not installed.
     """
     library = module("tableone")
-    members = cohort.to_pandas()
+    known = cohort.members.columns
     told = list(columns or told_columns(cohort))
-    for name in (*told, *([by] if by else [])):
-        if name not in members:
+    wanted = dict.fromkeys((*told, *([by] if by else [])))
+    for name in wanted:
+        if name not in known:
             whose = f"members of {cohort.criteria.name}"
-            raise cohort.lake.as_opened.unknown(name, whose, list(members.columns))
+            raise cohort.lake.as_opened.unknown(name, whose, known)
+    kinds = withheld.kinds(cohort, wanted)
+    names = ", ".join(f'{withheld.told(name, kinds[name], known)} AS "{name}"' for name in wanted)
+    members = cohort.ask(f"SELECT {names} FROM ({cohort.selection.members})").to_pandas()
     if members.empty:
         raise BadCriteria(
             f"{cohort.criteria.name} has no members to describe; its attrition says which step "

@@ -32,6 +32,7 @@ _NO_FIELDS = {
     *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "change", "kind"),
     *("is_study_wide", "changed_fields", "versions_unseen", "ended_by"),
     *schema.VOLATILE,
+    schema.WITHHELD_FIELDS.name,
     *(column.name for column in schema.MEANINGS),
     *(part.name for part in schema.NAME_PARTS),
 }

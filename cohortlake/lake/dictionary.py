@@ -61,8 +61,10 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def effect(column: schema.Column, policy: Policy) -> str:
     """Return what a policy does with a column: a few words, or what is shown in its place."""
     shown = policy.shown_as(column)
-    if shown is None and policy.treatment(column) is Treatment.REVIEWED:
-        return "not shown until values are reviewed"
-    if shown is None or shown == column:
+    if shown is None:
+        is_reviewed = policy.treatment(column) is Treatment.REVIEWED
+        more = " until values are reviewed" if is_reviewed else ""
+        return Treatment.WITHHOLD.meaning + more
+    if shown == column:
         return policy.treatment(column).meaning
     return f"as {shown.name}"

@@ -4,10 +4,9 @@ Applied when the lake publishes and nowhere earlier; what it protects is `schema
 """
 
 from cohortlake.privacy.keys import fingerprint, keyed_hashes, new_key
-from cohortlake.privacy.policy import BY_VALUE, REVIEWABLE, Policy, Treatment, built_in, policy_of
+from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment, built_in, policy_of
 
 __all__ = [
-    "BY_VALUE",
     "REVIEWABLE",
     "Policy",
     "Treatment",

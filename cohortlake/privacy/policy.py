@@ -137,6 +137,8 @@ class Policy:
         """Return the column that stands for one of the schema's, or None where none does."""
         if column == schema.STUDY_MONTH:
             return self.partition
+        if column == schema.WITHHELD_FIELDS:
+            return column if self.by_value else None
         match self.treatment(column):
             case Treatment.WITHHOLD:
                 return None
@@ -152,6 +154,15 @@ class Policy:
         """Return the columns that stand for some of the schema's, in their order."""
         found = (self.shown_as(column) for column in columns)
         return tuple(column for column in found if column)
+
+    @property
+    def by_value(self) -> tuple[str, ...]:
+        """The columns of which some values are shown, and null in the place of others."""
+        return tuple(
+            column.name
+            for column in schema.STATE
+            if self.treatment(column) in BY_VALUE and self.shown_as(column)
+        )
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:

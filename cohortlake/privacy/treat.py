@@ -54,14 +54,31 @@ def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
         relation: Rows with `shift_days`, see `lake.marts.keyed`.
         columns: The columns of it that are to be looked at.
         policy: What is done with them.
+
+    Returns:
+        SQL for the same columns, and `withheld_fields`: of which of them a value is not shown.
     """
     treated = {
         name: sql
         for name in columns
         if name in _COLUMNS and (sql := _value_sql(_COLUMNS[name], policy))
     }
+    by_value = [name for name in policy.by_value if name in treated]
+    shown = "".join(f", {treated[name]} AS shown_{name}" for name in by_value)
+    withheld = (
+        f"CASE WHEN {name} IS NOT NULL AND shown_{name} IS NULL THEN '{name}' END"
+        for name in by_value
+    )
+    fields = f"list_filter([{', '.join(withheld)}]::VARCHAR[], lambda name: name IS NOT NULL)"
+    treated |= {name: f"shown_{name}" for name in by_value}
     replaced = ", ".join(f"{sql} AS {name}" for name, sql in treated.items())
-    return f"SELECT *{f' REPLACE ({replaced})' if replaced else ''} FROM ({relation})"
+    no_more = ", ".join(f"shown_{name}" for name in by_value)
+    return f"""
+        SELECT *{f" EXCLUDE ({no_more})" if no_more else ""}
+                {f" REPLACE ({replaced})" if replaced else ""},
+               {fields} AS {schema.WITHHELD_FIELDS.name}
+        FROM (SELECT *{shown} FROM ({relation}))
+    """
 
 
 def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]:

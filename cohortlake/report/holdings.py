@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cohortlake.cohort import Lake
+import pyarrow as pa
+
+from cohortlake.cohort import Lake, withheld
 from cohortlake.report.cells import PERSON, Breakdown, breakdown, is_few
 
 _MOST_VALUES = 12
@@ -43,17 +45,18 @@ def holdings(lake: Lake, below: int) -> Holdings:
     tables = ("patients", "studies", "series", "image_sets", "history")
     counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
     (rows,) = lake.sql(f"SELECT {counts}").fetchall()
+    known = lake.columns("series")
     by = {
         column: breakdown(
             lake,
-            f"SELECT {column}, {PERSON} FROM series",
+            f"SELECT {withheld.told(column, pa.string(), known)} AS {column}, {PERSON} FROM series",
             column,
             "count(*)",
             below,
             _MOST_VALUES,
         )
         for column in ("Modality", "BodyPartExamined")
-        if column in lake.columns("series")
+        if column in known
     }
     told = dict(zip(tables, rows, strict=True))
     if is_few(told["patients"], below):  # of a lake where most series have none

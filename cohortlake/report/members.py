@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.cohort import Cohort, Lake
+from cohortlake.cohort import Cohort, Lake, withheld
 from cohortlake.cohort.rows import explained
 from cohortlake.cohort.table_one import is_number, told_columns
 from cohortlake.report.cells import Breakdown, Grid, breakdown, grid, is_few, label
@@ -120,7 +120,11 @@ def _drawn(
     connection = cohort.lake.connection
     try:
         for name, (source, kept) in drawn.items():
-            shown = "".join(f', "{column}"' for column in kept)
+            found = cohort.ask(f"FROM ({source}) LIMIT 0").to_arrow().schema
+            shown = "".join(
+                f', {withheld.told(column, found.field(column).type, found.names)} AS "{column}"'
+                for column in kept
+            )
             query, params = cohort.selection.query(
                 f"SELECT patient_key AS person{shown} FROM ({source})"
             )

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from cohortlake import schema
-from cohortlake.cohort import Lake
+from cohortlake.cohort import Lake, withheld
 from cohortlake.dicom_values import holds_value_sql
-from cohortlake.privacy import BY_VALUE, built_in
 from cohortlake.report.cells import PERSON
-from cohortlake.settings import POLICIES
 
 _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shifted", "study_year")
 """Fields without a tag of their own, where the policy shows them."""
@@ -51,7 +51,9 @@ class Field:
         name: The column.
         tag: Its DICOM tag.
         missing: How many lack it.
-        may_be_hidden: Whether a policy may have made null what some of those have.
+        may_be_hidden: Whether some of those may have a text that cannot be read, which the policy
+            does not show.
+        withheld: Of how many the policy does not show the value; None where it shows all.
         invalid: In how many it was sent and could not be read; None where nothing says so.
         implausible: In how many it cannot be true; None where nothing says so.
     """
@@ -60,6 +62,7 @@ class Field:
     tag: str | None
     missing: Share
     may_be_hidden: bool
+    withheld: Share | None
     invalid: Share | None
     implausible: Share | None
 
@@ -80,8 +83,8 @@ def quality(lake: Lake, below: int) -> list[Field]:
             name,
             tags.get(name),
             shares[name, "missing"],
-            shares[name, "missing"].share != 0
-            and _may_be_hidden(name, known, lake.as_opened.policy),
+            shares[name, "missing"].share != 0 and _may_be_hidden(name, known),
+            shares.get((name, "withheld")),
             shares.get((name, "invalid")),
             shares.get((name, "implausible")),
         )
@@ -92,10 +95,13 @@ def quality(lake: Lake, below: int) -> list[Field]:
 def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
     """Return what can be wrong with a field -> SQL for where it is."""
     status, raw = _STATUS.get(name), name + schema.RAW_SUFFIX
+    is_by_value = name in schema.MAY_BE_WITHHELD and schema.WITHHELD_FIELDS.name in known
+    hidden = {"withheld": withheld.is_withheld(name)} if is_by_value else {}
     if status in known:
         # A value that was sent may be null for another reason than that it is missing.
-        return {what: f"{status} = '{what}'" for what in ("missing", "invalid", "implausible")}
-    conditions = {"missing": f'"{name}" IS NULL'}
+        doubts = ("missing", "invalid", "implausible")
+        return hidden | {what: f"{status} = '{what}'" for what in doubts}
+    conditions = hidden | {"missing": withheld.is_missing(name, pa.string(), known)}
     if raw in known:
         was_sent = holds_value_sql(f'"{raw}"')
         conditions["invalid"] = f'"{name}" IS NULL AND {was_sent}'
@@ -103,14 +109,11 @@ def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
     return conditions
 
 
-def _may_be_hidden(name: str, known: Sequence[str], policy: str) -> bool:
+def _may_be_hidden(name: str, known: Sequence[str]) -> bool:
     if name not in _FIELDS or _STATUS.get(name) in known:
         return False
     column = _FIELDS[name]
-    is_unreadable_hidden = column.vr in schema.PARSED_VRS and column.raw_name not in known
-    # What a policy of one's own does with a column is not written beside the lake.
-    known_policy = built_in(policy if policy in POLICIES else "safe")
-    return is_unreadable_hidden or known_policy.treatment(column) in BY_VALUE
+    return column.vr in schema.PARSED_VRS and column.raw_name not in known
 
 
 def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
