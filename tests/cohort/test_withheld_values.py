@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,30 @@ def test_the_report_tells_them_apart(lake: Lake) -> None:
     of = members_of(lake.cohort("a", level="series"), 0).table_one
     assert of
     assert {value.label for value in of["Modality"].shown} == {"CT", "withheld", "missing"}
+
+
+def test_a_blank_is_missing(tmp_path: Path) -> None:
+    """Whatever a sender writes for nothing, one condition finds it."""
+    (one, *_) = summaries(1)
+    found = []
+    for number, sex in enumerate(["F", "", "  ", None, "\\"]):
+        tags = one["DICOMTags"] | {
+            "DICOMPatientId": f"P{number}",
+            "DICOMStudyInstanceUID": f"1.{number}",
+            "DICOMSeriesInstanceUID": f"2.{number}",
+            "DICOMPatientSex": sex,
+        }
+        tags = {name: value for name, value in tags.items() if value is not None}
+        found.append(one | {"imageSetId": f"{number:032x}", "DICOMTags": tags})
+    root = lake_of(f"{tmp_path}/lake", found)
+    publish(root, built_in("limited"))
+    with cohortlake.open(root.uri) as lake:
+        cohort = lake.cohort("a", level="series")
+        assert members(cohort.where(PatientSex=None)) == {1, 2, 3, 4}
+        assert members(cohort.exclude(PatientSex=None)) == {0}
+        assert members(cohort.where("PatientSex IS NULL")) == {1, 2, 3, 4}
+        told = lake.describe("series").set_index("column").loc["PatientSex"]
+        assert (told["missing"], told["withheld"]) == (0.8, 0.0)
+        assert lake.sql("SELECT count(*) FROM series WHERE sex_status = 'missing'").fetchall() == [
+            (4,)
+        ]
