@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake.cohort import digest, freeze
+from cohortlake.lake import damage
 from cohortlake.lake.root import Root
 
 
@@ -36,7 +37,7 @@ def erase_members(root: Root, patient_keys: Collection[str], day: date) -> int:
     keys = pa.array(sorted(patient_keys), pa.string())
     erased = 0
     for path in root.files(freeze.FOLDER, ".parquet"):
-        with root.open(path) as file:
+        with damage.opened(root, path) as file:
             members = pq.read_table(file)
         theirs = pc.is_in(members["patient_key"], value_set=keys)
         if not pc.any(theirs).as_py():

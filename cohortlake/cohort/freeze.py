@@ -180,8 +180,7 @@ def read_members(root: Root, manifest: Manifest) -> pa.Table:
     """
     if not root.exists(manifest.members):
         raise NotAsFrozen(f"{root.uri_of(manifest.members)} is gone; restore it from a backup")
-    reads = [(root, [manifest.members])]
-    with root.open(manifest.members) as file, damage.explained(lambda: reads):
+    with damage.opened(root, manifest.members) as file:
         members = pq.read_table(file)
     kept = members[digest.COLUMN].to_pylist()
     held = zip(members["patient_key"].to_pylist(), kept, digest.of_members(members), strict=True)
@@ -198,7 +197,7 @@ def _members_there(root: Root, manifest: Manifest) -> pa.Table | None:
     """Return the members of a manifest, changed or not; None where the file is gone."""
     if not root.exists(manifest.members):
         return None
-    with root.open(manifest.members) as file:
+    with damage.opened(root, manifest.members) as file:
         return pq.read_table(file)
 
 

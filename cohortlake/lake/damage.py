@@ -55,6 +55,13 @@ def explained(reads: Reads) -> Iterator[None]:
 
 
 @contextmanager
+def opened(root: Root, path: str) -> Iterator[pa.NativeFile]:
+    """Give a Parquet file for reading, as long as the block lasts; see `explained`."""
+    with root.open(path) as file, explained(lambda: [(root, [path])]):
+        yield file
+
+
+@contextmanager
 def parsed(path: str) -> Iterator[None]:
     """Turn what parsing a small file raises inside the block into DamagedFile.
 

@@ -95,8 +95,7 @@ def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | N
         run_id=found.run_id,
     )
     if root.exists(record.path):  # of an attempt that was killed, perhaps with a shorter list
-        reads = [(root, [record.path])]
-        with root.open(record.path) as file, damage.explained(lambda: reads):
+        with damage.opened(root, record.path) as file:
             held = pa.concat_tables([pq.read_table(file).select(held.column_names), held])
         held = held.group_by(held.column_names).aggregate([])
     record = replace(record, rows=len(held), kept_rows=len(held))

@@ -153,7 +153,13 @@ def test_a_damaged_marker_and_a_damaged_record_are_named(hospital: Hospital) -> 
     assert len(cohortlake.read_table(root.uri, "studies")) == 3
 
 
-LOG = "image_sets/_delta_log"
+def test_damaged_members_and_a_damaged_manifest_are_named(hospital: Hospital) -> None:
+    with cohortlake.open(hospital.root.uri) as lake:
+        frozen = lake.cohort("everybody").freeze()
+        for path in (frozen.members, frozen.path):
+            damaged(hospital.root, path)
+            with pytest.raises(DamagedFile, match=f"^{path} is damaged.*from a backup"):
+                lake.verify("everybody")
 
 
 @pytest.mark.parametrize("how", ["cut", "zeros", "text"])

@@ -194,7 +194,8 @@ import sys
 from cohortlake import Settings, Sync
 
 datastore_id, root = sys.argv[1:]
-print(Sync(Settings((datastore_id,), root)).erase("CANARY-ID", datastore_id).rows)
+settings = Settings((datastore_id,), root, privacy="limited")
+print(Sync(settings).erase("CANARY-ID", datastore_id).rows)
 """
 
 
