@@ -42,7 +42,9 @@ def close(root: Root, found: Record, image_set_ids: Collection[str]) -> str | No
     Raises:
         RootNotUsable: They cannot be written.
     """
-    held = _held(root, found.datastore_id, image_set_ids, coverage.pending(root))
+    pending = coverage.pending(root)
+    increments.bring_over(root, pending)
+    held = _held(root, found.datastore_id, image_set_ids, pending)
     return _write(root, found, held, f"erasures-{found.axis}")
 
 

@@ -2,9 +2,7 @@
 
 Beside the marker, `published/_snapshots.jsonl` has a line for each publication, and
 `published/_tags/NAME.json` says which of them a tag names. A tag never moves. Whoever cleans
-the memory up keeps the versions that `tagged_versions` gives; to let go of one, its file is
-deleted. Of two machines that publish to S3 at the same instant the record may lose a line; what is
-published and what is tagged does not hang on it.
+the memory up keeps the versions that `tagged_versions` gives. Delete the file to remove the tag.
 """
 
 from __future__ import annotations
@@ -62,8 +60,11 @@ class Snapshot:
 
 def record(root: Root, snapshot: Snapshot) -> None:
     """Add a publication to the record."""
-    before = root.read(_RECORD_PATH) if root.exists(_RECORD_PATH) else b""
-    root.write(_RECORD_PATH, before + snapshot.to_json())
+    is_written = False
+    while not is_written:  # of two machines that publish at once on S3, one reads it again
+        is_there = root.exists(_RECORD_PATH)
+        before, tag = root.read_with_tag(_RECORD_PATH) if is_there else (b"", None)
+        is_written = root.replace(_RECORD_PATH, before + snapshot.to_json(), tag)
 
 
 def table(root: Root) -> pa.Table:

@@ -25,7 +25,7 @@ import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
-from cohortlake.lake import catalogue, partitions, publication
+from cohortlake.lake import catalogue, partitions, publication, snapshots
 from cohortlake.lake import publish as publishing
 from cohortlake.lake import root as roots
 from cohortlake.lake.keys import KEY_PATH
@@ -33,6 +33,7 @@ from cohortlake.lake.place import Place
 from cohortlake.lake.publication import MARKER_PATH, Publication
 from cohortlake.lake.root import Root
 from cohortlake.lake.s3 import S3
+from cohortlake.lake.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from emulator import Emulator, running
 
@@ -359,6 +360,17 @@ def test_what_killed_runs_left_goes_with_maintenance_or_an_erasure(
     Root(root).delete_abandoned(whatever_its_age=True)
     there = boto3.Session().client("s3").list_objects_v2(Bucket=bucket)["Contents"]
     assert [item["Key"] for item in there if item["Key"].endswith(".tmp")] == []
+
+
+def test_the_record_of_publications_loses_no_line_of_two_machines(root: str) -> None:
+    def record(version: int) -> None:
+        rows = dict.fromkeys(PUBLISHED, 0)
+        one = Snapshot("2026-01-01T00:00:00+00:00", version, "safe", None, rows)
+        snapshots.record(Root(root), one)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(record, range(12)))
+    assert sorted(snapshots.table(Root(root))["image_sets_version"].to_pylist()) == [*range(12)]
 
 
 def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Path) -> None:
