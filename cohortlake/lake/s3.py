@@ -124,11 +124,9 @@ class S3:
                     self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
                     return True
                 except ClientError as error:
-                    if _code(error) == "NoSuchKey":  # the object to replace was deleted
+                    # NoSuchKey: the object to replace was deleted.
+                    if _code(error) in ("PreconditionFailed", "NoSuchKey"):
                         return False
-                    if _code(error) == "PreconditionFailed":
-                        # boto3 sends a request again whose answer was lost: it may be our own.
-                        return self.read(path)[0] == content
                     # The other request may have been a deletion, or fail: nothing may be there.
                     if _code(error) != "ConditionalRequestConflict" or attempt == _ATTEMPTS:
                         raise
