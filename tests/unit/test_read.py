@@ -26,6 +26,7 @@ from cohortlake.lake.publication import MARKER_PATH
 from cohortlake.lake.read import Lake
 from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
+from cohortlake.schema import FORMAT_VERSION
 
 Seen = tuple[str, int | None, int | None, int]
 State = tuple[int | None, int | None]
@@ -281,8 +282,10 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
 
 
 def test_what_an_older_release_published_asks_to_be_rebuilt(lake: Lake) -> None:
-    marker = lake.root.read(MARKER_PATH).replace(b'"format": 3', b'"format": 2')
-    lake.root.write(MARKER_PATH, marker)
+    own, older = (f'"format": {n}'.encode() for n in (FORMAT_VERSION, FORMAT_VERSION - 1))
+    marker = lake.root.read(MARKER_PATH)
+    assert own in marker
+    lake.root.write(MARKER_PATH, marker.replace(own, older))
     with pytest.raises(OldFormat, match="cohortlake rebuild"):
         cohortlake.read_table(lake.root.uri, "studies")
 
