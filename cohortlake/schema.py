@@ -102,6 +102,21 @@ VR_TYPES = {
 }
 PARSED_VRS = ("DA", "TM", "IS")
 
+CANONICAL_VALUES = {
+    "LO": "The text.",
+    "SH": "The text.",
+    "PN": "The name, also without blanks around each component, and without empty components and "
+          "groups at the end.",
+    "CS": "The code in upper case. Several codes stay in one text: PT\\CT.",
+    "UI": "The UID.",
+    "DA": "The date.",
+    "TM": "The time of day, without a zone.",
+    "IS": "The integer.",
+}  # fmt: skip
+"""What stands in a column of each VR. Blanks (spaces and NULs) around it are taken off first; where
+several values are sent, empty and repeated ones are dropped; where nothing is left it is null. See
+`dicom_values` for how."""
+
 
 def _tag(
     name: str,

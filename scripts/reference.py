@@ -11,7 +11,14 @@ import typer
 from typer.cli import get_docs_for_click
 
 from cohortlake import cli, schema
-from cohortlake.lake.dictionary import CONVENTIONS, HEAD, effect, markdown_cells, markdown_table
+from cohortlake.lake.dictionary import (
+    CONVENTIONS,
+    HEAD,
+    canonical_values,
+    effect,
+    markdown_cells,
+    markdown_table,
+)
 from cohortlake.privacy import built_in
 from cohortlake.settings import POLICIES, SETTINGS
 from emulator import reference as emulator_reference
@@ -54,6 +61,8 @@ def data_dictionary() -> str:
     parts = [f"""# Data dictionary
 
 {CONVENTIONS}
+{canonical_values()}
+
 ## Published tables
 
 `published/<table>/` is plain Parquet. All but `patients` are in Hive partitions by `study_month`

@@ -18,7 +18,16 @@ HEAD = ("column", "type", "tag", "VR", "meaning")
 CONVENTIONS = """\
 A column that is a DICOM attribute carries the DICOM keyword. All others are snake_case, with the
 unit last. Instants are UTC, in microseconds. StudyDate and StudyTime are the modality's local ones.
+
+A DICOM attribute stands there as its canonical value: one entity has one spelling. Blanks around it
+are taken off; where several values are sent, empty and repeated ones are dropped; where nothing is
+left it is null. What was sent is in the column with `_raw` wherever the value cannot give it back.
 """
+
+
+def canonical_values() -> str:
+    """Return what stands in a column of each VR, as a Markdown table."""
+    return markdown_table(("VR", "canonical value"), schema.CANONICAL_VALUES.items())
 
 
 def cells(column: schema.Column) -> tuple[str, ...]:
