@@ -200,7 +200,7 @@ COMPARED = {
     "Modality": ("DICOMSeriesModality", "DICOMTags"),
     "BodyPartExamined": ("DICOMSeriesBodyPart", "DICOMTags"),
 }
-# Of these it shows the standard's terms, and blanks; what else was sent is null.
+# Of these it shows the standard's terms, without blanks around them; what else was sent is null.
 TERMS = {
     "PatientSex": terms.SEXES,
     "Modality": terms.MODALITIES,
@@ -247,9 +247,10 @@ def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def as_published(column: str, sent: Any) -> Any:
     """Return what the policy shows of a value."""
-    if column not in TERMS or sent is None or sent.strip().upper() in {"", *TERMS[column]}:
+    if column not in TERMS or sent is None:
         return sent
-    return None
+    term = sent.strip(" ").upper()
+    return term if term in TERMS[column] else None
 
 
 def write_report() -> None:

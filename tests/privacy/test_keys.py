@@ -347,7 +347,7 @@ def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
 ) -> None:
     (tmp_path / "key").write_text(KEY.hex())
     source = to if to == "lake" else f"file:{tmp_path}/key"
-    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync = Sync(Settings((DATASTORE,), root.uri, privacy="safe"))
     sync.publish()
     before = _patients(root)
     with monkeypatch.context() as patch:
