@@ -287,6 +287,7 @@ def test_a_run_that_is_killed_keeps_what_landed(hospital: Emulator, settings: Se
         "COHORTLAKE_ROOT": settings.root,
         "COHORTLAKE_DATASTORES": hospital.datastores[0],
         "COHORTLAKE_TPS": "500",
+        "COHORTLAKE_PRIVACY": "identified",
     }
     landed = Path(settings.root, "increments", hospital.datastores[0], "versions/versions")
     before = len(list(landed.glob("*")))

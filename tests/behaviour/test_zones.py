@@ -72,6 +72,7 @@ def test_only_its_owner_has_rights_on_the_restricted_zone(
     assert {path.name: modes(path) for path in lake.glob(".*.lock")} == {
         ".runs.lock": {},
         ".publishing.lock": {},
+        f".searching-{DATASTORE}.lock": {},
     }
     with engine.connection():
         (spill,) = tmp_path.glob("cohortlake-*")

@@ -21,11 +21,15 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """No test leaves a handler behind."""
-    before = [signal.getsignal(number) for number in SIGNALS]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it came ignored
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:  # as in a terminal: `nohup make test &` ignores two of them
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ours = [signal.getsignal(number) for number in SIGNALS]
     yield
-    signal.signal(signal.SIGINT, before[0])
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == ours
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
