@@ -53,7 +53,8 @@ def agreement(root: Root) -> Agreement:
         con.register("ledger", coverage.read(root))
         con.execute(_SWEPT)
         _add_mixed(con, root)
-        months = con.sql(_MONTHS).fetchall()
+        held, changes = _by_partition("current"), _by_partition("changes")
+        months = con.sql(_MONTHS.format(held=held, changes=changes)).fetchall()
         studies, fewer, more = con.sql(_STUDIES).fetchall()[0]
     by_verdict: dict[str, list[str]] = {}
     for month, verdict in months:
@@ -74,7 +75,8 @@ def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
     mixed = con.sql("SELECT datastore_id, mixed FROM swept WHERE len(mixed) > 0").fetchall()
     for datastore_id, paths in mixed:
         engine.register(con, "mixed", root, paths, increments.FOUND)
-        con.execute(_ADD_MIXED, {"datastore_id": datastore_id})
+        rows = _by_partition(f"(SELECT *, {STUDY_MONTH_SQL} AS study_month FROM mixed)")
+        con.execute(_ADD_MIXED.format(rows=rows), {"datastore_id": datastore_id})
 
 
 # The sweep of `undated` is the one by creation. It finds all that lay in no month at that instant,
@@ -130,8 +132,7 @@ def _by_partition(rows: str) -> str:
 _ADD_MIXED = f"""
 UPDATE swept SET n = swept.n + added.n, hash = (swept.hash + added.hash) % {_HASHES} FROM (
     SELECT count(*) AS n, coalesce(sum(state_key::HUGEINT), 0) AS hash
-    FROM ({_by_partition(f"(SELECT *, {STUDY_MONTH_SQL} AS study_month FROM mixed)")})
-    WHERE study_month = '{schema.UNDATED}'
+    FROM ({{rows}}) WHERE study_month = '{schema.UNDATED}'
 ) added
 WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
 """
@@ -144,7 +145,7 @@ WITH closed_by_sweep AS (
 ), held AS (
     SELECT datastore_id, study_month, count(*) AS n,
            sum(state_key::HUGEINT) % {_HASHES} AS hash
-    FROM ({_by_partition("current")}) GROUP BY ALL
+    FROM ({{held}}) GROUP BY ALL
 ), changes AS (
     SELECT datastore_id, study_month, StudyDate_raw, change, observed_at FROM versions
     UNION ALL BY NAME
@@ -154,7 +155,7 @@ WITH closed_by_sweep AS (
 ), later AS (
     SELECT datastore_id, study_month, count(*) FILTER (change = 'deleted') AS deleted,
            count(*) FILTER (change <> 'deleted') AS others
-    FROM ({_by_partition("changes")}) JOIN swept USING (datastore_id, study_month)
+    FROM ({{changes}}) JOIN swept USING (datastore_id, study_month)
     WHERE observed_at > searched_at GROUP BY ALL
 )
 SELECT study_month, CASE
