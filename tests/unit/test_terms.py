@@ -67,7 +67,7 @@ def _status(sent: str, value: str | None) -> str:
         return "invalid"
     if "\\" in value:
         return "several"
-    return "ok" if sent.strip(" ") == value else "respelled"
+    return "ok" if sent.strip(" \0\\") == value else "respelled"
 
 
 @pytest.mark.parametrize(("sent", "value"), SEXES.items())
