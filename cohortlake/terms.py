@@ -83,6 +83,9 @@ BODY_PARTS = frozenset(
 )
 """The defined terms for Body Part Examined, for human use."""
 
+OF_COLUMNS = {"PatientSex": SEXES, "Modality": MODALITIES, "BodyPartExamined": BODY_PARTS}
+"""Column of coded values -> its terms."""
+
 # What Table L-1 calls the code of a term, where that is another word than the term and short
 # enough to be sent; and the plurals that take more than an S off.
 _SAME = {

@@ -25,11 +25,8 @@ WITHHELD = "withheld"
 
 _FIELDS = schema.WITHHELD_FIELDS.name
 _LARGEST = 99_999
-_TERMS = {
-    "PatientSex": terms.SEXES,
-    "Modality": terms.MODALITIES,
+_TERMS = terms.OF_COLUMNS | {
     "modalities": terms.MODALITIES,
-    "BodyPartExamined": terms.BODY_PARTS,
     "body_parts_examined": terms.BODY_PARTS,
 }
 _CONTAINS = frozenset(("list_contains", "list_has", "list_has_any", "contains", "&&"))

@@ -19,11 +19,6 @@ from cohortlake.dicom_values import SEPARATOR
 from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment
 from cohortlake.schema import Column
 
-_TERMS = {
-    "PatientSex": terms.SEXES,
-    "Modality": terms.MODALITIES,
-    "BodyPartExamined": terms.BODY_PARTS,
-}
 _COLUMNS = {column.name: column for column in schema.STATE}
 FIRST_SHIFTED = date(2, 1, 2)
 """The first date that is shifted; earlier ones are none."""
@@ -135,5 +130,5 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
 def _shown_values(policy: Policy, column: Column) -> set[str]:
     values = set(policy.allowed.get(column.name, ()))
     if policy.treatment(column) is Treatment.TERMS:
-        values |= _TERMS[column.name]
+        values |= terms.OF_COLUMNS[column.name]
     return values
