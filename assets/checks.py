@@ -1,6 +1,6 @@
 """Asset checks: what must hold of the lake after every run. Counts and names only.
 
-What is counted is `cohortlake.lake.checks`' and `Sync.status`'; what is too many is here.
+What is counted is `cohortlake.admin.checks`' and `Sync.status`'; what is too many is here.
 """
 
 from datetime import timedelta
@@ -11,9 +11,9 @@ from assets.failures import failures_told
 from assets.image_sets import image_sets
 from assets.published import published_key
 from cohortlake import Sync
+from cohortlake.admin import checks
+from cohortlake.admin.axes import agreement
 from cohortlake.cohort import run as runs
-from cohortlake.lake import checks
-from cohortlake.lake.axes import agreement
 
 LATEST_COVERAGE = timedelta(days=1)
 """How far what is proven complete may lie behind the service's clock, `settle` apart."""

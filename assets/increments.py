@@ -25,9 +25,9 @@ from assets.partitions import (
 from cohortlake import Sync, Window
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
-from cohortlake.lake.partitions import day_window, months_until_now
-from cohortlake.lake.sweep import Swept
-from cohortlake.progress import Progress, Told, in_words
+from cohortlake.ingest.partitions import day_window, months_until_now
+from cohortlake.ingest.progress import Progress, Told, in_words
+from cohortlake.ingest.sweep import Swept
 from cohortlake.schema import FOUND, UNDATED
 
 POOL = "healthimaging"

@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from cohortlake.lake.extract import Found
-from cohortlake.lake.root import Root
+from cohortlake.ingest.extract import Found
 from cohortlake.schema import Column
+from cohortlake.storage.root import Root
 
 Value = dg.MetadataValue[Any] | dg.TableSchema | int | float | str
 Metadata = Mapping[str, Value]

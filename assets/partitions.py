@@ -1,7 +1,7 @@
 """The partitions of the assets, and which of them a run asks for.
 
 Lies here and not in `pipelines` because an asset is declared with its partitions. What a
-partition means, its window of time, is `cohortlake.lake.partitions`'; no clock is read
+partition means, its window of time, is `cohortlake.ingest.partitions`'; no clock is read
 here. The data stores come from COHORTLAKE_DATASTORES when the code location loads: where
 it is not set there are no partitions, and a run says so.
 """
@@ -13,7 +13,7 @@ from operator import itemgetter
 import dagster as dg
 
 from cohortlake import Settings
-from cohortlake.lake.partitions import FIRST_DAY, FIRST_MONTH
+from cohortlake.ingest.partitions import FIRST_DAY, FIRST_MONTH
 
 _DATASTORE, _DAY, _MONTH = "datastore", "day", "study_month"
 

@@ -5,7 +5,7 @@
 
 The same changes are brought into the same image sets in four ways, each in a process of its own:
 
-- append: `lake.image_sets.apply`, which keeps every former state besides;
+- append: `history.image_sets.apply`, which keeps every former state besides;
 - merge: Delta MERGE into a table of the present states, partitioned by study year, with a
   predicate that names the partitions;
 - merge, blind: the same without that predicate;
@@ -35,9 +35,11 @@ from deltalake import DeltaTable, WriterProperties, write_deltalake
 from benchmarks.process import peak_mb
 from benchmarks.publish import DATASTORE, NOW, make_memory
 from cohortlake import schema
-from cohortlake.lake import delta, engine, image_sets, increments
-from cohortlake.lake.increments import Record
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
+from cohortlake.increments import increments
+from cohortlake.increments.increments import Record
+from cohortlake.storage import delta, engine
+from cohortlake.storage.root import Root
 
 STATE = ", ".join(column.name for column in schema.STATE)
 RECENT = "study_month >= '2024-06' AND study_month <> 'undated'"

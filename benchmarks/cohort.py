@@ -23,8 +23,8 @@ from collections.abc import Callable
 import cohortlake
 from benchmarks.process import peak_mb
 from cohortlake import Lake
-from cohortlake.lake.publication import read_marker
-from cohortlake.lake.root import Root
+from cohortlake.publish.publication import read_marker
+from cohortlake.storage.root import Root
 
 WHO = (
     "PatientSex = 'F' AND age_at_study_years BETWEEN 40 AND 65 AND Modality = 'MG' "
@@ -144,8 +144,8 @@ def measured(root: Root, name: str) -> dict[str, float]:
 def make(root: Root, rows: int) -> None:
     """Publish a lake of about so many image sets."""
     from benchmarks.publish import make_memory  # not what a reader's process imports
-    from cohortlake.lake import publish
     from cohortlake.privacy import built_in
+    from cohortlake.publish import publish
 
     root.prepare()
     make_memory(root, rows)

@@ -34,10 +34,13 @@ import pyarrow as pa
 
 from benchmarks.process import peak_mb
 from cohortlake import schema
-from cohortlake.lake import delta, engine, image_sets, increments, publish, timeline
-from cohortlake.lake.increments import Record
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets, timeline
+from cohortlake.increments import increments
+from cohortlake.increments.increments import Record
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish
+from cohortlake.storage import delta, engine
+from cohortlake.storage.root import Root
 
 DATASTORE = "b" * 32
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -88,7 +91,7 @@ FROM dated
 """
 
 # One in twenty was amended on its third day. The times and the keys are those that
-# `lake.timeline` gives.
+# `history.timeline` gives.
 _INTERVALS = f"""
 WITH first AS (
     SELECT *, 'created' AS change, created_at AS valid_from,

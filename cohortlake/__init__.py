@@ -13,14 +13,14 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cohortlake.cli.process import protect_process
     from cohortlake.cohort import Lake, open
     from cohortlake.errors import CohortlakeError
     from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
     from cohortlake.healthimaging import Axis, HealthImaging, Window
     from cohortlake.hints import take_hints
-    from cohortlake.lake.read import read_table
-    from cohortlake.process import protect_process
-    from cohortlake.searching import search
+    from cohortlake.ingest.searching import search
+    from cohortlake.published.read import read_table
     from cohortlake.settings import Settings
     from cohortlake.sync import Sync
 
@@ -53,9 +53,9 @@ _MODULES = {
     "flatten_pages": "cohortlake.flatten",
     "flatten_summaries": "cohortlake.flatten",
     "open": "cohortlake.cohort",
-    "protect_process": "cohortlake.process",
-    "read_table": "cohortlake.lake.read",
-    "search": "cohortlake.searching",
+    "protect_process": "cohortlake.cli.process",
+    "read_table": "cohortlake.published.read",
+    "search": "cohortlake.ingest.searching",
     "take_hints": "cohortlake.hints",
     "to_frame": "cohortlake.flatten",
 }

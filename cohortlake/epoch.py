@@ -3,7 +3,7 @@
 Paging asks here in which window a row lies (`healthimaging.ranges`), and the table what its
 columns say (`flatten.table`): both must read a value alike, or one of two neighbouring
 windows is thought to have a row that the other has. Instants that people give are
-`lake.instants`'.
+`instants`'.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 EventBridge may bring an event late, twice or not at all, and whoever may write to the queue
 can make one up. So an event never changes the lake by itself. Any of them makes the days
 that are due be searched now, as the next tick would have; a deletion is asked for as after a
-sweep (`lake.deletions`). A message is removed only after the lake has committed: a run that
+sweep (`ingest.deletions`). A message is removed only after the lake has committed: a run that
 dies before takes it again, to no effect.
 
 Left in the queue are deletions that the service does not confirm, or not yet, and messages
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
-from cohortlake.healthimaging.events import Event, Queue
-from cohortlake.lake.deletions import Confirmed
-from cohortlake.progress import Progress
+from cohortlake.ingest.deletions import Confirmed
+from cohortlake.ingest.events import Event, Queue
+from cohortlake.ingest.progress import Progress
 from cohortlake.sync import Sync
 
 

@@ -14,47 +14,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cohortlake.cohort import rekey
-from cohortlake.cohort.erase import erase_members
-from cohortlake.cohort.signature import read_key as read_cohort_key
+from cohortlake.admin import erase, rotate, status
+from cohortlake.cohort.freeze import rekey
+from cohortlake.cohort.freeze.erase import erase_members
+from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
 from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, SettingError, Stopped
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
-from cohortlake.lake import (
-    coverage,
-    delta,
-    erase,
-    erasures,
-    image_sets,
-    increments,
-    keys,
-    maintenance,
-    partitions,
-    refiled,
-    rotate,
-    snapshots,
-    status,
-    versions,
-)
-from cohortlake.lake import sweep as sweeps
-from cohortlake.lake.deletions import Confirmed, confirm
-from cohortlake.lake.erasures import Erased, Erasure, Patient
-from cohortlake.lake.extract import Extractor, Found, Search, joined
-from cohortlake.lake.image_sets import Applied, Known
-from cohortlake.lake.increments import Record
-from cohortlake.lake.maintenance import Maintained
-from cohortlake.lake.policy_change import PolicyChange, policy_change
-from cohortlake.lake.publication import Publication, read_marker
-from cohortlake.lake.publish import have_all_published_anew, publish
-from cohortlake.lake.published_key import key_to_publish_with
-from cohortlake.lake.root import Root
-from cohortlake.lake.sweep import Held, Swept
-from cohortlake.lake.versions import Filled
-from cohortlake.privacy import policy_of
-from cohortlake.progress import Progress
+from cohortlake.history import coverage, image_sets, maintenance, refiled
+from cohortlake.history.image_sets import Applied, Known
+from cohortlake.history.maintenance import Maintained
+from cohortlake.increments import increments
+from cohortlake.increments.increments import Record
+from cohortlake.ingest import partitions, versions
+from cohortlake.ingest import sweep as sweeps
+from cohortlake.ingest.deletions import Confirmed, confirm
+from cohortlake.ingest.extract import Extractor, Found, Search, joined
+from cohortlake.ingest.progress import Progress
+from cohortlake.ingest.sweep import Held, Swept
+from cohortlake.ingest.versions import Filled
+from cohortlake.privacy import erasures, key_store, policy_of
+from cohortlake.privacy.erasures import Erased, Erasure, Patient
+from cohortlake.publish import snapshots
+from cohortlake.publish.policy_change import PolicyChange, policy_change
+from cohortlake.publish.publication import Publication, read_marker
+from cohortlake.publish.publish import have_all_published_anew, publish
+from cohortlake.publish.published_key import key_to_publish_with
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
 from cohortlake.stop import Stop
+from cohortlake.storage import delta
+from cohortlake.storage.root import Root
 
 _SEARCH_STOPPED = (
     "{rows:,} new rows had come; they are kept, applied and published. Run it again, and it goes "
@@ -409,15 +399,15 @@ class Sync:
         cohort_key = read_cohort_key(self.settings.cohort_key_file)
         with self.root.alone():
             rekey.require_key(self.root, cohort_key)
-            new = keys.next_key(self.root, source)
+            new = key_store.next_key(self.root, source)
             changed = 0
-            if not keys.is_taken_up(self.root, new):
+            if not key_store.is_taken_up(self.root, new):
                 link = rotate.write_link(self.root, self._patient_key(), new)
                 changed = rekey.rekey(self.root, link, cohort_key)
                 have_all_published_anew(self.root)
-            keys.take_up(self.root, source, new)
+            key_store.take_up(self.root, source, new)
             publish(self.root, self.policy, source, with_new_key=True)
-            keys.forget_next_key(self.root)
+            key_store.forget_next_key(self.root)
         return changed
 
     def status(self) -> status.Status:

@@ -10,8 +10,10 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from cohortlake import cli, schema
-from cohortlake.lake.dictionary import (
+from cohortlake import schema
+from cohortlake.cli import app
+from cohortlake.privacy import built_in
+from cohortlake.publish.export.dictionary import (
     CONVENTIONS,
     HEAD,
     canonical_values,
@@ -19,7 +21,6 @@ from cohortlake.lake.dictionary import (
     markdown_cells,
     markdown_table,
 )
-from cohortlake.privacy import built_in
 from cohortlake.settings import POLICIES, SETTINGS
 from emulator import reference as emulator_reference
 from emulator.cli import app as emulator_app
@@ -104,7 +105,7 @@ def sections(tables: Mapping[str, tuple[Iterable[schema.Column], str]]) -> Itera
 
 def command_line() -> str:
     """Return typer's own description of the commands."""
-    click_app = typer.main.get_command(cli.app)
+    click_app = typer.main.get_command(app.app)
     context = typer.Context(click_app)
     docs: str = get_docs_for_click(obj=click_app, ctx=context, name="cohortlake")
     return docs.rstrip() + "\n"

@@ -9,8 +9,8 @@ import duckdb
 from hypothesis import strategies as st
 from looks import Looked, write
 
-from cohortlake.lake import image_sets
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
+from cohortlake.storage.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

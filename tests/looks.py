@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH
-from cohortlake.lake import increments
-from cohortlake.lake.increments import Record
-from cohortlake.lake.root import Root
+from cohortlake.increments import increments
+from cohortlake.increments.increments import Record
+from cohortlake.storage.root import Root
 
 DATASTORE = "d" * 32
 

@@ -18,9 +18,9 @@ import pandas as pd
 import cohortlake
 from cohortlake import Lake, Settings, Sync, report
 from cohortlake.cohort import Cohort
-from cohortlake.lake import publish
-from cohortlake.lake.root import Root
+from cohortlake.publish import publish
 from cohortlake.report import gather
+from cohortlake.storage.root import Root
 
 MIDNIGHT = "2026-01-15"
 """In UTC. Image sets are created in each hour around it."""

@@ -2,11 +2,11 @@
 
 A lake is opened (`lake`), criteria are data (`criteria`), and they are drawn by SQL over the
 published tables (`select`). Reads `published/`, writes `cohorts/`, and needs no right on the
-restricted zone. What is published is `cohortlake.lake`'s.
+restricted zone. See `publish` for what is published.
 """
 
 from cohortlake.cohort.cohort import Cohort
-from cohortlake.cohort.criteria import Criteria
+from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.lake import Lake
 from cohortlake.cohort.lake import open_lake as open
 

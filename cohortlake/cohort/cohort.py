@@ -12,16 +12,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cohortlake.cohort import counts, select
-from cohortlake.cohort.attrition import Attrition, attrition
-from cohortlake.cohort.criteria import Criteria
-from cohortlake.cohort.export import export
-from cohortlake.cohort.freeze import Manifest, freeze
-from cohortlake.cohort.period import Period
-from cohortlake.cohort.plot import Plots
-from cohortlake.cohort.rows import Rows
-from cohortlake.cohort.signature import read_key
-from cohortlake.cohort.steps import (
+from cohortlake.cohort.define.criteria import Criteria
+from cohortlake.cohort.define.period import Period
+from cohortlake.cohort.define.steps import (
     Condition,
     Exclude,
     Join,
@@ -33,6 +26,14 @@ from cohortlake.cohort.steps import (
     WithoutStudy,
     WithStudy,
 )
+from cohortlake.cohort.describe import counts
+from cohortlake.cohort.describe.attrition import Attrition, attrition
+from cohortlake.cohort.describe.plot import Plots
+from cohortlake.cohort.export.export import export
+from cohortlake.cohort.freeze.freeze import Manifest, freeze
+from cohortlake.cohort.freeze.signature import read_key
+from cohortlake.cohort.select import select
+from cohortlake.cohort.select.rows import Rows
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -212,7 +213,9 @@ class Cohort:
             UnknownColumn: The members have no such column.
             MissingExtra: tableone is not installed.
         """
-        from cohortlake.cohort.table_one import table_one  # made of pandas, see flatten.frame
+        from cohortlake.cohort.describe.table_one import (
+            table_one,  # made of pandas, see flatten.frame
+        )
 
         return table_one(self, by, columns)
 

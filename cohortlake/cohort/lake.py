@@ -18,17 +18,18 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import digest, outside, views, withheld
 from cohortlake.cohort.cohort import Cohort, drawn
-from cohortlake.cohort.criteria import Criteria
-from cohortlake.cohort.freeze import Manifest, numbers_of
-from cohortlake.cohort.freeze import read as read_manifest
-from cohortlake.cohort.outside import Attached
-from cohortlake.cohort.rows import Rows, explained
-from cohortlake.cohort.signature import read_key
-from cohortlake.cohort.sources import Read
-from cohortlake.cohort.steps import check_name
-from cohortlake.cohort.verify import Difference, Verification, diff, verify
+from cohortlake.cohort.define.criteria import Criteria
+from cohortlake.cohort.define.steps import check_name
+from cohortlake.cohort.freeze import digest
+from cohortlake.cohort.freeze.freeze import Manifest, numbers_of
+from cohortlake.cohort.freeze.freeze import read as read_manifest
+from cohortlake.cohort.freeze.signature import read_key
+from cohortlake.cohort.freeze.verify import Difference, Verification, diff, verify
+from cohortlake.cohort.select import outside, views, withheld
+from cohortlake.cohort.select.outside import Attached
+from cohortlake.cohort.select.rows import Rows, explained
+from cohortlake.cohort.select.sources import Read
 from cohortlake.dicom_values import SEPARATOR
 from cohortlake.errors import (
     BadCriteria,
@@ -40,11 +41,12 @@ from cohortlake.errors import (
     UnknownTable,
     UnknownValue,
 )
-from cohortlake.lake import engine, read
-from cohortlake.lake.instants import Instant, instant
-from cohortlake.lake.publication import Publication
-from cohortlake.lake.root import Root
+from cohortlake.instants import Instant, instant
+from cohortlake.publish.publication import Publication
+from cohortlake.published import read
 from cohortlake.settings import Settings
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +184,7 @@ class Lake(read.Lake):
         as_of: Instant | None = None,
         known_at: Instant | None = None,
     ) -> pd.DataFrame:
-        """Read a table as `lake.read.Lake.table` does; without an instant, as the lake shows it."""
+        """Read a table as `published.read.Lake.table` does; without an instant, as it is shown."""
         if self.as_of is None or as_of is not None or known_at is not None:
             return super().table(name, columns, as_of, known_at)
         known = self.columns(name)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from cohortlake.cohort import digest, freeze
-from cohortlake.cohort.attrition import Attrition, attrition
 from cohortlake.cohort.cohort import Cohort
+from cohortlake.cohort.define.steps import NAME, check_name
+from cohortlake.cohort.describe.attrition import Attrition, attrition
+from cohortlake.cohort.freeze import digest, freeze
+from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.cohort.lake import Lake
-from cohortlake.cohort.steps import NAME, check_name
-from cohortlake.cohort.verify import Verification
 from cohortlake.errors import (
     BadCondition,
     BadCriteria,

@@ -1,6 +1,6 @@
 """Clients of AWS: credentials, region and endpoint are boto3's own, and what lacks is explained.
 
-What is asked of a service does not belong here (`healthimaging.client`, `healthimaging.events`).
+What is asked of a service does not belong here (`healthimaging.client`, `ingest.events`).
 """
 
 from __future__ import annotations

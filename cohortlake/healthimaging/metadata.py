@@ -2,7 +2,7 @@
 
 Two calls tell of it: ListImageSetVersions its number and instants, GetImageSetMetadata its DICOM
 attributes, as gzip JSON on three levels. Only these are decoded: what a document says of each
-instance may be megabytes. Which versions are asked for does not belong here (`lake.versions`),
+instance may be megabytes. Which versions are asked for does not belong here (`ingest.versions`),
 nor how a value becomes typed (`flatten.values`).
 """
 

@@ -3,7 +3,7 @@
 Applied when the lake publishes and nowhere earlier; what it protects is `schema`'s to say.
 """
 
-from cohortlake.privacy.keys import fingerprint, keyed_hashes, new_key
+from cohortlake.privacy.keyed_hashes import fingerprint, keyed_hashes, new_key
 from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment, built_in, policy_of
 
 __all__ = [

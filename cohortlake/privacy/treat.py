@@ -46,7 +46,7 @@ def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
     """Return SQL for rows of the memory made safe.
 
     Args:
-        relation: Rows with `shift_days`, see `lake.marts.keyed`.
+        relation: Rows with `shift_days`, see `publish.marts.keyed`.
         columns: The columns of it that are to be looked at.
         policy: What is done with them.
 

@@ -1,7 +1,7 @@
 """Counts that a report may show, without those of few patients or what would give them away.
 
-Owns the shapes that sections are made of. Which cells are hidden `cohort.suppress` decides. A value
-that few patients have could name one of them, so it is not named either.
+Owns the shapes that sections are made of. See `cohort.describe.suppress` for which cells are
+hidden. A value that few patients have could name one of them, so it is not named either.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cohortlake.cohort import Lake
-from cohortlake.cohort.counts import few
-from cohortlake.cohort.suppress import Cell, hidden
+from cohortlake.cohort.describe.counts import few
+from cohortlake.cohort.describe.suppress import Cell, hidden
 
 PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
 """SQL for whose a row is. A study of no known patient is taken for one of its own."""

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from deltalake.exceptions import DeltaError
 
+from cohortlake.admin.status import DatastoreStatus, datastores
 from cohortlake.errors import LakeError
-from cohortlake.lake.root import Root
-from cohortlake.lake.status import DatastoreStatus, datastores
+from cohortlake.storage.root import Root
 
 
 def completeness(root: Root, settle: timedelta) -> tuple[DatastoreStatus, ...] | None:

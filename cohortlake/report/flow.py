@@ -1,7 +1,8 @@
 """The way from the whole lake to a cohort, with small counts left out.
 
 A step's count less the one before says how many it left out, so both cannot be told where those are
-few: steps are then told as one, over as many as it takes. Counting is `cohort.attrition`'s.
+few: steps are then told as one, over as many as it takes. See `cohort.describe.attrition` for the
+counting.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from cohortlake.cohort import Cohort
-from cohortlake.cohort.attrition import Attrition, Counts, attrition
-from cohortlake.cohort.suppress import Cell, hidden
+from cohortlake.cohort.describe.attrition import Attrition, Counts, attrition
+from cohortlake.cohort.describe.suppress import Cell, hidden
 from cohortlake.report.cells import is_few
 
 

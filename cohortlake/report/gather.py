@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
+from cohortlake.admin.status import DatastoreStatus
 from cohortlake.cohort import Cohort, Lake
-from cohortlake.lake.publication import Publication
-from cohortlake.lake.status import DatastoreStatus
+from cohortlake.publish.publication import Publication
 from cohortlake.report import holdings, quality, trends
 from cohortlake.report.completeness import completeness
 from cohortlake.report.members import Members, members

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.cohort import Lake, withheld
+from cohortlake.cohort import Lake
+from cohortlake.cohort.select import withheld
 from cohortlake.report.cells import PERSON, Breakdown, breakdown, is_few
 
 _MOST_VALUES = 12

@@ -1,7 +1,7 @@
 """Who is in a cohort: the way there, Table 1, and what its plots show.
 
 Counts only, all of them by SQL, and none of few patients: what a notebook shows of a cohort
-(`cohort.table_one`, `cohort.plot`) is for the members' own zone.
+(`cohort.describe.table_one`, `cohort.describe.plot`) is for the members' own zone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.cohort import Cohort, Lake, withheld
-from cohortlake.cohort.rows import explained
-from cohortlake.cohort.table_one import is_number, told_columns
+from cohortlake.cohort import Cohort, Lake
+from cohortlake.cohort.describe.table_one import is_number, told_columns
+from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.rows import explained
 from cohortlake.report.cells import Breakdown, Grid, breakdown, grid, is_few, label
 from cohortlake.report.flow import Flow, flow
 from cohortlake.report.trends import STUDIES, StudyDates, by_year, study_dates

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cohortlake.cohort import Cohort, Lake
-from cohortlake.cohort.extras import module
 from cohortlake.errors import BadCriteria, SettingError
+from cohortlake.extras import module
 from cohortlake.report import charts
 from cohortlake.report.gather import gather
 from cohortlake.settings import Settings

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import Lake, withheld
+from cohortlake.cohort import Lake
+from cohortlake.cohort.select import withheld
 from cohortlake.dicom_values import holds_value_sql
 from cohortlake.report.cells import PERSON
 

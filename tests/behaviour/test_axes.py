@@ -13,9 +13,10 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
 from cohortlake import Settings, Sync
+from cohortlake.admin.axes import Agreement, agreement
 from cohortlake.errors import ServiceUnavailable
-from cohortlake.lake import image_sets, increments
-from cohortlake.lake.axes import Agreement, agreement
+from cohortlake.history import image_sets
+from cohortlake.increments import increments
 from emulator import running
 
 
@@ -171,7 +172,7 @@ def test_part_of_a_month_is_no_sweep_of_it(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers share a month: what one brings lands at once, though the other fails."""
-    monkeypatch.setattr("cohortlake.lake.extract._BATCH_BYTES", 0)
+    monkeypatch.setattr("cohortlake.ingest.extract._BATCH_BYTES", 0)
     monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
     sync = Sync(replace(lake_settings, workers=2))
     fill(endpoint, 620)

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cohortlake.cli import app
+from cohortlake.cli.app import app
 from emulator import Emulator, running
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -161,7 +161,7 @@ def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
 def test_without_the_extra_the_emulator_names_it() -> None:
     # As where aiohttp is not installed: the command line is loaded anew.
     code = (
-        "import sys; sys.modules['aiohttp'] = None; from cohortlake.cli import app; "
+        "import sys; sys.modules['aiohttp'] = None; from cohortlake.cli.app import app; "
         "sys.argv = ['cohortlake', 'emulator', 'serve', '--port', '0']; app()"
     )
     command = (sys.executable, "-c", code)

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from cohortlake import Settings, Sync, read_table
-from cohortlake.lake import coverage, increments
-from cohortlake.lake.keys import KEY_PATH
-from cohortlake.lake.root import Root
+from cohortlake.history import coverage
+from cohortlake.increments import increments
+from cohortlake.privacy.key_store import KEY_PATH
+from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -112,8 +113,8 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
 
 _KILLED_WHEN_ONE_MONTH_IS_PUBLISHED = """
 import os, signal, sys
-from cohortlake.cli import app
-from cohortlake.lake.place import Draft
+from cohortlake.cli.app import app
+from cohortlake.storage.place import Draft
 
 keep = Draft.keep
 

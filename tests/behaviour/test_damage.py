@@ -18,23 +18,17 @@ from typer.testing import CliRunner
 
 import cohortlake
 from cohortlake import Settings, Sync
-from cohortlake.cli import app
+from cohortlake.cli.app import app
 from cohortlake.errors import DamagedFile, LakeClosed, RootUnreachable, SettingError
-from cohortlake.lake import (
-    coverage,
-    damage,
-    delta,
-    engine,
-    image_sets,
-    increments,
-    partitions,
-    publish,
-    snapshots,
-)
-from cohortlake.lake.place import Place
-from cohortlake.lake.publication import MARKER_PATH, read_marker
-from cohortlake.lake.root import Root
+from cohortlake.history import coverage, image_sets
+from cohortlake.increments import increments
+from cohortlake.ingest import partitions
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish, snapshots
+from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.storage import damage, delta, engine
+from cohortlake.storage.place import Place
+from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
 LIMITED = built_in("limited")

@@ -16,13 +16,13 @@ from endpoint import Endpoint
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import RootNotUsable
-from cohortlake.lake import engine
-from cohortlake.lake.root import Root
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
 
 _AT_WORK = """
 import sys
-from cohortlake.lake import engine
-from cohortlake.lake.root import Root
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
 
 root = Root(sys.argv[1])
 root.prepare()

@@ -21,14 +21,17 @@ from small_hospital import change, fill
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
+from cohortlake.admin.axes import agreement
+from cohortlake.admin.checks import row_counts
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page
-from cohortlake.lake import coverage, erasures, increments, partitions
-from cohortlake.lake.axes import agreement
-from cohortlake.lake.checks import row_counts
-from cohortlake.lake.root import Root
+from cohortlake.history import coverage
+from cohortlake.increments import increments
+from cohortlake.ingest import partitions
+from cohortlake.privacy import erasures
 from cohortlake.schema import PUBLISHED
+from cohortlake.storage.root import Root
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 CANARY = {
@@ -331,7 +334,7 @@ def test_what_came_to_be_theirs_is_closed_though_the_run_is_killed(
 
     change(endpoint, 13, DICOMPatientId="CANARY-ID")
     endpoint.now += timedelta(hours=1)
-    for step in ("cohortlake.lake.refiled.close", "cohortlake.lake.extract.Increment.keep"):
+    for step in ("cohortlake.history.refiled.close", "cohortlake.ingest.extract.Increment.keep"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
             def dies(*_: object) -> None:
@@ -478,7 +481,7 @@ def test_while_another_run_is_at_work_it_is_only_begun(
 ) -> None:
     at_work = f"""
 import sys
-from cohortlake.lake.root import Root
+from cohortlake.storage.root import Root
 root = Root({lake_settings.root!r})
 root.prepare()
 print("at work", flush=True)

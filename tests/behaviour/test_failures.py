@@ -13,7 +13,7 @@ from small_hospital import assert_equal_to_truth, fill
 
 from cohortlake import Settings, Sync
 from cohortlake.errors import NoSuchDatastore, SeveralFailed
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
 
 UNKNOWN = ("a" * 32, "f" * 32)
 

@@ -24,7 +24,7 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import fill
 
 # What the command line alone may change.
-NOT_IMPORTED = ("cohortlake.cli",)
+NOT_IMPORTED = ("cohortlake.cli.app",)
 
 
 def state_of_the_process() -> dict[str, Any]:

@@ -27,8 +27,8 @@ from cohortlake.errors import (
     SettingError,
 )
 from cohortlake.healthimaging import HealthImaging
-from cohortlake.healthimaging.events import Message, Queue
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
+from cohortlake.ingest.events import Message, Queue
 from emulator import Emulator, running
 
 NOW = "2026-06-01T12:00:00Z"
@@ -100,7 +100,7 @@ def hospital(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def events(aws: str, hospital: Emulator, monkeypatch: pytest.MonkeyPatch) -> Events:
-    monkeypatch.setattr("cohortlake.healthimaging.events._WAIT_SECONDS", 0)
+    monkeypatch.setattr("cohortlake.ingest.events._WAIT_SECONDS", 0)
     return Events(hospital)
 
 
@@ -350,7 +350,7 @@ def test_the_command_line_acts_and_publishes(
 def test_a_flood_is_taken_in_turns(
     events: Events, sync: Sync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cohortlake.healthimaging.events._MOST_AT_ONCE", 20)
+    monkeypatch.setattr("cohortlake.ingest.events._MOST_AT_ONCE", 20)
     events.keep_unseen()
     for _ in range(33):
         events.tell("Image Set Updated", "f" * 32)

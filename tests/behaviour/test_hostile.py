@@ -16,8 +16,8 @@ from small_hospital import assert_equal_to_truth, fill
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import client
-from cohortlake.healthimaging.events import read_event
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
+from cohortlake.ingest.events import read_event
 from cohortlake.schema import DICOM_TAGS
 
 HOSTILE = (

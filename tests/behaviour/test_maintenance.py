@@ -16,8 +16,9 @@ from small_hospital import assert_equal_to_truth, change, fill
 import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import SettingError
-from cohortlake.lake import coverage, delta, engine, image_sets, maintenance
-from cohortlake.lake.root import Root
+from cohortlake.history import coverage, image_sets, maintenance
+from cohortlake.storage import delta, engine
+from cohortlake.storage.root import Root
 
 MONTH = timedelta(days=30)
 
@@ -184,8 +185,8 @@ def test_a_rebuild_that_a_compaction_overtakes_has_each_row_once(
 _WRITING = """
 import sys
 import pyarrow as pa
-from cohortlake.lake import delta
-from cohortlake.lake.root import Root
+from cohortlake.storage import delta
+from cohortlake.storage.root import Root
 
 root, columns = Root(sys.argv[1]), pa.schema([("n", pa.int64())])
 

@@ -14,10 +14,13 @@ from changing import Hospital
 
 import cohortlake
 from cohortlake.errors import RootNotUsable
-from cohortlake.lake import catalogue, delta, engine, image_sets, maintenance, publish
-from cohortlake.lake.place import Place
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets, maintenance
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish
+from cohortlake.publish.export import catalogue
+from cohortlake.storage import delta, engine
+from cohortlake.storage.place import Place
+from cohortlake.storage.root import Root
 
 ROWS = pa.table({"n": [1, 2], "row_kind": ["version", "closure"]})
 

@@ -41,7 +41,7 @@ def test_every_state_is_what_this_release_would_have_read(settings: Settings) ->
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for path in Path(settings.root, "increments").rglob("*.parquet"):
         if "absence" not in path.parts:
-            for row in cohortlake.lake.increments.pq.read_table(path).to_pylist():
+            for row in cohortlake.increments.increments.pq.read_table(path).to_pylist():
                 found[row["image_set_id"], row["version"]] = row
     expected = flatten_summaries(SENT, DATASTORE).to_pylist()
     assert len(found) == len(SENT)  # one was erased, and one has two versions

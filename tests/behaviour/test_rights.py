@@ -19,7 +19,7 @@ from aws import ACTIONS
 import cohortlake
 from cohortlake import Settings, Sync, take_hints
 from cohortlake.hints import waiting
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
 from emulator import Emulator, running
 
 IAM = Path(__file__).parents[2] / "docs/iam"

@@ -25,15 +25,17 @@ import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
-from cohortlake.lake import catalogue, partitions, publication, snapshots
-from cohortlake.lake import publish as publishing
-from cohortlake.lake import root as roots
-from cohortlake.lake.keys import KEY_PATH
-from cohortlake.lake.place import Place
-from cohortlake.lake.publication import MARKER_PATH, Publication
-from cohortlake.lake.root import Root
-from cohortlake.lake.snapshots import Snapshot
+from cohortlake.ingest import partitions
+from cohortlake.privacy.key_store import KEY_PATH
+from cohortlake.publish import publication, snapshots
+from cohortlake.publish import publish as publishing
+from cohortlake.publish.export import catalogue
+from cohortlake.publish.publication import MARKER_PATH, Publication
+from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
+from cohortlake.storage import root as roots
+from cohortlake.storage.place import Place
+from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
 
@@ -151,9 +153,9 @@ _MAINTENANCE = """
 import json
 import sys
 from datetime import timedelta
-from cohortlake.lake import maintenance
-from cohortlake.lake.place import Place
-from cohortlake.lake.root import Root
+from cohortlake.history import maintenance
+from cohortlake.storage.place import Place
+from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
 done = maintenance.maintain(Root(sys.argv[1]), timedelta(days=int(sys.argv[2])))

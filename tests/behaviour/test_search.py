@@ -22,7 +22,7 @@ from cohortlake import HealthImaging, Settings, Sync, search
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
 from cohortlake.healthimaging.criteria import criteria
-from cohortlake.progress import Told, in_words
+from cohortlake.ingest.progress import Told, in_words
 from emulator import running
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -54,8 +54,8 @@ def test_a_sweep_of_a_busy_day(endpoint: Endpoint, lake_settings: Settings) -> N
 def test_rows_go_to_disk_as_they_come(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cohortlake.lake.extract._BATCH_BYTES", 1)
-    monkeypatch.setattr("cohortlake.lake.extract._BUFFERED_BYTES", 0)
+    monkeypatch.setattr("cohortlake.ingest.extract._BATCH_BYTES", 1)
+    monkeypatch.setattr("cohortlake.ingest.extract._BUFFERED_BYTES", 0)
     fill(endpoint, 600)
     for row in endpoint.image_sets:
         row["updatedAt"] = round(endpoint.created_at + row["updatedAt"] % 3600, 3)

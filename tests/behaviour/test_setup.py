@@ -15,9 +15,9 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import fill
 from typer.testing import CliRunner, Result
 
-from cohortlake.cli import app
+from cohortlake.cli.app import app
+from cohortlake.cli.unattended import Installation
 from cohortlake.settings import Settings
-from cohortlake.unattended import Installation
 
 _CANARY = "canary-secret"
 _ODD = 'it\'s 100% "mine"'

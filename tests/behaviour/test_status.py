@@ -18,9 +18,9 @@ from small_hospital import fill
 from typer.testing import CliRunner
 
 from cohortlake import Settings, Sync
-from cohortlake.cli import app
+from cohortlake.admin.verdict import Verdict
+from cohortlake.cli.app import app
 from cohortlake.errors import ServiceError
-from cohortlake.lake.verdict import Verdict
 from cohortlake.settings import SETTINGS
 
 KEY = "7a" * 32

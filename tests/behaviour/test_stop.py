@@ -20,8 +20,8 @@ from small_hospital import assert_equal_to_truth, fill
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import SearchedByOthers, Stopped
-from cohortlake.lake import coverage
-from cohortlake.progress import Told
+from cohortlake.history import coverage
+from cohortlake.ingest.progress import Told
 from cohortlake.stop import Stop
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"

@@ -18,6 +18,7 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
 from cohortlake import Settings, Sync, read_table
+from cohortlake.admin import checks
 from cohortlake.errors import (
     AccessDenied,
     DatastoreNotActive,
@@ -33,11 +34,10 @@ from cohortlake.errors import (
     UnknownColumn,
     UnknownTable,
 )
-from cohortlake.lake import checks
-from cohortlake.lake.place import Draft
-from cohortlake.lake.root import Root
-from cohortlake.progress import unconfirmed_in_words
+from cohortlake.ingest.progress import unconfirmed_in_words
 from cohortlake.schema import PUBLISHED
+from cohortlake.storage.place import Draft
+from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
 TABLES = tuple(PUBLISHED)

@@ -26,8 +26,9 @@ from truth import published, truth
 import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import RootNotUsable
-from cohortlake.lake import engine, partitions
-from cohortlake.lake.place import RESTRICTED
+from cohortlake.ingest import partitions
+from cohortlake.storage import engine
+from cohortlake.storage.place import RESTRICTED
 from emulator import Emulator, running
 
 REPOSITORY = Path(__file__).parents[2]

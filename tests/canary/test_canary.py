@@ -33,8 +33,8 @@ from endpoint import DATASTORE, Endpoint
 from canary import plant
 from canary.look import hits, planted_in
 from canary.plant import DATES, NEEDLES, TIME
-from cohortlake import process
-from cohortlake.lake.place import RESTRICTED
+from cohortlake.cli import process
+from cohortlake.storage.place import RESTRICTED
 
 TESTS = Path(__file__).parents[1]
 

@@ -30,9 +30,10 @@ from nbclient import NotebookClient
 
 import cohortlake
 from canary import plant
-from cohortlake import CohortlakeError, HealthImaging, Settings, Sync, cli
+from cohortlake import CohortlakeError, HealthImaging, Settings, Sync
+from cohortlake.cli import app
 from cohortlake.healthimaging import client
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -186,7 +187,7 @@ _COMMANDS = (
 def _command(*arguments: str) -> object:
     """Give a command, and return its exit code."""
     with pytest.raises(SystemExit) as ended:
-        cli.app(arguments)
+        app.app(arguments)
     return ended.value.code
 
 
@@ -198,15 +199,15 @@ def _unexpected_errors() -> Iterator[None]:
         raise ValueError(plant.text("error message"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cohortlake.lake.publish.key_to_publish_with", fail)
-        patch.setattr("cohortlake.lake.image_sets.version", fail)
+        patch.setattr("cohortlake.publish.publish.key_to_publish_with", fail)
+        patch.setattr("cohortlake.history.image_sets.version", fail)
         yield
 
 
 def keyed(root: str) -> None:
     """Take up keys that AWS keeps, before any other call of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cohortlake.lake.keys.new_key", lambda: plant.KEY)
+        patch.setattr("cohortlake.privacy.key_store.new_key", lambda: plant.KEY)
         sources = ("lake", "kms:alias/canary", "secretsmanager:canary")
         for before, after in itertools.pairwise(sources):
             print(_keyed(root, before).rotate_key(after))
@@ -281,7 +282,7 @@ def die(root: str) -> None:
     cohortlake.protect_process()
     with serving() as endpoint, pytest.MonkeyPatch.context() as patch:
         plant.fill(endpoint)
-        patch.setattr("cohortlake.lake.marts.keyed", lambda *_: os.abort())
+        patch.setattr("cohortlake.publish.marts.keyed", lambda *_: os.abort())
         _sync(root, endpoint).run()
 
 

@@ -56,40 +56,43 @@ STEPS = (
         "confirmation", "cohortlake.healthimaging.client:HealthImaging.has_image_set",
         often=3, command="reconcile",
     ),
-    Step("row group", "cohortlake.lake.increments:Increment.flush", often=4, command="reconcile"),
-    Step("draft", "cohortlake.lake.root:Root.draft", often=30),
+    Step("row group", "cohortlake.increments.increments:Increment.flush",
+         often=4, command="reconcile"),
+    Step("draft", "cohortlake.storage.root:Root.draft", often=30),
     Step(
-        "increment", "cohortlake.lake.root:Draft.keep", often=5, on=_draft_of("/updated_at/")
+        "increment", "cohortlake.storage.root:Draft.keep", often=5, on=_draft_of("/updated_at/")
     ),
     Step(
-        "sweep", "cohortlake.lake.root:Draft.keep", often=60, command="reconcile",
+        "sweep", "cohortlake.storage.root:Draft.keep", often=60, command="reconcile",
         on=_draft_of("/study_date/"),
     ),
-    Step("absence", "cohortlake.lake.root:Draft.keep", command="reconcile",
+    Step("absence", "cohortlake.storage.root:Draft.keep", command="reconcile",
          on=_draft_of("/absence/")),
     Step("day", "cohortlake.sync:joined", often=3),
-    Step("memory made", "cohortlake.lake.delta:make_table", on=_table("image_sets")),
-    Step("memory committed", "cohortlake.lake.delta:commit", on=_table("image_sets")),
-    Step("increments applied", "cohortlake.lake.image_sets:apply"),
-    Step("ledger made", "cohortlake.lake.delta:make_table", on=_table("coverage")),
-    Step("ledger committed", "cohortlake.lake.delta:commit", on=_table("coverage")),
-    Step("key", "cohortlake.lake.root:Root.create"),
-    Step("month published", "cohortlake.lake.root:Draft.keep", often=10, on=_is_month),
-    Step("month removed", "cohortlake.lake.root:Root.delete", command="reconcile"),
-    Step("catalogue written", "cohortlake.lake.catalogue:bring_up_to_date"),
-    Step("publication recorded", "cohortlake.lake.root:Draft.keep",
+    Step("memory made", "cohortlake.storage.delta:make_table", on=_table("image_sets")),
+    Step("memory committed", "cohortlake.storage.delta:commit", on=_table("image_sets")),
+    Step("increments applied", "cohortlake.history.image_sets:apply"),
+    Step("ledger made", "cohortlake.storage.delta:make_table", on=_table("coverage")),
+    Step("ledger committed", "cohortlake.storage.delta:commit", on=_table("coverage")),
+    Step("key", "cohortlake.storage.root:Root.create"),
+    Step("month published", "cohortlake.storage.root:Draft.keep", often=10, on=_is_month),
+    Step("month removed", "cohortlake.storage.root:Root.delete", command="reconcile"),
+    Step("catalogue written", "cohortlake.publish.export.catalogue:bring_up_to_date"),
+    Step("publication recorded", "cohortlake.storage.root:Draft.keep",
          on=_draft_of("_snapshots.jsonl")),
-    Step("publication marked", "cohortlake.lake.publish:write_marker"),
-    Step("retention stated", "cohortlake.lake.maintenance:state_retention", often=2,
+    Step("publication marked", "cohortlake.publish.publish:write_marker"),
+    Step("retention stated", "cohortlake.history.maintenance:state_retention", often=2,
          command="maintain"),
-    Step("table compacted", "cohortlake.lake.maintenance:compact", often=2, command="maintain"),
-    Step("log shortened", "cohortlake.lake.maintenance:shorten_log", often=2, command="maintain"),
-    Step("leftovers deleted", "cohortlake.lake.maintenance:vacuum", often=2, command="maintain"),
-    Step("erasure recorded", "cohortlake.lake.erasures:write", often=3, command="erase"),
-    Step("counts forgotten", "cohortlake.lake.increments:forget_counts", command="erase"),
-    Step("rows erased", "cohortlake.lake.increments:remove", often=3, command="erase"),
-    Step("past forgotten", "cohortlake.lake.maintenance:forget_past", often=2, command="erase"),
-    Step("published unmarked", "cohortlake.lake.publish:have_all_published_anew", command="erase"),
+    Step("table compacted", "cohortlake.history.maintenance:compact", often=2, command="maintain"),
+    Step("log shortened", "cohortlake.history.maintenance:shorten_log",
+         often=2, command="maintain"),
+    Step("leftovers deleted", "cohortlake.history.maintenance:vacuum", often=2, command="maintain"),
+    Step("erasure recorded", "cohortlake.privacy.erasures:write", often=3, command="erase"),
+    Step("counts forgotten", "cohortlake.increments.increments:forget_counts", command="erase"),
+    Step("rows erased", "cohortlake.increments.increments:remove", often=3, command="erase"),
+    Step("past forgotten", "cohortlake.history.maintenance:forget_past", often=2, command="erase"),
+    Step("published unmarked", "cohortlake.publish.publish:have_all_published_anew",
+         command="erase"),
 )  # fmt: skip
 
 CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
@@ -108,15 +111,15 @@ WHERE_RUNS_MEET = (
 
 SMALL = {
     # A hospital of hundreds would hardly need a token, and never fill a row group.
-    "cohortlake.lake.increments:_ROW_GROUP_ROWS": 40,
-    "cohortlake.lake.extract:_BATCH_BYTES": 20_000,
+    "cohortlake.increments.increments:_ROW_GROUP_ROWS": 40,
+    "cohortlake.ingest.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
     # Compaction would else begin after the storm is over.
-    "cohortlake.lake.maintenance:_FEWEST_SMALL_FILES": 4,
+    "cohortlake.history.maintenance:_FEWEST_SMALL_FILES": 4,
     # A service that fails on purpose need not be spared.
     "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
     # Months before it are swept with `undated`; each month is a request.
-    "cohortlake.lake.partitions:FIRST_MONTH": date(2019, 1, 1),
+    "cohortlake.ingest.partitions:FIRST_MONTH": date(2019, 1, 1),
 }
 
 

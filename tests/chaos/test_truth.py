@@ -25,7 +25,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, lis
         pytest.MonkeyPatch.context() as patch,
         emulated(synthetic=150, seed=1, **noon) as emulator,
     ):
-        patch.setattr("cohortlake.lake.partitions.FIRST_MONTH", date(2019, 1, 1))
+        patch.setattr("cohortlake.ingest.partitions.FIRST_MONTH", date(2019, 1, 1))
         fill_lake(emulator, root, days=3, tps=2000, privacy="identified").reconcile()
         yield truth.read(root), list(emulator.admin.truth())
 

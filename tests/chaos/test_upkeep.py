@@ -12,7 +12,7 @@ import pytest
 from chaos import steps
 from chaos.victim import NO_AWS, Job, Run
 from cohortlake import Settings, Sync, read_table
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
 from emulator import Emulator, running
 
 PATIENT = "CANARY-ID"

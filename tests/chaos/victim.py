@@ -23,7 +23,7 @@ from typing import Any
 from chaos import steps
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["chaos.victim", "cohortlake.cli", "pyarrow.dataset"])
+_forks.set_forkserver_preload(["chaos.victim", "cohortlake.cli.app", "pyarrow.dataset"])
 NO_AWS = {
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",
@@ -98,7 +98,7 @@ class Run:
 
 
 def _run(job: Job) -> None:
-    from cohortlake.cli import app
+    from cohortlake.cli.app import app
 
     _redirect(job.log)
     for name in [n for n in os.environ if n.startswith(("AWS_", "COHORTLAKE_"))]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import date, time, timedelta
 from typing import Any
 
-from cohortlake.cohort.criteria import Criteria
-from cohortlake.cohort.steps import (
+from cohortlake.cohort.define.criteria import Criteria
+from cohortlake.cohort.define.steps import (
     Condition,
     Exclude,
     OneStudyPerPatient,

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cohortlake.cohort.criteria import Criteria
-from cohortlake.cohort.period import Period
-from cohortlake.cohort.steps import (
+from cohortlake.cohort.define.criteria import Criteria
+from cohortlake.cohort.define.period import Period
+from cohortlake.cohort.define.steps import (
     Condition,
     Exclude,
     OneStudyPerPatient,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
-from cohortlake.cohort.attrition import Attrition, Counts
+from cohortlake.cohort.describe.attrition import Attrition, Counts
 from cohortlake.errors import MissingExtra
 
 from . import brute

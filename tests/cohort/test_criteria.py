@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohortlake.cohort import Criteria
-from cohortlake.cohort.period import Period
-from cohortlake.cohort.steps import (
+from cohortlake.cohort.define.period import Period
+from cohortlake.cohort.define.steps import (
     NAME,
     Condition,
     Exclude,

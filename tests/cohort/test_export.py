@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 import cohortlake
 from cohortlake import Lake
-from cohortlake.cohort import Criteria, spreadsheet
-from cohortlake.cohort.spreadsheet import write
+from cohortlake.cohort import Criteria
+from cohortlake.cohort.export import spreadsheet
+from cohortlake.cohort.export.spreadsheet import write
 from cohortlake.errors import ExportError, MissingExtra
 
 from .tiny import image_set, publish

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 import cohortlake
 from cohortlake import Lake
-from cohortlake.cohort import digest, freeze, run
+from cohortlake.cohort import run
 from cohortlake.cohort.cohort import Cohort
-from cohortlake.cohort.erase import erase_members
+from cohortlake.cohort.freeze import digest, freeze
+from cohortlake.cohort.freeze.erase import erase_members
 from cohortlake.errors import NotAsFrozen, SettingError, UnknownCohort, UnknownTable
-from cohortlake.lake.root import Root
+from cohortlake.storage.root import Root
 
 from .tiny import BEGAN, DATASTORE, image_set, publish
 

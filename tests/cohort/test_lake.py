@@ -14,7 +14,7 @@ import pytest
 
 import cohortlake
 from cohortlake import Lake, read_table
-from cohortlake.cohort import views
+from cohortlake.cohort.select import views
 from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
 from cohortlake.privacy import Policy
 from cohortlake.privacy.policy import Treatment

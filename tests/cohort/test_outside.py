@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Cohort
-from cohortlake.cohort.steps import NAME
+from cohortlake.cohort.define.steps import NAME
 from cohortlake.errors import BadOutsideTable
 
 from .tiny import image_set, publish

@@ -19,8 +19,9 @@ import pytest
 
 import cohortlake
 from cohortlake import Lake
-from cohortlake.cohort import Criteria, digest
+from cohortlake.cohort import Criteria
 from cohortlake.cohort.cohort import drawn
+from cohortlake.cohort.freeze import digest
 from cohortlake.errors import BadCondition, BadOutsideTable
 
 from .tiny import image_set, publish

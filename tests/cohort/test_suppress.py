@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cohortlake.cohort import suppress
-from cohortlake.cohort.suppress import Cell, hidden
+from cohortlake.cohort.describe import suppress
+from cohortlake.cohort.describe.suppress import Cell, hidden
 from cohortlake.errors import BadCriteria
 
 CELLS = st.integers(1, 3).flatmap(

@@ -13,7 +13,7 @@ import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Criteria
 from cohortlake.cohort.cohort import drawn
-from cohortlake.cohort.values import parameter
+from cohortlake.cohort.define.values import parameter
 from cohortlake.errors import BadCondition, BadCriteria
 from cohortlake.privacy import built_in
 

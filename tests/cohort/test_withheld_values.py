@@ -12,9 +12,9 @@ from privacy.people import lake_of, summaries
 import cohortlake
 from cohortlake import Lake, schema
 from cohortlake.errors import NotShown, ValuesWithheld
-from cohortlake.lake.publish import publish
 from cohortlake.privacy import Policy, built_in
 from cohortlake.privacy.policy import Treatment
+from cohortlake.publish.publish import publish
 from cohortlake.report.holdings import holdings
 from cohortlake.report.members import members as members_of
 from cohortlake.report.quality import quality

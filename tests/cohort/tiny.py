@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake import schema, terms
-from cohortlake.lake import marts, visits
-from cohortlake.lake.publication import MARKER_PATH, Publication, PublishedFile
 from cohortlake.privacy import Policy, built_in
+from cohortlake.publish import marts, visits
+from cohortlake.publish.publication import MARKER_PATH, Publication, PublishedFile
 
 DATASTORE = "d" * 32
 POLICY = built_in("limited")

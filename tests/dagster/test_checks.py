@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from endpoint import Endpoint
 
-from cohortlake.lake import image_sets
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
+from cohortlake.storage.root import Root
 
 from .conftest import Run
 from .store import checks, image_set

@@ -13,7 +13,7 @@ from endpoint import DATASTORE, Endpoint
 
 from cohortlake import Settings, Sync
 from cohortlake.errors import AccessDenied, ServiceUnavailable
-from cohortlake.lake.image_sets import Applied
+from cohortlake.history.image_sets import Applied
 
 from .conftest import Run
 from .store import INCREMENTS, image_set

@@ -18,8 +18,8 @@ from endpoint import DATASTORE, Endpoint
 from cohortlake import HealthImaging, Settings, Sync, read_table
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import Page
-from cohortlake.lake import partitions
-from cohortlake.lake.keys import KEY_PATH
+from cohortlake.ingest import partitions
+from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.schema import PUBLISHED
 from emulator import running
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from endpoint import Endpoint
 
-from cohortlake.lake import maintenance
+from cohortlake.history import maintenance
 
 from .conftest import Run
 from .store import image_set, published_ids

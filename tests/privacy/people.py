@@ -8,8 +8,8 @@ from typing import Any
 
 from looks import DATASTORE, Looked, write
 
-from cohortlake.lake import image_sets
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
+from cohortlake.storage.root import Root
 
 SEEN = datetime(2026, 6, 1, tzinfo=UTC)
 PARTS = ("CHEST", "HEAD", "KNEE", "Smith, left knee")

@@ -18,8 +18,8 @@ import pandas as pd
 from privacy.people import lake_of, summaries
 
 import cohortlake
-from cohortlake.lake.publish import publish
 from cohortlake.privacy import built_in
+from cohortlake.publish.publish import publish
 
 KNOWN_AS = {
     "study_date_shifted": "StudyDate",

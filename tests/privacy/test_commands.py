@@ -13,9 +13,9 @@ import yaml
 from privacy.people import lake_of, summaries
 
 import cohortlake
-from cohortlake.lake.root import Root
 from cohortlake.privacy import policy_of
 from cohortlake.settings import Settings
+from cohortlake.storage.root import Root
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "privacy.md"

@@ -24,13 +24,12 @@ import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import MissingKey, SettingError, WrongKey
 from cohortlake.flatten import flatten_summaries
-from cohortlake.lake import erasures, keys
-from cohortlake.lake.erasures import Erased, Patient
-from cohortlake.lake.publication import MARKER_PATH, read_marker
-from cohortlake.lake.publish import publish
-from cohortlake.lake.root import Root
-from cohortlake.privacy import built_in, fingerprint
-from cohortlake.privacy.keys import create_macros, keyed_hashes, keyed_uid, shift_days
+from cohortlake.privacy import built_in, erasures, fingerprint, key_store
+from cohortlake.privacy.erasures import Erased, Patient
+from cohortlake.privacy.keyed_hashes import create_macros, keyed_hashes, keyed_uid, shift_days
+from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.publish.publish import publish
+from cohortlake.storage.root import Root
 
 IAM = Path(__file__).parents[2] / "docs/iam"
 KEY = bytes(range(32))
@@ -73,7 +72,7 @@ def _patients(root: Root) -> set[str]:
 
 def test_a_local_lake_makes_its_key_once_and_keeps_it_to_itself(root: Root) -> None:
     publish(root, built_in("safe"))
-    path = Path(root.path(keys.KEY_PATH))
+    path = Path(root.path(key_store.KEY_PATH))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     key = path.read_bytes()
@@ -91,7 +90,7 @@ def test_a_key_of_one_s_own_gives_the_same_hashes_wherever_it_lies(
 ) -> None:
     monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
     publish(root, built_in("safe"), "env:HOSPITAL_KEY")
-    assert not root.exists(keys.KEY_PATH)
+    assert not root.exists(key_store.KEY_PATH)
     expected = _patients(root)
     (tmp_path / "key").write_text(KEY.hex() + "\n")
     publish(root, built_in("limited"), f"file:{tmp_path}/key")
@@ -132,7 +131,7 @@ def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
     expected = _patients(other)
     publish(other, built_in("limited"), f"kms:{wrapping}")
     assert _patients(other) == expected
-    assert not other.exists(keys.KEY_PATH)
+    assert not other.exists(key_store.KEY_PATH)
 
 
 @pytest.mark.parametrize(
@@ -163,13 +162,13 @@ def test_an_existing_lake_never_gets_another_key(
     monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
     with pytest.raises(WrongKey, match="cohortlake key rotate"):
         publish(root, built_in("limited"), "env:HOSPITAL_KEY")
-    Path(root.path(keys.KEY_PATH)).unlink()
+    Path(root.path(key_store.KEY_PATH)).unlink()
     for gone in ("published/_published.json", None):
         with pytest.raises(MissingKey, match="from a backup"):
             publish(root, built_in("limited"))
         if gone:
             root.delete(gone)
-    assert not root.exists(keys.KEY_PATH)
+    assert not root.exists(key_store.KEY_PATH)
     assert before
 
 
@@ -197,8 +196,8 @@ def test_another_key_is_refused_when_fingerprints_are_lost(
     assert {path: root.read(path) for path in before} == before
     assert not root.exists("keys/fingerprint")
     publish(root, built_in("limited"))
-    assert _patients(root) == {*keyed_hashes(root.read(keys.KEY_PATH), "PatientID", _ids(8))}
-    assert root.read("keys/fingerprint").decode() == fingerprint(root.read(keys.KEY_PATH))
+    assert _patients(root) == {*keyed_hashes(root.read(key_store.KEY_PATH), "PatientID", _ids(8))}
+    assert root.read("keys/fingerprint").decode() == fingerprint(root.read(key_store.KEY_PATH))
     with pytest.raises(WrongKey):
         publish(root, built_in("safe"), "env:HOSPITAL_KEY")
 
@@ -225,7 +224,7 @@ def test_published_files_that_do_not_name_their_key_are_all_written_again(root: 
     """They may be of two keys: a release that did not look may have written them."""
     first = publish(root, built_in("safe"))
     assert first is not None
-    assert first.key_fingerprint == fingerprint(root.read(keys.KEY_PATH))
+    assert first.key_fingerprint == fingerprint(root.read(key_store.KEY_PATH))
     _older_marker(root)
     again = publish(root, built_in("safe"))
     assert again is not None
@@ -237,7 +236,7 @@ def test_published_files_that_do_not_name_their_key_are_all_written_again(root: 
 def test_a_key_that_was_restored_from_before_a_rotation_is_refused(root: Root) -> None:
     sync = Sync(Settings((DATASTORE,), root.uri))
     sync.publish()
-    backup = {path: root.read(path) for path in (keys.KEY_PATH, "keys/fingerprint")}
+    backup = {path: root.read(path) for path in (key_store.KEY_PATH, "keys/fingerprint")}
     sync.rotate_key("lake")
     rotated = _patients(root)
     for path, content in backup.items():
@@ -252,7 +251,7 @@ def test_a_lake_whose_key_is_lost_for_good_is_published_under_a_new_one_when_tol
 ) -> None:
     publish(root, built_in("safe"))
     before = _patients(root)
-    for lost in (keys.KEY_PATH, "keys/fingerprint"):
+    for lost in (key_store.KEY_PATH, "keys/fingerprint"):
         Path(root.path(lost)).unlink()
     with pytest.raises(MissingKey):
         publish(root, built_in("limited"))
@@ -324,7 +323,7 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
     sync.publish()
     with cohortlake.open(root.uri) as lake:
         _cohort(lake).freeze()
-    for step in ("cohortlake.lake.keys.take_up", "cohortlake.sync.publish"):
+    for step in ("cohortlake.privacy.key_store.take_up", "cohortlake.sync.publish"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
             def dies(*_: object, **_options: object) -> None:
@@ -351,7 +350,7 @@ def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
     sync.publish()
     before = _patients(root)
     with monkeypatch.context() as patch:
-        take_up = keys.take_up
+        take_up = key_store.take_up
 
         def dies(taken: Root, *arguments: Any) -> None:
             left = iter(range(calls))
@@ -360,7 +359,7 @@ def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
             take_up(taken, *arguments)
             raise KeyboardInterrupt
 
-        patch.setattr(keys, "take_up", dies)
+        patch.setattr(key_store, "take_up", dies)
         with pytest.raises(KeyboardInterrupt):
             sync.rotate_key(source)
     with suppress(MissingKey, WrongKey):

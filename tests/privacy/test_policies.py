@@ -21,14 +21,13 @@ from privacy.reidentify import truth_of, unique_shares
 
 import cohortlake
 from cohortlake import schema
+from cohortlake.admin import review as reviews
 from cohortlake.errors import ColumnNotShown, NotShown, PolicyError, SettingError, UnknownValue
-from cohortlake.lake import keys
-from cohortlake.lake import review as reviews
-from cohortlake.lake.publication import MARKER_PATH, read_marker
-from cohortlake.lake.publish import publish
-from cohortlake.lake.root import Root
-from cohortlake.privacy import Policy, built_in, policy_of
+from cohortlake.privacy import Policy, built_in, key_store, policy_of
+from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.publish.publish import publish
 from cohortlake.settings import POLICIES, Settings
+from cohortlake.storage.root import Root
 
 FOUND = summaries(150)
 SAFE = [built_in("safe", "shift"), built_in("safe", "year")]
@@ -40,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 
 def _digest(root: Root, *parts: str) -> str:
-    key = root.read(keys.KEY_PATH)
+    key = root.read(key_store.KEY_PATH)
     return hmac.new(key, "\x1f".join(parts).encode(), hashlib.sha256).hexdigest()
 
 

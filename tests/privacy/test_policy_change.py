@@ -13,11 +13,11 @@ from privacy.people import SEEN, lake_of, summaries
 from typer.testing import CliRunner
 
 from assets.published import published
-from cohortlake.cli import app
+from cohortlake.cli.app import app
 from cohortlake.errors import PolicyNotAskedFor
-from cohortlake.lake.publication import MARKER_PATH, read_marker
-from cohortlake.lake.root import Root
+from cohortlake.publish.publication import MARKER_PATH, read_marker
 from cohortlake.settings import Settings
+from cohortlake.storage.root import Root
 from cohortlake.sync import Sync
 
 COMMANDS = (

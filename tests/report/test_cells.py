@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
-from cohortlake.cohort.attrition import Counts
+from cohortlake.cohort.describe.attrition import Counts
 from cohortlake.report.cells import PERSON, breakdown, grid
 from cohortlake.report.flow import flow
 

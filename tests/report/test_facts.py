@@ -17,7 +17,6 @@ from cohort.tiny import image_set, publish
 import cohortlake
 from cohortlake import Lake, Settings, report
 from cohortlake.errors import BadCriteria, MissingExtra, SettingError
-from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
 from cohortlake.report.cells import Breakdown
 from cohortlake.report.completeness import completeness
@@ -25,6 +24,7 @@ from cohortlake.report.holdings import holdings
 from cohortlake.report.members import Number, members
 from cohortlake.report.quality import _STATUS, quality
 from cohortlake.report.trends import _STUDY_DATES, by_year, study_dates, trends
+from cohortlake.storage.root import Root
 
 SETTLE = Settings.settle
 

@@ -18,12 +18,14 @@ import pytest
 from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.lake import athena, catalogue, image_sets, publish
-from cohortlake.lake.dictionary import HEAD
-from cohortlake.lake.publication import Publication
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
 from cohortlake.privacy import Policy, Treatment, built_in
+from cohortlake.publish import publish
+from cohortlake.publish.export import athena, catalogue
+from cohortlake.publish.export.dictionary import HEAD
+from cohortlake.publish.publication import Publication
 from cohortlake.settings import POLICIES
+from cohortlake.storage.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FILES = (

@@ -18,7 +18,7 @@ from cohortlake.errors import (
     ServiceError,
     ServiceUnavailable,
 )
-from cohortlake.healthimaging.events import Event, Queue, read_event
+from cohortlake.ingest.events import Event, Queue, read_event
 
 STORES = st.text(string.digits + string.ascii_lowercase, min_size=32, max_size=32)
 IDS = st.text(string.digits + string.ascii_letters + "-_", min_size=1, max_size=64)

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cohortlake.lake import engine, kinds
-from cohortlake.lake.kinds import COMPARED
+from cohortlake.publish import kinds
+from cohortlake.publish.kinds import COMPARED
+from cohortlake.storage import engine
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohortlake.lake.image_sets import Known
-from cohortlake.lake.root import Root
+from cohortlake.history.image_sets import Known
+from cohortlake.storage.root import Root
 
 
 def _known(path: Path, keys: list[int] | np.ndarray) -> Known:

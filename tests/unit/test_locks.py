@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cohortlake.errors import Stopped
-from cohortlake.lake import locks
 from cohortlake.stop import Stop
+from cohortlake.storage import locks
 
 DIES = """
 import os, signal
-from cohortlake.lake import locks
+from cohortlake.storage import locks
 with locks.temporary_folder() as folder:
     (folder / "spilled").write_text("rows")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_a_folder_of_somebody_else_s_stays_whatever_it_is_called(
 HOLDS_A_TURN = """
 import sys, time
 from pathlib import Path
-from cohortlake.lake import locks
+from cohortlake.storage import locks
 from cohortlake.stop import Stop
 with locks.in_turn(Path(sys.argv[1]), Stop(), print):
     print("mine", flush=True)

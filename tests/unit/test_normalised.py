@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cohortlake.lake import normalised
+from cohortlake.publish import normalised
 
 DATES = st.none() | st.dates(date(1800, 1, 1), date(2030, 1, 1))
 TEXTS = pa.schema(

@@ -10,7 +10,7 @@ import pytest
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import Axis, Page, Window
 from cohortlake.healthimaging.places import rows_of
-from cohortlake.lake import partitions
+from cohortlake.ingest import partitions
 
 WHOLE = Window(Axis.STUDY_DATE, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 

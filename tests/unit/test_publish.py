@@ -18,11 +18,11 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, example, given, settings
 
 from cohortlake import schema
-from cohortlake.lake import publish
-from cohortlake.lake.kinds import COMPARED
-from cohortlake.lake.publication import MARKER_PATH, Publication, read_marker
-from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish
+from cohortlake.publish.kinds import COMPARED
+from cohortlake.publish.publication import MARKER_PATH, Publication, read_marker
+from cohortlake.storage.root import Root
 
 
 def _change(number: int, **tags: Any) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from looks import Looked, write
 
 import cohortlake
 from cohortlake.errors import InstantError, NotALake, OldFormat, TagError, UnknownTag
-from cohortlake.lake import image_sets, publish, snapshots
-from cohortlake.lake.changes import FIELDS
-from cohortlake.lake.instants import instant
-from cohortlake.lake.publication import MARKER_PATH
-from cohortlake.lake.read import Lake
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets
+from cohortlake.instants import instant
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish, snapshots
+from cohortlake.publish.publication import MARKER_PATH
+from cohortlake.published.changes import FIELDS
+from cohortlake.published.read import Lake
 from cohortlake.schema import FORMAT_VERSION
+from cohortlake.storage.root import Root
 
 Seen = tuple[str, int | None, int | None, int]
 State = tuple[int | None, int | None]

@@ -16,11 +16,11 @@ import pytest
 from changing import Hospital
 
 import cohortlake
-from cohortlake.lake import publish
-from cohortlake.lake.place import Place
-from cohortlake.lake.publication import MARKER_PATH, read_marker
-from cohortlake.lake.root import Root
 from cohortlake.privacy import built_in
+from cohortlake.publish import publish
+from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.storage.place import Place
+from cohortlake.storage.root import Root
 
 LIMITED = built_in("limited")
 MONTHS = ("20240105", "20240207", "20240311", "20240412")
@@ -152,7 +152,7 @@ def test_a_reader_that_meets_a_removed_file_reads_the_marker_again(
     ):
         markers = iter((old, new, new))
         with monkeypatch.context() as patched:
-            patched.setattr("cohortlake.lake.read.read_marker", lambda _, m=markers: next(m))
+            patched.setattr("cohortlake.published.read.read_marker", lambda _, m=markers: next(m))
             assert len(read()) == 3
 
 

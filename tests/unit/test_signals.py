@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import typer
 
-from cohortlake import signals
-from cohortlake.console import explained
+from cohortlake.cli import signals
+from cohortlake.cli.console import explained
 from cohortlake.errors import Stopped
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

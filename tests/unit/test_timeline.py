@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.lake import engine, image_sets, kinds, timeline
-from cohortlake.lake.root import Root
+from cohortlake.history import image_sets, timeline
+from cohortlake.publish import kinds
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [character * 32 for character in "abc"]

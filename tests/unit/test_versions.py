@@ -18,13 +18,16 @@ from hypothesis import strategies as st
 from cohortlake.errors import NoSuchDatastore
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Datastore, HealthImaging, Version
-from cohortlake.lake import engine, image_sets, increments, versions
-from cohortlake.lake.erasures import Erased
-from cohortlake.lake.extract import Extractor
-from cohortlake.lake.image_sets import Known
-from cohortlake.lake.increments import Record
-from cohortlake.lake.root import Root
-from cohortlake.lake.versions import Filled
+from cohortlake.history import image_sets
+from cohortlake.history.image_sets import Known
+from cohortlake.increments import increments
+from cohortlake.increments.increments import Record
+from cohortlake.ingest import versions
+from cohortlake.ingest.extract import Extractor
+from cohortlake.ingest.versions import Filled
+from cohortlake.privacy.erasures import Erased
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
 
 DATASTORE = "d" * 32
 START = datetime(2026, 1, 1, tzinfo=UTC)

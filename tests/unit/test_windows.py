@@ -16,9 +16,9 @@ from cohortlake import schema
 from cohortlake.errors import WindowError
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
-from cohortlake.lake import partitions
-from cohortlake.lake.coverage import Stretch, complete_until, proven
-from cohortlake.lake.timeline import STUDY_MONTH_SQL
+from cohortlake.history.coverage import Stretch, complete_until, proven
+from cohortlake.history.timeline import STUDY_MONTH_SQL
+from cohortlake.ingest import partitions
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

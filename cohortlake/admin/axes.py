@@ -1,0 +1,183 @@
+"""Do the two axes agree?
+
+What updatedAt windows brought makes the memory; a sweep by study date looks at the same data
+store from the other side. Where nothing changed since a study month was swept, the rows that
+the memory holds true there and those that the sweep found must be the same: in number, and
+in the sum of their hashes. A study also says how many series it has. Counts and months only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from cohortlake import schema
+from cohortlake.healthimaging import Axis
+from cohortlake.history import coverage, image_sets
+from cohortlake.history.timeline import STUDY_MONTH_SQL
+from cohortlake.increments import increments
+from cohortlake.ingest import partitions
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
+
+_HASHES = 2**63
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the memory compares with the last sweeps, and studies with what they say.
+
+    Attributes:
+        agreeing: Study months, over all data stores, that hold what their last sweep found. What
+            lies in no month is one more, `undated`, and is swept by creation.
+        differing: Those that hold something else although nothing changed since: YYYY-MM, or
+            `undated`.
+        changed: Those that changed since their last sweep, or lost what it counted to an erasure.
+        unswept: Those that hold rows and were never swept to the end.
+        studies: Studies that say how many series they have.
+        studies_with_fewer_series: Those of which the lake holds fewer.
+        studies_with_more_series: Those of which it holds more.
+    """
+
+    agreeing: int = 0
+    differing: tuple[str, ...] = ()
+    changed: int = 0
+    unswept: int = 0
+    studies: int = 0
+    studies_with_fewer_series: int = 0
+    studies_with_more_series: int = 0
+
+
+def agreement(root: Root) -> Agreement:
+    """Compare what the memory holds with the last sweeps."""
+    with engine.connection() as con:
+        image_sets.register(con, root)
+        con.register("ledger", coverage.read(root))
+        con.execute(_SWEPT)
+        _add_mixed(con, root)
+        held, changes = _by_partition("current"), _by_partition("changes")
+        months = con.sql(_MONTHS.format(held=held, changes=changes)).fetchall()
+        studies, fewer, more = con.sql(_STUDIES).fetchall()[0]
+    by_verdict: dict[str, list[str]] = {}
+    for month, verdict in months:
+        by_verdict.setdefault(verdict, []).append(month)
+    return Agreement(
+        agreeing=len(by_verdict.get("agrees", ())),
+        differing=tuple(sorted(by_verdict.get("differs", ()))),
+        changed=len(by_verdict.get("changed", ())),
+        unswept=len(by_verdict.get("unswept", ())),
+        studies=studies,
+        studies_with_fewer_series=fewer,
+        studies_with_more_series=more,
+    )
+
+
+def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
+    """Add to the sweeps of `undated` their own rows in increments that hold others, too."""
+    mixed = con.sql("SELECT datastore_id, mixed FROM swept WHERE len(mixed) > 0").fetchall()
+    for datastore_id, paths in mixed:
+        engine.register(con, "mixed", root, paths, increments.FOUND)
+        rows = _by_partition(f"(SELECT *, {STUDY_MONTH_SQL} AS study_month FROM mixed)")
+        con.execute(_ADD_MIXED.format(rows=rows), {"datastore_id": datastore_id})
+
+
+# The sweep of `undated` is the one by creation. It finds all that lay in no month at that instant,
+# also what is dated later than it. A month with a sweep of its own is compared with that sweep.
+# Of a sweep that failed midway some parts are there; parts of a run share no instant, so the sum of
+# their lengths tells whether all are. `n` and `hash` leave out the increments by creation that hold
+# rows: those also hold what other partitions had new.
+_SWEPT = f"""
+CREATE TEMP TABLE swept AS
+WITH sweeps AS (
+    SELECT datastore_id, "partition" AS study_month, run_id, max(searched_at) AS searched_at,
+           bool_and(counted) AS counted, coalesce(sum(rows) FILTER (NOT is_mixed), 0) AS n,
+           coalesce(sum(content_hash::HUGEINT) FILTER (NOT is_mixed), 0) % {_HASHES} AS hash,
+           list(increment) FILTER (is_mixed) AS mixed
+    FROM (SELECT *, axis = '{Axis.CREATED_AT}' AND kept_rows > 0 AS is_mixed FROM ledger)
+    WHERE axis IN ('{Axis.STUDY_DATE}', '{Axis.CREATED_AT}')
+    GROUP BY datastore_id, "partition", run_id
+    HAVING sum(epoch_us("end") - epoch_us("start")) = CASE "partition"
+        WHEN '{schema.UNDATED}' THEN epoch_us(max(searched_at))
+        ELSE epoch_us(("partition" || '-01')::TIMESTAMP + INTERVAL 1 MONTH)
+             - epoch_us(("partition" || '-01')::TIMESTAMP) END
+)
+SELECT DISTINCT ON (datastore_id, study_month) * FROM sweeps
+ORDER BY datastore_id, study_month, searched_at DESC, run_id;
+CREATE TEMP TABLE own_sweeps AS SELECT datastore_id, study_month AS swept_month FROM swept;
+CREATE TEMP TABLE undated_sweeps AS
+SELECT datastore_id, strftime(make_timestamp(epoch_us(searched_at)), '%Y-%m') AS last_month
+FROM swept WHERE study_month = '{schema.UNDATED}';
+-- A later month was swept on its own since: it is not of `undated` any more.
+UPDATE swept SET counted = false FROM undated_sweeps
+WHERE study_month = '{schema.UNDATED}' AND swept.datastore_id = undated_sweeps.datastore_id
+  AND EXISTS (
+    SELECT 1 FROM swept own WHERE own.datastore_id = undated_sweeps.datastore_id AND own.n > 0
+    AND own.study_month > last_month AND own.study_month <> '{schema.UNDATED}'
+  );
+"""
+
+
+def _by_partition(rows: str) -> str:
+    """Return SQL that gives rows of the memory the partition that the last sweeps had them in."""
+    first = f"{partitions.FIRST_MONTH:%Y-%m}"
+    return f"""
+        SELECT * EXCLUDE (swept_month, last_month, has_own) REPLACE (
+            CASE WHEN has_own OR swept_month BETWEEN '{first}' AND coalesce(last_month, '9999-12')
+                 THEN swept_month ELSE '{schema.UNDATED}' END AS study_month
+        )
+        FROM (SELECT *, {partitions.SWEPT_MONTH_SQL} AS swept_month FROM {rows})
+        LEFT JOIN undated_sweeps USING (datastore_id)
+        LEFT JOIN (SELECT *, true AS has_own FROM own_sweeps) USING (datastore_id, swept_month)
+    """
+
+
+_ADD_MIXED = f"""
+UPDATE swept SET n = swept.n + added.n, hash = (swept.hash + added.hash) % {_HASHES} FROM (
+    SELECT count(*) AS n, coalesce(sum(state_key::HUGEINT), 0) AS hash
+    FROM ({{rows}}) WHERE study_month = '{schema.UNDATED}'
+) added
+WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
+"""
+
+# What the sweep itself showed to be gone was closed after it began, and is no later change.
+_MONTHS = f"""
+WITH closed_by_sweep AS (
+    SELECT datastore_id, "partition" AS study_month, run_id, sum(rows) AS n
+    FROM ledger WHERE axis = 'absence' GROUP BY ALL
+), held AS (
+    SELECT datastore_id, study_month, count(*) AS n,
+           sum(state_key::HUGEINT) % {_HASHES} AS hash
+    FROM ({{held}}) GROUP BY ALL
+), changes AS (
+    SELECT datastore_id, study_month, StudyDate_raw, change, observed_at FROM versions
+    UNION ALL BY NAME
+    SELECT closures.datastore_id, closures.study_month, StudyDate_raw, closures.change,
+           closures.observed_at
+    FROM closures JOIN versions USING (interval_key)
+), later AS (
+    SELECT datastore_id, study_month, count(*) FILTER (change = 'deleted') AS deleted,
+           count(*) FILTER (change <> 'deleted') AS others
+    FROM ({{changes}}) JOIN swept USING (datastore_id, study_month)
+    WHERE observed_at > searched_at GROUP BY ALL
+)
+SELECT study_month, CASE
+    WHEN swept.run_id IS NULL THEN 'unswept'
+    WHEN NOT swept.counted OR coalesce(later.others, 0) > 0
+        OR coalesce(later.deleted, 0) > coalesce(closed_by_sweep.n, 0) THEN 'changed'
+    WHEN (coalesce(held.n, 0), coalesce(held.hash, 0)) = (swept.n, swept.hash) THEN 'agrees'
+    ELSE 'differs' END AS verdict
+FROM held FULL JOIN swept USING (datastore_id, study_month)
+LEFT JOIN later USING (datastore_id, study_month)
+LEFT JOIN closed_by_sweep ON closed_by_sweep.datastore_id = swept.datastore_id
+    AND closed_by_sweep.study_month = swept.study_month AND closed_by_sweep.run_id = swept.run_id
+WHERE held.n > 0 OR swept.n > 0
+"""
+
+_STUDIES = """
+SELECT count(*), count(*) FILTER (held < said), count(*) FILTER (held > said) FROM (
+    SELECT max(NumberOfStudyRelatedSeries) AS said, count(DISTINCT SeriesInstanceUID) AS held
+    FROM current WHERE StudyInstanceUID IS NOT NULL
+    GROUP BY datastore_id, StudyInstanceUID
+) WHERE said IS NOT NULL
+"""

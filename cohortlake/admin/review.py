@@ -1,0 +1,78 @@
+"""Which values of free text and of typed-in codes there are, for a person to look through.
+
+A value that many patients share names none of them; a rare one may, and is not even shown here.
+Reads the memory, so it needs the rights of those who write the lake. What a reviewed value is
+allowed by is `privacy.policy`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from cohortlake import schema
+from cohortlake.history import image_sets
+from cohortlake.privacy import REVIEWABLE, Policy
+from cohortlake.privacy.treat import folded, prepare
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The values of one column that a policy does not show.
+
+    Attributes:
+        column: The column.
+        values: Value -> patients that share it, the most first; those of enough patients only.
+        rare: Values of fewer patients, which are withheld here too.
+    """
+
+    column: str
+    values: Mapping[str, int]
+    rare: int
+
+
+def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Reviewed]:
+    """Look through the values that a policy does not show.
+
+    Args:
+        root: The lake.
+        policy: The policy.
+        least: The fewest patients that a value must have to be shown here.
+        most_values: How many values of each column to show at most.
+
+    Returns:
+        For each column that the policy shows reviewed values of, what may be reviewed.
+    """
+    with engine.connection() as con:
+        prepare(con, policy)
+        image_sets.register(con, root)
+        found = []
+        for column in schema.STATE:
+            if policy.treatment(column) not in REVIEWABLE:
+                continue
+            query = _QUERY.format(name=column.name, folded=folded(column.name))
+            rows = con.execute(query, {"column": column.name}).fetchall()
+            shared = {value: patients for value, patients in rows if patients >= least}
+            shown = dict(list(shared.items())[:most_values])
+            found.append(Reviewed(column.name, shown, len(rows) - len(shared)))
+        return found
+
+
+def as_yaml(reviewed: list[Reviewed]) -> str:
+    """Return the entry `allow` of a policy file, to take out of what must not be shown."""
+    allow = {one.column: list(one.values) for one in reviewed if one.values}
+    return yaml.safe_dump({"allow": allow}, allow_unicode=True, sort_keys=False, width=10_000)
+
+
+_QUERY = """
+SELECT {name} AS value, count(DISTINCT (datastore_id, PatientID)) AS patients
+FROM current
+WHERE {name} IS NOT NULL AND {folded} NOT IN (
+    SELECT value FROM shown_values WHERE name = $column
+)
+GROUP BY value ORDER BY patients DESC, value
+"""

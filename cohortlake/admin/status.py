@@ -1,0 +1,131 @@
+"""Is the lake complete, and up to when? Answered from the lake alone, without the service."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake.admin.axes import Agreement, agreement
+from cohortlake.healthimaging import EPOCH
+from cohortlake.history import coverage, image_sets
+from cohortlake.history.coverage import Stretch
+from cohortlake.privacy import erasures
+from cohortlake.publish.publication import read_marker
+from cohortlake.schema import PUBLISHED
+from cohortlake.storage.root import Root
+
+
+@dataclass(frozen=True)
+class DatastoreStatus:
+    """How complete one data store is.
+
+    Attributes:
+        datastore_id: Its id.
+        complete_until: The instant up to which nothing is missing; the epoch if nothing is proven.
+        gaps: Stretches that were not searched although later ones were.
+        stopped_at: Where the last search stopped although it had to go on; None where it did not.
+        last_search_at: When the last search on the ledger began.
+        last_sweep_at: When the last sweep by study date began.
+        windows: Searches on the ledger.
+    """
+
+    datastore_id: str
+    complete_until: datetime
+    gaps: tuple[Stretch, ...]
+    stopped_at: datetime | None
+    last_search_at: datetime | None
+    last_sweep_at: datetime | None
+    windows: int
+
+    def reaches(self, instant: datetime | None) -> bool:
+        """Return whether all is proven without a gap, up to an instant if one is given."""
+        is_whole = self.windows > 0 and not self.gaps and self.stopped_at is None
+        return is_whole and (instant is None or self.complete_until >= instant)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the lake stands.
+
+    Attributes:
+        datastores: One each.
+        pending: Increments not applied yet.
+        image_sets_version: Version of the memory, or None where there is none.
+        published_version: The version `published/` shows, or None.
+        policy: The policy of `published/`, or None.
+        rows: Published table -> rows.
+        agreement: How the memory compares with the last sweeps.
+        erasures: Patients who were erased.
+        erasures_under_way: Those of them of whom something may be left: the command is to be
+            repeated.
+    """
+
+    datastores: tuple[DatastoreStatus, ...]
+    pending: int
+    image_sets_version: int | None
+    published_version: int | None
+    policy: str | None
+    rows: dict[str, int]
+    agreement: Agreement
+    erasures: int
+    erasures_under_way: int
+
+
+def status(root: Root, datastore_ids: tuple[str, ...], settle: timedelta) -> Status:
+    """Read how the lake stands.
+
+    Args:
+        root: The lake.
+        datastore_ids: Ids; by default those on the ledger.
+        settle: How long the search index may lag.
+    """
+    marker, erased = read_marker(root), erasures.read(root)
+    return Status(
+        datastores=datastores(root, datastore_ids, settle),
+        pending=len(coverage.pending(root)),
+        image_sets_version=image_sets.version(root),
+        published_version=marker.image_sets_version if marker else None,
+        policy=marker.policy if marker else None,
+        rows={table: marker.rows(table) if marker else 0 for table in PUBLISHED},
+        agreement=agreement(root),
+        erasures=len(erased),
+        erasures_under_way=sum(erasure.erased_at is None for erasure in erased),
+    )
+
+
+def datastores(
+    root: Root, datastore_ids: tuple[str, ...], settle: timedelta
+) -> tuple[DatastoreStatus, ...]:
+    """Read from the ledger how complete each data store is; the arguments are `status`'s."""
+    ledger = coverage.read(root)
+    ids = datastore_ids or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
+    return tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids)
+
+
+def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:
+    own = ledger.filter(pc.equal(ledger["datastore_id"], datastore_id))
+    proven = coverage.proven(own, datastore_id, settle)
+    until = coverage.complete_until(proven)
+    origin = Stretch(EPOCH, EPOCH)
+    gaps = tuple(
+        Stretch(before.end, after.start)
+        for before, after in itertools.pairwise([origin, *proven])
+        if before.end < after.start
+    )
+    by_axis = {
+        axis: pc.max(own.filter(pc.equal(own["axis"], axis))["searched_at"]).as_py()
+        for axis in ("updated_at", "study_date")
+    }
+    return DatastoreStatus(
+        datastore_id,
+        until,
+        gaps,
+        coverage.stopped_at(own, proven, settle),
+        by_axis["updated_at"],
+        by_axis["study_date"],
+        len(own),
+    )

@@ -1,0 +1,391 @@
+"""Is anything wrong with a lake, and which command mends it?
+
+Reads the lake and the settings, and changes nothing. The service is not asked: what is new in a
+data store is found by `cohortlake sync`. A cheap look lists files and compares their sizes;
+`verify` reads what they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cohortlake import schema
+from cohortlake.admin.status import DatastoreStatus, Status, status
+from cohortlake.errors import (
+    CohortlakeError,
+    DamagedFile,
+    MissingKey,
+    OldFormat,
+    RootNotUsable,
+    SettingError,
+    WrongKey,
+)
+from cohortlake.history import coverage, image_sets
+from cohortlake.privacy import key_store, policy_of
+from cohortlake.publish import intact
+from cohortlake.publish.policy_change import policy_change
+from cohortlake.publish.publication import MARKER_PATH, Publication, read_marker
+from cohortlake.settings import Settings
+from cohortlake.storage.root import Root
+
+_MOST_NAMED = 3
+
+
+class Verdict(StrEnum):
+    """How a lake stands. The gravest comes last, and of several findings it is the verdict."""
+
+    HEALTHY = "healthy"
+    BEHIND = "behind"
+    INCOMPLETE = "incomplete"
+    DAMAGED = "damaged"
+    MISCONFIGURED = "misconfigured"
+
+    @property
+    def exit_code(self) -> int:
+        """What `cohortlake status` exits with."""
+        return _EXIT_CODES[self]
+
+
+# 2 and 5 are the codes of the errors that other commands end with then.
+_EXIT_CODES = {
+    Verdict.HEALTHY: 0,
+    Verdict.BEHIND: 1,
+    Verdict.INCOMPLETE: 6,
+    Verdict.DAMAGED: 5,
+    Verdict.MISCONFIGURED: 2,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        verdict: What it makes of the lake.
+        what: What is wrong.
+        remedy: What to do; commands stand between backticks.
+    """
+
+    verdict: Verdict
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All that is wrong with a lake.
+
+    Attributes:
+        findings: What is wrong, the gravest first.
+        status: The figures; None where the lake cannot be read.
+    """
+
+    findings: tuple[Finding, ...]
+    status: Status | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict of the gravest finding; healthy where there is none."""
+        return self.findings[0].verdict if self.findings else Verdict.HEALTHY
+
+
+def diagnose(
+    root: Root, settings: Settings, *, since: datetime | None = None, verify: bool = False
+) -> Diagnosis:
+    """Find out what is wrong with a lake.
+
+    Args:
+        root: The lake.
+        settings: How it is run.
+        since: The instant up to which all must be proven, if there is one.
+        verify: Whether to read what the files hold.
+
+    Raises:
+        RootUnreachable: S3 gave no answer, or one that asks to try again.
+        NoCredentials: There are none.
+    """
+    found = list(_in_settings(settings))
+    try:
+        at_root = list(_at_root(root, settings))
+        if not at_root:
+            marker, in_marker = _marker(root)
+            found += [*in_marker, *_in_key(root, settings, marker), *_in_policy(settings, marker)]
+            found += _in_published(root, marker, verify=verify)
+            in_tables = list(_in_tables(root, verify=verify))
+            found += in_tables
+            if not in_tables and not in_marker:
+                figures = status(root, settings.datastores, settings.settle)
+                found += _in_progress(figures)
+                for store in figures.datastores:
+                    found += _in_datastore(store, since)
+                found += _in_agreement(figures)
+                return Diagnosis(_gravest_first(found), figures)
+    except RootNotUsable as error:
+        if error.transient:
+            raise
+        at_root = [misconfigured(error)]
+    except OldFormat as error:
+        at_root = [_of_error(Verdict.BEHIND, error)]
+    except DamagedFile as error:
+        what, _, remedy = str(error).partition("; ")
+        at_root = [Finding(Verdict.DAMAGED, what, remedy)]
+    return Diagnosis(_gravest_first([*found, *at_root]))
+
+
+def misconfigured(error: CohortlakeError) -> Finding:
+    """Return the finding that an error of the settings, or of the root, makes."""
+    return _of_error(Verdict.MISCONFIGURED, error)
+
+
+def _of_error(verdict: Verdict, error: CohortlakeError) -> Finding:
+    remedy = (type(error).__doc__ or "").partition("\n")[0]
+    return Finding(verdict, str(error), remedy[:1].lower() + remedy[1:].rstrip("."))
+
+
+def _gravest_first(findings: list[Finding]) -> tuple[Finding, ...]:
+    order = list(Verdict)
+    return tuple(sorted(findings, key=lambda finding: -order.index(finding.verdict)))
+
+
+def _in_settings(settings: Settings) -> Iterator[Finding]:
+    try:
+        settings.require_datastores()
+    except SettingError as error:
+        yield misconfigured(error)
+    try:
+        policy_of(settings)
+    except SettingError as error:
+        yield misconfigured(error)
+
+
+def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
+    """Say why there is no lake at the root, if there is none."""
+    if _is_file(root):
+        yield Finding(
+            Verdict.MISCONFIGURED,
+            f"{root.uri} is a file, and a lake is a folder",
+            "set COHORTLAKE_ROOT, or --root, to the folder of the lake",
+        )
+    elif not (root.exists(MARKER_PATH) or _has_history(root) or _has_increments(root)):
+        default = " (COHORTLAKE_ROOT is not set)" if settings.root == Settings.root else ""
+        yield Finding(
+            Verdict.MISCONFIGURED,
+            f"there is no lake at {root.uri}{default}",
+            "run `cohortlake sync` to begin one there, or set COHORTLAKE_ROOT to where the lake is",
+        )
+
+
+def _is_file(root: Root) -> bool:
+    place = root.place_of("increments")
+    return place.is_local and Path(place.uri).is_file()
+
+
+def _has_history(root: Root) -> bool:
+    return bool(root.files(f"{image_sets.TABLE}/_delta_log", ".json"))
+
+
+def _has_increments(root: Root) -> bool:
+    return bool(root.files("increments", ".parquet"))
+
+
+def _marker(root: Root) -> tuple[Publication | None, list[Finding]]:
+    try:
+        return read_marker(root), []
+    except (DamagedFile, TypeError, KeyError, AttributeError):
+        return None, [
+            Finding(
+                Verdict.DAMAGED,
+                f"{root.uri_of(MARKER_PATH)}, which says what is published, cannot be read",
+                "delete that file, and run `cohortlake publish` to publish everything anew",
+            )
+        ]
+
+
+def _in_key(root: Root, settings: Settings, marker: Publication | None) -> Iterator[Finding]:
+    """Say what is wrong with the key of a lake that was published."""
+    if marker is None:
+        return
+    try:
+        key_store.require_own_keys(root, settings.patient_key, marker.key_fingerprint)
+    except (SettingError, WrongKey) as error:
+        yield misconfigured(error)
+    except MissingKey as error:
+        is_file_of_lake = settings.patient_key == key_store.IN_LAKE
+        yield _of_error(Verdict.DAMAGED if is_file_of_lake else Verdict.MISCONFIGURED, error)
+
+
+def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Finding]:
+    try:
+        change = policy_change(settings, policy_of(settings), marker)
+    except SettingError:  # told by `_in_settings`
+        return
+    if change is None:
+        return
+    if change.before == change.after:
+        what = f"the policy {change.after!r} shows something else than when the lake was published"
+    else:
+        what = (
+            f"the settings give the policy {change.after!r}, and the lake is published under "
+            f"{change.before!r}"
+        )
+    if not change.is_asked_for:
+        remedy = f"set {change.to_go_on} to go on, or {change.to_change} to change it, and then "
+    elif change.before != change.after:
+        remedy = f"set {change.to_go_on} to go on as before, or "
+    else:
+        remedy = ""
+    yield Finding(
+        Verdict.MISCONFIGURED, what, f"{remedy}run `cohortlake publish` to publish everything anew"
+    )
+
+
+def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> Iterator[Finding]:
+    if marker is None:
+        return
+    if marker.format != schema.FORMAT_VERSION:
+        yield Finding(
+            Verdict.BEHIND,
+            "the tables were published by another release",
+            "run `cohortlake publish` to publish them anew",
+        )
+    altered = intact.altered(root, marker, intact.sizes(root), verify=verify)
+    if altered and (root.is_publishing() or read_marker(root) != marker):
+        yield Finding(
+            Verdict.BEHIND,
+            "the tables are being published at this moment",
+            "run `cohortlake status` again when that has ended",
+        )
+    elif altered:
+        option = " --verify" if verify else ""
+        yield Finding(
+            Verdict.DAMAGED,
+            f"published files are not as they were written: {_listed(altered)}",
+            f"run `cohortlake publish{option}` to write them again",
+        )
+
+
+def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
+    """Say what is wrong with the version history, the ledger and the increments."""
+    rebuild = "run `cohortlake rebuild`, which makes them anew from the increments"
+    if not _has_history(root) and not _has_increments(root):
+        yield Finding(
+            Verdict.DAMAGED,
+            f"there is something published, but neither {root.uri_of('increments')} nor "
+            f"{root.uri_of(image_sets.TABLE)}",
+            "set COHORTLAKE_ROOT to the lake that it was published from, or restore these folders "
+            "from a backup",
+        )
+        return
+    altered = intact.altered_in_table(root, image_sets.TABLE, verify=verify)
+    altered |= intact.altered_in_table(root, coverage.TABLE, verify=verify)
+    if altered:
+        yield Finding(
+            Verdict.DAMAGED,
+            f"files of the version history or the ledger are damaged: {_listed(altered)}",
+            rebuild,
+        )
+        return
+    ledger = coverage.read(root)
+    if len(ledger) and not _has_history(root):
+        yield Finding(
+            Verdict.DAMAGED,
+            f"{root.uri_of(image_sets.TABLE)} is not there, and increments were applied to it",
+            rebuild,
+        )
+        return
+    lost = intact.altered_increments(root, ledger, verify=verify)
+    gone = {path: why for path, why in lost.items() if why == intact.IS_MISSING}
+    if gone:
+        yield Finding(
+            Verdict.DAMAGED,
+            f"increments that were applied are lost: {_listed(gone)}",
+            "restore them from a backup; or run `cohortlake rebuild`, and then `cohortlake sync`, "
+            "which searches their windows again",
+        )
+    if unreadable := {path: why for path, why in lost.items() if path not in gone}:
+        yield Finding(
+            Verdict.DAMAGED,
+            f"increments are damaged: {_listed(unreadable)}",
+            f"restore them from a backup; or run `cohortlake set-aside {min(unreadable)}`"
+            f"{', the same for the others,' * (len(unreadable) > 1)} and then `cohortlake sync`, "
+            "which searches their windows again",
+        )
+
+
+def _in_progress(figures: Status) -> Iterator[Finding]:
+    if figures.pending:
+        yield Finding(
+            Verdict.BEHIND,
+            f"{figures.pending:,} increments were found and not applied yet",
+            "run `cohortlake sync`",
+        )
+    if figures.image_sets_version != figures.published_version:
+        published = (
+            "nothing is published"
+            if figures.published_version is None
+            else f"the published tables show version {figures.published_version} of the history"
+        )
+        yield Finding(
+            Verdict.BEHIND,
+            f"{published}, and the history is at version {figures.image_sets_version}",
+            "run `cohortlake publish`",
+        )
+
+
+def _in_datastore(store: DatastoreStatus, since: datetime | None) -> Iterator[Finding]:
+    name = f"data store {store.datastore_id}"
+    search = "run `cohortlake sync`, which searches what is missing"
+    if not store.windows:
+        yield Finding(Verdict.INCOMPLETE, f"{name} was never searched", search)
+        return
+    if store.stopped_at is not None:
+        yield Finding(
+            Verdict.INCOMPLETE,
+            f"the last search of {name} did not come to its end: it stopped at "
+            f"{_instant(store.stopped_at)}",
+            search,
+        )
+    for gap in store.gaps:
+        yield Finding(
+            Verdict.INCOMPLETE,
+            f"{name} was not searched from {_instant(gap.start)} to {_instant(gap.end)}",
+            search,
+        )
+    if since is not None and store.complete_until < since:
+        yield Finding(
+            Verdict.BEHIND,
+            f"{name} is proven complete until {_instant(store.complete_until)}, and not until "
+            f"{_instant(since)}",
+            "run `cohortlake sync`, and see why it did not run",
+        )
+
+
+def _in_agreement(figures: Status) -> Iterator[Finding]:
+    if months := figures.agreement.differing:
+        yield Finding(
+            Verdict.INCOMPLETE,
+            f"{len(months):,} study months do not hold what their last sweep found: "
+            f"{', '.join(months)}",
+            "run `cohortlake reconcile`, which sweeps them again",
+        )
+    if figures.erasures_under_way:
+        yield Finding(
+            Verdict.INCOMPLETE,
+            f"{figures.erasures_under_way:,} erasures did not come to their end",
+            "run `cohortlake erase` again, as it was given",
+        )
+
+
+def _listed(found: Mapping[str, str]) -> str:
+    named = [f"{path} {why}" for path, why in list(found.items())[:_MOST_NAMED]]
+    if more := len(found) - len(named):
+        named.append(f"and {more:,} more")
+    return "; ".join(named)
+
+
+def _instant(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"

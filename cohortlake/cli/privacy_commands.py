@@ -1,0 +1,73 @@
+"""The commands of `cohortlake privacy` and `cohortlake key`: for those who answer for the lake."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cohortlake.admin import review as reviews
+from cohortlake.cli.console import (
+    PolicyOption,
+    RootOption,
+    err,
+    explained,
+    out,
+    read_settings,
+    say_policy_change,
+)
+from cohortlake.privacy.key_store import IN_LAKE
+from cohortlake.sync import Sync
+
+key = typer.Typer(help="The key that published hashes are made with.", no_args_is_help=True)
+privacy = typer.Typer(
+    help="See what a policy withholds, and what may be shown.", no_args_is_help=True
+)
+
+
+@privacy.command()
+@explained
+def review(
+    root: RootOption = None,
+    least: Annotated[
+        int, typer.Option("--at-least", min=1, help="Show values that so many patients share.")
+    ] = 11,
+    most: Annotated[int, typer.Option(min=1, help="Show at most so many of each column.")] = 200,
+) -> None:
+    """List the most frequent values that the policy withholds, as YAML for a policy file.
+
+    Reads image_sets/, so what it prints is protected health information until somebody has looked
+    through it. Values that fewer patients share are not shown: one may hold a name.
+    """
+    work = Sync(read_settings(root, None))
+    reviewed = reviews.review(work.root, work.policy, least, most)
+    out.print(reviews.as_yaml(reviewed), end="", soft_wrap=True)
+    for one in reviewed:
+        err.print(
+            f"{one.column}: {len(one.values):,} values to look through; {one.rare:,} that fewer "
+            f"than {least} patients share are withheld"
+        )
+
+
+@key.command()
+@explained
+def rotate(
+    root: RootOption = None,
+    to: Annotated[
+        str,
+        typer.Option(help="Where the new key is, or is to be made: see COHORTLAKE_PATIENT_KEY."),
+    ] = IN_LAKE,
+    policy: PolicyOption = None,
+) -> None:
+    """Take up another key: publish all anew, and bring frozen cohorts under it.
+
+    The link between old and new hashes stays in keys/links/ of the restricted zone. Ended midway,
+    it is finished by running it again.
+    """
+    settings = read_settings(root, None, policy)
+    work = Sync(settings)
+    say_policy_change(work.policy_change())
+    changed = work.rotate_key(to)
+    out.print(f"published under another key; {changed:,} frozen cohorts brought under it")
+    if to != settings.patient_key:
+        err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

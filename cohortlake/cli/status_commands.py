@@ -1,0 +1,113 @@
+"""`cohortlake status`: the verdict first, then what is wrong, then the figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from cohortlake.admin.axes import Agreement
+from cohortlake.admin.status import DatastoreStatus, Status
+from cohortlake.admin.verdict import Diagnosis, diagnose, misconfigured
+from cohortlake.cli.console import (
+    DatastoreOption,
+    JsonOption,
+    RootOption,
+    explained,
+    out,
+    print_json,
+    read_settings,
+)
+from cohortlake.errors import RootNotUsable, SettingError
+from cohortlake.storage.root import Root
+
+
+@explained
+def show_status(
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="Call it behind unless all is complete until so many hours ago."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read what the files hold, not only their sizes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether anything is wrong with the lake, and which command mends it.
+
+    The first line is the verdict, and the exit code says the same: 0 healthy, 1 behind, 6
+    incomplete, 5 damaged, 2 misconfigured. Reads the lake only, and changes nothing. The days of a
+    quiet data store are proven when they are over: give --within more than a day.
+    """
+    since = datetime.now(UTC) - timedelta(hours=within) if within is not None else None
+    try:
+        settings = read_settings(root, datastore)
+        lake = Root(settings.root, settings.published)
+        found = diagnose(lake, settings, since=since, verify=verify)
+    except (SettingError, RootNotUsable) as error:
+        if error.transient:
+            raise
+        found = Diagnosis((misconfigured(error),))
+    if as_json:
+        print_json(_as_json(found))
+    else:
+        for line in _in_words(found):
+            out.print(line, highlight=False, soft_wrap=True)
+    raise typer.Exit(found.verdict.exit_code)
+
+
+def _as_json(found: Diagnosis) -> dict[str, Any]:
+    figures = asdict(found.status) if found.status else {}
+    return {
+        "verdict": found.verdict,
+        "exit_code": found.verdict.exit_code,
+        "findings": [asdict(finding) for finding in found.findings],
+        **figures,
+    }
+
+
+def _in_words(found: Diagnosis) -> list[str]:
+    lines = [str(found.verdict)]
+    for finding in found.findings:
+        lines += [f"- {finding.verdict}: {finding.what}", f"  what to do: {finding.remedy}"]
+    if found.status:
+        lines += ["", *_figures(found.status)]
+    return lines
+
+
+def _figures(figures: Status) -> list[str]:
+    rows = ", ".join(f"{count:,} {table}" for table, count in figures.rows.items())
+    return [
+        *(line for store in figures.datastores for line in _of_store(store)),
+        f"published under {figures.policy}: {rows}",
+        f"image_sets version {figures.image_sets_version}, published version "
+        f"{figures.published_version}, {figures.pending:,} increments to apply",
+        *_of_agreement(figures.agreement),
+        f"{figures.erasures:,} patients erased, {figures.erasures_under_way:,} of them not to the "
+        "end",
+    ]
+
+
+def _of_store(store: DatastoreStatus) -> list[str]:
+    until = str(store.complete_until) if store.windows else "nothing proven"
+    gaps = ", ".join(f"{gap.start} to {gap.end}" for gap in store.gaps) or "none"
+    return [
+        f"data store {store.datastore_id}",
+        f"  complete until (UTC): {until}; gaps: {gaps}",
+        f"  last search: {store.last_search_at or 'never'}; "
+        f"last sweep: {store.last_sweep_at or 'never'}",
+    ]
+
+
+def _of_agreement(both: Agreement) -> list[str]:
+    differing = f" ({', '.join(both.differing)})" if both.differing else ""
+    return [
+        f"study months: {both.agreeing:,} agree with their last sweep, {both.changed:,} changed "
+        f"since, {len(both.differing):,} differ{differing}, {both.unswept:,} were never swept",
+        f"studies: of {both.studies:,} that say how many series they have, the lake holds fewer "
+        f"of {both.studies_with_fewer_series:,} and more of {both.studies_with_more_series:,}",
+    ]

@@ -1,0 +1,156 @@
+"""Conditions that people write in SQL, held to be conditions and nothing else.
+
+DuckDB parses the text, and what it makes of it is walked: columns of one table, constants,
+comparisons and an allow-list of functions may stand in it, but no subquery, no parameter and
+nothing that reads a file. What is run is the tree written out again, never the text as it
+came. Values given by keyword are never part of SQL: they are parameters (`select`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from cohortlake.cohort.define.literals import nodes
+from cohortlake.errors import BadCondition, did_you_mean
+
+_HEAD = "SELECT 1 FROM t WHERE "
+_CLASSES = frozenset(
+    ("BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
+     "OPERATOR", "TYPE")
+)  # fmt: skip
+_OPERATORS = frozenset(
+    ("ARRAY_EXTRACT", "COMPARE_IN", "COMPARE_NOT_IN", "OPERATOR_CAST", "OPERATOR_COALESCE",
+     "OPERATOR_IS_NOT_NULL", "OPERATOR_IS_NULL", "OPERATOR_NOT", "OPERATOR_NULLIF",
+     "OPERATOR_TRY_CAST")
+)  # fmt: skip
+FUNCTIONS = frozenset(
+    ("+", "-", "*", "/", "//", "%", "~~", "!~~", "~~*", "!~~*", "&&", "@>", "<@",
+     "abs", "array_length", "ceil", "contains", "date_diff", "date_part", "date_trunc", "datediff",
+     "day", "ends_with", "floor", "greatest", "least", "len", "length", "list_contains",
+     "list_has", "list_has_all", "list_has_any", "list_value", "lower", "month", "prefix",
+     "quarter", "regexp_full_match", "regexp_matches", "round", "starts_with", "suffix", "to_days",
+     "to_months", "to_weeks", "to_years", "trim", "trunc", "upper", "week", "year")
+)  # fmt: skip
+"""The functions that may stand in a condition. None aggregates, and none reads anything."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A condition that was read.
+
+    Attributes:
+        tree: What DuckDB's parser made of a query with the condition.
+        columns: The columns it names.
+    """
+
+    tree: dict[str, Any]
+    columns: frozenset[str]
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """The condition's own part of the tree."""
+        where: dict[str, Any] = self.tree["statements"][0]["node"]["where_clause"]
+        return where
+
+    @property
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        """All nodes of that part."""
+        return tuple(nodes(self.condition))
+
+    def sql(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Return the tree as SQL, written out by DuckDB."""
+        query = "SELECT json_deserialize_sql($tree::JSON)"
+        ((sql,),) = con.execute(query, {"tree": json.dumps(self.tree)}).fetchall()
+        return str(sql).removeprefix(_HEAD)
+
+
+def read(con: duckdb.DuckDBPyConnection, text: str) -> Read:
+    """Read a condition.
+
+    Args:
+        con: Any connection; nothing is run but its parser.
+        text: The condition.
+
+    Raises:
+        BadCondition: It is none, or holds what may not stand in one.
+    """
+    tree = _tree(con, text)
+    read = Read(tree, frozenset())
+    columns = frozenset(_column(node) for node in read.nodes if node["class"] == "COLUMN_REF")
+    for node in read.nodes:
+        _check(node)
+    return Read(tree, columns)
+
+
+def table_of(columns: Iterable[str], tables: Mapping[str, Iterable[str]]) -> str:
+    """Return the first table that has all columns of a condition.
+
+    Args:
+        columns: What the condition names.
+        tables: Table -> its columns, in the order of preference.
+
+    Raises:
+        BadCondition: No table has all of them; the message says what is near.
+    """
+    wanted = set(columns)
+    for table, names in tables.items():
+        if wanted <= set(names):
+            return table
+    known = {name for names in tables.values() for name in names}
+    for column in sorted(wanted - known):
+        raise BadCondition(f"no table has a column {column!r}{did_you_mean(column, known)}")
+    raise BadCondition(
+        f"no one table has all of {', '.join(sorted(wanted))}; write a step for each table"
+    )
+
+
+def _tree(con: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
+    # The line break ends a comment that would hide the bracket.
+    query = f"{_HEAD}({text}\n)"
+    answer = con.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()
+    tree: dict[str, Any] = json.loads(answer[0][0])
+    if tree["error"]:
+        at = int(tree.get("position") or 0) - len(_HEAD)
+        raise BadCondition(f"the condition cannot be read, from character {max(at, 1)} on")
+    plain = json.loads(con.execute(f"SELECT json_serialize_sql('{_HEAD}true')").fetchall()[0][0])
+    if _around(tree) != _around(plain):
+        raise BadCondition("a condition must be one expression that is true or false")
+    return tree
+
+
+def _around(tree: dict[str, Any]) -> Any:
+    """Return all of a statement but its condition, to compare."""
+    shape = json.loads(json.dumps(tree), object_hook=_without_place)
+    for statement in shape["statements"]:
+        statement["node"].pop("where_clause", None)
+    return shape
+
+
+def _without_place(node: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if "location" not in name}
+
+
+def _column(node: dict[str, Any]) -> str:
+    names = node["column_names"]
+    if len(names) != 1:
+        raise BadCondition(f"{'.'.join(names)}: name a column alone, without its table")
+    return str(names[0])
+
+
+def _check(node: dict[str, Any]) -> None:
+    kind, typ = node["class"], node["type"]
+    if kind == "FUNCTION" and node["function_name"] not in FUNCTIONS:
+        name = node["function_name"]
+        raise BadCondition(
+            f"the function {name!r} may not stand in a condition{did_you_mean(name, FUNCTIONS)}"
+        )
+    if kind not in _CLASSES or (kind == "OPERATOR" and typ not in _OPERATORS):
+        raise BadCondition(
+            f"a condition may not hold a {typ.lower().replace('_', ' ')}: compare the columns of "
+            "one table with values"
+        )

@@ -1,0 +1,219 @@
+"""The steps of a cohort: frozen dataclasses, which know when they make no sense, and their words.
+
+What they are called in YAML is `criteria`'s, what they mean in SQL `select`'s; whether a column
+or a value exists is the lake's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TypeAlias
+
+from cohortlake.cohort.define.period import Period
+from cohortlake.errors import BadCriteria, did_you_mean
+
+Value: TypeAlias = str | int | float | bool | date | None
+
+CHOICES = ("first", "last", "closest", "random")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What rows must be: all of it.
+
+    Attributes:
+        values: Column -> the values of which it has one; None is a missing value.
+        texts: Conditions in SQL.
+    """
+
+    values: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.values or self.texts):
+            raise BadCriteria("a condition is empty; give a column's value or a condition in SQL")
+        for column, values in self.values:
+            if not values:
+                raise BadCriteria(f"{column}: give at least one value")
+            for value in values:
+                _check_value(column, value)
+
+    def __str__(self) -> str:
+        parts = [f"{column} {' or '.join(map(_word, values))}" for column, values in self.values]
+        return ", ".join((*parts, *self.texts))
+
+
+@dataclass(frozen=True)
+class Where:
+    """Keep the rows that meet a condition."""
+
+    condition: Condition
+
+    def __str__(self) -> str:
+        return str(self.condition)
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """Leave out the rows that meet a condition."""
+
+    condition: Condition
+
+    def __str__(self) -> str:
+        return f"not ({self.condition})"
+
+
+@dataclass(frozen=True)
+class WithStudy:
+    """Keep the studies whose patient has another study that meets a condition, so far away.
+
+    The other study may be any of the lake's. A study without a date is left out.
+    """
+
+    period: Period
+    condition: Condition
+
+    def __str__(self) -> str:
+        return f"another study {self.period}: {self.condition}"
+
+
+@dataclass(frozen=True)
+class WithoutStudy:
+    """Keep the studies whose patient has no such other study; see `WithStudy`."""
+
+    period: Period
+    condition: Condition
+
+    def __str__(self) -> str:
+        return f"no other study {self.period}: {self.condition}"
+
+
+@dataclass(frozen=True)
+class OneStudyPerPatient:
+    """Keep one study of each patient, the same one whatever the order of the rows.
+
+    Attributes:
+        choice: first, last, closest or random. All but random leave out studies without a date.
+        to: For closest: a date, also as text (2020-01-31), or the name of a date column of a
+            joined table.
+        seed: For random.
+    """
+
+    choice: str
+    to: date | str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.choice not in CHOICES:
+            raise BadCriteria(
+                f"{self.choice!r} is none of {', '.join(CHOICES)}"
+                f"{did_you_mean(self.choice, CHOICES)}"
+            )
+        if (self.choice == "closest") != (self.to is not None):
+            raise BadCriteria("closest, and only closest, takes a date or a joined table's column")
+        if isinstance(self.to, str) and _DATE.fullmatch(self.to):
+            object.__setattr__(self, "to", _date(self.to))  # as YAML reads it without quotes
+        if isinstance(self.to, datetime) or not isinstance(self.to, date | str | None):
+            raise BadCriteria("closest takes a date without a time, as 2020-01-31, or a column")
+        if (self.choice == "random") != _is_int(self.seed):
+            raise BadCriteria("random, and only random, takes a seed, a whole number")
+
+    def __str__(self) -> str:
+        more = {"closest": f" to {self.to}", "random": f", seed {self.seed}"}
+        return f"{self.choice} study of each patient" + more.get(self.choice, "")
+
+
+@dataclass(frozen=True)
+class Join:
+    """Keep the patients that an outside table has a row for; later steps may use its columns.
+
+    Attributes:
+        table: The name it was attached under.
+        file: Where a YAML file finds it: Parquet or CSV, relative to the YAML file.
+        date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`.
+    """
+
+    table: str
+    file: str | None = None
+    date_formats: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.table, "a table's name")
+        if self.date_formats and not self.file:
+            raise BadCriteria("date_formats are for the columns of a file")
+        if not all(isinstance(form, str) for _, form in self.date_formats):
+            raise BadCriteria("a date format is text, as '%d/%m/%Y'")
+
+    def __str__(self) -> str:
+        return f"in {self.table}"
+
+
+Step: TypeAlias = Where | Exclude | WithStudy | WithoutStudy | OneStudyPerPatient | Join
+
+
+@dataclass(frozen=True)
+class Split:
+    """Parts of a cohort, by patient: a patient's part depends on its key and this only.
+
+    Attributes:
+        shares: Part -> about which share of the patients it has; together 1.
+        seed: Another gives other parts.
+    """
+
+    shares: tuple[tuple[str, float], ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, share in self.shares:
+            check_name(name, "the name of a part")
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+                raise BadCriteria(f"{name}: a part's share is a number above 0 and up to 1")
+        if not math.isclose(sum(share for _, share in self.shares), 1):
+            raise BadCriteria("the shares of a split must add up to 1")
+        if len({name for name, _ in self.shares}) < len(self.shares):
+            raise BadCriteria("two parts of a split have one name")
+        if not _is_int(self.seed):
+            raise BadCriteria("a split's seed is a whole number")
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuse what may not be a name.
+
+    Raises:
+        BadCriteria: It holds something else than lower case letters, digits and underscores.
+    """
+    if not NAME.fullmatch(name):
+        raise BadCriteria(
+            f"{name!r} cannot be {what}: use lower case letters, digits and underscores, a "
+            "letter first"
+        )
+
+
+def _check_value(column: str, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadCriteria(f"{column}: a value must be finite")
+    if isinstance(value, datetime) or not isinstance(value, Value):
+        raise BadCriteria(
+            f"{column}: a value is text, a number, true, false, a date or null; quote it where it "
+            "is text, and for an instant write a condition in SQL"
+        )
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BadCriteria(f"closest: {text} is not in the calendar") from None
+
+
+def _word(value: Value) -> str:
+    return "missing" if value is None else str(value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

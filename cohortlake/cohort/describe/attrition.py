@@ -1,0 +1,137 @@
+"""How many are left after each step, as patients, studies and series.
+
+The counts of a flow diagram. How it is drawn is `consort`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cohortlake.cohort.describe import consort
+from cohortlake.cohort.select.select import Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cohortlake.cohort.cohort import Cohort
+
+COUNTED = """
+count(DISTINCT patient_key) AS patients,
+count(DISTINCT (datastore_id, coalesce(StudyInstanceUID, series_id))) AS studies,
+count(*) AS series
+"""
+"""SQL that counts the rows of a stage at each level. Series without a study count one each."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are, at each level."""
+
+    patients: int
+    studies: int
+    series: int
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.patients - other.patients,
+            self.studies - other.studies,
+            self.series - other.series,
+        )
+
+
+@dataclass(frozen=True)
+class Left:
+    """Who is left after a step.
+
+    Attributes:
+        criterion: What the step asked for, in words.
+        counts: How many met it.
+    """
+
+    criterion: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Attrition:
+    """The way from the whole lake to a cohort.
+
+    Attributes:
+        cohort: The cohort's name.
+        steps: Who was left after each step; the first is the whole lake.
+        parts: Part of the split -> patients in it.
+    """
+
+    cohort: str
+    steps: tuple[Left, ...]
+    parts: dict[str, int]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per step: how many met it, and how many it left out."""
+        import pandas as pd  # here and not above: see flatten.frame
+
+        earlier = (self.steps[0], *self.steps)
+        return pd.DataFrame(
+            [
+                {
+                    "criterion": step.criterion,
+                    **vars(step.counts),
+                    **{f"excluded_{k}": n for k, n in vars(before.counts - step.counts).items()},
+                }
+                for before, step in zip(earlier, self.steps, strict=False)
+            ]
+        )
+
+    def figure(self) -> Any:
+        """Return the CONSORT diagram as a `matplotlib.figure.Figure`.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+        """
+        return consort.figure(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the CONSORT diagram.
+
+        Args:
+            path: An .svg, a .png or a .pdf file.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+        """
+        consort.save(self, Path(path))
+
+    def _repr_html_(self) -> str:
+        import pandas as pd  # which opening a lake does not need
+
+        with pd.option_context("display.max_colwidth", None):  # a criterion is told in full
+            return self.to_pandas().to_html(index=False)
+
+
+def attrition(cohort: Cohort) -> Attrition:
+    """Count who is left after each step of a cohort."""
+    stages = cohort.selection.stages
+    counted = cohort.ask(
+        " UNION ALL ".join(map(_count, range(len(stages)), stages)) + " ORDER BY 1"
+    )
+    steps = tuple(
+        Left(stage.label, Counts(*counts))
+        for stage, (_, *counts) in zip(stages, counted.fetchall(), strict=True)
+    )
+    return Attrition(cohort.criteria.name, steps, _parts(cohort))
+
+
+def _count(number: int, stage: Stage) -> str:
+    return f"SELECT {number} AS step, {COUNTED} FROM {stage.name}"
+
+
+def _parts(cohort: Cohort) -> dict[str, int]:
+    if cohort.criteria.split is None:
+        return {}
+    query = (
+        f"SELECT split, count(DISTINCT patient_key) FROM ({cohort.selection.members}) GROUP BY 1"
+    )
+    counts = dict(cohort.ask(query).fetchall())
+    return {name: counts.get(name, 0) for name, _ in cohort.criteria.split.shares}

@@ -1,0 +1,82 @@
+"""How many members there are, by any columns, with small cells suppressed.
+
+Which cells are hidden `suppress` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cohortlake.cohort.describe.suppress import Cell, hidden
+from cohortlake.cohort.select import withheld
+from cohortlake.errors import BadCriteria
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cohortlake.cohort.cohort import Cohort
+
+
+def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFrame:
+    """Count members and their patients.
+
+    Args:
+        cohort: Whose.
+        by: Columns of the members; none gives one row for all.
+        suppress_below: Cells of fewer patients are hidden, and what would give them away.
+
+    Returns:
+        One row per combination of values that occurs: patients and members, missing where hidden.
+        A value that the policy withholds is `withheld`, or is so in the list that lacks it.
+
+    Raises:
+        UnknownColumn: The members have no such column.
+        ColumnNotShown: The policy does not show it.
+        ValuesWithheld: It is a number that the policy withholds of some members.
+        BadCriteria: `suppress_below` is negative, a column is named twice, or the table has too
+            many small cells to see what could be worked out.
+    """
+    if suppress_below < 0:
+        raise BadCriteria("suppress_below is a number of patients, 0 or more")
+    if len({*by}) < len(by):
+        raise BadCriteria("members are counted by a column once; name each column once")
+    known = cohort.members.columns
+    for name in by:
+        if name not in known:
+            raise cohort.lake.as_opened.unknown(name, f"members of {cohort.criteria.name}", known)
+    kinds = withheld.kinds(cohort, by)
+    names = "".join(f'{withheld.told(name, kinds[name], known)} AS "{name}", ' for name in by)
+    counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
+    counted += f", {few('patient_key', suppress_below)}"
+    if by:
+        query = f"SELECT {counted} FROM ({cohort.selection.members}) GROUP BY ALL ORDER BY ALL"
+    else:
+        query = f"SELECT {counted} FROM ({cohort.selection.entities})"
+    rows = cohort.ask(query).to_pandas()
+    who = rows.pop("few")
+    keys = zip(*(rows[name] for name in by), strict=True) if by else [()] * len(rows)
+    told = zip(keys, rows["patients"], rows["members"], who, strict=True)
+    cells = [
+        Cell(
+            tuple(map(str, key)),
+            int(patients),
+            int(members),
+            frozenset(own if own is not None else ()),
+        )
+        for key, patients, members, own in told
+    ]
+    rows.loc[sorted(hidden(cells, suppress_below)), ["patients", "members"]] = None
+    return rows
+
+
+def few(person: str, below: int) -> str:
+    """Return SQL for `Cell.few`, in a query that groups rows by cell.
+
+    Args:
+        person: SQL for whose a row is.
+        below: The least number of patients that may be shown.
+    """
+    people = f"list(DISTINCT {person}) FILTER ({person} IS NOT NULL)"
+    small = f"count(DISTINCT {person}) < {below}"
+    return f"CASE WHEN {small} THEN coalesce({people}, []) ELSE [] END AS few"

@@ -1,0 +1,65 @@
+"""Erasing a patient from frozen cohorts: their rows are emptied, what proves the others stays.
+
+Of an erased row remain its digest, so that the digest of all still holds, and the day on which it
+was erased, so that `verify` can say so. Its salt goes, so that nobody can confirm who it was.
+From the members that were drawn last for BI it just goes.
+How a patient is erased from the lake is `admin.erase`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cohortlake.cohort.freeze import digest, freeze
+from cohortlake.storage import damage
+from cohortlake.storage.root import Root
+
+
+def erase_members(root: Root, patient_keys: Collection[str], day: date) -> int:
+    """Erase patients from all cohorts below a lake.
+
+    Args:
+        root: The lake.
+        patient_keys: The patients.
+        day: When.
+
+    Returns:
+        How many members of frozen cohorts were erased.
+
+    Raises:
+        RootNotUsable: A file cannot be written.
+    """
+    keys = pa.array(sorted(patient_keys), pa.string())
+    erased = 0
+    for path in root.files(freeze.FOLDER, ".parquet"):
+        with damage.opened(root, path) as file:
+            members = pq.read_table(file)
+        theirs = pc.is_in(members["patient_key"], value_set=keys)
+        if not pc.any(theirs).as_py():
+            continue
+        if path.endswith(freeze.CURRENT):
+            left = members.filter(pc.invert(theirs))
+        else:
+            left = _emptied(members, theirs, day)
+            erased += pc.sum(theirs).as_py()
+        freeze.write_members(root, path, left, digest.of_all(left[digest.COLUMN].to_pylist()))
+    return erased
+
+
+def _emptied(members: pa.Table, theirs: pa.ChunkedArray, day: date) -> pa.Table:
+    kept = pc.if_else(theirs, None, pa.array(range(len(members)), pa.int64()))
+    digests = members[digest.COLUMN]
+    days = pa.nulls(len(members), pa.date32())
+    if digest.ERASED_ON in members.column_names:
+        days = members[digest.ERASED_ON]
+    days = pc.if_else(theirs, pa.scalar(day, pa.date32()), days)
+    apart = (digest.COLUMN, digest.ERASED_ON)
+    # The salt goes with the values: without it the digest confirms nothing.
+    rows = members.drop_columns([name for name in apart if name in members.column_names])
+    emptied = rows.take(kept).append_column(digest.COLUMN, digests)
+    return emptied.append_column(digest.ERASED_ON, days)

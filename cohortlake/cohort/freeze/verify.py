@@ -1,0 +1,261 @@
+"""Is a frozen cohort what it was, and what became of its members if not?
+
+The criteria are drawn again from what is published now. Who joined, left or changed is
+`compare`'s; why, the published history tells: what happened since the freezing to a member's
+image sets, or to other studies of the same patient. `diff` compares two freezings with each
+other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake import schema
+from cohortlake.cohort.cohort import Cohort
+from cohortlake.cohort.freeze import compare, digest, freeze, signature
+from cohortlake.cohort.freeze.freeze import Manifest
+from cohortlake.flatten import to_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cohortlake.cohort.lake import Lake
+
+ERASED = "erased"
+_BY_POLICY = "erased by policy"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of a frozen cohort.
+
+    Attributes:
+        manifest: What was frozen.
+        differences: One row per member that differs: what (joined, left, changed or erased), its
+            keys, patient_key, changed_columns, why and when. Where the policy shows no instants,
+            or showed none then, why is what happened last to its image sets, and when is missing.
+        signature: valid, unchecked (there is no key here) or unsigned.
+        outside_changed: Outside tables that are not what they were.
+    """
+
+    manifest: Manifest
+    differences: pd.DataFrame
+    signature: str
+    outside_changed: tuple[str, ...] = ()
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the same criteria give the same members, with the same values."""
+        return self.differences.empty
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many joined, left, changed or were erased; only what there is."""
+        return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
+
+    @property
+    def reasons(self) -> pd.DataFrame:
+        """How many of each, by why and on which day."""
+        import pandas as pd  # here and not above: see flatten.frame
+
+        day = pd.to_datetime(self.differences["when"], utc=True).dt.strftime("%Y-%m-%d")
+        told = self.differences.assign(day=day)[["what", "why", "day"]].astype("string")
+        return told.value_counts(dropna=False).rename("members").reset_index()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two frozen cohorts differ.
+
+    Attributes:
+        before: The one.
+        after: The other.
+        criteria: A unified diff of their YAML; empty where it is the same.
+        differences: One row per member that differs: what (joined, left or changed), its keys,
+            patient_key and changed_columns; empty columns where their levels differ. Members that
+            were erased from either are in neither.
+    """
+
+    before: Manifest
+    after: Manifest
+    criteria: str
+    differences: pd.DataFrame = field(repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many joined, left or changed; only what there is."""
+        return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
+
+
+def verify(lake: Lake, manifest: Manifest, key: bytes | None) -> Verification:
+    """Draw a frozen cohort again and compare.
+
+    Args:
+        lake: The lake, as of the instant of the freezing, with the outside tables attached.
+        manifest: What was frozen.
+        key: To check its signature with, or None.
+
+    Raises:
+        NotAsFrozen: The frozen files themselves were changed.
+        UnknownTable: An outside table is not attached.
+    """
+    signed = _signature(manifest, key)
+    before = freeze.read_members(lake.root, manifest)
+    criteria = manifest.read_criteria()
+    for join in criteria.joins:
+        lake.file_of(join.table)  # it must be attached
+    outside = freeze.outside_digests(lake, criteria)
+    erased = before.filter(pc.is_null(before["patient_key"]))
+    after = Cohort(lake, criteria).to_arrow()
+    found = compare.differences(lake.connection, criteria.level, _kept(before), after)
+    told = _with_reasons(lake, criteria.level, found, manifest)
+    changed = tuple(sorted(t for t, d in outside.items() if manifest.outside.get(t) != d))
+    is_older = manifest.format < schema.FORMAT_VERSION
+    frame = _told(told, _days(erased), changed, is_older=is_older)
+    return Verification(manifest, frame, signed, changed)
+
+
+def diff(lake: Lake, before: Manifest, after: Manifest) -> Difference:
+    """Compare two frozen cohorts.
+
+    Args:
+        lake: Where they were frozen.
+        before: The one.
+        after: The other.
+
+    Raises:
+        NotAsFrozen: The frozen files themselves were changed.
+    """
+    criteria = "".join(
+        difflib.unified_diff(
+            before.criteria.splitlines(keepends=True),
+            after.criteria.splitlines(keepends=True),
+            before.label,
+            after.label,
+        )
+    )
+    one, other = before.read_criteria().level, after.read_criteria().level
+    sets = [_kept(freeze.read_members(lake.root, manifest)) for manifest in (before, after)]
+    level = one if one == other else "patient"
+    if one != other:  # what they have in common are patients
+        sets = [m.group_by("patient_key").aggregate([]) for m in sets]
+    return Difference(
+        before, after, criteria, to_frame(compare.differences(lake.connection, level, *sets))
+    )
+
+
+def _kept(members: pa.Table) -> pa.Table:
+    """Return the members that were not erased, with their own values and digests."""
+    kept = members.filter(pc.is_valid(members["patient_key"]))
+    return kept.drop_columns([name for name in (digest.ERASED_ON,) if name in kept.column_names])
+
+
+def _signature(manifest: Manifest, key: bytes | None) -> str:
+    if manifest.signature is None:
+        return "unsigned"
+    if key is None:
+        return "unchecked"
+    signature.check(key, manifest.signed, manifest.signature, manifest.path)
+    return "valid"
+
+
+# Where the policy shows no instants, or did not when it was frozen, what happened last to each
+# image set is the best guess.
+_EVENTS = """
+SELECT datastore_id, image_set_id, {began} AS happened_at,
+       CASE change WHEN 'updated' THEN 'changed ' || array_to_string(changed_fields, ', ')
+                   ELSE 'image sets ' || change END AS event
+FROM history WHERE {is_new}
+UNION ALL
+SELECT datastore_id, image_set_id, {ended}, 'image sets deleted'
+FROM history WHERE {has_ended} AND ended_by = 'deleted'
+"""
+_SINCE = {
+    "began": "valid_from",
+    "is_new": "($seen IS NULL OR observed_from > $seen)",
+    "ended": "valid_to",
+    "has_ended": "($seen IS NULL OR observed_to > $seen)",
+}
+_LAST = {
+    "began": "NULL::TIMESTAMPTZ",
+    "is_new": "ended_by IS NULL",
+    "ended": "NULL::TIMESTAMPTZ",
+    "has_ended": "true",
+}
+
+# A member's image sets are those that ever stood under it. What happened to them since is told
+# first, then what happened to other image sets of its patient.
+_REASONS = """
+WITH events AS ({events}), happened AS (
+    SELECT DISTINCT datastore_id, image_set_id, patient_key, StudyInstanceUID,
+           coalesce(SeriesInstanceUID, image_set_id) AS series_id, event, happened_at
+    FROM history JOIN events USING (datastore_id, image_set_id)
+), own AS (
+    SELECT number, string_agg(DISTINCT event, '; ' ORDER BY event) AS why,
+           max(happened_at) AS happened_at
+    FROM differing JOIN happened USING ({keys}) GROUP BY number
+), of_patient AS (
+    SELECT number, string_agg(DISTINCT event, '; ' ORDER BY event) AS why,
+           max(happened_at) AS happened_at
+    FROM differing JOIN happened USING (patient_key) GROUP BY number
+)
+SELECT differing.* EXCLUDE (number),
+       coalesce(own.why, 'other studies of the patient: ' || of_patient.why) AS why,
+       coalesce(own.happened_at, of_patient.happened_at) AS "when"
+FROM differing LEFT JOIN own USING (number) LEFT JOIN of_patient USING (number)
+ORDER BY number
+"""
+
+
+def _with_reasons(lake: Lake, level: str, found: pa.Table, manifest: Manifest) -> pa.Table:
+    seen = datetime.fromisoformat(manifest.seen_until) if manifest.seen_until else None
+    numbers = pa.array(range(len(found)), pa.int64())
+    # A lake that held nothing had seen nothing: all that happened did so since. Else None is of a
+    # policy that did not tell.
+    is_told = seen is not None or not manifest.attrition[0]["series"]
+    tells_when = is_told and "observed_from" in lake.columns("history")
+    events = _EVENTS.format_map(_SINCE if tells_when else _LAST)
+    lake.connection.register("differing", found.append_column("number", numbers))
+    try:
+        query = _REASONS.format(events=events, keys=", ".join(compare.KEYS[level]))
+        return lake.sql(query, {"seen": seen} if tells_when else None).to_arrow()
+    finally:
+        lake.connection.unregister("differing")
+
+
+_DERIVED = "how the tables are derived did"
+
+
+def _told(
+    found: pa.Table,
+    erased: Sequence[date | None],
+    outside_changed: tuple[str, ...],
+    *,
+    is_older: bool,
+) -> pd.DataFrame:
+    """Return the differences as a frame, with those that were erased."""
+    cause = "it was frozen by a release that reads values otherwise"
+    elsewhere = f"nothing of it changed in the lake; {cause if is_older else _DERIVED}"
+    if outside_changed:
+        elsewhere = f"changed outside the lake: {', '.join(outside_changed)}"
+    rows = [row | {"why": row["why"] or elsewhere} for row in found.to_pylist()]
+    nothing = dict.fromkeys(found.column_names) | {"changed_columns": []}
+    for day in erased:
+        at = datetime.combine(day, time(), UTC) if day else None
+        rows.append(nothing | {"what": ERASED, "why": _BY_POLICY, "when": at})
+    return to_frame(pa.Table.from_pylist(rows, found.schema))
+
+
+def _days(erased: pa.Table) -> list[date | None]:
+    """Return when erased members were; None where somebody emptied the rows by hand."""
+    if digest.ERASED_ON not in erased.column_names:
+        return [None] * len(erased)
+    days: list[date | None] = erased[digest.ERASED_ON].to_pylist()
+    return days

@@ -1,0 +1,106 @@
+"""The published tables as views in DuckDB: as they are now, or as they were at an instant.
+
+Owns which files a view reads. As of an instant, `image_sets` is a filter on `history`, and the
+other tables follow from it by the same SQL that publishing runs (`publish.marts`). Nothing is
+read before a query asks for it. Reads `published/` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import duckdb
+
+from cohortlake import schema
+from cohortlake.errors import NotShown
+from cohortlake.publish import marts, visits
+from cohortlake.publish.publication import Publication
+from cohortlake.published.read import require_clocks
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
+
+_MARTS = {
+    "series": marts.SERIES,
+    "studies": marts.STUDIES,
+    "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
+}
+
+
+def create(
+    con: duckdb.DuckDBPyConnection, root: Root, publication: Publication, as_of: datetime | None
+) -> None:
+    """Make a view of each published table.
+
+    Args:
+        con: The connection.
+        root: The lake.
+        publication: What is published there.
+        as_of: The instant that all tables but `history` show; None is now.
+
+    Raises:
+        NotShown: There is an instant, and the policy hides when states began and ended.
+    """
+    shown = {table: publication.shown(table) for table in schema.PUBLISHED}
+    for table in ("history",) if as_of else schema.PUBLISHED:
+        files, columns = publication.paths(table), schema.arrow_schema(shown[table])
+        engine.register(con, f"_{table}", root, files, columns)
+        is_local = not files or root.place_of(files[0]).is_local
+        con.execute(f"CREATE VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
+    if as_of is None:
+        return
+    require_clocks(publication)
+    if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
+        raise NotShown("tables of the past are made from dates", publication.policy)
+    con.execute(_rows_as_of(as_of, publication))
+    con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
+    for table, query in {"image_sets": "FROM present", **_MARTS}.items():
+        names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
+        con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
+
+
+def _rows(table: str, names: Collection[str], *, is_local: bool) -> str:
+    """Return SQL for a table's rows as its files hold them, without a date as null."""
+    relation = f"_{table}"
+    partition = next((name for name in _PARTITIONS if name in names), None)
+    if partition is None:
+        return f"FROM {relation}"
+    if is_local:
+        return f"SELECT * REPLACE ({engine.dated(partition)} AS {partition}) FROM {relation}"
+    # Arrow skips files by plain comparisons only, so those without a date are read apart.
+    return f"""
+        FROM {relation} WHERE {partition} <> '{schema.UNDATED}' UNION ALL
+        SELECT * REPLACE (NULL AS {partition}) FROM {relation}
+        WHERE {partition} = '{schema.UNDATED}'
+    """
+
+
+def _rows_as_of(as_of: datetime, publication: Publication) -> str:
+    # The marts name all columns, by their own names; those that the policy hides are null.
+    known = _as_shown("history", publication)
+    own = {sql: name for name, sql in known.items() if name not in _PARTITIONS}
+    columns = (
+        f"{own.get(c.name) or f'NULL::{engine.sql_type(c.type)}'} AS {c.name}"
+        for c in schema.published("history")
+        if c != schema.STUDY_MONTH
+    )
+    return f"""
+        CREATE VIEW present AS
+        SELECT {", ".join(columns)}, hash({marts.STUDY}) AS study_hash,
+               datastore_id || image_set_id AS interval_key  -- of each image set one is true
+        FROM history
+        WHERE valid_from <= TIMESTAMPTZ '{as_of.isoformat()}'
+          AND (valid_to IS NULL OR valid_to > TIMESTAMPTZ '{as_of.isoformat()}')
+    """
+
+
+def _as_shown(table: str, publication: Publication) -> dict[str, str]:
+    """Return the name of each column as the policy shows it -> SQL for it, from the schema's."""
+    shown = publication.columns[table]
+    found = {f.name: c.name for c in schema.published(table) for f in schema.forms(c)}
+    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else schema.YEAR_FORMAT
+    month = f"strftime(StudyDate, '{form}')"
+    return {name: month if name in _PARTITIONS else found[name] for name in shown}
+
+
+_PARTITIONS = tuple(form.name for form in schema.forms(schema.STUDY_MONTH))

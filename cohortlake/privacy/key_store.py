@@ -1,0 +1,268 @@
+"""Where a lake's keys are, and that an existing lake never gets another one by accident.
+
+Two keys. The *patient key* is what `published/` is keyed with: patient_key, accession_key, UIDs
+and shifts. It lies in the restricted zone of the lake, or where COHORTLAKE_PATIENT_KEY says; beside
+the lake stays its fingerprint, so that a missing or another key is an error. The *erasure key* is
+what erased patients are known again by. It always lies in the restricted zone, and is never
+changed: whoever was erased left no id that could be hashed anew. How an id is hashed is
+`privacy.keyed_hashes`'.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cohortlake.errors import MissingKey, SettingError, WrongKey
+from cohortlake.healthimaging.connection import connect
+from cohortlake.privacy import fingerprint, new_key
+from cohortlake.privacy.keyed_hashes import KEY_BYTES
+from cohortlake.storage.root import Root
+
+IN_LAKE = "lake"
+KEY_PATH = "keys/patient-key"
+_WRAPPED_PATH = "keys/patient-key.kms"
+_NEXT_PATH = "keys/next-key"
+_FINGERPRINT_PATH = "keys/fingerprint"
+_ERASURE_PATH = "keys/erasure-key"
+ERASURES = "erasures"
+"""The folder of the records of erased patients."""
+_PURPOSE = {"cohortlake": "patient-key"}
+"""What KMS binds the wrapped key to (its encryption context)."""
+
+
+def require_fingerprint(root: Root, source: str, key: bytes) -> None:
+    """Refuse a key that is not the lake's; a lake without a fingerprint gets that of this one.
+
+    Raises:
+        WrongKey: It is not the one that the lake was published with.
+    """
+    if not has_fingerprint(root):
+        root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
+    if not is_taken_up(root, key):
+        raise _wrong_key(root, source)
+
+
+def require_own_keys(root: Root, source: str, published: str) -> None:
+    """See that the keys of a lake that was published are there, and are its own. Makes none.
+
+    Args:
+        root: The lake.
+        source: See COHORTLAKE_PATIENT_KEY.
+        published: The fingerprint that the marker names; empty where it names none.
+
+    Raises:
+        MissingKey: A key is not there, or nothing says any more which one was published with.
+        WrongKey: It is not the one that the lake was published with.
+        SettingError: The source cannot be understood, or holds no key.
+    """
+    own = fingerprint(read_key(root, source, may_create=False))
+    kept = root.read(_FINGERPRINT_PATH).decode() if has_fingerprint(root) else ""
+    if not kept and not published:
+        raise MissingKey(
+            f"{root.uri_of(_FINGERPRINT_PATH)} is not there, and nothing else says which key the "
+            "lake was published with; restore the file from a backup"
+        )
+    if {own, kept or own, published or own} != {own}:
+        raise _wrong_key(root, source)
+    if root.files(ERASURES, ".json") and not root.exists(_ERASURE_PATH):
+        raise _no_erasure_key(root)
+
+
+def _wrong_key(root: Root, source: str) -> WrongKey:
+    return WrongKey(
+        f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri} was published with; "
+        "give that one. Where `cohortlake key rotate` did not come to its end, repeat it as it "
+        "was given"
+    )
+
+
+def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
+    """Return the key of a source, whether or not the lake was published with it.
+
+    Raises:
+        MissingKey: There is none, and none may be made.
+        SettingError: The source cannot be understood, or holds no key.
+    """
+    kind, _, name = source.partition(":")
+    if source == IN_LAKE:
+        return _created(root, KEY_PATH, new_key, may_create=may_create)
+    if kind == "kms" and name:
+        return _from_kms(root, name, may_create=may_create)
+    if kind not in _SOURCES or not name:
+        raise SettingError(
+            "COHORTLAKE_PATIENT_KEY must be lake, env:NAME, file:PATH, secretsmanager:ID or "
+            f"kms:KEY-ID, not {source!r}"
+        )
+    return _decoded(_SOURCES[kind](name), source)
+
+
+def next_key(root: Root, source: str) -> bytes:
+    """Return the key that a lake is to be published with; a rotation that goes on finds its own.
+
+    Raises:
+        MissingKey: The source cannot be read.
+        SettingError: It cannot be understood, or holds no key.
+    """
+    if not _is_made_here(source):
+        return read_key(root, source, may_create=False)
+    return _created(root, _NEXT_PATH, new_key, may_create=True)
+
+
+def has_fingerprint(root: Root) -> bool:
+    """Return whether `keys/fingerprint` names the key that the lake is published with."""
+    return root.exists(_FINGERPRINT_PATH)
+
+
+def is_kept_key(root: Root, key: bytes) -> bool:
+    """Return whether a key is the one that lies in the lake itself; true where none does."""
+    return not root.exists(KEY_PATH) or root.read(KEY_PATH) == key
+
+
+def is_taken_up(root: Root, key: bytes) -> bool:
+    """Return whether the lake is published with a key, or will be once `take_up` has ended."""
+    return has_fingerprint(root) and root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
+
+
+def take_up(root: Root, source: str, key: bytes) -> None:
+    """Have the lake published with another key from now on.
+
+    Ended midway, no other key is one, so that nothing is published before it is done again.
+    """
+    root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
+    kept = None
+    if source == IN_LAKE:
+        kept = KEY_PATH
+        root.write(kept, key)
+    elif _is_made_here(source):
+        kept = _WRAPPED_PATH
+        root.write(kept, _wrapped(source.removeprefix("kms:"), key))
+    for path in {KEY_PATH, _WRAPPED_PATH} - {kept}:
+        root.delete(path)
+
+
+def forget_next_key(root: Root) -> None:
+    """End a rotation."""
+    root.delete(_NEXT_PATH)
+
+
+def _is_made_here(source: str) -> bool:
+    return source == IN_LAKE or source.startswith("kms:")
+
+
+def erasure_key(root: Root) -> bytes:
+    """Return the key that erased patients are known again by.
+
+    Raises:
+        MissingKey: Some were erased, and it is gone: they would come back.
+    """
+    if root.exists(_ERASURE_PATH):
+        return root.read(_ERASURE_PATH)
+    if root.files(ERASURES, ".json"):
+        raise _no_erasure_key(root)
+    root.create(_ERASURE_PATH, new_key())
+    return root.read(_ERASURE_PATH)
+
+
+def _no_erasure_key(root: Root) -> MissingKey:
+    return MissingKey(
+        f"{root.uri_of(_ERASURE_PATH)} is gone, and erased patients are known again by it; "
+        "restore it from a backup (a lake that erased before there was such a file has a copy "
+        f"of {KEY_PATH} there)"
+    )
+
+
+def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bool) -> bytes:
+    if not root.exists(path):
+        if not may_create:
+            raise MissingKey(
+                f"{root.uri_of(path)} is not there, and this lake was published with a key: set "
+                "COHORTLAKE_PATIENT_KEY to where `cohortlake key rotate` put it, or restore the "
+                "file from a backup (a new key would give every patient another hash)"
+            )
+        root.create(path, make())
+    return root.read(path)  # perhaps that of a run that was faster
+
+
+def _from_environment(name: str) -> str:
+    text = os.environ.get(name, "")
+    if not text:
+        raise MissingKey(f"COHORTLAKE_PATIENT_KEY=env:{name}, and {name} is not set")
+    return text
+
+
+def _from_file(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise MissingKey(f"COHORTLAKE_PATIENT_KEY=file:{name} cannot be read: {why}") from None
+
+
+def _from_secrets_manager(name: str) -> str:
+    with _explained(f"secretsmanager:{name}"):
+        secret = connect("secretsmanager", Config()).get_secret_value(SecretId=name)
+    text: str = secret.get("SecretString") or bytes(secret.get("SecretBinary", b"")).hex()
+    return text
+
+
+_SOURCES: dict[str, Callable[[str], str]] = {
+    "env": _from_environment,
+    "file": _from_file,
+    "secretsmanager": _from_secrets_manager,
+}
+
+
+def _from_kms(root: Root, key_id: str, *, may_create: bool) -> bytes:
+    """Return a key that lies in the lake wrapped by one that never leaves KMS."""
+    wrapped = _created(
+        root, _WRAPPED_PATH, lambda: _wrapped(key_id, new_key()), may_create=may_create
+    )
+    with _explained(f"kms:{key_id}"):
+        answer = connect("kms", Config()).decrypt(
+            KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_PURPOSE
+        )
+    return bytes(answer["Plaintext"])
+
+
+def _wrapped(key_id: str, key: bytes) -> bytes:
+    with _explained(f"kms:{key_id}"):
+        answer = connect("kms", Config()).encrypt(
+            KeyId=key_id, Plaintext=key, EncryptionContext=_PURPOSE
+        )
+    return bytes(answer["CiphertextBlob"])
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn AWS's errors inside the block into MissingKey, with the code and no more."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        response = getattr(error, "response", {})
+        code = response.get("Error", {}).get("Code", type(error).__name__)
+        raise MissingKey(
+            f"COHORTLAKE_PATIENT_KEY={source} cannot be read: {code}; see that it is there, and "
+            "that the caller's IAM policy allows it"
+        ) from None
+
+
+def _decoded(text: str, source: str) -> bytes:
+    for decode in (bytes.fromhex, lambda told: base64.b64decode(told, validate=True)):
+        try:
+            key: bytes = decode(text.strip())
+        except (ValueError, binascii.Error):
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    raise SettingError(
+        f"COHORTLAKE_PATIENT_KEY={source} does not hold a key: {KEY_BYTES} random bytes in hex or "
+        "base64, as `openssl rand -hex 32` gives them"
+    )

@@ -1,0 +1,102 @@
+"""`athena.sql`: the published tables as external tables of Amazon Athena.
+
+The partitions are projected, so that nobody has to add them. Of Athena's kinds of projection only
+`enum` can name both months and `undated` in a table that may be asked without naming one. Its
+values are written out: all that are published, and those that are to be expected, so that the
+statements change seldom. Tools that read Hive's DDL understand all but the projection.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.publish.export.tables import Table
+
+PLACE = "${LAKE}"
+"""Stands for the root's `s3://` URL where the lake lies on a disk."""
+
+_FIRST_YEAR = 1980
+_LONGEST_COMMENT = 255  # Glue's limit
+_APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+
+_TYPES = {
+    pa.string(): "string",
+    pa.bool_(): "boolean",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float64(): "double",
+    pa.date32(): "date",
+    schema.INSTANT: "timestamp",
+    pa.list_(pa.string()): "array<string>",
+}
+"""Arrow type -> Athena's. It has none for a time of day in a table of files."""
+
+
+def statements(lake: str, tables: Iterable[Table], last_year: int) -> str:
+    """Return the DDL, one statement after another.
+
+    Args:
+        lake: The root's URL, or `PLACE`.
+        tables: What to make tables of.
+        last_year: Until when partitions are to be expected.
+    """
+    replace = (
+        f"-- Put the s3:// URL that the lake was copied to in the place of {PLACE}.\n"
+        if lake == PLACE
+        else ""
+    )
+    head = (
+        "-- Tables for Amazon Athena over the files of published/, a statement at a time.\n"
+        "-- Run them again whenever this file changes: a partition that is not named is not read.\n"
+        "-- To drop an external table deletes no file.\n"
+    )
+    return head + replace + "".join(_statements(lake, table, last_year) for table in tables)
+
+
+def _statements(lake: str, table: Table, last_year: int) -> str:
+    lines = [f"  {_column(column)}" for column in table.columns if column.type in _TYPES]
+    untold = [column.name for column in table.columns if column.type not in _TYPES]
+    note = f"-- Left out, for Athena has no type for it: {', '.join(untold)}.\n" if untold else ""
+    return (
+        f"\nDROP TABLE IF EXISTS `{table.name}`;\n\n{note}"
+        f"CREATE EXTERNAL TABLE `{table.name}` (\n" + ",\n".join(lines) + "\n)\n"
+        f"{_partitioned(table)}STORED AS PARQUET\n"
+        f"LOCATION '{lake}/published/{table.name}/'{_projection(table, last_year)};\n"
+    )
+
+
+def _partitioned(table: Table) -> str:
+    # A folder's name is text, whatever the column is elsewhere: one of them is `undated`.
+    return f"PARTITIONED BY (`{table.partition.name}` string)\n" if table.partition else ""
+
+
+def _projection(table: Table, last_year: int) -> str:
+    if table.partition is None:
+        return ""
+    name = table.partition.name
+    values = ",".join(_expected(table.partition, table.values, last_year))
+    return (
+        "\nTBLPROPERTIES (\n  'projection.enabled' = 'true',\n"
+        f"  'projection.{name}.type' = 'enum',\n"
+        f"  'projection.{name}.values' = '{values}'\n)"
+    )
+
+
+def _expected(partition: schema.Column, found: Iterable[str], last_year: int) -> list[str]:
+    """Return the values that there are, and those that may come, sorted."""
+    years = [f"{year:04d}" for year in range(_FIRST_YEAR, last_year + 1)]
+    is_monthly = partition == schema.STUDY_MONTH
+    months = [f"{year}-{month:02d}" for year in years for month in range(1, 13)]
+    periods = months if is_monthly else [schema.YEAR_FORMAT.replace("%Y", year) for year in years]
+    return sorted({*found, *periods, schema.UNDATED})
+
+
+def _column(column: schema.Column) -> str:
+    # An apostrophe would end the comment, and Hive's and Athena's ways to write one differ.
+    meaning = textwrap.shorten(column.description, _LONGEST_COMMENT).replace("'", _APOSTROPHE)
+    return f"`{column.name}` {_TYPES[column.type]} COMMENT '{meaning}'"

@@ -1,0 +1,154 @@
+"""Are the files of the lake still as they were written?
+
+The marker says of each published file which size and which content it was written with, a Delta
+log says of each data file which size, and the ledger says which increments there are. One listing
+of a folder compares them; only who asks for it has the content read. See `publish.publish` for how
+published files are written again, and `admin.verdict` for what an operator is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
+
+from cohortlake.errors import DamagedFile
+from cohortlake.increments import increments
+from cohortlake.publish.publication import Publication, PublishedFile
+from cohortlake.storage import delta
+from cohortlake.storage.root import Root
+
+_PIECE_BYTES = 1 << 20
+IS_MISSING = "is not there"
+_IS_UNREADABLE = "cannot be read"
+
+
+def altered(
+    root: Root, publication: Publication, sizes: Mapping[str, int], *, verify: bool = False
+) -> dict[str, str]:
+    """Return which published files are not as they were written, and in what.
+
+    Args:
+        root: The lake.
+        publication: What the marker says.
+        sizes: The size of each file there is, see `sizes`.
+        verify: Whether to read the content of the files whose size is right.
+
+    Returns:
+        Path below the root -> what is wrong with the file, in words.
+    """
+    found = {}
+    for path, written in publication.files.items():
+        if path not in sizes:
+            found[path] = IS_MISSING
+        elif written.size_bytes not in (None, sizes[path]):
+            found[path] = _other_size(sizes[path], written.size_bytes)
+        elif verify and not _holds_what_was_written(root, path, written):
+            found[path] = "does not hold what was written"
+    return found
+
+
+def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str, str]:
+    """Return which files of a Delta table are not as they were written, and in what.
+
+    Args:
+        root: The lake.
+        name: The table; one that was never made has no files.
+        verify: Whether to read the content of the files whose size is right.
+
+    Returns:
+        Path below the root -> what is wrong with the file, in words.
+    """
+    found = dict.fromkeys(delta.empty_in_log(root, name), "is empty")
+    try:
+        table = delta.open_table(root, name)
+        written = delta.file_sizes(table, name) if table else {}
+    except DamagedFile as error:
+        return found or {error.path: _IS_UNREADABLE}
+    except DeltaError:
+        return found or {f"{name}/_delta_log": _IS_UNREADABLE}
+    sizes = root.sizes(name, ".parquet")
+    for path, size in written.items():
+        if path not in sizes:
+            found[path] = IS_MISSING
+        elif sizes[path] != size:
+            found[path] = _other_size(sizes[path], size)
+        elif verify and _rows(root, path) is None:
+            found[path] = _IS_UNREADABLE
+    return found
+
+
+def altered_increments(root: Root, ledger: pa.Table, *, verify: bool = False) -> dict[str, str]:
+    """Return which increments are not as they were written, and in what.
+
+    Args:
+        root: The lake.
+        ledger: See `coverage.read`.
+        verify: Whether to read them; else those that are gone, or empty, are found.
+
+    Returns:
+        Path below the root -> what is wrong with the file, in words.
+    """
+    sizes = root.sizes("increments", ".parquet")
+    applied = dict(zip(*(ledger[c].to_pylist() for c in ("increment", "kept_rows")), strict=True))
+    found = {path: IS_MISSING for path in applied if path not in sizes}
+    found |= {path: "is empty" for path, size in sizes.items() if not size}
+    if verify:
+        for path in sizes.keys() - found.keys():
+            rows = _rows(root, path)
+            if rows is None or rows != applied.get(path, rows) or not _has_record(root, path):
+                found[path] = _IS_UNREADABLE
+    return dict(sorted(found.items()))
+
+
+def sizes(root: Root) -> dict[str, int]:
+    """Return the size in bytes of each Parquet file below `published/`, by path."""
+    return root.sizes("published", ".parquet")
+
+
+def with_sizes(
+    files: Mapping[str, PublishedFile], there: Mapping[str, int]
+) -> dict[str, PublishedFile]:
+    """Give files of a marker without sizes the ones that they have now."""
+    return {
+        path: replace(file, size_bytes=there.get(path)) if file.size_bytes is None else file
+        for path, file in files.items()
+    }
+
+
+def _other_size(size: int, written: int | None) -> str:
+    return f"has {size:,} bytes, and was written with {written:,}"
+
+
+def _rows(root: Root, path: str) -> int | None:
+    """Read a Parquet file whole and return its rows, or None where it cannot be read."""
+    with root.open(path) as file:
+        try:
+            return sum(len(batch) for batch in pq.ParquetFile(file).iter_batches())
+        except (pa.ArrowException, OSError):
+            return None
+
+
+def _has_record(root: Root, path: str) -> bool:
+    try:
+        return increments.read_record(root, path).path == path
+    except (DamagedFile, TypeError):
+        return False
+
+
+def _holds_what_was_written(root: Root, path: str, written: PublishedFile) -> bool:
+    with root.open(path) as file:
+        if written.sha256:
+            return _sha256(file) == written.sha256
+    return _rows(root, path) == written.rows
+
+
+def _sha256(file: pa.NativeFile) -> str:
+    found = hashlib.sha256()
+    while piece := file.read(_PIECE_BYTES):
+        found.update(piece)
+    return found.hexdigest()

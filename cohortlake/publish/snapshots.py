@@ -1,0 +1,144 @@
+"""The publications there have been, and the tags that people gave them.
+
+Beside the marker, `published/_snapshots.jsonl` has a line for each publication, and
+`published/_tags/NAME.json` says which of them a tag names. A tag never moves. Whoever cleans
+the memory up keeps the versions that `tagged_versions` gives. Delete the file to remove the tag.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.errors import TagError, UnknownTag
+from cohortlake.instants import is_instant
+from cohortlake.storage import damage
+from cohortlake.storage.root import Root
+
+_RECORD_PATH = "published/_snapshots.jsonl"
+_TAGS = "published/_tags"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NOW = "now"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A publication, as the record keeps it.
+
+    Attributes:
+        published_at: When, on the publishing machine's clock, UTC.
+        image_sets_version: The version of the memory that it shows.
+        policy: The privacy policy that was applied.
+        observed_until: When the last search began that taught it something, on the service's
+            clock; None where none did.
+        rows: Table -> rows.
+    """
+
+    published_at: str
+    image_sets_version: int
+    policy: str
+    observed_until: str | None
+    rows: dict[str, int]
+
+    @property
+    def knew_until(self) -> datetime:
+        """The last instant of which it can know; the first there is where it knows nothing."""
+        until = self.observed_until
+        return datetime.fromisoformat(until) if until else datetime.min.replace(tzinfo=UTC)
+
+    def to_json(self) -> bytes:
+        """Return it as one line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def record(root: Root, snapshot: Snapshot) -> None:
+    """Add a publication to the record."""
+    is_written = False
+    while not is_written:  # of two machines that publish at once on S3, one reads it again
+        is_there = root.exists(_RECORD_PATH)
+        before, tag = root.read_with_tag(_RECORD_PATH) if is_there else (b"", None)
+        is_written = root.replace(_RECORD_PATH, before + snapshot.to_json(), tag)
+
+
+def table(root: Root) -> pa.Table:
+    """Return the record, with the columns of `schema.SNAPSHOTS`, the oldest publication first."""
+    lines = root.read(_RECORD_PATH).splitlines() if root.exists(_RECORD_PATH) else []
+    names: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for name, tagged in _tags(root).items():
+        names[tagged.published_at, tagged.image_sets_version].append(name)
+    rows = [_row(_from_json(line, _RECORD_PATH), names) for line in lines]
+    return pa.Table.from_pylist(rows, schema.arrow_schema(schema.SNAPSHOTS))
+
+
+def tag(root: Root, name: str, snapshot: Snapshot) -> None:
+    """Name a publication. To give it the same name again changes nothing.
+
+    Args:
+        root: The lake.
+        name: The tag.
+        snapshot: The publication.
+
+    Raises:
+        TagError: The name cannot be used, or is another publication's.
+    """
+    if not _NAME.fullmatch(name) or name == NOW or is_instant(name):
+        raise TagError(
+            f"{name!r} cannot be a tag; use up to 64 letters, digits and ._- that are no date "
+            f"and not {NOW!r}"
+        )
+    path = f"{_TAGS}/{name}.json"
+    root.create(path, snapshot.to_json())
+    held = _from_json(root.read(path), path)
+    if held.image_sets_version != snapshot.image_sets_version:
+        raise TagError(
+            f"{name!r} names version {held.image_sets_version} of image_sets, and a tag never "
+            f"moves; use another name, or delete {root.uri_of(path)} to let go of it"
+        )
+
+
+def tagged(root: Root, name: str) -> Snapshot:
+    """Return the publication that a tag names.
+
+    Raises:
+        UnknownTag: There is no such tag.
+    """
+    tags = _tags(root)
+    if name not in tags:
+        raise UnknownTag(name, tags)
+    return tags[name]
+
+
+def tagged_versions(root: Root) -> set[int]:
+    """Return the versions of the memory that tags hold."""
+    return {snapshot.image_sets_version for snapshot in _tags(root).values()}
+
+
+def _tags(root: Root) -> dict[str, Snapshot]:
+    paths = root.files(_TAGS, ".json")
+    return {
+        path.removeprefix(f"{_TAGS}/").removesuffix(".json"): _from_json(root.read(path), path)
+        for path in paths
+    }
+
+
+def _from_json(line: bytes, path: str) -> Snapshot:
+    with damage.parsed(path):
+        return Snapshot(**json.loads(line))
+
+
+def _row(snapshot: Snapshot, names: dict[tuple[str, int], list[str]]) -> dict[str, Any]:
+    rows = {f"n_{name}": snapshot.rows.get(name) for name in schema.PUBLISHED}
+    return {
+        **asdict(snapshot),
+        "published_at": datetime.fromisoformat(snapshot.published_at),
+        "observed_until": snapshot.observed_until and snapshot.knew_until,
+        "tags": sorted(names[snapshot.published_at, snapshot.image_sets_version]),
+        **rows,
+    }

@@ -1,0 +1,323 @@
+"""Reading a lake: what is true now, what was true or known at an instant, what changed.
+
+Needs no right on anything but `published/`, and sees what the policy shows. How the time
+lines come about is `history.timeline`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake import schema
+from cohortlake.errors import DamagedFile, InstantError, NotALake, NotShown, OldFormat
+from cohortlake.flatten import to_frame
+from cohortlake.instants import Instant, instant, is_instant
+from cohortlake.publish import snapshots
+from cohortlake.publish.publication import Publication, read_marker
+from cohortlake.published import changes
+from cohortlake.published.changes import Clock
+from cohortlake.storage import damage, engine
+from cohortlake.storage.root import Root
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow.dataset as pads
+
+T = TypeVar("T")
+
+
+def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a published table as it is now.
+
+    Args:
+        root: The lake: a folder or an `s3://` URL.
+        table: `image_sets`, `series`, `studies`, `patients` or `history`.
+        columns: Which columns; all that the policy shows by default.
+
+    Returns:
+        One row per entity, with Arrow-backed dtypes.
+
+    Raises:
+        UnknownTable: There is no such table.
+        UnknownColumn: The table has no such column.
+        ColumnNotShown: The policy does not show it.
+        NotALake: Nothing was ever published there.
+        OldFormat: An older release published it.
+    """
+    return Lake(Root(root)).table(table, columns)
+
+
+class Lake:
+    """The published tables of a lake, as they are whenever they are asked for.
+
+    Args:
+        root: The lake.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+
+    def publication(self) -> Publication:
+        """Return what stands in `published/` now.
+
+        Raises:
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        marker = read_marker(self.root)
+        if marker is None:
+            raise NotALake(
+                f"nothing is published below {self.root.place_of('published').uri}; run "
+                "`cohortlake sync` first"
+            )
+        if marker.format != schema.FORMAT_VERSION:
+            raise OldFormat(self.root.uri_of("published"), schema.FORMAT_VERSION)
+        return marker
+
+    def reading(self, read: Callable[[Publication], T]) -> T:
+        """Read files that the marker names, and again where a publication came in between.
+
+        A publication that writes all anew removes files that the marker named before.
+
+        Args:
+            read: Reads them.
+
+        Raises:
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        marker = self.publication()
+        while True:
+            try:
+                return read(marker)
+            except (OSError, DamagedFile):
+                latest = self.publication()
+                if latest == marker:
+                    raise
+                marker = latest
+
+    def table(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        as_of: Instant | None = None,
+        known_at: Instant | None = None,
+    ) -> pd.DataFrame:
+        """Read a published table, as it is or as it was.
+
+        Args:
+            name: `image_sets`, `series`, `studies`, `patients` or `history`.
+            columns: Which columns; all that the policy shows by default.
+            as_of: Only for `image_sets`: what was true at this instant, as far as is known now.
+            known_at: Only for `image_sets`: what the lake had seen to be true by this instant, or
+                by the snapshot that this tag names.
+
+        Returns:
+            One row per entity, with Arrow-backed dtypes.
+
+        Raises:
+            UnknownTable: There is no such table.
+            UnknownColumn: The table has no such column.
+            ColumnNotShown: The policy does not show it.
+            InstantError: The instant cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
+            UnknownTag: There is no such tag.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        schema.published(name)  # or there is none, and nobody published it
+        return self.reading(lambda marker: self._table(marker, name, columns, as_of, known_at))
+
+    def _table(
+        self,
+        marker: Publication,
+        name: str,
+        columns: Sequence[str] | None,
+        as_of: Instant | None,
+        known_at: Instant | None,
+    ) -> pd.DataFrame:
+        shown = [column.name for column in marker.shown(name)]
+        for column in columns or ():
+            if column not in shown:
+                raise marker.unknown(column, name, shown)
+        wanted = list(columns or shown)
+        if as_of is None and known_at is None:
+            return self._rows(marker, name, wanted)
+        clock, at = self._past(name, as_of, known_at)
+        require_clocks(marker)
+        _require_seen(marker, at)
+        return self._rows(marker, "history", wanted, _current(clock, at))
+
+    def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
+        """Tell what changed in the data store, on the service's clock.
+
+        It is what tells `table("image_sets", as_of=since)` from the one as of `until`.
+
+        Args:
+            since: The instant after which.
+            until: The last instant; no bound by default.
+
+        Returns:
+            One row per image set, change and field that differs and that the policy shows, with
+            the value before and after as text; one row without a field where an image set began
+            or ended, or where none of them differs. The columns are those of `schema.CHANGES`.
+
+        Raises:
+            InstantError: The instants cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        end = None if until is None else instant(until)
+        return self._changes(Clock.VALID, instant(since), end)
+
+    def diff(self, a: str, b: str) -> pd.DataFrame:
+        """Tell two states of the lake apart.
+
+        Args:
+            a: A date, an instant or a tag.
+            b: A later one, or `now`.
+
+        Returns:
+            What `changes` gives between two instants. Where one of the two is a tag: what the
+            lake came to know in between, and so what tells its snapshot from the other state.
+
+        Raises:
+            InstantError: The instants cannot be used; the message says why.
+            NotShown: The policy hides when states began and ended.
+            UnknownTag: There is no such tag.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+        """
+        if a == snapshots.NOW:
+            raise InstantError("`now` is the later of the two; give the earlier one first")
+        until = None if b == snapshots.NOW else b
+        if is_instant(a) and (until is None or is_instant(until)):
+            return self.changes(a, until)
+        end = None if until is None else self._known_at(until)
+        return self._changes(Clock.OBSERVED, self._known_at(a), end)
+
+    def snapshots(self) -> pd.DataFrame:
+        """List the publications there have been, the oldest first.
+
+        Returns:
+            One row each, with the columns of `schema.SNAPSHOTS`.
+        """
+        return to_frame(snapshots.table(self.root))
+
+    def tag(self, name: str) -> Publication:
+        """Name what is published now, and hold it against retention. A tag never moves.
+
+        Args:
+            name: Letters, digits and `._-`. All who may read the lake can read it.
+
+        Returns:
+            What the tag names.
+
+        Raises:
+            TagError: The name cannot be used, or is another snapshot's.
+            NotALake: Nothing was ever published there.
+            OldFormat: An older release published it.
+            RootNotUsable: The lake cannot be written.
+        """
+        marker = self.publication()
+        snapshots.tag(self.root, name, marker.snapshot())
+        return marker
+
+    def _past(
+        self, name: str, as_of: Instant | None, known_at: Instant | None
+    ) -> tuple[Clock, datetime]:
+        if name != "image_sets":
+            raise InstantError(
+                f"{name!r} is published as it is now only; as_of and known_at are for "
+                "'image_sets', and 'history' holds all states"
+            )
+        if as_of is not None and known_at is not None:
+            raise InstantError(
+                "give as_of for what was true, as far as is known now, or known_at for what the "
+                "lake had seen then; not both"
+            )
+        if as_of is not None:
+            return Clock.VALID, instant(as_of)
+        assert known_at is not None  # noqa: S101 - the caller has one of the two
+        return Clock.OBSERVED, self._known_at(known_at)
+
+    def _known_at(self, given: Instant) -> datetime:
+        if isinstance(given, str) and not is_instant(given):
+            return snapshots.tagged(self.root, given).knew_until
+        return instant(given)
+
+    def _changes(self, clock: Clock, since: datetime, until: datetime | None) -> pd.DataFrame:
+        if until is not None and since >= until:
+            raise InstantError(f"{since.isoformat()} is not before {until.isoformat()}")
+
+        def read(marker: Publication) -> pd.DataFrame:
+            require_clocks(marker)
+            _require_seen(marker, since)
+            shown = schema.arrow_schema(c for c in marker.shown("history") if c not in PARTITIONS)
+            files = marker.paths("history")
+            return to_frame(changes.between(self.root, files, shown, clock, since, until))
+
+        return self.reading(read)
+
+    def _rows(
+        self,
+        marker: Publication,
+        table: str,
+        columns: Sequence[str],
+        condition: pads.Expression | None = None,
+    ) -> pd.DataFrame:
+        shown, paths = schema.arrow_schema(marker.shown(table)), marker.paths(table)
+        with damage.explained(lambda: [(self.root, paths)]):
+            files = engine.dataset(self.root, paths, shown)
+            return _frame(files.to_table(columns=list(columns), filter=condition))
+
+
+PARTITIONS = schema.forms(schema.STUDY_MONTH)
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """Return rows as a frame; the folder of what has no date is named by no value."""
+    for partition in PARTITIONS:
+        if partition.name in rows.column_names:
+            folders = rows[partition.name]
+            values = pc.if_else(pc.equal(folders, schema.UNDATED), None, folders)
+            place = rows.column_names.index(partition.name)
+            rows = rows.set_column(place, partition.name, values)
+    return to_frame(rows)
+
+
+def require_clocks(marker: Publication) -> None:
+    """Look whether the published history says when its states began and ended.
+
+    Raises:
+        NotShown: The policy hides it.
+    """
+    if not {"valid_from", "valid_to", "observed_from", "observed_to"} <= {
+        *marker.columns["history"]
+    }:
+        raise NotShown("the past is told by the instants of `history`", marker.policy)
+
+
+def _current(clock: Clock, at: datetime) -> pads.Expression:
+    """Return what holds of the states that were current at an instant of a clock."""
+    began, ended = pc.field(f"{clock.value}_from"), pc.field(f"{clock.value}_to")
+    current: pads.Expression = (began <= at) & (ended.is_null() | (ended > at))
+    return current
+
+
+def _require_seen(marker: Publication, at: datetime) -> None:
+    first = marker.observed_since and datetime.fromisoformat(marker.observed_since)
+    if not first:
+        raise InstantError("the lake has not seen any image set yet, so it has no past")
+    if at < first:
+        raise InstantError(
+            f"the lake first looked at {first.isoformat()}, so it cannot say what was there at "
+            f"{at.isoformat()}: what had ended by then it never saw. Give a later instant; "
+            "'history' holds what is known of earlier times"
+        )

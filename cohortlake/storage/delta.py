@@ -1,0 +1,291 @@
+"""Delta tables below the root: open one, commit to one, and see other writers.
+
+Each commit claims the next number of one application transaction. Of two writers that read
+the same version only one can claim it; the other is told, reads again and works out anew
+what it has to say. What the tables hold is `history.image_sets`' and `history.coverage`'s, and what
+becomes of their old files `history.maintenance`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from cohortlake import schema
+from cohortlake.errors import CommitConflict, DamagedFile, is_panic
+from cohortlake.storage import damage, engine
+from cohortlake.storage.root import Root
+
+# Ids and keys do not repeat within a row group, and instants lie close together: without
+# dictionaries the memory is a seventh smaller, and read in two thirds of the time.
+_KEY = ColumnProperties(dictionary_enabled=False)
+_ID = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY")
+_INSTANT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+_COLUMNS = {
+    **dict.fromkeys(("state_key", "image_set_key", "interval_key"), _KEY),
+    **dict.fromkeys(("image_set_id", "StudyInstanceUID", "SeriesInstanceUID"), _ID),
+    **{column.name: _INSTANT for column in schema.IMAGE_SETS if column.type == schema.INSTANT},
+}
+# A reader holds a row group of each of its threads in memory.
+WRITER_PROPERTIES = WriterProperties(
+    compression="ZSTD",
+    compression_level=3,
+    max_row_group_size=engine.ROW_GROUP_ROWS,
+    column_properties=_COLUMNS,
+)
+# The log is not cleaned up by whichever commit comes along: which versions must stay readable is
+# for `history.maintenance` to know.
+HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
+
+_WRITER = "cohortlake"
+_ATTEMPTS = 10
+# The library's own errors carry the operating system's as text: a full disk, a missing right.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# Where S3 refuses what is to be written. That it exists already says that another was faster.
+_S3_ERROR = re.compile(r"^(?!.*already exists).*Error performing [A-Z]+ http", re.DOTALL)
+
+T = TypeVar("T")
+
+
+def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable | None:
+    """Return a table, or None where there is none yet.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: Which of its versions; the newest by default.
+
+    Raises:
+        RootNotUsable: The root cannot be read.
+    """
+    failed: DeltaError
+    try:
+        with root.explained(), _without_panic():
+            return DeltaTable(root.table_uri_of(name), version=version)
+    except TableNotFoundError:
+        return None
+    except DeltaError as error:
+        failed = error
+    # Raised outside `except`, so that `__context__` cannot expose deltalake's message.
+    if damaged := _damaged_log_file(root, name):
+        raise DamagedFile(damaged)
+    raise failed
+
+
+def files(name: str, table: DeltaTable) -> set[str]:
+    """Return the paths of a table's files, relative to the root."""
+    # Delta Lake follows symbolic links and writes a space as %20: what comes before the table
+    # may read otherwise than the root.
+    return {f"{name}/{uri.rsplit(f'/{name}/', 1)[1]}" for uri in table.file_uris()}
+
+
+def reading(root: Root, name: str, table: DeltaTable) -> contextlib.AbstractContextManager[None]:
+    """Explain errors inside a block that reads the rows of a table; see `damage.explained`."""
+    return damage.explained(lambda: [(root, sorted(files(name, table)))])
+
+
+def _log_files(root: Root, name: str) -> list[str]:
+    return root.files(f"{name}/_delta_log", "")
+
+
+def _damaged_log_file(root: Root, name: str) -> str | None:
+    """Return the first file of a table's log that cannot be read, or the log if its begin is gone.
+
+    Each line of the log is JSON by itself, and each checkpoint is Parquet.
+    """
+    paths = _log_files(root, name)
+    for path in paths:
+        if path.endswith(".json"):
+            try:
+                list(map(json.loads, root.read(path).splitlines()))
+            except ValueError:
+                return path
+    if damaged := damage.first_damaged(root, [p for p in paths if p.endswith(".parquet")]):
+        return damaged
+    has_begin = any(p.endswith((f"{0:020}.json", ".checkpoint.parquet")) for p in paths)
+    return None if has_begin else f"{name}/_delta_log"
+
+
+@contextlib.contextmanager
+def _without_panic() -> Iterator[None]:
+    """Turn a panic of deltalake's Rust code, which is no Exception, into a DeltaError."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise DeltaError("deltalake panicked") from None
+
+
+def make_table(
+    root: Root, name: str, columns: pa.Schema, partition_by: Sequence[str] = ()
+) -> DeltaTable:
+    """Open a table, and make an empty one first where there is none.
+
+    Two writers that each began a table of their own would not see each other.
+
+    Args:
+        root: The lake.
+        name: The table.
+        columns: Its columns.
+        partition_by: Its partition columns.
+
+    Raises:
+        RootNotUsable: The root cannot be written.
+        DamagedFile: Its log is damaged.
+    """
+    table = open_table(root, name)
+    if table is None:
+        # Where another writer was faster, the one that is there counts.
+        with contextlib.suppress(DeltaError), explained(root):
+            DeltaTable.create(
+                root.table_uri_of(name), columns, partition_by=list(partition_by) or None
+            )
+        with root.explained():
+            table = DeltaTable(root.table_uri_of(name))
+    return table
+
+
+def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
+    """Return the size in bytes of each data file of a table, by path below the root."""
+    added = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
+    return {
+        f"{name}/{unquote(path)}": size
+        for path, size in zip(*added.to_pydict().values(), strict=True)
+    }
+
+
+def empty_in_log(root: Root, name: str) -> list[str]:
+    """Return which files of a table's log are empty: the library takes them for no change."""
+    return [path for path, size in root.sizes(f"{name}/_delta_log", ".json").items() if not size]
+
+
+def discard_unreadable(root: Root, name: str) -> None:
+    """Delete a table whose log cannot be read, so that it can be made anew."""
+    is_readable = not empty_in_log(root, name)
+    try:
+        open_table(root, name)
+    except (DamagedFile, DeltaError):
+        is_readable = False
+    if not is_readable:
+        for path in (*root.files(name, ""), f"{name}/_delta_log/_last_checkpoint"):
+            root.delete(path)
+
+
+def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:
+    """Return which files one version of a table added and removed.
+
+    The library gives the files of a version, and not whether a commit that replaced some was
+    a compaction.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: The version.
+
+    Returns:
+        `add` and `remove` -> actions as the Delta protocol has them; None where the log of this
+        version has been cleaned up.
+    """
+    path = f"{name}/_delta_log/{version:020}.json"
+    if not root.exists(path):
+        return None
+    with damage.parsed(path):
+        lines = list(map(json.loads, root.read(path).splitlines()))
+    found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
+    for kind, action in (pair for line in lines for pair in line.items()):
+        if kind in found:
+            found[kind].append(action)
+    return found
+
+
+def retrying(name: str, attempt: Callable[[], T]) -> T:
+    """Read, work out and commit, again as long as other writers commit first.
+
+    Args:
+        name: The table.
+        attempt: One attempt, which begins by reading the table.
+
+    Raises:
+        CommitConflict: They always did.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except CommitFailedError:
+            continue
+    raise CommitConflict(f"{_ATTEMPTS} commits to {name} were overtaken by others; run it again")
+
+
+def commit(
+    root: Root,
+    name: str,
+    table: DeltaTable,
+    rows: pa.Table | pa.RecordBatchReader,
+    *,
+    overwrite: bool = False,
+) -> DeltaTable:
+    """Append rows to a table as it was read, or put them in the place of all there are.
+
+    Args:
+        root: The lake.
+        name: The table.
+        table: The table as it was read.
+        rows: What to write.
+        overwrite: Whether to replace what is there, its columns too.
+
+    Returns:
+        The table as it is then.
+
+    Raises:
+        CommitFailedError: Another writer committed first; see `retrying`.
+        RootNotUsable: The root cannot be written.
+    """
+    # A compaction claims no number. Without a predicate the files that it wrote meanwhile would
+    # stay beside the new ones, and each row be there twice.
+    mode: dict[str, Any] = {"mode": "append"}
+    if overwrite:
+        mode = {"mode": "overwrite", "predicate": "true", "schema_mode": "overwrite"}
+    with explained(root):
+        number = (table.transaction_version(_WRITER) or 0) + 1
+        write_deltalake(
+            table,
+            rows,
+            writer_properties=WRITER_PROPERTIES,
+            commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+            post_commithook_properties=HOOKS,
+            **mode,
+        )
+        return DeltaTable(root.table_uri_of(name))
+
+
+@contextlib.contextmanager
+def explained(root: Root) -> Iterator[None]:
+    """Explain errors inside a block that writes, and let only the owner read what was written."""
+    with root.explained():
+        try:
+            with _without_panic():
+                yield
+            root.close_to_others("image_sets", "coverage")
+        except (DeltaError, OSError) as error:
+            if number := _OS_ERROR.search(str(error)):
+                raise OSError(int(number[1]), "") from None
+            if _S3_ERROR.search(str(error)) and not isinstance(error, CommitFailedError):
+                raise OSError(str(error)) from None
+            raise

@@ -1,0 +1,198 @@
+"""DuckDB over the lake's files: the only module that opens a connection.
+
+DuckDB's httpfs, delta and iceberg extensions cannot be assumed to download, so it is handed
+lists of local files, or Arrow datasets where the root is on S3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake.schema import UNDATED
+from cohortlake.storage import damage, locks
+from cohortlake.storage.root import Root
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads
+
+ROW_GROUP_ROWS = 100_000
+
+_REGISTERED: weakref.WeakKeyDictionary[
+    duckdb.DuckDBPyConnection, list[tuple[Root, Sequence[str]]]
+] = weakref.WeakKeyDictionary()
+"""The files that each connection reads."""
+
+
+def connect(**config: str) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory database whose time zone is UTC, whatever the machine's is.
+
+    DuckDB reads text that is compared with an instant, prints instants and labels them for Arrow
+    in its own time zone, which by default is the machine's.
+
+    Args:
+        **config: DuckDB's options.
+    """
+    con = duckdb.connect(config=dict(config))
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # GLOBAL: its cursors too
+    return con
+
+
+@contextmanager
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give an in-memory database as long as the block lasts; see `spilling`.
+
+    Errors that come from the files that `register` made readable are explained.
+    """
+    with spilling() as con, explained(con):
+        yield con
+
+
+def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
+    """Explain what reading the registered files of a connection raises; see `damage.explained`."""
+    return damage.explained(lambda: _REGISTERED.get(con, ()))
+
+
+def spilling() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory database that spills into a private temporary folder.
+
+    The folder is deleted when the connection is closed, or when nothing refers to the connection
+    or to a relation of it any more: a relation keeps its connection open.
+    """
+    # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
+    stack = contextlib.ExitStack()
+    spill = stack.enter_context(locks.temporary_folder())
+    con = connect(temp_directory=str(spill))
+    # DuckDB says nothing when it closes a database, but gives up the tables registered in it.
+    until_closed = pa.table({"until_closed": pa.nulls(0)})
+    con.register("until_closed", until_closed)
+    weakref.finalize(until_closed, stack.close)
+    # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
+    # touched: DuckDB asks for the package even to keep it off.
+    ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    if is_drawn:
+        con.execute("SET enable_progress_bar = false")
+    return con
+
+
+def register(
+    con: duckdb.DuckDBPyConnection,
+    view: str,
+    root: Root,
+    paths: Sequence[str],
+    schema: pa.Schema,
+) -> None:
+    """Make Parquet files of one schema readable as a view, without reading them.
+
+    Args:
+        con: The connection.
+        view: The view's name.
+        root: Where the files are.
+        paths: The files, relative to the root and all of one layer; none gives an empty view.
+            If they lie in folders named `column=value`, this column is in the view too.
+        schema: Their schema.
+    """
+    _REGISTERED.setdefault(con, []).append((root, paths))
+    if not paths:
+        con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
+    elif (place := root.place_of(paths[0])).is_local:
+        # DuckDB takes all files to be as long as the first one, and plans its joins by that.
+        largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
+        files = ", ".join(_quoted(literally(path)) for path in largest_first)
+        query = f"FROM read_parquet([{files}], hive_partitioning = false, filename = true)"
+        partition = _partition(paths)
+        value = f", {folder_value(partition)} AS {partition}" if partition else ""
+        con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * EXCLUDE (filename){value} {query}")
+    else:
+        con.register(view, dataset(root, paths, schema))
+
+
+def folder_value(column: str) -> str:
+    """Return SQL for the value of a partition column, over `read_parquet(..., filename = true)`.
+
+    It is the folder that the file lies in. `hive_partitioning` would take columns from the folders
+    above the lake too. DuckDB passes over the files that a condition on this value leaves out.
+
+    Args:
+        column: The column. Its values are text.
+    """
+    return rf"regexp_extract(filename, '{column}=([^/\\]*)[/\\][^/\\]*$', 1)"
+
+
+def _partition(paths: Sequence[str]) -> str:
+    """Return the column that the folders of some files are named by; nothing where none is."""
+    folder = paths[0].split("/")[-2]
+    column, is_partition, _ = folder.partition("=")
+    return column if is_partition else ""
+
+
+@functools.cache
+def sql_type(type_: pa.DataType) -> str:
+    """Return the SQL type that DuckDB gives an Arrow type."""
+    with connect() as con:
+        rows = pa.Table.from_batches([], pa.schema([("column", type_)]))
+        return str(con.from_arrow(rows).types[0])
+
+
+def literally(path: str) -> str:
+    """Return a pattern for DuckDB that a path meets, and no other one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
+
+
+def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset:
+    """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
+    import pyarrow.dataset as pads  # 60 MB; DuckDB reads local files without it
+
+    if not paths:
+        return pads.dataset(schema.empty_table())
+    place = root.place_of(paths[0])
+    columns = [(column, pa.string()) for column in (_partition(paths),) if column]
+    return pads.dataset(
+        [place.path(path) for path in paths],
+        schema,
+        format="parquet",
+        filesystem=place.filesystem,
+        partitioning=pads.partitioning(pa.schema(columns), flavor="hive"),
+        # Above the table's own folder no name is a partition.
+        partition_base_dir=place.path(*paths[0].split("/")[:-2]),
+    )
+
+
+def dated(folder: str) -> str:
+    """Return SQL for what a folder's name says of the date: null where it says that there is none.
+
+    DuckDB still passes over the files of other folders.
+
+    Args:
+        folder: SQL for the name.
+    """
+    return f"nullif({folder}, '{UNDATED}')"
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "''") + "'"
+
+
+def _descending_size(path: str) -> int:
+    return -Path(path).stat().st_size
+
+
+def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:
+    """Run a query and stream its rows in a schema, whose types they are cast to."""
+    reader: pa.RecordBatchReader = pa.RecordBatchReader.from_stream(con.sql(query))
+    return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
+
+
+def count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the one number that a query gives."""
+    ((number,),) = con.sql(query).fetchall()
+    return int(number)

@@ -1,0 +1,291 @@
+"""S3 below a lake: what Arrow cannot do there, and what a failure means and asks for.
+
+Three libraries ask S3: Arrow for most files, deltalake for its tables, and boto3 for small objects
+as a whole. boto3's errors hold the answer. Those of the other two are the operating system's by
+type and tell the answer in their text. Which files are asked for is `storage.place`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow.fs as pafs
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+)
+from botocore.exceptions import ConnectionError as NotConnected
+
+from cohortlake.errors import CohortlakeError, RootNotUsable, RootUnreachable
+from cohortlake.healthimaging.connection import NO_CREDENTIALS, connect, no_credentials
+
+_ATTEMPTS = 5
+_FIRST_WAIT_SECONDS = 0.1
+
+_NO_ANSWER = 0
+_UNREACHABLE = (NotConnected, HTTPClientError, IncompleteReadError)
+# A conflict is two writers at once, of which S3 asks one to come again.
+_WORTH_ANOTHER_TRY = (_NO_ANSWER, 409, 429)
+
+_ARROWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+)")
+_ARROWS_STATUSES = {
+    "ACCESS_DENIED": 403,
+    "INVALID_ACCESS_KEY_ID": 403,
+    "SIGNATURE_DOES_NOT_MATCH": 403,
+    "NO_SUCH_BUCKET": 404,
+    "NO_SUCH_KEY": 404,
+    "RESOURCE_NOT_FOUND": 404,
+    "INTERNAL_FAILURE": 500,
+    "SERVICE_UNAVAILABLE": 503,
+    "SLOW_DOWN": 503,
+    "THROTTLING": 503,
+    "NETWORK_CONNECTION": _NO_ANSWER,
+    "REQUEST_TIMEOUT": _NO_ANSWER,
+}
+_DELTALAKES = re.compile(r"Error performing (\w+) .*?status code\W.*? ?(\d{3}) [A-Z]", re.DOTALL)
+_DELTALAKES_NO_ANSWER = re.compile(r"Error performing (\w+) .*?HTTP error", re.DOTALL)
+
+_RIGHTS = {
+    # Without the right to list, S3 says of what is not there that it is forbidden.
+    **dict.fromkeys(("GetObject", "HeadObject", "GET"), "s3:GetObject and s3:ListBucket"),
+    **dict.fromkeys(("ListObjectsV2", "list"), "s3:ListBucket"),
+    **dict.fromkeys(("DeleteObject", "DeleteObjects", "DELETE"), "s3:DeleteObject"),
+    "CopyObject": "s3:GetObject and s3:PutObject",
+}
+_OTHERWISE = "s3:PutObject"  # objects, and the beginning, the parts and the end of large ones
+
+
+class S3:
+    """The S3 that `path`s of a bucket and a key lead to.
+
+    Args:
+        uri: The place that errors name.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @functools.cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        """Arrow's."""
+        options: dict[str, Any] = {"allow_delayed_open": True}  # a small file is one PUT, not three
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            options["scheme"], _, options["endpoint_override"] = endpoint.partition("://")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if region:
+            options["region"] = region
+        return pafs.S3FileSystem(**options)
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        """Return an object as one writer left it, and its ETag.
+
+        Arrow asks for the size first: of an object that was replaced in between it reads a part.
+
+        Raises:
+            RootNotUsable: It cannot be read.
+        """
+        bucket, _, key = path.partition("/")
+        with self.explained():
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            return bytes(answer["Body"].read()), str(answer["ETag"])
+
+    def write_if(self, path: str, content: bytes, etag: str | None) -> bool:
+        """Write an object if nobody else wrote it meanwhile.
+
+        Args:
+            path: The bucket and the key.
+            content: What to write.
+            etag: The ETag of the object to replace; None where there must be no object.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        bucket, _, key = path.partition("/")
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        with self.explained():
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
+                    return True
+                except ClientError as error:
+                    # NoSuchKey: the object to replace was deleted.
+                    if _code(error) in ("PreconditionFailed", "NoSuchKey"):
+                        return False
+                    # The other request may have been a deletion, or fail: nothing may be there.
+                    if _code(error) != "ConditionalRequestConflict" or attempt == _ATTEMPTS:
+                        raise
+                time.sleep(_FIRST_WAIT_SECONDS * 2**attempt * random.random())  # noqa: S311 - jitter
+        return False
+
+    def delete_named(self, path: str, name: re.Pattern[str], before: datetime | None) -> None:
+        """Delete objects by the end of their keys.
+
+        Args:
+            path: The bucket and the prefix below which to look.
+            name: What the last part of the key is like.
+            before: Only those that were written before; None for all.
+
+        Raises:
+            RootNotUsable: They cannot be listed or deleted.
+        """
+        bucket, _, prefix = path.partition("/")
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with self.explained():
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    is_meant = name.fullmatch(item["Key"].rpartition("/")[2])
+                    if is_meant and (before is None or item["LastModified"] < before):
+                        self._client.delete_object(Bucket=bucket, Key=item["Key"])
+
+    def abort_uploads(self, path: str, before: datetime | None) -> None:
+        """Abort uploads that were never completed: no listing of objects shows them.
+
+        Where the rights to do so are missing, nothing is done: a rule of the bucket can do it.
+
+        Args:
+            path: The bucket and the prefix below which to look.
+            before: Only those that began before; None for all.
+
+        Raises:
+            RootNotUsable: S3 gave no answer, or there is no such bucket.
+        """
+        bucket, _, prefix = path.partition("/")
+        uploads = self._client.get_paginator("list_multipart_uploads")
+        with self.explained():
+            try:
+                for page in uploads.paginate(Bucket=bucket, Prefix=prefix):
+                    for one in page.get("Uploads", ()):
+                        if before is None or one["Initiated"] < before:
+                            self._client.abort_multipart_upload(
+                                Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"]
+                            )
+            except ClientError as error:
+                if _code(error) not in ("AccessDenied", "NoSuchUpload"):
+                    raise
+
+    def told(self, text: str) -> CohortlakeError | None:
+        """Return what S3 answered, where the text of a library's error says so; else None."""
+        if any(words.search(text) for words in (_ARROWS, _DELTALAKES, _DELTALAKES_NO_ANSWER)):
+            return _explanation(self._uri, _told_by_text(text))
+        return None
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the libraries raise inside the block into errors that say the fix.
+
+        Raises:
+            RootUnreachable: S3 gave no answer, or one that asks to try again.
+            RootNotUsable: It refused.
+            NoCredentials: There are none.
+        """
+        try:
+            yield
+        except NO_CREDENTIALS as error:
+            raise no_credentials(f"boto3 says {type(error).__name__}") from None
+        except (BotoCoreError, ClientError, OSError) as error:
+            raise _explanation(self._uri, _failure(error)) from None
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        """A session of its own: boto3's is not for several threads."""
+        return connect("s3", Config())
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong.
+
+    Attributes:
+        status: As HTTP has it.
+        reason: In words.
+        operation: What was asked for, where that is known.
+    """
+
+    status: int
+    reason: str
+    operation: str = ""
+
+
+def _failure(error: BotoCoreError | ClientError | OSError) -> _Failure:
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+        # The one answer below 500 that says that the request was cut on its way.
+        return _answered(
+            _NO_ANSWER if _code(error) == "RequestTimeout" else status,
+            f"{status} {_code(error)}",
+            error.operation_name,
+        )
+    if isinstance(error, BotoCoreError):
+        is_out_of_reach = isinstance(error, _UNREACHABLE)
+        return _Failure(
+            _NO_ANSWER if is_out_of_reach else 400, f"boto3 says {type(error).__name__}"
+        )
+    if error.errno:
+        is_missing = isinstance(error, FileNotFoundError)
+        return _Failure(404 if is_missing else 400, os.strerror(error.errno))
+    return _told_by_text(str(error))
+
+
+def _told_by_text(text: str) -> _Failure:
+    """Read the answer in a text, of which nothing else is told: it may quote what was sent."""
+    if arrows := _ARROWS.search(text):
+        code, status, operation = arrows.groups()
+        return _answered(
+            int(status or _ARROWS_STATUSES.get(code, 400)),
+            status or code,
+            operation,
+        )
+    if deltalakes := _DELTALAKES.search(text):
+        operation, status = deltalakes.groups()
+        return _answered(int(status), status, operation)
+    if no_answer := _DELTALAKES_NO_ANSWER.search(text):
+        return _answered(_NO_ANSWER, "", no_answer[1])
+    return _Failure(400, "refused, out of reach, or damaged")
+
+
+def _answered(status: int, answer: str, operation: str) -> _Failure:
+    said = f"S3 answered {answer}" if status else "S3 gave no answer"
+    return _Failure(status, f"{said} to {operation}", operation)
+
+
+def _explanation(uri: str, failure: _Failure) -> CohortlakeError:
+    what = f"cannot read or write below {uri}: {failure.reason}"
+    if failure.status in _WORTH_ANOTHER_TRY or failure.status >= 500:
+        return RootUnreachable(
+            f"{what}; run it again, and if it stays so, check the network, AWS_REGION and "
+            "AWS_ENDPOINT_URL_S3"
+        )
+    if failure.status == 403:
+        right = _RIGHTS.get(failure.operation, _OTHERWISE)
+        return RootNotUsable(
+            f"{what}; give this user {right} there (docs/how-to/aws.md has the policy in full), or "
+            "check the credentials, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"
+        )
+    if failure.status == 404:
+        return RootNotUsable(
+            f"{what}; make the bucket or restore the file that is not there, or correct "
+            "COHORTLAKE_ROOT or COHORTLAKE_PUBLISHED"
+        )
+    return RootNotUsable(
+        f"{what}; check the credentials, AWS_REGION, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"
+    )
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
