@@ -12,8 +12,8 @@ from assets.image_sets import image_sets
 from assets.published import published_key
 from cohortlake import Sync
 from cohortlake.admin import checks
-from cohortlake.admin.axes import agreement
-from cohortlake.cohort import run as runs
+from cohortlake.admin.reconciliation_check import agreement
+from cohortlake.cohort import cohort_files as runs
 
 LATEST_COVERAGE = timedelta(days=1)
 """How far what is proven complete may lie behind the service's clock, `settle` apart."""

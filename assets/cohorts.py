@@ -11,7 +11,7 @@ from assets.failures import RETRY, failures_told
 from assets.metadata import column_schema
 from assets.published import MEANINGS, published_key
 from cohortlake import Settings, Sync, open
-from cohortlake.cohort import run as runs
+from cohortlake.cohort import cohort_files as runs
 from cohortlake.schema import PATIENT_KEY
 
 

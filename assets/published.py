@@ -8,7 +8,7 @@ from assets.failures import RETRY, failures_told
 from assets.image_sets import image_sets
 from assets.metadata import Metadata, column_schema
 from cohortlake import Sync
-from cohortlake.publish.publication import Publication
+from cohortlake.publish.marker import Publication
 from cohortlake.schema import PUBLISHED
 
 MEANINGS = {

@@ -1,6 +1,6 @@
 """Beside the layer `increments`: versions of image sets that no search saw.
 
-What is asked for, and what is not asked for again, is `cohortlake.ingest.versions`'.
+What is asked for, and what is not asked for again, is `cohortlake.ingest.older_versions`'.
 """
 
 import dagster as dg
@@ -10,8 +10,8 @@ from assets.increments import POOL
 from assets.metadata import column_schema
 from cohortlake import Sync
 from cohortlake.failures import Failures
+from cohortlake.ingest.older_versions import Filled
 from cohortlake.ingest.progress import filled_in_words
-from cohortlake.ingest.versions import Filled
 from cohortlake.schema import FOUND
 
 

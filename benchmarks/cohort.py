@@ -23,7 +23,7 @@ from collections.abc import Callable
 import cohortlake
 from benchmarks.process import peak_mb
 from cohortlake import Lake
-from cohortlake.publish.publication import read_marker
+from cohortlake.publish.marker import read_marker
 from cohortlake.storage.root import Root
 
 WHO = (
@@ -145,11 +145,11 @@ def make(root: Root, rows: int) -> None:
     """Publish a lake of about so many image sets."""
     from benchmarks.publish import make_memory  # not what a reader's process imports
     from cohortlake.privacy import built_in
-    from cohortlake.publish import publish
+    from cohortlake.publish import publisher
 
     root.prepare()
     make_memory(root, rows)
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
 
 
 def main(root: Root, rows: int) -> None:

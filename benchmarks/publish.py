@@ -38,7 +38,7 @@ from cohortlake.history import image_sets, timeline
 from cohortlake.increments import increments
 from cohortlake.increments.increments import Record
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish
+from cohortlake.publish import publisher
 from cohortlake.storage import delta, engine
 from cohortlake.storage.root import Root
 
@@ -176,7 +176,7 @@ def change(root: Root, count: int, seed: int) -> None:
 
 def full(root: Root, policy: str) -> dict[str, Any]:
     """Publish everything anew."""
-    publish.have_all_published_anew(root)
+    publisher.have_all_published_anew(root)
     return _published(root, policy)
 
 
@@ -186,7 +186,7 @@ def recent(root: Root, policy: str) -> dict[str, Any]:
 
 
 def _published(root: Root, policy: str) -> dict[str, Any]:
-    publication = publish.publish(root, built_in(policy))
+    publication = publisher.publish(root, built_in(policy))
     assert publication is not None
     return {"files": len(publication.written), "rows": publication.rows("image_sets")}
 

@@ -3,8 +3,8 @@
 EventBridge may bring an event late, twice or not at all, and whoever may write to the queue
 can make one up. So an event never changes the lake by itself. Any of them makes the days
 that are due be searched now, as the next tick would have; a deletion is asked for as after a
-sweep (`ingest.deletions`). A message is removed only after the lake has committed: a run that
-dies before takes it again, to no effect.
+sweep (`ingest.confirm_deletions`). A message is removed only after the lake has committed: a run
+that dies before takes it again, to no effect.
 
 Left in the queue are deletions that the service does not confirm, or not yet, and messages
 that are no events of HealthImaging's. They come again after the queue's visibility timeout,
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
-from cohortlake.ingest.deletions import Confirmed
+from cohortlake.ingest.confirm_deletions import Confirmed
 from cohortlake.ingest.events import Event, Queue
 from cohortlake.ingest.progress import Progress
 from cohortlake.sync import Sync

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cohortlake.admin import erase, rotate, status
-from cohortlake.cohort.freeze import rekey
-from cohortlake.cohort.freeze.erase import erase_members
+from cohortlake.admin import erase_patient, rotate_patient_key, status
+from cohortlake.cohort.freeze import rotate_cohort_keys
+from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
 from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, SettingError, Stopped
 from cohortlake.failures import Failures
@@ -26,20 +26,20 @@ from cohortlake.history.image_sets import Applied, Known
 from cohortlake.history.maintenance import Maintained
 from cohortlake.increments import increments
 from cohortlake.increments.increments import Record
-from cohortlake.ingest import partitions, versions
+from cohortlake.ingest import older_versions, partitions
 from cohortlake.ingest import sweep as sweeps
-from cohortlake.ingest.deletions import Confirmed, confirm
+from cohortlake.ingest.confirm_deletions import Confirmed, confirm
 from cohortlake.ingest.extract import Extractor, Found, Search, joined
+from cohortlake.ingest.older_versions import Filled
 from cohortlake.ingest.progress import Progress
 from cohortlake.ingest.sweep import Held, Swept
-from cohortlake.ingest.versions import Filled
 from cohortlake.privacy import erasures, key_store, policy_of
 from cohortlake.privacy.erasures import Erased, Erasure, Patient
 from cohortlake.publish import snapshots
+from cohortlake.publish.marker import Publication, read_marker
 from cohortlake.publish.policy_change import PolicyChange, policy_change
-from cohortlake.publish.publication import Publication, read_marker
-from cohortlake.publish.publish import have_all_published_anew, publish
 from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publisher import have_all_published_anew, publish
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
 from cohortlake.stop import Stop
@@ -254,7 +254,7 @@ class Sync:
             ServiceError: See `errors`. What landed before stays.
         """
         self.apply()
-        yield from versions.fill(self._extractor(store), store)
+        yield from older_versions.fill(self._extractor(store), store)
 
     def apply(self) -> Applied:
         """Bring the memory and the ledger up to date with the increments there are."""
@@ -365,11 +365,11 @@ class Sync:
         """
         self._require_policy()
         patient = Patient(datastore_id, patient_id)
-        begun = erase.begin(self.root, patient, self._patient_key())
+        begun = erase_patient.begin(self.root, patient, self._patient_key())
         if begun.erased_at:
             return begun
         with self.root.alone():
-            removed = erase.remove(self.root, patient, begun)
+            removed = erase_patient.remove(self.root, patient, begun)
             self.publish()
             day = datetime.fromisoformat(removed.began_at).date()
             erase_members(self.root, removed.patient_keys, day)
@@ -398,12 +398,12 @@ class Sync:
         self._require_policy()
         cohort_key = read_cohort_key(self.settings.cohort_key_file)
         with self.root.alone():
-            rekey.require_key(self.root, cohort_key)
+            rotate_cohort_keys.require_key(self.root, cohort_key)
             new = key_store.next_key(self.root, source)
             changed = 0
             if not key_store.is_taken_up(self.root, new):
-                link = rotate.write_link(self.root, self._patient_key(), new)
-                changed = rekey.rekey(self.root, link, cohort_key)
+                link = rotate_patient_key.write_link(self.root, self._patient_key(), new)
+                changed = rotate_cohort_keys.rekey(self.root, link, cohort_key)
                 have_all_published_anew(self.root)
             key_store.take_up(self.root, source, new)
             publish(self.root, self.policy, source, with_new_key=True)
@@ -524,8 +524,10 @@ class Sync:
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         if read_marker(self.root):
-            link = rotate.respelled(self.root, self._patient_key())
-            rekey.rekey(self.root, link, read_cohort_key(self.settings.cohort_key_file))
+            link = rotate_patient_key.respelled(self.root, self._patient_key())
+            rotate_cohort_keys.rekey(
+                self.root, link, read_cohort_key(self.settings.cohort_key_file)
+            )
         return applied
 
     def _patient_key(self) -> bytes:

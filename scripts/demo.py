@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cohortlake
-from cohortlake import report, terms
+from cohortlake import dicom_terms, report
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
@@ -202,9 +202,9 @@ COMPARED = {
 }
 # Of these it shows the standard's terms, without blanks around them; what else was sent is null.
 TERMS = {
-    "PatientSex": terms.SEXES,
-    "Modality": terms.MODALITIES,
-    "BodyPartExamined": terms.BODY_PARTS,
+    "PatientSex": dicom_terms.SEXES,
+    "Modality": dicom_terms.MODALITIES,
+    "BodyPartExamined": dicom_terms.BODY_PARTS,
 }
 INSTANTS = {"created_at": "createdAt", "updated_at": "updatedAt"}
 

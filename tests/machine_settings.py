@@ -18,7 +18,7 @@ import pandas as pd
 import cohortlake
 from cohortlake import Lake, Settings, Sync, report
 from cohortlake.cohort import Cohort
-from cohortlake.publish import publish
+from cohortlake.publish import publisher
 from cohortlake.report import gather
 from cohortlake.storage.root import Root
 
@@ -44,7 +44,7 @@ def late(lake: Lake, registry: Path) -> Cohort:
 
 
 def results(root: Path, registry: Path) -> dict[str, object]:
-    publish.have_all_published_anew(Root(str(root)))
+    publisher.have_all_published_anew(Root(str(root)))
     Sync(Settings.from_env()).publish()
     files = sorted(root.glob("published/**/*.parquet"))
     found: dict[str, object] = {str(file.relative_to(root)): digest(file) for file in files}
@@ -82,6 +82,6 @@ def digest(path: Path) -> str:
 if __name__ == "__main__":
     with contextlib.suppress(locale.Error):  # without it only its name is tried
         locale.setlocale(locale.LC_ALL, "")
-    for module in (gather, publish):
+    for module in (gather, publisher):
         module.datetime = Noon  # type: ignore[attr-defined]
     sys.stdout.write(json.dumps(results(Path(sys.argv[1]), Path(sys.argv[2]))))

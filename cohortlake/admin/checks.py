@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
-from cohortlake.publish.publication import read_marker
+from cohortlake.publish.marker import read_marker
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 

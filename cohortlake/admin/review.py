@@ -15,7 +15,7 @@ import yaml
 from cohortlake import schema
 from cohortlake.history import image_sets
 from cohortlake.privacy import REVIEWABLE, Policy
-from cohortlake.privacy.treat import folded, prepare
+from cohortlake.privacy.treatments import folded, prepare
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 

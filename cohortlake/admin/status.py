@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake.admin.axes import Agreement, agreement
+from cohortlake.admin.reconciliation_check import Agreement, agreement
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.coverage import Stretch
 from cohortlake.privacy import erasures
-from cohortlake.publish.publication import read_marker
+from cohortlake.publish.marker import read_marker
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.root import Root
 

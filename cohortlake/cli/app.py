@@ -38,13 +38,14 @@ from cohortlake.cli.console import (
 )
 from cohortlake.cli.signals import stopping
 from cohortlake.cohort import Lake as OpenedLake
-from cohortlake.cohort import run as runs
+from cohortlake.cohort import cohort_files as runs
 from cohortlake.cohort.export import spreadsheet
 from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import CohortlakeError, MissingExtra, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
-from cohortlake.healthimaging.criteria import criteria
+from cohortlake.healthimaging.search_criteria import criteria
 from cohortlake.hints import take_hints
+from cohortlake.ingest.older_versions import Filled
 from cohortlake.ingest.progress import (
     Progress,
     Told,
@@ -52,8 +53,7 @@ from cohortlake.ingest.progress import (
     in_words,
     unconfirmed_in_words,
 )
-from cohortlake.ingest.searching import search as search_frame
-from cohortlake.ingest.versions import Filled
+from cohortlake.ingest.search_frame import search as search_frame
 from cohortlake.published.read import Lake
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root

@@ -24,8 +24,8 @@ from cohortlake.cli.console import (
     read_settings,
 )
 from cohortlake.cohort import Lake, open
-from cohortlake.cohort import run as runs
-from cohortlake.cohort.freeze.freeze import numbers_of
+from cohortlake.cohort import cohort_files as runs
+from cohortlake.cohort.freeze.manifest import numbers_of
 from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.settings import Settings
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cohortlake.admin.axes import Agreement
+from cohortlake.admin.diagnosis import Diagnosis, diagnose, misconfigured
+from cohortlake.admin.reconciliation_check import Agreement
 from cohortlake.admin.status import DatastoreStatus, Status
-from cohortlake.admin.verdict import Diagnosis, diagnose, misconfigured
 from cohortlake.cli.console import (
     DatastoreOption,
     JsonOption,

@@ -29,10 +29,10 @@ from cohortlake.cohort.define.steps import (
 from cohortlake.cohort.describe import counts
 from cohortlake.cohort.describe.attrition import Attrition, attrition
 from cohortlake.cohort.describe.plot import Plots
-from cohortlake.cohort.export.export import export
-from cohortlake.cohort.freeze.freeze import Manifest, freeze
+from cohortlake.cohort.export.cohort_file import export
+from cohortlake.cohort.freeze.manifest import Manifest, freeze
 from cohortlake.cohort.freeze.signature import read_key
-from cohortlake.cohort.select import select
+from cohortlake.cohort.select import compile
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.settings import Settings
 
@@ -163,9 +163,9 @@ class Cohort:
         )
 
     @functools.cached_property
-    def selection(self) -> select.Selection:
+    def selection(self) -> compile.Selection:
         """The criteria as SQL."""
-        return select.compile_criteria(self.lake, self.criteria)
+        return compile.compile_criteria(self.lake, self.criteria)
 
     @property
     def members(self) -> Rows:
@@ -272,7 +272,7 @@ class Cohort:
 
     def _with(self, step: Step) -> Cohort:
         if isinstance(step, Where | Exclude | WithStudy | WithoutStudy):
-            select.check_values(self.lake, self.criteria.joins, step.condition)
+            compile.check_values(self.lake, self.criteria.joins, step.condition)
         cohort = replace(self, criteria=replace(self.criteria, steps=(*self.criteria.steps, step)))
         _ = cohort.selection  # what is wrong with it is said where it was written
         return cohort

@@ -22,12 +22,12 @@ from cohortlake.cohort.cohort import Cohort, drawn
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.steps import check_name
 from cohortlake.cohort.freeze import digest
-from cohortlake.cohort.freeze.freeze import Manifest, numbers_of
-from cohortlake.cohort.freeze.freeze import read as read_manifest
+from cohortlake.cohort.freeze.manifest import Manifest, numbers_of
+from cohortlake.cohort.freeze.manifest import read as read_manifest
 from cohortlake.cohort.freeze.signature import read_key
 from cohortlake.cohort.freeze.verify import Difference, Verification, diff, verify
-from cohortlake.cohort.select import outside, views, withheld
-from cohortlake.cohort.select.outside import Attached
+from cohortlake.cohort.select import outside_tables, views, withheld
+from cohortlake.cohort.select.outside_tables import Attached
 from cohortlake.cohort.select.rows import Rows, explained
 from cohortlake.cohort.select.sources import Read
 from cohortlake.dicom_values import SEPARATOR
@@ -42,7 +42,7 @@ from cohortlake.errors import (
     UnknownValue,
 )
 from cohortlake.instants import Instant, instant
-from cohortlake.publish.publication import Publication
+from cohortlake.publish.marker import Publication
 from cohortlake.published import read
 from cohortlake.settings import Settings
 from cohortlake.storage import engine
@@ -261,8 +261,8 @@ class Lake(read.Lake):
         check_name(name, "a table's name")
         if name in {*schema.PUBLISHED, *_OWN_TABLES} or name.startswith("step_"):
             raise BadOutsideTable(f"{name!r} is a table of the lake's already; take another name")
-        self._attach(name, outside.read(self.connection, source, date_formats), date_formats)
-        attached = outside.matches(self.connection, name, self.outside[name])
+        self._attach(name, outside_tables.read(self.connection, source, date_formats), date_formats)
+        attached = outside_tables.matches(self.connection, name, self.outside[name])
         self.attached[name] = attached
         if attached.is_suspicious:
             warnings.warn(str(attached), stacklevel=2)
@@ -275,7 +275,7 @@ class Lake(read.Lake):
     def _attach(self, name: str, read: Read, date_formats: Mapping[str, str] | None) -> None:
         others = self.outside.keys() - {name}
         known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
-        outside.check_columns(read.table, known | _OWN_COLUMNS)
+        outside_tables.check_columns(read.table, known | _OWN_COLUMNS)
         self.connection.register(name, read.table)
         self.outside[name], self._read[name] = read.table, read
         self._date_formats[name] = tuple((date_formats or {}).items())
@@ -304,7 +304,7 @@ class Lake(read.Lake):
             UnknownTable: None was attached under that name.
             BadOutsideTable: One is not; the message names the column and the line.
         """
-        outside.require_dates(table, self._outside(table), column)
+        outside_tables.require_dates(table, self._outside(table), column)
 
     def _outside(self, table: str) -> Read:
         if table not in self._read:

@@ -2,8 +2,8 @@
 
 Two calls tell of it: ListImageSetVersions its number and instants, GetImageSetMetadata its DICOM
 attributes, as gzip JSON on three levels. Only these are decoded: what a document says of each
-instance may be megabytes. Which versions are asked for does not belong here (`ingest.versions`),
-nor how a value becomes typed (`flatten.values`).
+instance may be megabytes. See `ingest.older_versions` for which versions are
+asked for, and `flatten.values` for how a value becomes typed.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ instant then leaves either the absence, or a window that is still to be searched
 
 A run reads the list of erased patients once. One that began on another machine before an erasure
 lands rows of that patient after it. They are taken out before they are applied, by whoever
-applies them. See `privacy.erasures` for who was erased, and `admin.erase` for how.
+applies them. See `privacy.erasures` for who was erased, and `admin.erase_patient` for how.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.flatten import invalid_values, read_again
 from cohortlake.storage import damage
-from cohortlake.storage.place import Draft
+from cohortlake.storage.location import Draft
 from cohortlake.storage.root import Root
 
 FOUND = schema.arrow_schema(schema.FOUND)

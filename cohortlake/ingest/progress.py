@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
-from cohortlake.ingest.versions import Filled
+from cohortlake.ingest.older_versions import Filled
 
 
 class Progress:

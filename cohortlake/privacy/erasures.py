@@ -2,7 +2,7 @@
 
 A record names a patient by a hash under a key of its own, which outlasts every other one. Owns
 the records, and which rows of a search are dropped because of them, before anything is written.
-How a patient is removed is `admin.erase`'s.
+How a patient is removed is `admin.erase_patient`'s.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ A policy is chosen by name (COHORTLAKE_PRIVACY):
 
 A file (COHORTLAKE_PRIVACY_FILE) may narrow one of them, and list reviewed values. What widens it
 takes effect only under a name of its own, which the setting must give. How far a column identifies
-somebody is `schema`'s, how a value is made safe `privacy.treat`'s.
+somebody is `schema`'s, how a value is made safe `privacy.treatments`'s.
 """
 
 from __future__ import annotations

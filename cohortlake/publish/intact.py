@@ -2,8 +2,8 @@
 
 The marker says of each published file which size and which content it was written with, a Delta
 log says of each data file which size, and the ledger says which increments there are. One listing
-of a folder compares them; only who asks for it has the content read. See `publish.publish` for how
-published files are written again, and `admin.verdict` for what an operator is told.
+of a folder compares them; only who asks for it has the content read. See `publisher` for how
+published files are written again, and `admin.diagnosis` for what an operator is told.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError
 
 from cohortlake.errors import DamagedFile
 from cohortlake.increments import increments
-from cohortlake.publish.publication import Publication, PublishedFile
+from cohortlake.publish.marker import Publication, PublishedFile
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 

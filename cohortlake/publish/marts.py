@@ -2,12 +2,12 @@
 
 Each query gives all columns of `schema.PUBLISHED` for its table, and the month of its
 partition; a policy then leaves columns out. When and where they are written is
-`publish.publish`'s.
+`publish.publisher`'s.
 
 The relation `present` holds current rows with their keys and what their values mean, see
 `keyed`, and made safe; `people` (datastore_id, PatientID, patient_key, shift_days) and `orders`
 (datastore_id, AccessionNumber, accession_key) hold the keyed hashes, `sexes`, `modalities` and
-`body_parts` what `normalised` reads, `visits` what `publish.visits` gives of all patients in
+`body_parts` what `normalised` reads, `visits` what `publish.study_order` gives of all patients in
 question.
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cohortlake import terms
+from cohortlake import dicom_terms
 from cohortlake.dicom_values import SEPARATOR
-from cohortlake.publish import normalised
+from cohortlake.publish import derived_values
 
 
 def keyed(relation: str) -> str:
@@ -28,19 +28,19 @@ def keyed(relation: str) -> str:
     """
     return f"""
         SELECT r.* EXCLUDE (years) REPLACE (coalesce(is_primary, true) AS is_primary),
-               {normalised.AGE},
-               sex, {normalised.status("sex")}, {normalised.status("modality")},
-               body_part, {normalised.status("body_part")},
+               {derived_values.AGE},
+               sex, {derived_values.status("sex")}, {derived_values.status("modality")},
+               body_part, {derived_values.status("body_part")},
                people.patient_key, orders.accession_key, hash({STUDY}) AS study_hash,
                coalesce(people.shift_days,
                         shift_days(datastore_id, coalesce(StudyInstanceUID, image_set_id))
                ) AS shift_days
-        FROM (SELECT *, {normalised.YEARS} FROM {relation}) r
+        FROM (SELECT *, {derived_values.YEARS} FROM {relation}) r
         LEFT JOIN people USING (datastore_id, PatientID)
         LEFT JOIN orders USING (datastore_id, AccessionNumber)
-        LEFT JOIN sexes ON {normalised.same("sex")}
-        LEFT JOIN modalities ON {normalised.same("modality")}
-        LEFT JOIN body_parts ON {normalised.same("body_part")}
+        LEFT JOIN sexes ON {derived_values.same("sex")}
+        LEFT JOIN modalities ON {derived_values.same("modality")}
+        LEFT JOIN body_parts ON {derived_values.same("body_part")}
     """
 
 
@@ -136,7 +136,7 @@ _SERIES_SAYS = (
 )
 
 SERIES = f"""
-    SELECT *, n_image_sets > 1 AS has_duplicates, {normalised.AGE_BAND}
+    SELECT *, n_image_sets > 1 AS has_duplicates, {derived_values.AGE_BAND}
     FROM ({_mart(_SERIES, _SERIES_SAYS, f"count(*) AS n_image_sets, {_WHEN}")})
 """
 
@@ -163,7 +163,7 @@ _STUDIES = _mart(
 
 # An undated study, and one of nobody known, has no place among a patient's.
 STUDIES = f"""
-    SELECT s.*, study_ordinal, days_since_previous, {normalised.AGE_BAND}
+    SELECT s.*, study_ordinal, days_since_previous, {derived_values.AGE_BAND}
     FROM ({_STUDIES}) s LEFT JOIN visits
     ON patient_hash = hash(patient_key) AND visits.study_hash = s.study_hash
 """
@@ -209,7 +209,7 @@ def patients(key: str = "patient_key") -> str:
     )
     return f"""
         SELECT * REPLACE (
-                   CASE WHEN n_sexes > 1 THEN '{terms.CONFLICTING}' ELSE sex_status END
+                   CASE WHEN n_sexes > 1 THEN '{dicom_terms.CONFLICTING}' ELSE sex_status END
                    AS sex_status
                ),
                last_study_date - first_study_date AS follow_up_days

@@ -3,7 +3,7 @@
 A patient's image sets lie in any month, so this table has no partitions. It is one file in
 the order of `patient_key`, written range by range of keys: what is counted at a time fits
 into memory, however many patients there are. All that is known of these is at hand then, so it
-is here that their studies are put in order (`publish.visits`), which the months ask for.
+is here that their studies are put in order (`publish.study_order`), which the months ask for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake.privacy import Policy
-from cohortlake.privacy.treat import rows_sql
-from cohortlake.publish import marts, normalised, visits
+from cohortlake.privacy.treatments import rows_sql
+from cohortlake.publish import derived_values, marts, study_order
 from cohortlake.publish.writer import Writer
 
 TABLE = "patients"
@@ -62,7 +62,7 @@ def _queries(
     for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
         con.register("people", people[start : start + _AT_ONCE])
         con.execute(_OF_PEOPLE)
-        con.register("sexes", normalised.sexes(con, "of_people"))
+        con.register("sexes", derived_values.sexes(con, "of_people"))
         con.execute(f"CREATE OR REPLACE TEMP VIEW present AS {present}")
         yield query.format(first=first, end=end)
 
@@ -77,12 +77,12 @@ _OF_PEOPLE = f"""
 CREATE OR REPLACE TEMP TABLE of_people AS
 SELECT {", ".join(marts.PATIENT_COLUMNS)}, patient_key, shift_days
 FROM current JOIN people USING (datastore_id, PatientID);
-INSERT INTO visits {visits.of("of_people")};
+INSERT INTO visits {study_order.of("of_people")};
 """
 
 _MEANT = f"""
-SELECT of_people.*, sex, {normalised.status("sex")}
-FROM of_people LEFT JOIN sexes ON {normalised.same("sex")}
+SELECT of_people.*, sex, {derived_values.status("sex")}
+FROM of_people LEFT JOIN sexes ON {derived_values.same("sex")}
 """
 # UIDs are only counted here.
 _SHOWN = [name for name in marts.PATIENT_COLUMNS if not name.endswith("UID")]

@@ -2,7 +2,7 @@
 
 Where dates stay, a period is a study month. Where they are shifted or cut to the year, it is a
 year: a finer one would tell what the policy hides. Shifts go up to a year into the past, so a
-shifted year is made of two years of the memory. How a change touches months is `publish.touched`'s.
+shifted year is made of two years of the memory. How a change touches months is `publish.plan`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
-from cohortlake.privacy.treat import FIRST_SHIFTED
+from cohortlake.privacy.treatments import FIRST_SHIFTED
 
 _BATCH_ROWS = 400_000
 

@@ -1,7 +1,7 @@
 """Writing the published files under a policy, and keeping account of them.
 
 One file per table and period under a constant name, replaced whole; `patients` is one file.
-Which periods are written, and from which rows, is `publish.publish`'s.
+Which periods are written, and from which rows, is `publish.publisher`'s.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
-from cohortlake.privacy.treat import partition_sql, published_sql
-from cohortlake.publish import touched
-from cohortlake.publish.publication import PublishedFile
+from cohortlake.privacy.treatments import partition_sql, published_sql
+from cohortlake.publish import plan
+from cohortlake.publish.marker import PublishedFile
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -56,7 +56,7 @@ class Writer:
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
         query = (
             f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {touched.listed(periods)} ORDER BY {self._order(table)}"
+            f"WHERE period IN {plan.listed(periods)} ORDER BY {self._order(table)}"
         )
         with_period = columns.append(pa.field("period", partition.type))
         filled = set()

@@ -18,7 +18,7 @@ from cohortlake.errors import DamagedFile, InstantError, NotALake, NotShown, Old
 from cohortlake.flatten import to_frame
 from cohortlake.instants import Instant, instant, is_instant
 from cohortlake.publish import snapshots
-from cohortlake.publish.publication import Publication, read_marker
+from cohortlake.publish.marker import Publication, read_marker
 from cohortlake.published import changes
 from cohortlake.published.changes import Clock
 from cohortlake.storage import damage, engine

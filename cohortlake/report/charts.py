@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cohortlake.extras import matplotlib_figure, module
+from cohortlake.optional_dependencies import matplotlib_figure, module
 from cohortlake.report.cells import Breakdown, Grid
 
 _WIDTH_INCHES, _FONT_POINTS = 4.0, 10.5

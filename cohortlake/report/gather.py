@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from cohortlake.admin.status import DatastoreStatus
 from cohortlake.cohort import Cohort, Lake
-from cohortlake.publish.publication import Publication
+from cohortlake.publish.marker import Publication
 from cohortlake.report import holdings, quality, trends
 from cohortlake.report.completeness import completeness
 from cohortlake.report.members import Members, members

@@ -16,7 +16,7 @@ from typing import Any
 
 from cohortlake.cohort import Cohort, Lake
 from cohortlake.errors import BadCriteria, SettingError
-from cohortlake.extras import module
+from cohortlake.optional_dependencies import module
 from cohortlake.report import charts
 from cohortlake.report.gather import gather
 from cohortlake.settings import Settings

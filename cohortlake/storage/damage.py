@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake.errors import CohortlakeError, DamagedFile
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 
 Reads = Callable[[], Sequence[tuple[Root, Sequence[str]]]]

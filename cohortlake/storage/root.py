@@ -4,7 +4,7 @@ Usually all of it lies in one place. `published/` and `cohorts/` may lie in anot
 readers need no right on the restricted zone (`increments/`, `image_sets/`, `coverage/`,
 `erasures/`, `keys/`). Owns what is made and cleaned up before a run, and who works beside whom:
 what a killed run left half written, the next run that is alone deletes. How a place is read and
-written is `storage.place`'s.
+written is `storage.location`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow as pa
 from cohortlake.errors import LakeInUse, SearchedByOthers
 from cohortlake.stop import Stop
 from cohortlake.storage import locks
-from cohortlake.storage.place import DRAFT, RESTRICTED, Draft, Place, close_to_others
+from cohortlake.storage.location import DRAFT, RESTRICTED, Draft, Place, close_to_others
 
 FOR_READERS = ("published", "cohorts")
 

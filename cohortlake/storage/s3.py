@@ -2,7 +2,7 @@
 
 Three libraries ask S3: Arrow for most files, deltalake for its tables, and boto3 for small objects
 as a whole. boto3's errors hold the answer. Those of the other two are the operating system's by
-type and tell the answer in their text. Which files are asked for is `storage.place`'s.
+type and tell the answer in their text. Which files are asked for is `storage.location`'s.
 """
 
 from __future__ import annotations

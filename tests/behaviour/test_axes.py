@@ -13,7 +13,7 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
 from cohortlake import Settings, Sync
-from cohortlake.admin.axes import Agreement, agreement
+from cohortlake.admin.reconciliation_check import Agreement, agreement
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.history import image_sets
 from cohortlake.increments import increments

@@ -24,10 +24,10 @@ from cohortlake.history import coverage, image_sets
 from cohortlake.increments import increments
 from cohortlake.ingest import partitions
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish, snapshots
-from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.publish import publisher, snapshots
+from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.storage import damage, delta, engine
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -58,7 +58,7 @@ def hospital(tmp_path: Path) -> Hospital:
     hospital = Hospital(root)
     hospital.step([change(number) for number in range(3)], [])
     coverage.record(root, increments.paths(root))
-    publish.publish(root, LIMITED)
+    publisher.publish(root, LIMITED)
     return hospital
 
 
@@ -108,12 +108,12 @@ def test_a_damaged_published_file_is_named_and_written_again(hospital: Hospital,
         with pytest.raises(DamagedFile, match=rf"^{path} is damaged.*publish --verify") as told:
             read()
         assert told.value.__suppress_context__
-    publish.publish(root, LIMITED, verify=True)
+    publisher.publish(root, LIMITED, verify=True)
     assert len(cohortlake.read_table(root.uri, "studies")) == 3
     file.unlink()
     with pytest.raises(DamagedFile, match=path):
         cohortlake.open(root.uri)
-    publish.publish(root, LIMITED)
+    publisher.publish(root, LIMITED)
     assert len(cohortlake.read_table(root.uri, "studies")) == 3
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_marker_and_a_damaged_record_are_named(hospital: Hospital) -> 
             with pytest.raises(DamagedFile, match=f"^{path} is damaged"):
                 read()
         root.delete(path)
-    publish.publish(root, LIMITED)
+    publisher.publish(root, LIMITED)
     assert len(cohortlake.read_table(root.uri, "studies")) == 3
 
 
@@ -199,7 +199,7 @@ def test_a_closed_lake_and_one_that_was_published_anew_say_so(hospital: Hospital
         with pytest.raises(LakeClosed, match="the lake was closed; open it again"):
             call()
     lake = cohortlake.open(root.uri)
-    publish.publish(root, built_in("safe"))
+    publisher.publish(root, built_in("safe"))
     with pytest.raises(LakeClosed, match=r"published anew since it was opened.*open it again"):
         lake.sql("FROM studies").to_pandas()
     assert len(cohortlake.open(root.uri).sql("FROM studies").to_pandas()) == 3

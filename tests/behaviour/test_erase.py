@@ -21,8 +21,8 @@ from small_hospital import change, fill
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
-from cohortlake.admin.axes import agreement
 from cohortlake.admin.checks import row_counts
+from cohortlake.admin.reconciliation_check import agreement
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page

@@ -16,10 +16,10 @@ import cohortlake
 from cohortlake.errors import RootNotUsable
 from cohortlake.history import image_sets, maintenance
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish
+from cohortlake.publish import publisher
 from cohortlake.publish.export import catalogue
 from cohortlake.storage import delta, engine
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 
 ROWS = pa.table({"n": [1, 2], "row_kind": ["version", "closure"]})
@@ -129,7 +129,7 @@ def test_folders_above_a_lake_are_no_columns_of_it(name: str, tmp_path: Path) ->
         ],
         [],
     )
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
     expected = [("2024-01", "CT"), ("2024-02", "CT")]
     rows = "SELECT study_month, Modality FROM image_sets ORDER BY ALL"
     with cohortlake.open(root.uri) as lake:
@@ -142,7 +142,7 @@ def test_folders_above_a_lake_are_no_columns_of_it(name: str, tmp_path: Path) ->
     with duckdb.connect(root.path(catalogue.DATABASE_PATH), read_only=True) as con:
         assert con.sql(rows).fetchall() == expected
     hospital.step([{"number": 1, "isPrimary": True, "DICOMStudyDate": days[2], **tags}], [])
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
     with cohortlake.open(root.uri) as lake:
         assert lake.sql(rows).fetchall() == [expected[1]] * 2
 

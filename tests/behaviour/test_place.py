@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from assets.failures import failures_told
 from cohortlake.errors import NoCredentials, RootNotUsable, RootUnreachable
 from cohortlake.storage import delta, s3
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"

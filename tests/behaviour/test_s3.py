@@ -27,14 +27,14 @@ from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
 from cohortlake.ingest import partitions
 from cohortlake.privacy.key_store import KEY_PATH
-from cohortlake.publish import publication, snapshots
-from cohortlake.publish import publish as publishing
+from cohortlake.publish import marker, snapshots
+from cohortlake.publish import publisher as publishing
 from cohortlake.publish.export import catalogue
-from cohortlake.publish.publication import MARKER_PATH, Publication
+from cohortlake.publish.marker import MARKER_PATH, Publication
 from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -154,7 +154,7 @@ import json
 import sys
 from datetime import timedelta
 from cohortlake.history import maintenance
-from cohortlake.storage.place import Place
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
@@ -284,7 +284,7 @@ def test_of_two_publishers_the_one_that_loses_the_marker_publishes_again(
     """The slower one began earlier, and has put its older files over those of the faster one."""
     Sync(settings).run()
     changed = min(truth(hospital))
-    write_marker, tags = publication.write_marker, list[str | None]()
+    write_marker, tags = marker.write_marker, list[str | None]()
 
     def update(sex: str) -> None:
         hospital.admin.advance(seconds=3600)

@@ -21,7 +21,7 @@ from small_hospital import assert_equal_to_truth, fill
 from cohortlake import HealthImaging, Settings, Sync, search
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
-from cohortlake.healthimaging.criteria import criteria
+from cohortlake.healthimaging.search_criteria import criteria
 from cohortlake.ingest.progress import Told, in_words
 from emulator import running
 

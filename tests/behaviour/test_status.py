@@ -18,7 +18,7 @@ from small_hospital import fill
 from typer.testing import CliRunner
 
 from cohortlake import Settings, Sync
-from cohortlake.admin.verdict import Verdict
+from cohortlake.admin.diagnosis import Verdict
 from cohortlake.cli.app import app
 from cohortlake.errors import ServiceError
 from cohortlake.settings import SETTINGS

@@ -456,7 +456,7 @@ def test_a_document_becomes_what_a_search_would_say(
 def test_a_missing_right_is_named_and_what_was_found_stays(
     endpoint: Endpoint, lake_settings: Settings, denied: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cohortlake.ingest.versions._IMAGE_SETS_AT_ONCE", 8)
+    monkeypatch.setattr("cohortlake.ingest.older_versions._IMAGE_SETS_AT_ONCE", 8)
     fill(endpoint, 30)
     for number in range(20):
         _jump(endpoint, dict.fromkeys(range(1, 6), _document()), number)
@@ -474,7 +474,7 @@ def test_what_landed_before_a_failure_stays(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr("cohortlake.ingest.versions._IMAGE_SETS_AT_ONCE", 8)
+    monkeypatch.setattr("cohortlake.ingest.older_versions._IMAGE_SETS_AT_ONCE", 8)
     fill(endpoint, 30)
     keys = [
         _jump(endpoint, dict.fromkeys(range(1, 6), _document()), number) for number in range(20)

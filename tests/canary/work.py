@@ -199,7 +199,7 @@ def _unexpected_errors() -> Iterator[None]:
         raise ValueError(plant.text("error message"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cohortlake.publish.publish.key_to_publish_with", fail)
+        patch.setattr("cohortlake.publish.publisher.key_to_publish_with", fail)
         patch.setattr("cohortlake.history.image_sets.version", fail)
         yield
 

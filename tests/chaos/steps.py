@@ -80,7 +80,7 @@ STEPS = (
     Step("catalogue written", "cohortlake.publish.export.catalogue:bring_up_to_date"),
     Step("publication recorded", "cohortlake.storage.root:Draft.keep",
          on=_draft_of("_snapshots.jsonl")),
-    Step("publication marked", "cohortlake.publish.publish:write_marker"),
+    Step("publication marked", "cohortlake.publish.publisher:write_marker"),
     Step("retention stated", "cohortlake.history.maintenance:state_retention", often=2,
          command="maintain"),
     Step("table compacted", "cohortlake.history.maintenance:compact", often=2, command="maintain"),
@@ -91,7 +91,7 @@ STEPS = (
     Step("counts forgotten", "cohortlake.increments.increments:forget_counts", command="erase"),
     Step("rows erased", "cohortlake.increments.increments:remove", often=3, command="erase"),
     Step("past forgotten", "cohortlake.history.maintenance:forget_past", often=2, command="erase"),
-    Step("published unmarked", "cohortlake.publish.publish:have_all_published_anew",
+    Step("published unmarked", "cohortlake.publish.publisher:have_all_published_anew",
          command="erase"),
 )  # fmt: skip
 

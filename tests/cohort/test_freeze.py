@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 import cohortlake
 from cohortlake import Lake
-from cohortlake.cohort import run
+from cohortlake.cohort import cohort_files
 from cohortlake.cohort.cohort import Cohort
-from cohortlake.cohort.freeze import digest, freeze
-from cohortlake.cohort.freeze.erase import erase_members
+from cohortlake.cohort.freeze import digest
+from cohortlake.cohort.freeze import manifest as freeze
+from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NotAsFrozen, SettingError, UnknownCohort, UnknownTable
 from cohortlake.storage.root import Root
 
@@ -149,7 +150,7 @@ def test_it_says_so_at_each_level(root: str, level: str) -> None:
 
 def test_patients_erased_by_policy_left_for_that_reason(frozen: str) -> None:
     with cohortlake.open(frozen) as lake:
-        run.run(lake.cohort("ct").where(Modality="CT"), "cohorts")
+        cohort_files.run(lake.cohort("ct").where(Modality="CT"), "cohorts")
         theirs = pq.read_table(Path(frozen) / lake.frozen("ct").members)["patient_key"].to_pylist()
     assert erase_members(Root(frozen), ["p1", "p9"], date(2026, 5, 1)) == theirs.count("p1") > 0
     publish(frozen, [row for row in ROWS if row["patient_key"] != "p1"], 1)
@@ -261,28 +262,28 @@ def test_a_run_verifies_what_was_frozen_from_its_own_tables(root: str, tmp_path:
     yaml = "cohort: ct\nsteps: [join: {table: registry, file: %s}]\n"
     (tmp_path / "ct.yaml").write_text(yaml % "then.csv")
     with cohortlake.open(root) as lake:
-        run.load(lake, tmp_path, "ct").freeze()
+        cohort_files.load(lake, tmp_path, "ct").freeze()
         for steps in ("[where: {Modality: CT}]", "[join: {table: registry, file: now.csv}]"):
             (tmp_path / "ct.yaml").write_text(f"cohort: ct\nsteps: {steps}\n")
             with cohortlake.open(root) as other:
-                cohort = run.load(other, tmp_path, "ct")
+                cohort = cohort_files.load(other, tmp_path, "ct")
                 members = len(cohort.to_arrow())
-                ran = run.run(cohort, tmp_path)
+                ran = cohort_files.run(cohort, tmp_path)
                 assert ran.verification and ran.verification.is_identical
                 assert (ran.frozen, ran.unverified) == ("ct@1", None)
                 assert ran.members == members == len(cohort.to_arrow())
         (tmp_path / "then.csv").unlink()
-        ran = run.run(run.load(lake, tmp_path, "ct"), tmp_path)
+        ran = cohort_files.run(cohort_files.load(lake, tmp_path, "ct"), tmp_path)
         assert (ran.members, ran.verification) == (2, None)
         assert ran.unverified and "then.csv is not there" in ran.unverified
 
         # From a frame it is verified where the frame is attached, and else told how.
         lake.attach("registry", pd.DataFrame({"patient_key": ["p0"]}))
         lake.cohort("ct").join("registry").freeze()
-        ran = run.run(lake.cohort("ct"), tmp_path)
+        ran = cohort_files.run(lake.cohort("ct"), tmp_path)
         assert ran.verification and ran.verification.is_identical
     with cohortlake.open(root) as lake:
-        ran = run.run(lake.cohort("ct"), tmp_path)
+        ran = cohort_files.run(lake.cohort("ct"), tmp_path)
         assert (ran.frozen, ran.verification) == ("ct@2", None)
         assert ran.unverified and "lake.attach('registry'" in ran.unverified
 

@@ -14,7 +14,7 @@ from cohortlake import Lake, schema
 from cohortlake.errors import NotShown, ValuesWithheld
 from cohortlake.privacy import Policy, built_in
 from cohortlake.privacy.policy import Treatment
-from cohortlake.publish.publish import publish
+from cohortlake.publish.publisher import publish
 from cohortlake.report.holdings import holdings
 from cohortlake.report.members import members as members_of
 from cohortlake.report.quality import quality

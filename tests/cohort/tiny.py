@@ -11,10 +11,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohortlake import schema, terms
+from cohortlake import dicom_terms, schema
 from cohortlake.privacy import Policy, built_in
-from cohortlake.publish import marts, visits
-from cohortlake.publish.publication import MARKER_PATH, Publication, PublishedFile
+from cohortlake.publish import marts, study_order
+from cohortlake.publish.marker import MARKER_PATH, Publication, PublishedFile
 
 DATASTORE = "d" * 32
 POLICY = built_in("limited")
@@ -31,8 +31,8 @@ _MONTH = f"coalesce(strftime(StudyDate, '%Y-%m'), '{schema.UNDATED}')"
 
 def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
     """A row of `history`: one series of one image set, true since BEGAN."""
-    day, sex = more.get("StudyDate"), terms.sex(more.get("PatientSex"))
-    body_part = terms.body_part(more.get("BodyPartExamined"))
+    day, sex = more.get("StudyDate"), dicom_terms.sex(more.get("PatientSex"))
+    body_part = dicom_terms.body_part(more.get("BodyPartExamined"))
     return {
         "datastore_id": DATASTORE,
         "image_set_id": f"{number:032x}",
@@ -69,7 +69,7 @@ def publish(
             f"CREATE VIEW present AS SELECT *, image_set_id AS interval_key, "
             f"hash({marts.STUDY}) AS study_hash FROM now"
         )
-        con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
+        con.execute(f"CREATE VIEW visits AS {study_order.of('present')}")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
                 c for c in policy.shown(schema.published(table)) if c != schema.STUDY_MONTH

@@ -19,7 +19,7 @@ from privacy.people import lake_of, summaries
 
 import cohortlake
 from cohortlake.privacy import built_in
-from cohortlake.publish.publish import publish
+from cohortlake.publish.publisher import publish
 
 KNOWN_AS = {
     "study_date_shifted": "StudyDate",

@@ -27,8 +27,8 @@ from cohortlake.flatten import flatten_summaries
 from cohortlake.privacy import built_in, erasures, fingerprint, key_store
 from cohortlake.privacy.erasures import Erased, Patient
 from cohortlake.privacy.keyed_hashes import create_macros, keyed_hashes, keyed_uid, shift_days
-from cohortlake.publish.publication import MARKER_PATH, read_marker
-from cohortlake.publish.publish import publish
+from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish.publisher import publish
 from cohortlake.storage.root import Root
 
 IAM = Path(__file__).parents[2] / "docs/iam"

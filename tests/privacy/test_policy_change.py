@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from assets.published import published
 from cohortlake.cli.app import app
 from cohortlake.errors import PolicyNotAskedFor
-from cohortlake.publish.publication import MARKER_PATH, read_marker
+from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 from cohortlake.sync import Sync

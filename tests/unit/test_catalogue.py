@@ -20,10 +20,10 @@ from looks import Looked, write
 from cohortlake import schema
 from cohortlake.history import image_sets
 from cohortlake.privacy import Policy, Treatment, built_in
-from cohortlake.publish import publish
+from cohortlake.publish import publisher
 from cohortlake.publish.export import athena, catalogue
 from cohortlake.publish.export.dictionary import HEAD
-from cohortlake.publish.publication import Publication
+from cohortlake.publish.marker import Publication
 from cohortlake.settings import POLICIES
 from cohortlake.storage.root import Root
 
@@ -60,7 +60,7 @@ def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, 
     ]
     if found:
         image_sets.apply(root, write(root, [Looked(at + timedelta(minutes=1), found)]))
-    assert publish.publish(root, built_in(policy))
+    assert publisher.publish(root, built_in(policy))
 
 
 @pytest.fixture

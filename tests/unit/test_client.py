@@ -29,10 +29,10 @@ from cohortlake.errors import (
 )
 from cohortlake.healthimaging import Axis, Meter, Window
 from cohortlake.healthimaging.client import _hand_on_body
-from cohortlake.healthimaging.criteria import criteria
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.probe import check_botocore
 from cohortlake.healthimaging.rate import TokenBucket
+from cohortlake.healthimaging.search_criteria import criteria
 from cohortlake.stop import Stop
 
 FAST = Settings(datastores=(DATASTORE,), tps=1000)

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cohortlake.publish import kinds
-from cohortlake.publish.kinds import COMPARED
+from cohortlake.publish import change_kinds
+from cohortlake.publish.change_kinds import COMPARED
 from cohortlake.storage import engine
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ def _kind(change: str, fields: list[str] | None) -> str:
     with engine.connection() as con:
         told = {"change": [change], "changed_fields": [fields], "changed_values": [fields]}
         con.register("states", pa.table(told))
-        ((kind,),) = con.sql(f"SELECT {kinds.KIND} FROM states").fetchall()
+        ((kind,),) = con.sql(f"SELECT {change_kinds.KIND} FROM states").fetchall()
     return str(kind)
 
 
@@ -70,7 +70,7 @@ def _study_wide(*states: tuple[str, str, int, int | None]) -> list[int]:
     ]
     with engine.connection() as con:
         con.register("study_states", pa.Table.from_pylist(rows))
-        kinds.find_study_wide(con)
+        change_kinds.find_study_wide(con)
         return [key for (key,) in con.sql("FROM study_wide ORDER BY ALL").fetchall()]
 
 

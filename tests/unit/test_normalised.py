@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cohortlake.publish import normalised
+from cohortlake.publish import derived_values
 
 DATES = st.none() | st.dates(date(1800, 1, 1), date(2030, 1, 1))
 TEXTS = pa.schema(
@@ -29,8 +29,8 @@ def _ages(born: date | None, studied: date | None, *raw: str | None) -> tuple[ob
     with duckdb.connect() as con:
         con.register("sent", pa.table(sent, TEXTS))
         (row,) = con.sql(f"""
-            SELECT age_at_study_years, age_status, {normalised.AGE_BAND}
-            FROM (SELECT {normalised.AGE} FROM (SELECT *, {normalised.YEARS} FROM sent))
+            SELECT age_at_study_years, age_status, {derived_values.AGE_BAND}
+            FROM (SELECT {derived_values.AGE} FROM (SELECT *, {derived_values.YEARS} FROM sent))
         """).fetchall()
     return tuple(row)
 
@@ -95,8 +95,8 @@ def test_each_value_is_read_once_and_what_nobody_sent_is_left_out() -> None:
     }
     with duckdb.connect() as con:
         con.register("sent", pa.table(sent))
-        sexes = normalised.sexes(con, "sent").to_pylist()
-        parts = normalised.body_parts(con, "sent").to_pylist()
+        sexes = derived_values.sexes(con, "sent").to_pylist()
+        parts = derived_values.body_parts(con, "sent").to_pylist()
     assert sorted(tuple(row.values()) for row in sexes) == [
         ("?", None, "invalid"),
         ("F", "F", "ok"),

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, example, given, settings
 
 from cohortlake import schema
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish
-from cohortlake.publish.kinds import COMPARED
-from cohortlake.publish.publication import MARKER_PATH, Publication, read_marker
+from cohortlake.publish import publisher
+from cohortlake.publish.change_kinds import COMPARED
+from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
 
 
@@ -54,12 +54,12 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
     hospital = Hospital(root)
     for changes, gone in steps:
         hospital.step(changes, gone)
-        publish.publish(root, built_in("identified"))
+        publisher.publish(root, built_in("identified"))
     little_by_little = published_rows(root)
     _assert_that_changed_fields_differ(little_by_little)
 
     shutil.rmtree(Path(root.path("published")))
-    publish.publish(root, built_in("identified"))
+    publisher.publish(root, built_in("identified"))
     assert little_by_little == published_rows(root)
 
 
@@ -85,10 +85,10 @@ def test_a_state_that_moved_is_compared_with_one_in_a_month_that_is_not_written(
     moved = {"DICOMStudyDate": "20250311"}
     for changes in ([_change(1)], [_change(1, **moved)], [_change(2)]):
         hospital.step(changes, [])
-        publish.publish(root, built_in("identified"))
+        publisher.publish(root, built_in("identified"))
     study = {"DICOMStudyInstanceUID": "1.7", "DICOMSeriesInstanceUID": "2.7"}
     hospital.step([_change(7, **moved, **study)], [])
-    last = publish.publish(root, built_in("identified"))
+    last = publisher.publish(root, built_in("identified"))
     assert last is not None
     written = [path for path in last.written if "/history/" in path]
     assert written == ["published/history/study_month=2025-03/history.parquet"]
@@ -104,19 +104,19 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     root.prepare()
     hospital = Hospital(root)
     hospital.step([_change(number) for number in range(6)], [])
-    first = publish.publish(root, built_in("limited"))
+    first = publisher.publish(root, built_in("limited"))
     assert first is not None
     assert len(first.written) == len(first.files) == 4 * 3 + 1
 
     hospital.step([_change(1, DICOMPatientSex="F")], [])
-    second = publish.publish(root, built_in("limited"))
+    second = publisher.publish(root, built_in("limited"))
     assert second is not None
     assert sorted(second.written) == [
         *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("history", "image_sets")),
         "published/patients/patients.parquet",
         *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("series", "studies")),
     ]
-    assert publish.publish(root, built_in("limited")) == read_marker(root)
+    assert publisher.publish(root, built_in("limited")) == read_marker(root)
     untouched = [p for p in first.files if p not in second.written]
     assert all(second.files[path] == first.files[path] for path in untouched)
 
@@ -125,7 +125,7 @@ def _published_lake(tmp_path: Path) -> tuple[Root, Publication]:
     root = Root(str(tmp_path))
     root.prepare()
     Hospital(root).step([_change(number) for number in range(6)], [])
-    publication = publish.publish(root, built_in("limited"))
+    publication = publisher.publish(root, built_in("limited"))
     assert publication is not None
     return root, publication
 
@@ -152,7 +152,7 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
     tmp_path: Path, which: str, damage: str, policy: str
 ) -> None:
     root, _ = _published_lake(tmp_path)
-    publication = publish.publish(root, built_in(policy))
+    publication = publisher.publish(root, built_in(policy))
     assert publication is not None
     path = sorted(p for p in publication.files if f"/{which}/" in p)[-1]
     expected = published_rows(root)
@@ -167,15 +167,15 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
 
     verify = damage == "flip"
     if verify:  # of the same size: only who reads it sees it
-        untouched = publish.publish(root, built_in(policy))
+        untouched = publisher.publish(root, built_in(policy))
         assert untouched is not None
         assert untouched.written == ()
-    mended = publish.publish(root, built_in(policy), verify=verify)
+    mended = publisher.publish(root, built_in(policy), verify=verify)
     assert mended is not None
     assert path in mended.written
     assert published_rows(root) == expected
     assert read_marker(root) == replace(mended, written=(), removed=())
-    again = publish.publish(root, built_in(policy), verify=True)
+    again = publisher.publish(root, built_in(policy), verify=True)
     assert again is not None
     assert again.written == ()
 
@@ -183,7 +183,7 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
 def test_of_other_months_nothing_is_written_where_one_was_altered(tmp_path: Path) -> None:
     root, _ = _published_lake(tmp_path)
     root.delete(_STUDIES)
-    mended = publish.publish(root, built_in("limited"))
+    mended = publisher.publish(root, built_in("limited"))
     assert mended is not None
     assert {path for path in mended.written if "=2024-02/" not in path} == {_PATIENTS}
 
@@ -193,17 +193,17 @@ def test_a_marker_without_sizes_takes_them_at_the_next_publication(tmp_path: Pat
     root.prepare()
     hospital = Hospital(root)
     hospital.step([_change(number) for number in range(6)], [])
-    first = publish.publish(root, built_in("limited"))
+    first = publisher.publish(root, built_in("limited"))
     assert first is not None
     old = json.loads(first.to_marker())
     old["files"] = {path: file["rows"] for path, file in old["files"].items()}
     root.write(MARKER_PATH, json.dumps(old).encode())
-    same = publish.publish(root, built_in("limited"), verify=True)
+    same = publisher.publish(root, built_in("limited"), verify=True)
     assert same is not None
     assert (same.written, same.rows("image_sets")) == ((), 6)
 
     hospital.step([_change(1, DICOMPatientSex="F")], [])
-    second = publish.publish(root, built_in("limited"))
+    second = publisher.publish(root, built_in("limited"))
     assert second is not None
     for path, file in second.files.items():
         assert file.size_bytes == len(root.read(path))
@@ -211,7 +211,7 @@ def test_a_marker_without_sizes_takes_them_at_the_next_publication(tmp_path: Pat
 
     root.write(MARKER_PATH, json.dumps(old).encode())
     root.delete(_STUDIES)
-    third = publish.publish(root, built_in("limited"))
+    third = publisher.publish(root, built_in("limited"))
     assert third is not None
     assert _STUDIES in third.written
 
@@ -235,12 +235,12 @@ def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Pa
     ]
     others = _change(3, DICOMPatientId="P2", DICOMStudyInstanceUID="1.3", DICOMStudyDate="20240501")
     hospital.step([*visits, others], [])
-    publish.publish(root, built_in("identified"))
+    publisher.publish(root, built_in("identified"))
     assert _places(root) == [("1.0", 1, None), ("1.1", 2, 33), ("1.2", 3, 54), ("1.3", 1, None)]
 
     late = _change(4, DICOMPatientId="P1", DICOMStudyInstanceUID="1.4", DICOMStudyDate="20240110")
     hospital.step([late], [])
-    second = publish.publish(root, built_in("identified"))
+    second = publisher.publish(root, built_in("identified"))
     assert second is not None
     assert _written_months(second, "studies") == ["2024-01", "2024-02", "2024-04"]
     for table in ("image_sets", "series", "history"):
@@ -250,17 +250,17 @@ def test_a_study_that_comes_late_moves_the_later_ones_and_no_others(tmp_path: Pa
     ]  # fmt: skip
 
     hospital.step([late | {"DICOMStudyDescription": "amended"}], [])
-    third = publish.publish(root, built_in("identified"))
+    third = publisher.publish(root, built_in("identified"))
     assert third is not None
     assert _written_months(third, "studies") == ["2024-01"], "no study has another place"
 
     hospital.step([], [0])
-    fourth = publish.publish(root, built_in("identified"))
+    fourth = publisher.publish(root, built_in("identified"))
     assert fourth is not None
     assert _places(root) == [("1.1", 2, 28), ("1.2", 3, 54), ("1.3", 1, None), ("1.4", 1, None)]
 
     hospital.step([visits[2] | {"DICOMPatientId": "P2"}], [])
-    fifth = publish.publish(root, built_in("identified"))
+    fifth = publisher.publish(root, built_in("identified"))
     assert fifth is not None
     assert _written_months(fifth, "studies") == ["2024-04", "2024-05"]
     assert _places(root) == [("1.1", 2, 28), ("1.2", 1, None), ("1.3", 2, 30), ("1.4", 1, None)]
@@ -276,11 +276,11 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Pa
     root.prepare()
     hospital = Hospital(root)
     hospital.step([_change(number) for number in range(6)], [])
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
     hospital.step([_change(1, DICOMPatientSex="F")], [])
     memory = DeltaTable(root.uri_of("image_sets"))
     assert memory.optimize.compact()["numFilesRemoved"] > 1
-    compacted = publish.publish(root, built_in("limited"))
+    compacted = publisher.publish(root, built_in("limited"))
     assert compacted is not None
     assert len(compacted.written) == 5
 
@@ -288,7 +288,7 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Pa
     memory.update_incremental()
     memory.optimize.compact()
     memory.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
-    whole = publish.publish(root, built_in("limited"))
+    whole = publisher.publish(root, built_in("limited"))
     assert whole is not None
     assert sorted(whole.written) == sorted(whole.files), "what was appended cannot be told any more"
 
@@ -298,7 +298,7 @@ def test_a_file_can_be_passed_over_by_the_ids_it_does_not_hold(tmp_path: Path) -
     root.prepare()
     orders = {number: {"DICOMAccessionNumber": f"A{number}"} for number in range(6)}
     Hospital(root).step([_change(number, **order) for number, order in orders.items()], [])
-    publication = publish.publish(root, built_in("identified"))
+    publication = publisher.publish(root, built_in("identified"))
     assert publication is not None
     probed = set()
     for path in publication.files:
@@ -324,7 +324,7 @@ def test_an_image_set_that_says_nothing_of_it_is_primary(tmp_path: Path) -> None
     hospital = Hospital(root)
     for is_primary in (None, True, False, None):
         hospital.step([_change(1) | {"isPrimary": is_primary}], [])
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
     told = {}
     for table in ("image_sets", "series", "history"):
         files = root.path("published", table) + "/**/*.parquet"

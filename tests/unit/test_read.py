@@ -22,8 +22,8 @@ from cohortlake.errors import InstantError, NotALake, OldFormat, TagError, Unkno
 from cohortlake.history import image_sets
 from cohortlake.instants import instant
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish, snapshots
-from cohortlake.publish.publication import MARKER_PATH
+from cohortlake.publish import publisher, snapshots
+from cohortlake.publish.marker import MARKER_PATH
 from cohortlake.published.changes import FIELDS
 from cohortlake.published.read import Lake
 from cohortlake.schema import FORMAT_VERSION
@@ -85,7 +85,7 @@ def _lake(folder: Any, history: History) -> Lake:
     for place, look in enumerate(looks):
         look.at += timedelta(microseconds=place)
     image_sets.apply(root, write(root, looks))
-    publish.publish(root, built_in("identified"))
+    publisher.publish(root, built_in("identified"))
     return Lake(root)
 
 
@@ -274,7 +274,7 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
     with pytest.raises(NotALake, match="cohortlake sync"):
         cohortlake.open(root.uri)
     image_sets.apply(root, write(root, [Looked(START)]))
-    publish.publish(root, built_in("limited"))
+    publisher.publish(root, built_in("limited"))
     lake = cohortlake.open(root.uri)
     assert len(lake.table("image_sets")) == 0
     assert lake.snapshots()["observed_until"].isna().tolist() == [True]
@@ -298,7 +298,7 @@ def test_a_tag_holds_what_was_published_when_it_was_given(lake: Lake) -> None:
     lake.tag("paper-1")
     tagged = lake.table("image_sets")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
-    publish.publish(lake.root, built_in("identified"))
+    publisher.publish(lake.root, built_in("identified"))
 
     pd.testing.assert_frame_equal(
         lake.table("image_sets", known_at="paper-1").reset_index(drop=True), tagged
@@ -315,7 +315,7 @@ def test_a_tag_never_moves(lake: Lake) -> None:
     lake.tag("paper")
     lake.tag("paper")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
-    publish.publish(lake.root, built_in("identified"))
+    publisher.publish(lake.root, built_in("identified"))
     with pytest.raises(TagError, match=r"never moves.*_tags/paper\.json"):
         lake.tag("paper")
     with pytest.raises(UnknownTag, match=r"did you mean 'paper'\? \(tags: paper\)"):

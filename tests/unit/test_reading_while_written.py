@@ -17,9 +17,9 @@ from changing import Hospital
 
 import cohortlake
 from cohortlake.privacy import built_in
-from cohortlake.publish import publish
-from cohortlake.publish.publication import MARKER_PATH, read_marker
-from cohortlake.storage.place import Place
+from cohortlake.publish import publisher
+from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.storage.location import Place
 from cohortlake.storage.root import Root
 
 LIMITED = built_in("limited")
@@ -43,7 +43,7 @@ def hospital(tmp_path: Path) -> Hospital:
     root.prepare()
     hospital = Hospital(root)
     hospital.step([change(number, day) for number, day in enumerate(MONTHS[:3])], [])
-    publish.publish(root, LIMITED)
+    publisher.publish(root, LIMITED)
     return hospital
 
 
@@ -98,7 +98,7 @@ def test_new_files_come_first_then_the_marker_then_removals(
     before = read_marker(hospital.root)
     assert before is not None
     with noted(monkeypatch) as done:
-        publish.publish(hospital.root, built_in("safe"))
+        publisher.publish(hospital.root, built_in("safe"))
     after = read_marker(hospital.root)
     assert after is not None
     at = done.index(("writing", MARKER_PATH))
@@ -114,13 +114,13 @@ def test_what_a_run_that_died_did_not_remove_the_next_one_does(
 ) -> None:
     safe = built_in("safe")
     with monkeypatch.context() as patched:
-        patched.setattr(publish, "_remove", lambda *_: 1 / 0)
+        patched.setattr(publisher, "_remove", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            publish.publish(hospital.root, safe)
+            publisher.publish(hospital.root, safe)
     marker = read_marker(hospital.root)
     assert marker is not None
     assert {*hospital.root.files("published", ".parquet")} > set(marker.files)
-    publish.publish(hospital.root, safe)
+    publisher.publish(hospital.root, safe)
     assert {*hospital.root.files("published", ".parquet")} == set(marker.files)
 
 
@@ -129,12 +129,12 @@ def test_a_month_without_image_sets_keeps_a_file_as_long_as_the_history_knows_it
 ) -> None:
     path = "published/studies/study_month=2024-02/studies.parquet"
     hospital.step([], [1])
-    emptied = publish.publish(hospital.root, LIMITED)
+    emptied = publisher.publish(hospital.root, LIMITED)
     assert emptied is not None
     assert emptied.files[path].rows == 0
     assert hospital.root.exists(path)
-    publish.have_all_published_anew(hospital.root)
-    whole = publish.publish(hospital.root, LIMITED)
+    publisher.have_all_published_anew(hospital.root)
+    whole = publisher.publish(hospital.root, LIMITED)
     assert whole is not None
     assert whole.files[path].rows == 0
     assert by_pandas(hospital.root.uri) == by_glob(hospital.root.uri)
@@ -144,7 +144,7 @@ def test_a_reader_that_meets_a_removed_file_reads_the_marker_again(
     hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = read_marker(hospital.root)
-    publish.publish(hospital.root, built_in("safe"))
+    publisher.publish(hospital.root, built_in("safe"))
     new = read_marker(hospital.root)
     for read in (
         lambda: cohortlake.open(hospital.root.uri).sql("FROM studies").to_pandas(),
@@ -199,7 +199,7 @@ def test_no_reader_fails_or_sees_a_study_twice(hospital: Hospital) -> None:
         for comes in (True, False, True, False):
             others = [change(1, MONTHS[1]), change(3, MONTHS[3])] if comes else []
             hospital.step([change(0, MONTHS[0]), *others], [] if comes else [1, 3])
-            publish.publish(hospital.root, LIMITED)
+            publisher.publish(hospital.root, LIMITED)
     finally:
         is_over.set()
         for thread in threads:

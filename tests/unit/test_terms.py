@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cohortlake import terms
+from cohortlake import dicom_terms
 
 SEXES = {
     "M": "M",
@@ -72,41 +72,44 @@ def _status(sent: str, value: str | None) -> str:
 
 @pytest.mark.parametrize(("sent", "value"), SEXES.items())
 def test_sexes(sent: str, value: str | None) -> None:
-    assert terms.sex(sent) == (value, _status(sent, value))
+    assert dicom_terms.sex(sent) == (value, _status(sent, value))
 
 
 @pytest.mark.parametrize(("sent", "value"), BODY_PARTS.items())
 def test_body_parts(sent: str, value: str | None) -> None:
-    assert terms.body_part(sent) == (value, _status(sent, value))
+    assert dicom_terms.body_part(sent) == (value, _status(sent, value))
 
 
 @pytest.mark.parametrize("sent", [None, "", "   "])
 def test_what_nobody_sent_is_missing(sent: str | None) -> None:
-    assert terms.sex(sent) == terms.body_part(sent) == (None, "missing")
+    assert dicom_terms.sex(sent) == dicom_terms.body_part(sent) == (None, "missing")
 
 
 def test_the_terms_are_what_a_code_string_may_be() -> None:
-    assert len(terms.BODY_PARTS) == 311  # Table L-1 has 312 rows with one: JAW stands twice
-    for term in terms.BODY_PARTS:
+    assert len(dicom_terms.BODY_PARTS) == 311  # Table L-1 has 312 rows with one: JAW stands twice
+    for term in dicom_terms.BODY_PARTS:
         assert term.isascii()
         assert term.isalnum()
         assert term == term.upper()
         assert len(term) <= 16  # PS3.5 section 6.2, CS
-        assert terms.body_part(term) == (term, "ok")
+        assert dicom_terms.body_part(term) == (term, "ok")
 
 
-@given(st.sampled_from(sorted(terms.BODY_PARTS - {"CTSPINE"})), st.data())
+@given(st.sampled_from(sorted(dicom_terms.BODY_PARTS - {"CTSPINE"})), st.data())
 def test_case_and_blanks_do_not_matter(term: str, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(term)))
     assume(term[cut:] != "AND")
     blank = data.draw(st.sampled_from([" ", "_", "-", "  "]))
     case = data.draw(st.sampled_from([str.lower, str.title, str.upper]))
-    assert terms.body_part(case(term[:cut] + blank + term[cut:])).value == term
+    assert dicom_terms.body_part(case(term[:cut] + blank + term[cut:])).value == term
 
 
 @given(st.text())
 def test_what_was_read_is_a_term(sent: str) -> None:
-    for read, values in ((terms.sex, set("MFO")), (terms.body_part, terms.BODY_PARTS)):
+    for read, values in (
+        (dicom_terms.sex, set("MFO")),
+        (dicom_terms.body_part, dicom_terms.BODY_PARTS),
+    ):
         value, status = read(sent)
         assert (value is None) is (status in ("missing", "invalid"))
         if value is not None:

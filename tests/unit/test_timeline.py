@@ -19,7 +19,7 @@ from looks import Looked, write
 
 from cohortlake import schema
 from cohortlake.history import image_sets, timeline
-from cohortlake.publish import kinds
+from cohortlake.publish import change_kinds
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -71,7 +71,7 @@ def _history(root: Root) -> list[dict[str, Any]]:
     with engine.connection() as con:
         image_sets.register(con, root)
         con.execute("CREATE VIEW states AS FROM history; CREATE VIEW former_states AS FROM states")
-        kinds.find_changes(con)
+        change_kinds.find_changes(con)
         told = "history LEFT JOIN changes USING (interval_key)"
         rows = con.sql(f"SELECT {columns} FROM {told} ORDER BY ALL")
         history: list[dict[str, Any]] = rows.to_arrow_table().to_pylist()

@@ -22,9 +22,9 @@ from cohortlake.history import image_sets
 from cohortlake.history.image_sets import Known
 from cohortlake.increments import increments
 from cohortlake.increments.increments import Record
-from cohortlake.ingest import versions
+from cohortlake.ingest import older_versions
 from cohortlake.ingest.extract import Extractor
-from cohortlake.ingest.versions import Filled
+from cohortlake.ingest.older_versions import Filled
 from cohortlake.privacy.erasures import Erased
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -108,7 +108,7 @@ class Lake:
             f"fill-{at:%d%H%M%S}",
             timedelta(minutes=5),
         )
-        filled = sum(versions.fill(run, Datastore(DATASTORE, START, at)), Filled())
+        filled = sum(older_versions.fill(run, Datastore(DATASTORE, START, at)), Filled())
         self.apply()
         return filled
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cohortlake.cohort.describe import consort
-from cohortlake.cohort.select.select import Stage
+from cohortlake.cohort.select.compile import Stage
 
 if TYPE_CHECKING:
     import pandas as pd

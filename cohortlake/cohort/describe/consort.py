@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cohortlake.extras import matplotlib_figure
+from cohortlake.optional_dependencies import matplotlib_figure
 
 if TYPE_CHECKING:
     from cohortlake.cohort.describe.attrition import Attrition, Counts

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.cohort.select import withheld
-from cohortlake.extras import matplotlib_figure
+from cohortlake.optional_dependencies import matplotlib_figure
 
 if TYPE_CHECKING:
     from cohortlake.cohort.cohort import Cohort

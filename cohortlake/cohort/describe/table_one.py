@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cohortlake.cohort.select import withheld
 from cohortlake.errors import BadCriteria
-from cohortlake.extras import module
+from cohortlake.optional_dependencies import module
 
 if TYPE_CHECKING:
     from cohortlake.cohort.cohort import Cohort

@@ -25,7 +25,7 @@ import pyarrow.types as pat
 
 from cohortlake import schema
 from cohortlake.errors import ExportError
-from cohortlake.extras import module
+from cohortlake.optional_dependencies import module
 
 _BETWEEN_VALUES = "\\"
 """What stands between several values in one cell: DICOM's own sign, which no value has in it."""

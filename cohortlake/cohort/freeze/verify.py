@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.cohort.cohort import Cohort
-from cohortlake.cohort.freeze import compare, digest, freeze, signature
-from cohortlake.cohort.freeze.freeze import Manifest
+from cohortlake.cohort.freeze import compare, digest, signature
+from cohortlake.cohort.freeze import manifest as freeze
+from cohortlake.cohort.freeze.manifest import Manifest
 from cohortlake.flatten import to_frame
 
 if TYPE_CHECKING:

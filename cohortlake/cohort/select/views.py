@@ -14,8 +14,8 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.errors import NotShown
-from cohortlake.publish import marts, visits
-from cohortlake.publish.publication import Publication
+from cohortlake.publish import marts, study_order
+from cohortlake.publish.marker import Publication
 from cohortlake.published.read import require_clocks
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -53,7 +53,7 @@ def create(
     if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
         raise NotShown("tables of the past are made from dates", publication.policy)
     con.execute(_rows_as_of(as_of, publication))
-    con.execute(f"CREATE VIEW visits AS {visits.of('present')}")
+    con.execute(f"CREATE VIEW visits AS {study_order.of('present')}")
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cohortlake import schema, terms
+from cohortlake import dicom_terms, schema
 from cohortlake.cohort.define.literals import nodes
 from cohortlake.errors import ValuesWithheld
 
@@ -25,9 +25,9 @@ WITHHELD = "withheld"
 
 _FIELDS = schema.WITHHELD_FIELDS.name
 _LARGEST = 99_999
-_TERMS = terms.OF_COLUMNS | {
-    "modalities": terms.MODALITIES,
-    "body_parts_examined": terms.BODY_PARTS,
+_TERMS = dicom_terms.OF_COLUMNS | {
+    "modalities": dicom_terms.MODALITIES,
+    "body_parts_examined": dicom_terms.BODY_PARTS,
 }
 _CONTAINS = frozenset(("list_contains", "list_has", "list_has_any", "contains", "&&"))
 

@@ -1,7 +1,7 @@
 """What lies beside the published tables, so that other tools find their way in them.
 
 A database of views, the data dictionary, and DDL for Athena. None of it holds a row. A file is
-written only where its content would be another; `publish.publish` says when it is looked at.
+written only where its content would be another; `publish.publisher` says when it is looked at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cohortlake.publish.export.tables import tables
 from cohortlake.storage.root import Root
 
 if TYPE_CHECKING:
-    from cohortlake.publish.publication import Publication
+    from cohortlake.publish.marker import Publication
 
 DATABASE_PATH = "published/cohortlake.duckdb"
 VIEWS_PATH = "published/cohortlake.sql"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cohortlake import schema
 
 if TYPE_CHECKING:
-    from cohortlake.publish.publication import Publication
+    from cohortlake.publish.marker import Publication
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Of an erased row remain its digest, so that the digest of all still holds, and the day on which it
 was erased, so that `verify` can say so. Its salt goes, so that nobody can confirm who it was.
 From the members that were drawn last for BI it just goes.
-How a patient is erased from the lake is `admin.erase`'s.
+How a patient is erased from the lake is `admin.erase_patient`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cohortlake.cohort.freeze import digest, freeze
+from cohortlake.cohort.freeze import digest, manifest
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
@@ -36,18 +36,18 @@ def erase_members(root: Root, patient_keys: Collection[str], day: date) -> int:
     """
     keys = pa.array(sorted(patient_keys), pa.string())
     erased = 0
-    for path in root.files(freeze.FOLDER, ".parquet"):
+    for path in root.files(manifest.FOLDER, ".parquet"):
         with damage.opened(root, path) as file:
             members = pq.read_table(file)
         theirs = pc.is_in(members["patient_key"], value_set=keys)
         if not pc.any(theirs).as_py():
             continue
-        if path.endswith(freeze.CURRENT):
+        if path.endswith(manifest.CURRENT):
             left = members.filter(pc.invert(theirs))
         else:
             left = _emptied(members, theirs, day)
             erased += pc.sum(theirs).as_py()
-        freeze.write_members(root, path, left, digest.of_all(left[digest.COLUMN].to_pylist()))
+        manifest.write_members(root, path, left, digest.of_all(left[digest.COLUMN].to_pylist()))
     return erased
 
 

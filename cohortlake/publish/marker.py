@@ -1,4 +1,4 @@
-"""What stands in `published/`: the marker that `publish.publish` writes last, and all readers read.
+"""What stands in `published/`: the marker that `publisher` writes last, and all readers read.
 
 Imports nothing of what publishing needs: whoever opens a lake pays for what is here.
 """

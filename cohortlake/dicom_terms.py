@@ -2,7 +2,7 @@
 
 Owns what `PatientSex`, `Modality` and `BodyPartExamined` may say and what is read from what was
 sent. It is conservative: a value that may mean two things, or more than a term says, means none.
-See `publish.normalised` for where the terms stand in tables, and `privacy` for who may see what
+See `publish.derived_values` for where the terms stand in tables, and `privacy` for who may see what
 was sent.
 
 Source: DICOM PS3.3 C.7.1.1 for the sexes; PS3.16 Annex L, Table L-1 (human use), as of 2020, for

@@ -1,8 +1,8 @@
 """Which new keys stand for which old ones: under another patient key, or of ids read otherwise.
 
 The link of a rotation is written into the restricted zone and nowhere else: whoever has it can tell
-that two releases of `published/` speak of one patient. See `cohort.freeze.rekey` for frozen
-cohorts, which are keyed beside `published/`, and `privacy.key_store` for where keys lie.
+that two releases of `published/` speak of one patient. See `cohort.freeze.rotate_cohort_keys` for
+frozen cohorts, which are keyed beside `published/`, and `privacy.key_store` for where keys lie.
 """
 
 from __future__ import annotations

@@ -20,19 +20,19 @@ from cohortlake.history import image_sets
 from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
-from cohortlake.privacy.treat import prepare, rows_sql
-from cohortlake.publish import intact, marts, normalised, patients, snapshots, touched
+from cohortlake.privacy.treatments import prepare, rows_sql
+from cohortlake.publish import derived_values, intact, marts, patients, plan, snapshots
 from cohortlake.publish.export import catalogue
-from cohortlake.publish.periods import Periods
-from cohortlake.publish.publication import (
+from cohortlake.publish.marker import (
     Publication,
     PublishedFile,
     read_marker,
     read_marker_with_tag,
     write_marker,
 )
+from cohortlake.publish.periods import Periods
+from cohortlake.publish.plan import Touched
 from cohortlake.publish.published_key import key_to_publish_with
-from cohortlake.publish.touched import Touched
 from cohortlake.publish.writer import Writer
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -151,8 +151,8 @@ def _publish_since(
         is_whole = not image_sets.register_appended(con, root, since, version)
         periods = Periods.of(con, policy)
         again = frozenset[str]() if is_whole else again
-        what = touched.find(con, periods, is_whole=is_whole, again=again)
-        people = _people(con, touched.people(what.read, is_whole=is_whole)).to_arrow_table()
+        what = plan.find(con, periods, is_whole=is_whole, again=again)
+        people = _people(con, plan.people(what.read, is_whole=is_whole)).to_arrow_table()
         patients.write(con, writer, policy, people, is_whole=is_whole)
         _write_periods(con, writer, policy, periods, what, again)
         observed_since, observed_until = image_sets.observed(con)
@@ -222,12 +222,12 @@ def _write_periods(
     changed = periods.of_months(what.changed) | again
     affected = periods.of_months(what.affected) | again
     for batch in periods.batches(periods.of_months(what.months) | again):
-        touched.load_batch(con, periods.months(batch))
+        plan.load_batch(con, periods.months(batch))
         con.register("people", _people(con, "batch").to_arrow_table())
         con.register("orders", _orders(con, "batch").to_arrow_table())
-        con.register("sexes", normalised.sexes(con, "batch"))
-        con.register("modalities", normalised.modalities(con, "batch"))
-        con.register("body_parts", normalised.body_parts(con, "batch"))
+        con.register("sexes", derived_values.sexes(con, "batch"))
+        con.register("modalities", derived_values.modalities(con, "batch"))
+        con.register("body_parts", derived_values.body_parts(con, "batch"))
         rows = rows_sql(marts.keyed("batch"), con.table("batch").columns, policy)
         con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {rows}")
         con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")

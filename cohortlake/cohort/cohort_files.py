@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.define.steps import NAME, check_name
 from cohortlake.cohort.describe.attrition import Attrition, attrition
-from cohortlake.cohort.freeze import digest, freeze
+from cohortlake.cohort.freeze import digest, manifest
 from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.cohort.lake import Lake
 from cohortlake.errors import (
@@ -103,13 +103,13 @@ def run(cohort: Cohort, folder: str | Path) -> Ran:
         NotAsFrozen: The frozen files themselves were changed.
     """
     lake, name = cohort.lake, cohort.criteria.name
-    members = freeze.with_digests(cohort.to_arrow())
+    members = manifest.with_digests(cohort.to_arrow())
     whole = digest.of_all(members[digest.COLUMN].to_pylist())
-    path = f"{freeze.FOLDER}/{name}/{freeze.CURRENT}"
+    path = f"{manifest.FOLDER}/{name}/{manifest.CURRENT}"
     is_other = _written_digest(lake, path) != whole
     if is_other:
-        freeze.write_members(lake.root, path, members, whole)
-    frozen = lake.frozen(name) if name in freeze.numbers_of(lake.root) else None
+        manifest.write_members(lake.root, path, members, whole)
+    frozen = lake.frozen(name) if name in manifest.numbers_of(lake.root) else None
     verification, unverified = _verified(lake, frozen, folder) if frozen else (None, None)
     return Ran(
         attrition(cohort),
@@ -124,7 +124,7 @@ def run(cohort: Cohort, folder: str | Path) -> Ran:
 
 
 def _verified(
-    lake: Lake, frozen: freeze.Manifest, folder: str | Path
+    lake: Lake, frozen: manifest.Manifest, folder: str | Path
 ) -> tuple[Verification, None] | tuple[None, str]:
     """Verify a freezing, or say why it cannot be drawn again."""
     criteria = frozen.read_criteria()

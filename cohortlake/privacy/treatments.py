@@ -14,7 +14,7 @@ from datetime import date
 import duckdb
 import pyarrow as pa
 
-from cohortlake import schema, terms
+from cohortlake import dicom_terms, schema
 from cohortlake.dicom_values import SEPARATOR
 from cohortlake.privacy.policy import REVIEWABLE, Policy, Treatment
 from cohortlake.schema import Column
@@ -130,5 +130,5 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
 def _shown_values(policy: Policy, column: Column) -> set[str]:
     values = set(policy.allowed.get(column.name, ()))
     if policy.treatment(column) is Treatment.TERMS:
-        values |= terms.OF_COLUMNS[column.name]
+        values |= dicom_terms.OF_COLUMNS[column.name]
     return values

@@ -27,8 +27,8 @@ from cohortlake.errors import (
 from cohortlake.history import coverage, image_sets
 from cohortlake.privacy import key_store, policy_of
 from cohortlake.publish import intact
+from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.publish.policy_change import policy_change
-from cohortlake.publish.publication import MARKER_PATH, Publication, read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 

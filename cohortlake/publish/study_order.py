@@ -2,7 +2,7 @@
 
 Owns the order of a patient's studies, and which of them a commit gives another place: one that
 comes late moves all later ones, in whatever months these are published. What else a study's
-row says is `publish.marts`', which months are written `publish.touched`'s.
+row says is `publish.marts`', which months are written `publish.plan`'s.
 """
 
 from __future__ import annotations

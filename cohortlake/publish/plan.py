@@ -3,8 +3,8 @@
 A commit touches image sets, and with them the months in which their states began and ended,
 their studies, series and patients. Owns how far that reaches: a study or series whose image
 sets lie in several months ties these together. There are few of those, so what they hold is
-looked up once. And a patient's later studies get another place (`publish.visits`). Writing is
-`publish.publish`'s, what a table holds `publish.marts`'.
+looked up once. And a patient's later studies get another place (`publish.study_order`). Writing is
+`publish.publisher`'s, what a table holds `publish.marts`'.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from cohortlake.publish import kinds, visits
+from cohortlake.publish import change_kinds, study_order
 from cohortlake.publish.periods import Periods
 
 
@@ -65,7 +65,7 @@ def find(
     affected, reordered = changed, frozenset[str]()
     if not is_whole:
         con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
-        visits.find_moved(con)
+        study_order.find_moved(con)
         affected = changed | _months(con, _TIED_TO_TOUCHED)
         reordered = _months(con, _OF_MOVED)
     read = periods.months(periods.of_months(affected | reordered) | frozenset(again))
@@ -102,9 +102,9 @@ def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
         months: Some of those that are written anew.
     """
     con.execute(_IN_MONTHS.format(months=listed(months)))
-    kinds.find_changes(con)
+    change_kinds.find_changes(con)
     con.execute(_STUDY_STATES)
-    kinds.find_study_wide(con)
+    change_kinds.find_study_wide(con)
     con.execute(_BATCH.format(months=listed(months)))
 
 
@@ -182,7 +182,7 @@ SELECT prior_study_month, prior_state_key FROM scattered WHERE prior_state_key I
 
 _MOVED_FROM = f"""
 CREATE TEMP TABLE moved_from AS
-SELECT {kinds.FORMER} FROM versions SEMI JOIN moves USING (study_month, state_key)
+SELECT {change_kinds.FORMER} FROM versions SEMI JOIN moves USING (study_month, state_key)
 WHERE study_month IN {{months}}
 """
 
@@ -200,7 +200,7 @@ CREATE OR REPLACE TEMP VIEW states AS
 FROM in_months UNION ALL
 SELECT * EXCLUDE (study_hash, series_hash) FROM scattered WHERE study_month NOT IN {{months}};
 CREATE OR REPLACE TEMP VIEW former_states AS
-SELECT {kinds.FORMER} FROM in_months UNION ALL FROM moved_from;
+SELECT {change_kinds.FORMER} FROM in_months UNION ALL FROM moved_from;
 """
 
 # Studies without any change but creations, nearly all, have no cascade to look for.

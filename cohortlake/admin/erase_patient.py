@@ -24,7 +24,7 @@ from cohortlake.history import coverage, image_sets, maintenance, refiled, timel
 from cohortlake.increments import increments
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
-from cohortlake.publish import publish
+from cohortlake.publish import publisher
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -110,7 +110,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     coverage.record(root, paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
-    publish.have_all_published_anew(root)
+    publisher.have_all_published_anew(root)
     return planned
 
 

@@ -1,8 +1,7 @@
 """The columns beside what was sent that say what it means, and whether it can be trusted.
 
 Owns how sex, modality, body part and age come into a table, each with its status. The values are
-mapped, not the rows: there are few of them. See `cohortlake.terms` for which spelling means which
-term.
+mapped, not the rows: there are few of them. See `dicom_terms` for which spelling means which term.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Callable
 import duckdb
 import pyarrow as pa
 
-from cohortlake import terms
+from cohortlake import dicom_terms
+from cohortlake.dicom_terms import Term
 from cohortlake.dicom_values import holds_value_sql
-from cohortlake.terms import Term
 
 _HAS_STUDY_DATE, _HAS_BIRTH_DATE = map(holds_value_sql, ("StudyDate_raw", "PatientBirthDate_raw"))
 _OLDEST_YEARS, _POOLED_FROM_YEARS = 120, 90
@@ -31,11 +30,11 @@ year(StudyDate) - year(PatientBirthDate)
 AGE = f"""
 CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS}
      THEN least({_POOLED_FROM_YEARS}, years)::SMALLINT END AS age_at_study_years,
-CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS} THEN '{terms.OK}'
-     WHEN years IS NOT NULL THEN '{terms.IMPLAUSIBLE}'
-     WHEN StudyDate IS NULL AND {_HAS_STUDY_DATE} THEN '{terms.INVALID}'
-     WHEN PatientBirthDate IS NULL AND {_HAS_BIRTH_DATE} THEN '{terms.INVALID}'
-     ELSE '{terms.MISSING}' END AS age_status
+CASE WHEN years BETWEEN 0 AND {_OLDEST_YEARS} THEN '{dicom_terms.OK}'
+     WHEN years IS NOT NULL THEN '{dicom_terms.IMPLAUSIBLE}'
+     WHEN StudyDate IS NULL AND {_HAS_STUDY_DATE} THEN '{dicom_terms.INVALID}'
+     WHEN PatientBirthDate IS NULL AND {_HAS_BIRTH_DATE} THEN '{dicom_terms.INVALID}'
+     ELSE '{dicom_terms.MISSING}' END AS age_status
 """
 """SQL for the age and its status, over `YEARS`."""
 
@@ -66,7 +65,7 @@ def sexes(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     Returns:
         One row per text as sent: sent_sex, sex, sex_status.
     """
-    return _read(con, source, "sex", terms.sex)
+    return _read(con, source, "sex", dicom_terms.sex)
 
 
 def modalities(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
@@ -75,7 +74,7 @@ def modalities(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     Returns:
         One row per text as sent: sent_modality, modality_status.
     """
-    return _read(con, source, "modality", terms.modality).drop_columns("modality")
+    return _read(con, source, "modality", dicom_terms.modality).drop_columns("modality")
 
 
 def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
@@ -84,7 +83,7 @@ def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     Returns:
         One row per text as sent: sent_body_part, body_part, body_part_status.
     """
-    return _read(con, source, "body_part", terms.body_part)
+    return _read(con, source, "body_part", dicom_terms.body_part)
 
 
 def _read(
@@ -114,4 +113,4 @@ def same(name: str) -> str:
 
 def status(name: str) -> str:
     """Return SQL for a status, over what a value means where one was sent."""
-    return f"coalesce({name}_status, '{terms.MISSING}') AS {name}_status"
+    return f"coalesce({name}_status, '{dicom_terms.MISSING}') AS {name}_status"

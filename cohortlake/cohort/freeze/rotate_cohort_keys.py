@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.cohort.freeze import digest, freeze, signature
-from cohortlake.cohort.freeze.freeze import Manifest
+from cohortlake.cohort.freeze import digest, signature
+from cohortlake.cohort.freeze import manifest as freeze
+from cohortlake.cohort.freeze.manifest import Manifest
 from cohortlake.errors import SettingError
 from cohortlake.storage.root import Root
 
@@ -52,7 +53,7 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
 
     Args:
         root: The lake.
-        link: See `admin.rotate.LINK`.
+        link: See `admin.rotate_patient_key.LINK`.
         key: To sign with, or None.
 
     Returns:
