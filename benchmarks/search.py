@@ -37,7 +37,7 @@ from botocore.config import Config
 
 from benchmarks.process import peak_mb
 from cohortlake import Axis, Settings, Sync, Window
-from emulator.client import AdminClient
+from emulator.control.client import AdminClient
 from scripts.hospital import Hospital, serving
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ The package imports nothing of `cohortlake`, so that neither can hide the other'
 emulated, what is assumed and what is not there: `docs/reference/emulator.md`.
 """
 
-from emulator.client import AdminClient, AdminError
-from emulator.faults import Behaviour
+from emulator.control.client import AdminClient, AdminError
 from emulator.options import Options
 from emulator.runner import Emulator, running
+from emulator.service.faults import Behaviour
 
 __all__ = ["AdminClient", "AdminError", "Behaviour", "Emulator", "Options", "running"]

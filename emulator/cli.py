@@ -19,10 +19,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from emulator import runner
-from emulator.client import AdminClient, AdminError
-from emulator.faults import Behaviour
+from emulator.control.client import AdminClient, AdminError
+from emulator.control.reference import render
 from emulator.options import Options
-from emulator.reference import render
+from emulator.service.faults import Behaviour
 from emulator.world import World
 
 app = typer.Typer(

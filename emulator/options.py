@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emulator.faults import Behaviour
+from emulator.service.faults import Behaviour
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.client import AdminClient
+from emulator.control.client import AdminClient
 from emulator.options import Options
 from emulator.server import Server
 from emulator.world import World, build
@@ -48,7 +48,7 @@ def running(**options: Any) -> Iterator[Emulator]:
 
     Example:
         >>> with running(synthetic=10, seed=1) as emulator:
-        ...     sum(1 for _ in emulator.admin.truth())
+        ...     sum(1 for _ in emulator.control.admin.truth())
         10
     """
     world = build(Options(**options))

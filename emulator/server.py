@@ -16,10 +16,10 @@ from email.utils import format_datetime
 
 from aiohttp import hdrs, web
 
-from emulator.admin import PREFIX, Admin
-from emulator.faults import Cut, Fate
-from emulator.model import HealthImaging, Operation
-from emulator.operations import Operations
+from emulator.control.admin import PREFIX, Admin
+from emulator.service.faults import Cut, Fate
+from emulator.service.model import HealthImaging, Operation
+from emulator.service.operations import Operations
 from emulator.wire import NDJSON, Answer, ServiceError, Stream, failure, invalid
 from emulator.world import World
 

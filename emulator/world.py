@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator import dicom, history
 from emulator.clock import Clock
+from emulator.data import dicom, history
+from emulator.data.hospital import Hospital
+from emulator.data.records import Record, from_summary
+from emulator.data.store import Datastore, Store
 from emulator.datetimes import from_iso8601
-from emulator.faults import Faults
-from emulator.hospital import Hospital
 from emulator.options import Options
-from emulator.records import Record, from_summary
 from emulator.seeded import identifier
-from emulator.stats import Stats
-from emulator.store import Datastore, Store
+from emulator.service.faults import Faults
+from emulator.service.stats import Stats
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from cohortlake.publish.export.dictionary import (
     markdown_table,
 )
 from cohortlake.settings import POLICIES, SETTINGS
-from emulator import reference as emulator_reference
 from emulator.cli import app as emulator_app
+from emulator.control import reference as emulator_reference
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 

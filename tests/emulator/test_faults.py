@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator import Behaviour
-from emulator.faults import CUTS, Faults
+from emulator.service.faults import CUTS, Faults
 
 
 def outcome(service, **query):
@@ -170,7 +170,7 @@ def test_stats_count_requests_and_start_anew(fresh):
 
 
 def test_a_failure_of_the_emulator_tells_no_values(fresh, monkeypatch, caplog):
-    from emulator import operations
+    from emulator.service import operations
 
     value = "canary"
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from emulator import Options
+from emulator.data.records import from_summary
 from emulator.datetimes import UNSORTABLE
-from emulator.records import from_summary
 from emulator.world import build
 
 NOW = datetime(2024, 6, 3, 9, tzinfo=UTC)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from emulator.model import HealthImaging
+from emulator.service.model import HealthImaging
 
 PATIENT = {"operator": "EQUAL", "values": [{"DICOMPatientId": "canary"}]}
 

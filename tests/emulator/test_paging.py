@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator import Options
-from emulator import search as searching
-from emulator.records import from_summary
+from emulator.data.records import from_summary
+from emulator.service import search as searching
 from emulator.wire import encode
 from emulator.world import build
 

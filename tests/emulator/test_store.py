@@ -3,7 +3,7 @@
 import pytest
 
 from emulator import Options
-from emulator.records import deletion, next_version
+from emulator.data.records import deletion, next_version
 from emulator.world import build
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from emulator import metadata, records
 from emulator.clock import Clock
+from emulator.data import metadata, records
+from emulator.data.records import Record
+from emulator.data.store import Datastore, Store
 from emulator.datetimes import UNSORTABLE, seconds
-from emulator.faults import Faults
-from emulator.records import Record
-from emulator.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
-from emulator.store import Datastore, Store
+from emulator.service.faults import Faults
+from emulator.service.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
 from emulator.wire import Answer, answer, decode, encode, invalid, not_found
 
 ACCOUNT = "123456789012"

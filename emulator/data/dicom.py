@@ -20,11 +20,11 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from emulator.data.metadata import PATIENT_LEVEL, SERIES_LEVEL, STUDY_LEVEL, pack
+from emulator.data.records import FREQUENT, Record, from_summary
+from emulator.data.store import Datastore
 from emulator.datetimes import seconds
-from emulator.metadata import PATIENT_LEVEL, SERIES_LEVEL, STUDY_LEVEL, pack
-from emulator.records import FREQUENT, Record, from_summary
 from emulator.seeded import identifier
-from emulator.store import Datastore
 
 # The levels of PS3.3's patient, study and series modules that a document keeps above the instance.
 _PATIENT = {*PATIENT_LEVEL.values(), "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs"}

@@ -11,7 +11,7 @@ import gzip
 import json
 from typing import Any
 
-from emulator.records import Record
+from emulator.data.records import Record
 from emulator.seeded import identifier
 from emulator.wire import encode
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from emulator import records
-from emulator.hospital import DAY_MS, Hospital
-from emulator.records import Record
+from emulator.data import records
+from emulator.data.hospital import DAY_MS, Hospital
+from emulator.data.records import Record
+from emulator.data.store import Datastore
 from emulator.seeded import generator
-from emulator.store import Datastore
 from emulator.world import World
 
 # Image sets or studies touched a day, in proportion to the image sets that there are.

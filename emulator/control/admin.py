@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from emulator import records
+from emulator.control.life import Life
+from emulator.data import records
+from emulator.data.hospital import DAY_MS
+from emulator.data.records import Record
+from emulator.data.store import Datastore, Store
 from emulator.datetimes import seconds
-from emulator.faults import Behaviour
-from emulator.hospital import DAY_MS
-from emulator.life import Life
-from emulator.records import Record
 from emulator.seeded import identifier
-from emulator.store import Datastore, Store
+from emulator.service.faults import Behaviour
 from emulator.wire import Answer, Stream, answer, decode, invalid
 from emulator.world import World
 

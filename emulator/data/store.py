@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emulator.data.records import Record
 from emulator.datetimes import UNSORTABLE
-from emulator.records import Record
 from emulator.wire import not_found
 
 _TABLES = """

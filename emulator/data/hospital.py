@@ -14,9 +14,9 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from emulator.catalogue import Examination, catalogue
+from emulator.data.catalogue import Examination, catalogue
+from emulator.data.records import ARCHIVE, FREQUENT, Record
 from emulator.datetimes import study_key, to_wire
-from emulator.records import ARCHIVE, FREQUENT, Record
 from emulator.seeded import generator
 from emulator.wire import encode
 

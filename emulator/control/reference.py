@@ -14,11 +14,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from emulator.admin import PREFIX, Admin
-from emulator.faults import Behaviour
-from emulator.model import HealthImaging
-from emulator.operations import Operations
+from emulator.control.admin import PREFIX, Admin
 from emulator.options import Options
+from emulator.service.faults import Behaviour
+from emulator.service.model import HealthImaging
+from emulator.service.operations import Operations
 from emulator.world import World, build
 
 _INTRODUCTION = """\

@@ -17,9 +17,9 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
+from emulator.data.store import Datastore, Store
 from emulator.datetimes import DAY_US, UNSORTABLE, day_number, from_wire, time_of_day_us
-from emulator.faults import Behaviour
-from emulator.store import Datastore, Store
+from emulator.service.faults import Behaviour
 from emulator.wire import encode, invalid
 
 DEFAULT_PAGE_SIZE = 50

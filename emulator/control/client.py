@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from emulator.admin import PREFIX
+from emulator.control.admin import PREFIX
 
 Json = dict[str, Any]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import accumulate
 
-from emulator.hospital import DAY_MS, Hospital
-from emulator.records import Record
+from emulator.data.hospital import DAY_MS, Hospital
+from emulator.data.records import Record
 
 HISTORY_MS = 3 * 365 * DAY_MS
 _HOUR_MS = 3_600_000

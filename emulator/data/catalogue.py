@@ -59,7 +59,7 @@ class Catalogue:
 @cache
 def catalogue() -> Catalogue:
     """The catalogue, read once."""
-    raw: dict[str, Any] = json.loads(files("emulator").joinpath("catalogue.json").read_bytes())
+    raw: dict[str, Any] = json.loads(files("emulator.data").joinpath("catalogue.json").read_bytes())
     examinations, weights = [], []
     for modality in raw["modalities"]:
         chosen = [(part, text) for part, texts in modality["parts"].items() for text in texts]
