@@ -36,8 +36,8 @@ from benchmarks.process import peak_mb
 from benchmarks.publish import DATASTORE, NOW, make_memory
 from cohortlake import schema
 from cohortlake.history import image_sets
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import kinds, writer
+from cohortlake.increments.record import Record
 from cohortlake.storage import delta, engine
 from cohortlake.storage.root import Root
 
@@ -88,7 +88,7 @@ def make_changes(root: Root, count: int, where: str, seed: int) -> str:
     record = Record(DATASTORE, "updated_at", f"{now:%Y-%m-%d}", NOW, now, now, f"change-{seed}")
     record = replace(record, rows=count, kept_rows=count)
     states = states.append_column("page", pa.array([0] * count, pa.int32()))
-    increments.write_table(root, record, increments.with_run(states, record))
+    writer.write_table(root, record, kinds.with_run_columns(states, record))
     return record.path
 
 
@@ -137,7 +137,7 @@ WAYS: dict[str, Callable[[Root, str], None]] = {
 
 def _changes(root: Root, path: str) -> pa.Table:
     with engine.connection() as con:
-        engine.register(con, "found", root, [path], increments.FOUND)
+        engine.register(con, "found", root, [path], kinds.FOUND_SCHEMA)
         return engine.batches(
             con, f"{AS_STORED} FROM (SELECT {STATE} FROM found)", STORED
         ).read_all()

@@ -35,8 +35,8 @@ import pyarrow as pa
 from benchmarks.process import peak_mb
 from cohortlake import schema
 from cohortlake.history import image_sets, timeline
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import kinds, writer
+from cohortlake.increments.record import Record
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.storage import delta, engine
@@ -169,7 +169,7 @@ def change(root: Root, count: int, seed: int) -> None:
         states = engine.batches(con, changed, schema.arrow_schema(schema.STATE)).read_all()
     states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
     record = replace(record, rows=len(states), kept_rows=len(states))
-    increments.write_table(root, record, increments.with_run(states, record))
+    writer.write_table(root, record, kinds.with_run_columns(states, record))
     applied = image_sets.apply(root, [record.path])
     assert applied.changes == {"updated": count}, applied
 

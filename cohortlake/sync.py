@@ -24,8 +24,8 @@ from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSea
 from cohortlake.history import coverage, image_sets, maintenance, refiled
 from cohortlake.history.image_sets import Applied, Known
 from cohortlake.history.maintenance import Maintained
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import files
+from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions, partitions
 from cohortlake.ingest import sweep as sweeps
 from cohortlake.ingest.confirm_deletions import Confirmed, confirm
@@ -317,17 +317,17 @@ class Sync:
             DamagedFile: Another increment is damaged too: set that aside next.
             LakeInUse: Another run is at work.
         """
-        moved = f"{path}{increments.DAMAGED}"
-        is_there = path in increments.paths(self.root)
+        moved = f"{path}{files.DAMAGED_SUFFIX}"
+        is_there = path in files.paths(self.root)
         if not is_there and not self.root.exists(moved):
             raise SettingError(
                 f"{path} is no increment below {self.root.uri}; give the path as the error names it"
             )
-        if is_there and not increments.is_damaged(self.root, path):
+        if is_there and not files.is_damaged(self.root, path):
             raise SettingError(f"{path} can be read, so it is not set aside")
         with self.root.alone():
             if is_there:
-                increments.set_aside(self.root, path)
+                files.set_aside(self.root, path)
             self._rebuild_tables()
         return moved
 
@@ -520,7 +520,7 @@ class Sync:
     def _rebuild_tables(self) -> Applied:
         for table in (image_sets.TABLE, coverage.TABLE):
             delta.discard_unreadable(self.root, table)
-        refiled.drop_late(self.root, increments.paths(self.root), are_all=True)
+        refiled.drop_late(self.root, files.paths(self.root), are_all=True)
         applied, paths = image_sets.rebuild(self.root)
         coverage.record(self.root, paths, rebuild=True)
         if read_marker(self.root):

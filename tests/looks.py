@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import kinds, writer
+from cohortlake.increments.record import Record
 from cohortlake.storage.root import Root
 
 DATASTORE = "d" * 32
@@ -35,10 +35,10 @@ def write(root: Root, looks: Sequence[Looked]) -> list[str]:
         record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
         states = flatten_summaries(look.found, DATASTORE)
         states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
-        increments.write_table(root, record, increments.with_run(states, record))
+        writer.write_table(root, record, kinds.with_run_columns(states, record))
         paths.append(record.path)
         if look.gone:
-            absence = replace(record, axis=increments.ABSENCE_AXIS)
+            absence = replace(record, axis=kinds.ABSENCE_AXIS)
             rows = [
                 {
                     "datastore_id": DATASTORE,
@@ -48,7 +48,7 @@ def write(root: Root, looks: Sequence[Looked]) -> list[str]:
                 }
                 for gone in look.gone
             ]
-            table = pa.Table.from_pylist(rows, increments.GONE)
-            increments.write_table(root, absence, increments.with_run(table, absence))
+            table = pa.Table.from_pylist(rows, kinds.ABSENCE_WITHOUT_RUN)
+            writer.write_table(root, absence, kinds.with_run_columns(table, absence))
             paths.append(absence.path)
     return paths

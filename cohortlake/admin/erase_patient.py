@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from cohortlake.errors import NoSuchPatient
 from cohortlake.history import coverage, image_sets, maintenance, refiled, timeline
-from cohortlake.increments import increments
+from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.publish import publisher
@@ -61,7 +61,7 @@ def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
         NoSuchPatient: The lake holds none, and none was erased.
         MissingKey: Some were erased before, and the key that they are known by is gone.
     """
-    increments.bring_over(root, _increments(root, patient))
+    older_format.upgrade(root, files.paths_of_datastore(root, patient.datastore_id))
     traces, earlier = _traces(root, patient, ()), erasures.find(root, patient)
     if not traces.image_sets:
         if earlier is None:
@@ -86,8 +86,8 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     """
     traces = _traces(root, patient, begun.image_set_ids or ())
     is_theirs = _is_theirs(patient, traces.whole)
-    files = _increments(root, patient)
-    rows = {path: n for path in files if (n := increments.count(root, path, is_theirs))}
+    paths = files.paths_of_datastore(root, patient.datastore_id)
+    rows = {path: n for path in paths if (n := files.count_rows(root, path, is_theirs))}
     planned = replace(begun, image_set_ids=tuple(sorted(traces.whole)))
     if begun.image_set_ids is None:  # or an attempt that ended midway has counted them
         planned = replace(
@@ -99,27 +99,22 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     erasures.write(root, planned)
     # While their rows are there to tell which.
     for path in traces.counted_with:
-        increments.forget_counts(root, path)
+        rewrite.clear_counts(root, path)
     for path in rows:
-        increments.remove(root, path, is_theirs)
-    refiled.drop_late(root, increments.paths(root), are_all=True)  # of those who were erased before
+        rewrite.remove_rows(root, path, is_theirs)
+    refiled.drop_late(root, files.paths(root), are_all=True)  # of those who were erased before
     # They cannot be read, so they may hold rows of the patient.
-    for path in increments.those_set_aside(root, patient.datastore_id):
+    for path in files.paths_set_aside(root, patient.datastore_id):
         root.delete(path)
-    _, paths = image_sets.rebuild(root)
-    coverage.record(root, paths, rebuild=True)
+    _, applied_paths = image_sets.rebuild(root)
+    coverage.record(root, applied_paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
     publisher.have_all_published_anew(root)
     return planned
 
 
-def _increments(root: Root, patient: Patient) -> list[str]:
-    folder = f"increments/{patient.datastore_id}/"
-    return [path for path in increments.paths(root) if path.startswith(folder)]
-
-
-def _is_theirs(patient: Patient, whole: Collection[str]) -> increments.Theirs:
+def _is_theirs(patient: Patient, whole: Collection[str]) -> files.RowFilter:
     ids = pa.array(sorted(whole), pa.string())
 
     def is_theirs(rows: pa.Table) -> pa.Array:
@@ -140,10 +135,10 @@ def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:
         patient: The patient.
         whole: Image sets that are known to be theirs.
     """
-    own = _increments(root, patient)
-    found = [path for path in own if increments.axis_of(path) not in increments.STATELESS_AXES]
+    own = files.paths_of_datastore(root, patient.datastore_id)
+    found = [path for path in own if files.axis_of(path) not in kinds.STATELESS_AXES]
     with engine.connection() as con:
-        engine.register(con, "found", root, found, increments.FOUND)
+        engine.register(con, "found", root, found, kinds.FOUND_SCHEMA)
         con.register("ledger", coverage.searched(root))
         con.register("known_whole", pa.table({"image_set_id": pa.array(whole, pa.string())}))
         con.execute(_CARRIED, {"patient": patient.canonical_id})

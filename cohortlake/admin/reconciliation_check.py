@@ -16,7 +16,7 @@ from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.timeline import STUDY_MONTH_SQL
-from cohortlake.increments import increments
+from cohortlake.increments import kinds
 from cohortlake.ingest import partitions
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -77,7 +77,7 @@ def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
     """Add to the sweeps of `undated` their own rows in increments that hold others, too."""
     mixed = con.sql("SELECT datastore_id, mixed FROM swept WHERE len(mixed) > 0").fetchall()
     for datastore_id, paths in mixed:
-        engine.register(con, "mixed", root, paths, increments.FOUND)
+        engine.register(con, "mixed", root, paths, kinds.FOUND_SCHEMA)
         rows = _by_partition(f"(SELECT *, {STUDY_MONTH_SQL} AS study_month FROM mixed)")
         con.execute(_ADD_MIXED.format(rows=rows), {"datastore_id": datastore_id})
 

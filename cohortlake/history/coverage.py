@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.errors import OldFormat
 from cohortlake.healthimaging import EPOCH, Axis
-from cohortlake.increments import increments
+from cohortlake.increments import files
+from cohortlake.increments.record import Record
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
@@ -66,13 +67,13 @@ def pending(root: Root) -> list[str]:
 def searched(root: Root) -> pa.Table:
     """Return the ledger, and with it the increments that were not applied yet."""
     ledger = read(root)
-    waiting = [_row(increments.read_record(root, path)) for path in _pending(root, ledger)]
+    waiting = [_row(files.read_record(root, path)) for path in _pending(root, ledger)]
     return pa.concat_tables([ledger, pa.Table.from_pylist(waiting, _SCHEMA)])
 
 
 def _pending(root: Root, ledger: pa.Table) -> list[str]:
     applied = set(ledger["increment"].to_pylist())
-    return [path for path in increments.paths(root) if path not in applied]
+    return [path for path in files.paths(root) if path not in applied]
 
 
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
@@ -93,7 +94,7 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
 def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
     table = delta.make_table(root, TABLE, _SCHEMA)
     known = set() if rebuild else set(read(root)["increment"].to_pylist())
-    rows = [_row(increments.read_record(root, path)) for path in paths if path not in known]
+    rows = [_row(files.read_record(root, path)) for path in paths if path not in known]
     if rows or rebuild:
         delta.commit(root, TABLE, table, pa.Table.from_pylist(rows, _SCHEMA), overwrite=rebuild)
 
@@ -170,6 +171,6 @@ def _midnight(instant: datetime) -> datetime:
     return datetime.combine(instant.astimezone(UTC).date(), time(), UTC)
 
 
-def _row(record: increments.Record) -> dict[str, object]:
+def _row(record: Record) -> dict[str, object]:
     counts = json.dumps(record.invalid_values, sort_keys=True)
     return asdict(record) | {"increment": record.path, "invalid_values": counts}

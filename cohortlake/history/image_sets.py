@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 from cohortlake import schema
 from cohortlake.errors import OldFormat
 from cohortlake.history import timeline
-from cohortlake.increments import increments
+from cohortlake.increments import files, kinds, older_format
 from cohortlake.storage import delta, engine
 from cohortlake.storage.root import Root
 
@@ -69,7 +69,7 @@ def apply(root: Root, paths: Sequence[str]) -> Applied:
     if not paths:
         return Applied(known.version(), 0, known.count()) if known else Applied()
     if known is None:  # perhaps an older release found them, and ended before it applied them
-        increments.bring_over(root, paths)
+        older_format.upgrade(root, paths)
     return delta.retrying(TABLE, lambda: _apply(root, _made(root), paths, rebuild=False))
 
 
@@ -87,8 +87,8 @@ def rebuild(root: Root) -> tuple[Applied, list[str]]:
         # The table first: what another run applies after this is told by its commit, and the
         # increments of what it applied before are there to be listed.
         table = _made(root)
-        paths = increments.paths(root)
-        increments.bring_over(root, paths)
+        paths = files.paths(root)
+        older_format.upgrade(root, paths)
         return _apply(root, table, paths, rebuild=True), paths
 
     return delta.retrying(TABLE, attempt)
@@ -272,10 +272,10 @@ CREATE VIEW former_ends AS {_ends("former_closures")};
 
 def _load(con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]) -> None:
     """Put what the increments say beside what the memory knows of the same image sets."""
-    found = [p for p in paths if increments.axis_of(p) not in increments.STATELESS_AXES]
-    engine.register(con, "found", root, found, increments.FOUND)
-    absent = [path for path in paths if increments.axis_of(path) == increments.ABSENCE_AXIS]
-    engine.register(con, "absent", root, absent, increments.ABSENT)
+    found = [p for p in paths if files.axis_of(p) not in kinds.STATELESS_AXES]
+    engine.register(con, "found", root, found, kinds.FOUND_SCHEMA)
+    absent = [path for path in paths if files.axis_of(path) == kinds.ABSENCE_AXIS]
+    engine.register(con, "absent", root, absent, kinds.ABSENCE_SCHEMA)
     con.execute(_TOUCHED)
     in_months = _in_months_of(con, "versions SEMI JOIN touched USING (image_set_key)")
     con.execute(_KNOWN.format(in_months=in_months))

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake.history import coverage, image_sets
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import files, kinds, older_format, rewrite, writer
+from cohortlake.increments.record import Record
 from cohortlake.privacy.erasures import Erased
 from cohortlake.storage import damage, engine
 from cohortlake.storage.root import Root
@@ -45,7 +45,7 @@ def close(root: Root, found: Record, image_set_ids: Collection[str]) -> str | No
         RootNotUsable: They cannot be written.
     """
     pending = coverage.pending(root)
-    increments.bring_over(root, pending)
+    older_format.upgrade(root, pending)
     held = _held(root, found.datastore_id, image_set_ids, pending)
     return _write(root, found, held, f"erasures-{found.axis}")
 
@@ -69,19 +69,19 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
     erased, absences = Erased(root), set[str]()
     if erased.is_nobody:
         return []
-    increments.bring_over(root, paths)
+    older_format.upgrade(root, paths)
     for path in paths:
-        if increments.axis_of(path) in increments.STATELESS_AXES:
+        if files.axis_of(path) in kinds.STATELESS_AXES:
             continue
-        if not increments.count(root, path, erased.among):
+        if not files.count_rows(root, path, erased.among):
             continue
-        found = increments.read_record(root, path)
-        if found.axis != increments.VERSIONS_AXIS:  # an older version ends nothing
-            ids = increments.ids(root, path, erased.among)
+        found = files.read_record(root, path)
+        if found.axis != kinds.VERSIONS_AXIS:  # an older version ends nothing
+            ids = files.image_set_ids(root, path, erased.among)
             held = _held(root, found.datastore_id, ids, paths, with_history=not are_all)
             written = _write(root, found, held, f"late-erasures-{found.axis}")
             absences |= {written} if written else set()
-        increments.remove(root, path, erased.among)
+        rewrite.remove_rows(root, path, erased.among)
     return sorted(absences)
 
 
@@ -90,7 +90,7 @@ def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | N
         return None
     record = Record(
         datastore_id=found.datastore_id,
-        axis=increments.ABSENCE_AXIS,
+        axis=kinds.ABSENCE_AXIS,
         partition=partition,
         start=found.start,
         end=found.end,
@@ -103,7 +103,7 @@ def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | N
             held = pa.concat_tables([pq.read_table(file).select(held.column_names), held])
         held = held.group_by(held.column_names).aggregate([])
     record = replace(record, rows=len(held), kept_rows=len(held))
-    increments.write_table(root, record, increments.with_run(held, record))
+    writer.write_table(root, record, kinds.with_run_columns(held, record))
     return record.path
 
 
@@ -120,16 +120,16 @@ def _held(
     waiting = [
         path
         for path in pending
-        if path.startswith(folder) and increments.axis_of(path) not in increments.STATELESS_AXES
+        if path.startswith(folder) and files.axis_of(path) not in kinds.STATELESS_AXES
     ]
     with engine.connection() as con:
         register = image_sets.register if with_history else image_sets.register_nothing
         register(con, root)
-        engine.register(con, "pending", root, waiting, increments.FOUND)
+        engine.register(con, "pending", root, waiting, kinds.FOUND_SCHEMA)
         con.register("refiled", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
         states = con.sql(_STATES, params={"datastore": datastore_id}).to_arrow_table()
         con.register("others", states.filter(pc.invert(Erased(root).among(states))))
-        return con.sql(_HELD).to_arrow_table().cast(increments.GONE)
+        return con.sql(_HELD).to_arrow_table().cast(kinds.ABSENCE_WITHOUT_RUN)
 
 
 # As in the view `history`, for these image sets alone: the view works out how every state ended.

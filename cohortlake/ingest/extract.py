@@ -33,7 +33,8 @@ from cohortlake.healthimaging import (
 )
 from cohortlake.history import refiled
 from cohortlake.history.image_sets import Known
-from cohortlake.increments.increments import Increment, Record, write_empty
+from cohortlake.increments.record import Record
+from cohortlake.increments.writer import IncrementWriter, write_empty
 from cohortlake.ingest import partitions
 from cohortlake.privacy.erasures import Erased
 from cohortlake.storage.root import Root
@@ -365,7 +366,7 @@ class _Piece:
     """What a range brings of one partition: its increment, its news and its cost."""
 
     def __init__(self, run: Extractor, search: Search) -> None:
-        self.increment = Increment(run.root, search.record(run.run_id))
+        self.increment = IncrementWriter(run.root, search.record(run.run_id))
         self.cost = _Cost()
         self._run = run
         self._search = search
@@ -429,7 +430,7 @@ class _Piece:
         if self._refiled:  # before the file says that this window was searched
             refiled.close(self._run.root, self._search.record(self._run.run_id), self._refiled)
         if self._has_news:
-            record = self.increment.keep(record)
+            record = self.increment.commit(record)
         else:
             self.increment.close()
             if must_record:

@@ -20,7 +20,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake import schema
 from cohortlake.errors import (
     ImageSetBusy,
     NoSuchDatastore,
@@ -40,8 +39,9 @@ from cohortlake.healthimaging import (
     Version,
 )
 from cohortlake.history import image_sets
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Increment, Record
+from cohortlake.increments import kinds, writer
+from cohortlake.increments.record import Record
+from cohortlake.increments.writer import IncrementWriter
 from cohortlake.ingest.extract import Extractor
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -137,8 +137,8 @@ def gaps(root: Root, datastore_id: str) -> pa.Table:
     """
     with engine.connection() as con:
         image_sets.register(con, root)
-        unread = root.files(f"increments/{datastore_id}/{increments.UNREAD_AXIS}", ".parquet")
-        engine.register(con, "unread", root, unread, increments.UNREAD)
+        unread = root.files(f"increments/{datastore_id}/{kinds.UNREAD_AXIS}", ".parquet")
+        engine.register(con, "unread", root, unread, kinds.UNREAD_SCHEMA)
         return con.sql(_GAPS, params={"id": datastore_id}).to_arrow_table()
 
 
@@ -280,7 +280,7 @@ def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], second
     counts = sum((reading.counts() for reading in readings), Filled())
     record = Record(
         datastore_id=store.datastore_id,
-        axis=increments.VERSIONS_AXIS,
+        axis=kinds.VERSIONS_AXIS,
         partition=_PARTITION,
         start=EPOCH,
         end=store.now,
@@ -288,9 +288,9 @@ def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], second
         run_id=run.run_id,
     )
     if len(states):
-        increment = Increment(run.root, record)
+        increment = IncrementWriter(run.root, record)
         increment.add(states.append_column("page", pa.nulls(len(states), pa.int32())))
-        increment.keep(
+        increment.commit(
             increment.summary(
                 end=store.now,
                 pages=0,
@@ -302,11 +302,9 @@ def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], second
     # After the versions: of a run that dies in between nothing counts as asked for.
     unread = [_unread(store, reading) for reading in readings if reading.unavailable]
     if unread:
-        about = replace(
-            record, axis=increments.UNREAD_AXIS, rows=len(unread), kept_rows=len(unread)
-        )
-        rows = pa.Table.from_pylist(unread, schema.arrow_schema(schema.UNREAD[:4]))
-        increments.write_table(run.root, about, increments.with_run(rows, about))
+        about = replace(record, axis=kinds.UNREAD_AXIS, rows=len(unread), kept_rows=len(unread))
+        rows = pa.Table.from_pylist(unread, kinds.UNREAD_WITHOUT_RUN)
+        writer.write_table(run.root, about, kinds.with_run_columns(rows, about))
     return counts
 
 

@@ -28,7 +28,7 @@ from cohortlake import schema
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, HealthImaging, Window
 from cohortlake.history import coverage, image_sets
-from cohortlake.increments import increments
+from cohortlake.increments import kinds, writer
 from cohortlake.ingest import partitions
 from cohortlake.ingest.extract import Extractor, Found, Search
 from cohortlake.storage import engine
@@ -189,7 +189,7 @@ def _recorded(root: Root, found: Found, left_open: int) -> Found:
         return found
     records = tuple(replace(record, missing=left_open) for record in found.records)
     for record in records:
-        increments.write_empty(root, record)
+        writer.write_empty(root, record)
     return replace(found, records=records, is_written=True)
 
 
@@ -273,11 +273,11 @@ def _write_absences(
     datastore_id = search.store.datastore_id
     record = replace(
         search.record(run.run_id),
-        axis=increments.ABSENCE_AXIS,
+        axis=kinds.ABSENCE_AXIS,
         searched_at=run.service.datastore(datastore_id).now,  # when the last one was confirmed
         rows=len(rows),
         kept_rows=len(rows),
         missing=left_open or None,
     )
-    gone = pa.Table.from_pylist(rows, increments.GONE)
-    increments.write_table(run.root, record, increments.with_run(gone, record))
+    gone = pa.Table.from_pylist(rows, kinds.ABSENCE_WITHOUT_RUN)
+    writer.write_table(run.root, record, kinds.with_run_columns(gone, record))

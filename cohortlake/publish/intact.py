@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from cohortlake.errors import DamagedFile
-from cohortlake.increments import increments
+from cohortlake.increments import files
 from cohortlake.publish.marker import Publication, PublishedFile
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
@@ -135,7 +135,7 @@ def _rows(root: Root, path: str) -> int | None:
 
 def _has_record(root: Root, path: str) -> bool:
     try:
-        return increments.read_record(root, path).path == path
+        return files.read_record(root, path).path == path
     except (DamagedFile, TypeError):
         return False
 

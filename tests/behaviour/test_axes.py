@@ -16,7 +16,7 @@ from cohortlake import Settings, Sync
 from cohortlake.admin.reconciliation_check import Agreement, agreement
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.history import image_sets
-from cohortlake.increments import increments
+from cohortlake.increments import files
 from emulator import running
 
 
@@ -158,8 +158,8 @@ def test_what_the_memory_has_lost_is_seen(endpoint: Endpoint, lake_settings: Set
     sync.run()
     sync.reconcile()
     (largest, *_) = sorted(
-        increments.paths(sync.root),
-        key=lambda path: -increments.read_record(sync.root, path).kept_rows,
+        files.paths(sync.root),
+        key=lambda path: -files.read_record(sync.root, path).kept_rows,
     )
     sync.root.delete(largest)
     image_sets.rebuild(sync.root)

@@ -16,7 +16,7 @@ import pytest
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.history import coverage
-from cohortlake.increments import increments
+from cohortlake.increments import files
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
@@ -85,7 +85,7 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
     Sync(settings).run()
     _update(hospital)
     committed, rebuilt = threading.Event(), threading.Event()
-    paths, record = increments.paths, coverage.record
+    paths, record = files.paths, coverage.record
 
     def listed_before_the_other_run_commits(root: Root) -> list[str]:
         listed = paths(root)
@@ -101,7 +101,7 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
         record(*args, **kwargs)
 
     other = threading.Thread(target=Sync(settings).run)
-    monkeypatch.setattr(increments, "paths", listed_before_the_other_run_commits)
+    monkeypatch.setattr(files, "paths", listed_before_the_other_run_commits)
     monkeypatch.setattr(coverage, "record", recorded_after_the_rebuild)
     Sync(settings).rebuild()
     rebuilt.set()

@@ -21,7 +21,7 @@ from cohortlake import Settings, Sync
 from cohortlake.cli.app import app
 from cohortlake.errors import DamagedFile, LakeClosed, RootUnreachable, SettingError
 from cohortlake.history import coverage, image_sets
-from cohortlake.increments import increments
+from cohortlake.increments import files
 from cohortlake.ingest import partitions
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher, snapshots
@@ -57,7 +57,7 @@ def hospital(tmp_path: Path) -> Hospital:
     root = Root(str(tmp_path / "lake"))  # which is no run at work
     hospital = Hospital(root)
     hospital.step([change(number) for number in range(3)], [])
-    coverage.record(root, increments.paths(root))
+    coverage.record(root, files.paths(root))
     publisher.publish(root, LIMITED)
     return hospital
 
@@ -65,14 +65,14 @@ def hospital(tmp_path: Path) -> Hospital:
 @pytest.mark.parametrize("how", ["empty", "cut", "zeros", "text"])
 def test_a_damaged_increment_is_named_wherever_it_is_read(hospital: Hospital, how: str) -> None:
     root = hospital.root
-    path, *_ = increments.paths(root)
+    path, *_ = files.paths(root)
     damaged(root, path, how)
     says = f"^{re.escape(path)} is damaged, cut off or gone; .*cohortlake set-aside {path}"
     for read in (
         lambda: image_sets.apply(root, [path]),
         lambda: image_sets.rebuild(root),
-        lambda: increments.read_record(root, path),
-        lambda: increments.count(root, path, lambda rows: rows["image_set_id"]),
+        lambda: files.read_record(root, path),
+        lambda: files.count_rows(root, path, lambda rows: rows["image_set_id"]),
     ):
         with pytest.raises(DamagedFile, match=says) as told:
             read()
@@ -86,7 +86,7 @@ def test_a_damaged_increment_is_named_wherever_it_is_read(hospital: Hospital, ho
 
 def test_a_damaged_body_below_a_whole_footer_is_named(hospital: Hospital) -> None:
     root = hospital.root
-    path, *_ = increments.paths(root)
+    path, *_ = files.paths(root)
     file = Path(root.path(path))
     content = bytearray(file.read_bytes())
     content[4 : len(content) // 3] = bytes(len(content) // 3 - 4)
@@ -305,10 +305,10 @@ def test_the_window_of_an_increment_that_was_set_aside_is_searched_again(
     root = Root(settings.root)
     for axis in ("updated_at", "study_date", "absence"):
         path = max(
-            (p for p in increments.paths(root) if increments.axis_of(p) == axis),
-            key=lambda path: increments.read_record(root, path).kept_rows,
+            (p for p in files.paths(root) if files.axis_of(p) == axis),
+            key=lambda path: files.read_record(root, path).kept_rows,
         )
-        record = increments.read_record(root, path)
+        record = files.read_record(root, path)
         with pytest.raises(SettingError, match="can be read, so it is not set aside"):
             sync.set_aside(path)
         damaged(root, path)
@@ -340,19 +340,19 @@ def test_the_command_sets_an_increment_aside_and_refuses_any_other_file(
     hospital: Hospital,
 ) -> None:
     root = hospital.root
-    known = set(increments.paths(root))
+    known = set(files.paths(root))
     hospital.step([change(4)], [])
-    path = max(set(increments.paths(root)) - known, key=lambda p: Path(root.path(p)).stat().st_size)
+    path = max(set(files.paths(root)) - known, key=lambda p: Path(root.path(p)).stat().st_size)
     damaged(root, path)
     for given, code in ((path, 0), (path, 0), (min(known), 2), ("increments/x.parquet", 2)):
         done = CliRunner().invoke(app, ["set-aside", given, "--root", root.uri])
         assert done.exit_code == code, done.output
-    assert increments.those_set_aside(root, "d" * 32) == [f"{path}.damaged"]
-    assert path not in increments.paths(root)
+    assert files.paths_set_aside(root, "d" * 32) == [f"{path}.damaged"]
+    assert path not in files.paths(root)
     with engine.connection() as con:
         image_sets.register(con, root)
         assert engine.count(con, "SELECT count(*) FROM current") == 3, "or no search would keep it"
     del done  # it holds the frames of the command, and they the lake
     gc.collect()
     Sync(Settings(("d" * 32,), root.uri, privacy="limited")).erase("P0", "d" * 32)
-    assert increments.those_set_aside(root, "d" * 32) == [], "they may hold the patient"
+    assert files.paths_set_aside(root, "d" * 32) == [], "they may hold the patient"

@@ -27,7 +27,8 @@ from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnava
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page
 from cohortlake.history import coverage
-from cohortlake.increments import increments
+from cohortlake.increments import files, kinds
+from cohortlake.increments.record import content_hash
 from cohortlake.ingest import partitions
 from cohortlake.privacy import erasures
 from cohortlake.schema import PUBLISHED
@@ -90,7 +91,7 @@ def sync(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.Monkey
 
 def state_keys(root: Root) -> set[str]:
     keys: set[str] = set()
-    for path in increments.paths(root):
+    for path in files.paths(root):
         rows = pq.read_table(root.path(path)).to_pylist()
         keys |= {str(r["state_key"]) for r in rows if r.get("PatientID") == "CANARY-ID"}
     return keys
@@ -182,19 +183,19 @@ def test_nothing_of_theirs_is_left_and_all_of_the_others(
 
 
 def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:
-    before = {p: increments.read_record(sync.root, p) for p in increments.paths(sync.root)}
+    before = {p: files.read_record(sync.root, p) for p in files.paths(sync.root)}
     sync.erase("CANARY-ID", DATASTORE)
-    assert increments.paths(sync.root) == list(before)
+    assert files.paths(sync.root) == list(before)
     ledger = {row["increment"]: row for row in coverage.read(sync.root).to_pylist()}
     assert ledger.keys() == before.keys()
     for path, earlier in before.items():
-        record = increments.read_record(sync.root, path)
+        record = files.read_record(sync.root, path)
         rows = pq.read_table(sync.root.path(path))
         assert ledger[path]["content_hash"] == record.content_hash
         assert record.kept_rows == len(rows)
-        if len(rows) and record.axis != increments.ABSENCE_AXIS:
+        if len(rows) and record.axis != kinds.ABSENCE_AXIS:
             assert record.rows == len(rows)
-            assert record.content_hash == increments.content_hash(rows["state_key"].to_numpy())
+            assert record.content_hash == content_hash(rows["state_key"].to_numpy())
             assert record.rows + record.erased_rows == earlier.rows
     assert sum(row["erased_rows"] for row in ledger.values()) == 3
     invalid = [json.loads(row["invalid_values"]) for row in ledger.values()]
@@ -334,7 +335,10 @@ def test_what_came_to_be_theirs_is_closed_though_the_run_is_killed(
 
     change(endpoint, 13, DICOMPatientId="CANARY-ID")
     endpoint.now += timedelta(hours=1)
-    for step in ("cohortlake.history.refiled.close", "cohortlake.ingest.extract.Increment.keep"):
+    for step in (
+        "cohortlake.history.refiled.close",
+        "cohortlake.increments.writer.IncrementWriter.commit",
+    ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
             def dies(*_: object) -> None:

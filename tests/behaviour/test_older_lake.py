@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import cohortlake
@@ -41,7 +42,7 @@ def test_every_state_is_what_this_release_would_have_read(settings: Settings) ->
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for path in Path(settings.root, "increments").rglob("*.parquet"):
         if "absence" not in path.parts:
-            for row in cohortlake.increments.increments.pq.read_table(path).to_pylist():
+            for row in pq.read_table(path).to_pylist():
                 found[row["image_set_id"], row["version"]] = row
     expected = flatten_summaries(SENT, DATASTORE).to_pylist()
     assert len(found) == len(SENT)  # one was erased, and one has two versions

@@ -56,7 +56,7 @@ STEPS = (
         "confirmation", "cohortlake.healthimaging.client:HealthImaging.has_image_set",
         often=3, command="reconcile",
     ),
-    Step("row group", "cohortlake.increments.increments:Increment.flush",
+    Step("row group", "cohortlake.increments.writer:IncrementWriter.flush",
          often=4, command="reconcile"),
     Step("draft", "cohortlake.storage.root:Root.draft", often=30),
     Step(
@@ -88,8 +88,8 @@ STEPS = (
          often=2, command="maintain"),
     Step("leftovers deleted", "cohortlake.history.maintenance:vacuum", often=2, command="maintain"),
     Step("erasure recorded", "cohortlake.privacy.erasures:write", often=3, command="erase"),
-    Step("counts forgotten", "cohortlake.increments.increments:forget_counts", command="erase"),
-    Step("rows erased", "cohortlake.increments.increments:remove", often=3, command="erase"),
+    Step("counts forgotten", "cohortlake.increments.rewrite:clear_counts", command="erase"),
+    Step("rows erased", "cohortlake.increments.rewrite:remove_rows", often=3, command="erase"),
     Step("past forgotten", "cohortlake.history.maintenance:forget_past", often=2, command="erase"),
     Step("published unmarked", "cohortlake.publish.publisher:have_all_published_anew",
          command="erase"),
@@ -111,7 +111,7 @@ WHERE_RUNS_MEET = (
 
 SMALL = {
     # A hospital of hundreds would hardly need a token, and never fill a row group.
-    "cohortlake.increments.increments:_ROW_GROUP_ROWS": 40,
+    "cohortlake.increments.writer:_ROW_GROUP_ROWS": 40,
     "cohortlake.ingest.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
     # Compaction would else begin after the storm is over.

@@ -20,8 +20,8 @@ from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Datastore, HealthImaging, Version
 from cohortlake.history import image_sets
 from cohortlake.history.image_sets import Known
-from cohortlake.increments import increments
-from cohortlake.increments.increments import Record
+from cohortlake.increments import files, kinds, writer
+from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions
 from cohortlake.ingest.extract import Extractor
 from cohortlake.ingest.older_versions import Filled
@@ -82,7 +82,7 @@ class Lake:
         record = Record(DATASTORE, "updated_at", "day", EPOCH, at, at, f"run-{at:%d%H%M}")
         states = flatten_summaries(found, DATASTORE)
         states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
-        increments.write_table(self.root, record, increments.with_run(states, record))
+        writer.write_table(self.root, record, kinds.with_run_columns(states, record))
         if absent:
             gone = Record(DATASTORE, "absence", "day", EPOCH, at, at, record.run_id)
             rows = [
@@ -94,8 +94,8 @@ class Lake:
                 }
                 for key in absent
             ]
-            table = pa.Table.from_pylist(rows, increments.GONE)
-            increments.write_table(self.root, gone, increments.with_run(table, gone))
+            table = pa.Table.from_pylist(rows, kinds.ABSENCE_WITHOUT_RUN)
+            writer.write_table(self.root, gone, kinds.with_run_columns(table, gone))
         self.apply()
 
     def fill(self, at: datetime) -> Filled:
@@ -113,7 +113,7 @@ class Lake:
         return filled
 
     def apply(self) -> None:
-        image_sets.apply(self.root, increments.paths(self.root))
+        image_sets.apply(self.root, files.paths(self.root))
 
     def rows(self, relation: str) -> list[Row]:
         with engine.connection() as con:

@@ -1,0 +1,33 @@
+"""Increments of an older format: rewriting them with the columns of this release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cohortlake import schema
+from cohortlake.flatten import read_again
+from cohortlake.increments.files import axis_of, read_batches, read_footer
+from cohortlake.increments.kinds import STATELESS_AXES
+from cohortlake.increments.record import Record, format_of
+from cohortlake.increments.rewrite import replace_rows
+from cohortlake.increments.writer import write_empty
+from cohortlake.storage.root import Root
+
+
+def upgrade(root: Root, paths: Iterable[str]) -> None:
+    """Rewrite the increments that an older release wrote; leave the others as they are.
+
+    No row is lost, and the values as the service sent them stay readable.
+    """
+    for path in paths:
+        if axis_of(path) in STATELESS_AXES:
+            continue
+        footer = read_footer(root, path)
+        if format_of(footer) == schema.FORMAT_VERSION:
+            continue
+        record = Record.from_footer(footer)
+        if record.kept_rows:
+            batches = read_batches(root, path)
+            replace_rows(root, record, (read_again(rows) for rows in batches if len(rows)))
+        else:
+            write_empty(root, record)
