@@ -176,7 +176,7 @@ def change(root: Root, count: int, seed: int) -> None:
 
 def full(root: Root, policy: str) -> dict[str, Any]:
     """Publish everything anew."""
-    publisher.have_all_published_anew(root)
+    publisher.request_full_publish(root)
     return _published(root, policy)
 
 

@@ -34,7 +34,7 @@ class Taken:
         foreign: Those that are no events of HealthImaging's; they stay in the queue.
         unsettled: Deletions that the service does not confirm, or not yet; they stay too.
         removed: Messages removed.
-        changes: Kind of change -> how many, as `Applied.changes`.
+        changes: Kind of change -> how many, as `ApplyResult.changes`.
         unconfirmed: Of those that are unsettled, image sets that no search finds and that stay,
             because GetImageSet is denied.
     """

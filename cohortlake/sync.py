@@ -22,7 +22,7 @@ from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, SettingError,
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
 from cohortlake.history import coverage, image_sets, maintenance, refiled
-from cohortlake.history.image_sets import Applied, Known
+from cohortlake.history.image_sets import ApplyResult, KnownStates
 from cohortlake.history.maintenance import Maintained
 from cohortlake.increments import files
 from cohortlake.increments.record import Record
@@ -39,7 +39,7 @@ from cohortlake.publish import snapshots
 from cohortlake.publish.marker import Publication, read_marker
 from cohortlake.publish.policy_change import PolicyChange, policy_change
 from cohortlake.publish.published_key import key_to_publish_with
-from cohortlake.publish.publisher import have_all_published_anew, publish
+from cohortlake.publish.publisher import publish, request_full_publish
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
 from cohortlake.stop import Stop
@@ -77,7 +77,7 @@ class Outcome:
     rows: int
     requests: int
     throttles: int
-    applied: Applied
+    applied: ApplyResult
     publication: Publication | None
     filled: Filled | None = None
     unconfirmed: int = 0
@@ -168,7 +168,7 @@ class Sync:
     def due(self, store: Datastore) -> dict[str, list[Window]]:
         """Return what to search, by day, so that nothing up to now is missing."""
         ledger = coverage.searched(self.root)
-        proven = coverage.proven(ledger, store.datastore_id, self.settings.settle)
+        proven = coverage.covered_intervals(ledger, store.datastore_id, self.settings.settle)
         return partitions.due_windows(store, proven, self.settings.lookback)
 
     def extract(
@@ -256,7 +256,7 @@ class Sync:
         self.apply()
         yield from older_versions.fill(self._extractor(store), store)
 
-    def apply(self) -> Applied:
+    def apply(self) -> ApplyResult:
         """Bring the memory and the ledger up to date with the increments there are."""
         pending = coverage.pending(self.root)
         pending += refiled.drop_late(self.root, pending)
@@ -283,7 +283,7 @@ class Sync:
             self._require_policy()
             return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
 
-    def rebuild(self) -> Applied:
+    def rebuild(self) -> ApplyResult:
         """Make the memory, the ledger and `published/` anew from the increments.
 
         Brings over what an older release wrote, frozen cohorts too.
@@ -295,7 +295,7 @@ class Sync:
         self._require_policy()
         applied = self._rebuild_tables()
         # If its log was damaged, the memory's versions begin at 0 again, and tell nothing.
-        have_all_published_anew(self.root)
+        request_full_publish(self.root)
         self.publish()
         return applied
 
@@ -404,7 +404,7 @@ class Sync:
             if not key_store.is_taken_up(self.root, new):
                 link = rotate_patient_key.write_link(self.root, self._patient_key(), new)
                 changed = rotate_cohort_keys.rekey(self.root, link, cohort_key)
-                have_all_published_anew(self.root)
+                request_full_publish(self.root)
             key_store.take_up(self.root, source, new)
             publish(self.root, self.policy, source, with_new_key=True)
             key_store.forget_next_key(self.root)
@@ -517,7 +517,7 @@ class Sync:
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
 
-    def _rebuild_tables(self) -> Applied:
+    def _rebuild_tables(self) -> ApplyResult:
         for table in (image_sets.TABLE, coverage.TABLE):
             delta.discard_unreadable(self.root, table)
         refiled.drop_late(self.root, files.paths(self.root), are_all=True)
@@ -538,7 +538,7 @@ class Sync:
         return Extractor(
             self.root,
             self._service,
-            Known(self.root),
+            KnownStates(self.root),
             Erased(self.root),
             new_run_id(store.now),
             self.settings.settle,

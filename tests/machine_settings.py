@@ -44,7 +44,7 @@ def late(lake: Lake, registry: Path) -> Cohort:
 
 
 def results(root: Path, registry: Path) -> dict[str, object]:
-    publisher.have_all_published_anew(Root(str(root)))
+    publisher.request_full_publish(Root(str(root)))
     Sync(Settings.from_env()).publish()
     files = sorted(root.glob("published/**/*.parquet"))
     found: dict[str, object] = {str(file.relative_to(root)): digest(file) for file in files}

@@ -110,7 +110,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     coverage.record(root, applied_paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
-    publisher.have_all_published_anew(root)
+    publisher.request_full_publish(root)
     return planned
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cohortlake.admin.reconciliation_check import Agreement, agreement
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
-from cohortlake.history.coverage import Stretch
+from cohortlake.history.coverage import CoverageInterval
 from cohortlake.privacy import erasures
 from cohortlake.publish.marker import read_marker
 from cohortlake.schema import PUBLISHED
@@ -26,7 +26,7 @@ class DatastoreStatus:
     Attributes:
         datastore_id: Its id.
         complete_until: The instant up to which nothing is missing; the epoch if nothing is proven.
-        gaps: Stretches that were not searched although later ones were.
+        gaps: Intervals that were not searched although later ones were.
         stopped_at: Where the last search stopped although it had to go on; None where it did not.
         last_search_at: When the last search on the ledger began.
         last_sweep_at: When the last sweep by study date began.
@@ -35,7 +35,7 @@ class DatastoreStatus:
 
     datastore_id: str
     complete_until: datetime
-    gaps: tuple[Stretch, ...]
+    gaps: tuple[CoverageInterval, ...]
     stopped_at: datetime | None
     last_search_at: datetime | None
     last_sweep_at: datetime | None
@@ -108,11 +108,11 @@ def datastores(
 
 def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:
     own = ledger.filter(pc.equal(ledger["datastore_id"], datastore_id))
-    proven = coverage.proven(own, datastore_id, settle)
+    proven = coverage.covered_intervals(own, datastore_id, settle)
     until = coverage.complete_until(proven)
-    origin = Stretch(EPOCH, EPOCH)
+    origin = CoverageInterval(EPOCH, EPOCH)
     gaps = tuple(
-        Stretch(before.end, after.start)
+        CoverageInterval(before.end, after.start)
         for before, after in itertools.pairwise([origin, *proven])
         if before.end < after.start
     )

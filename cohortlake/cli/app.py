@@ -54,7 +54,7 @@ from cohortlake.ingest.progress import (
     unconfirmed_in_words,
 )
 from cohortlake.ingest.search_frame import search as search_frame
-from cohortlake.published.read import Lake
+from cohortlake.published.read import PublishedTables
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 from cohortlake.sync import Outcome, Sync
@@ -388,8 +388,8 @@ def _only_datastore(settings: Settings, command: str) -> str:
     return datastore_id
 
 
-def _lake(root: str | None) -> Lake:
-    lake = Lake(Root(read_settings(root, None).readers_root))
+def _lake(root: str | None) -> PublishedTables:
+    lake = PublishedTables(Root(read_settings(root, None).readers_root))
     lake.publication()  # or there is none to ask
     return lake
 

@@ -63,7 +63,7 @@ _SHARED_BY = 11
 """Rows of a value before it is suggested: one that so many share names nobody."""
 
 
-class Lake(read.Lake):
+class Lake(read.PublishedTables):
     """A published lake, opened for reading.
 
     Use it as a context manager, or let it be closed when nothing refers to it or to its rows any
@@ -184,7 +184,7 @@ class Lake(read.Lake):
         as_of: Instant | None = None,
         known_at: Instant | None = None,
     ) -> pd.DataFrame:
-        """Read a table as `published.read.Lake.table` does; without an instant, as it is shown."""
+        """Read a table as `PublishedTables.table` does; without an instant, as it is shown."""
         if self.as_of is None or as_of is not None or known_at is not None:
             return super().table(name, columns, as_of, known_at)
         known = self.columns(name)

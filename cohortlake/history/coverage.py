@@ -29,13 +29,14 @@ _SCHEMA = schema.arrow_schema(schema.COVERAGE)
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of the updatedAt axis, [start, end), that is proven complete.
+class CoverageInterval:
+    """An interval of the updatedAt axis, [start, end), whose changes the lake holds completely.
 
     Attributes:
-        start: Its first instant.
-        end: First instant after it.
-        is_open: Whether it ends only because what changed later may not have been searchable.
+        start: The first instant.
+        end: The first instant after the interval.
+        is_open: Whether the interval ends only because the search index may lag: the search
+            reached further, and what changed after `end` may not have been searchable yet.
     """
 
     start: datetime
@@ -99,7 +100,9 @@ def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
         delta.commit(root, TABLE, table, pa.Table.from_pylist(rows, _SCHEMA), overwrite=rebuild)
 
 
-def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stretch]:
+def covered_intervals(
+    ledger: pa.Table, datastore_id: str, settle: timedelta
+) -> list[CoverageInterval]:
     """Return what is proven complete on the updatedAt axis, in order and merged.
 
     A search proves its window only up to `settle` before it began: what changed later may
@@ -112,7 +115,7 @@ def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stret
         and row["axis"] == Axis.UPDATED_AT
         and row["complete"]
     ]
-    merged: list[Stretch] = []
+    merged: list[CoverageInterval] = []
     for stretch in sorted(stretches, key=lambda s: (s.start, s.end)):
         if stretch.start >= stretch.end:
             continue
@@ -124,18 +127,18 @@ def proven(ledger: pa.Table, datastore_id: str, settle: timedelta) -> list[Stret
     return merged
 
 
-def _proven_by(row: dict[str, Any], settle: timedelta) -> Stretch:
+def _proven_by(row: dict[str, Any], settle: timedelta) -> CoverageInterval:
     trusted = row["searched_at"] - settle
-    return Stretch(row["start"], min(row["end"], trusted), is_open=trusted < row["end"])
+    return CoverageInterval(row["start"], min(row["end"], trusted), is_open=trusted < row["end"])
 
 
-def complete_until(stretches: Sequence[Stretch]) -> datetime:
+def complete_until(stretches: Sequence[CoverageInterval]) -> datetime:
     """Return the instant up to which nothing is missing; the epoch if nothing is proven."""
     return stretches[0].end if stretches and stretches[0].start == EPOCH else EPOCH
 
 
 def stopped_at(
-    ledger: pa.Table, stretches: Sequence[Stretch], settle: timedelta
+    ledger: pa.Table, stretches: Sequence[CoverageInterval], settle: timedelta
 ) -> datetime | None:
     """Return where the last search by updatedAt stopped, if it had to go on from there.
 
@@ -144,7 +147,7 @@ def stopped_at(
 
     Args:
         ledger: The rows of one data store, see `read`.
-        stretches: What they prove, see `proven`.
+        stretches: What they prove, see `covered_intervals`.
         settle: How long the search index may lag.
 
     Returns:

@@ -39,7 +39,7 @@ _IDENTITY = "datastore_id, image_set_id"
 
 
 @dataclass(frozen=True)
-class Applied:
+class ApplyResult:
     """What one commit brought.
 
     Attributes:
@@ -55,7 +55,7 @@ class Applied:
     changes: dict[str, int] = field(default_factory=dict)
 
 
-def apply(root: Root, paths: Sequence[str]) -> Applied:
+def apply(root: Root, paths: Sequence[str]) -> ApplyResult:
     """Add to the memory what increments say that it does not know.
 
     Args:
@@ -67,13 +67,13 @@ def apply(root: Root, paths: Sequence[str]) -> Applied:
     """
     known = delta.open_table(root, TABLE)
     if not paths:
-        return Applied(known.version(), 0, known.count()) if known else Applied()
+        return ApplyResult(known.version(), 0, known.count()) if known else ApplyResult()
     if known is None:  # perhaps an older release found them, and ended before it applied them
         older_format.upgrade(root, paths)
     return delta.retrying(TABLE, lambda: _apply(root, _made(root), paths, rebuild=False))
 
 
-def rebuild(root: Root) -> tuple[Applied, list[str]]:
+def rebuild(root: Root) -> tuple[ApplyResult, list[str]]:
     """Forget the memory and make it anew from all increments, in one commit.
 
     Returns:
@@ -83,7 +83,7 @@ def rebuild(root: Root) -> tuple[Applied, list[str]]:
         CommitConflict: Other writers kept committing first.
     """
 
-    def attempt() -> tuple[Applied, list[str]]:
+    def attempt() -> tuple[ApplyResult, list[str]]:
         # The table first: what another run applies after this is told by its commit, and the
         # increments of what it applied before are there to be listed.
         table = _made(root)
@@ -98,7 +98,7 @@ def _made(root: Root) -> DeltaTable:
     return delta.make_table(root, TABLE, _STORED, partition_by=["row_kind"])
 
 
-def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> Applied:
+def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> ApplyResult:
     with engine.connection() as con:
         _register_table(con, root, None if rebuild else table)
         _load(con, root, paths)
@@ -107,16 +107,16 @@ def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool
         con.execute(_NEWS.format(in_months=_in_months_of(con, "told_anew")))
         rows = engine.count(con, "SELECT count(*) FROM news")
         if not rows and not rebuild:
-            return Applied(table.version(), 0, table.count())
+            return ApplyResult(table.version(), 0, table.count())
         columns = ", ".join(_STORED.names)
         ordered = f"SELECT {columns} FROM news ORDER BY study_month, updated_at"
         news = engine.batches(con, ordered, _STORED)
         after = delta.commit(root, TABLE, table, news, overwrite=rebuild)
         changes = dict(con.sql(_CHANGES).fetchall())
-        return Applied(after.version(), rows, after.count(), changes)
+        return ApplyResult(after.version(), rows, after.count(), changes)
 
 
-class Known:
+class KnownStates:
     """The states that are true, to ask many times; eight bytes each, read when first asked.
 
     Args:

@@ -32,7 +32,7 @@ from cohortlake.healthimaging import (
     WindowSearch,
 )
 from cohortlake.history import refiled
-from cohortlake.history.image_sets import Known
+from cohortlake.history.image_sets import KnownStates
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import IncrementWriter, write_empty
 from cohortlake.ingest import partitions
@@ -150,7 +150,7 @@ class Extractor:
 
     root: Root
     service: HealthImaging
-    known: Known
+    known: KnownStates
     erased: Erased
     run_id: str
     settle: timedelta

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.errors import WindowError
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
-from cohortlake.history.coverage import Stretch
+from cohortlake.history.coverage import CoverageInterval
 
 FIRST_DAY = date(2023, 7, 19)
 """No image set can be older: the API's version date. Where the daily partitions begin."""
@@ -62,7 +62,7 @@ def day_window(key: str, store: Datastore) -> Window | None:
 
 
 def due_windows(
-    store: Datastore, proven: Sequence[Stretch], lookback: timedelta
+    store: Datastore, proven: Sequence[CoverageInterval], lookback: timedelta
 ) -> dict[str, list[Window]]:
     """Return what must be searched so that nothing up to now is missing.
 
@@ -71,7 +71,7 @@ def due_windows(
 
     Args:
         store: The data store, with the service's present instant.
-        proven: What is proven complete, see `coverage.proven`.
+        proven: What is proven complete, see `coverage.covered_intervals`.
         lookback: Overlap with what is proven.
 
     Returns:
@@ -86,7 +86,7 @@ def due_windows(
     return due
 
 
-def _gaps(window: Window, proven: Sequence[Stretch], lookback: timedelta) -> list[Window]:
+def _gaps(window: Window, proven: Sequence[CoverageInterval], lookback: timedelta) -> list[Window]:
     """Return what of a window is not proven, in order."""
     gaps, start = [], window.start
     for stretch in proven:
@@ -99,7 +99,7 @@ def _gaps(window: Window, proven: Sequence[Stretch], lookback: timedelta) -> lis
     return gaps
 
 
-def _ends_openly(stretch: Stretch, window: Window) -> bool:
+def _ends_openly(stretch: CoverageInterval, window: Window) -> bool:
     return stretch.is_open and window.start <= stretch.end < window.end
 
 

@@ -87,7 +87,7 @@ def publish(
         key = key_to_publish_with(root, key_source, latest, with_new_key=with_new_key)
         if since is None and not request:
             # A run that dies midway leaves files that its successor has to replace or remove.
-            request = have_all_published_anew(root)
+            request = request_full_publish(root)
         files = intact.with_sizes(before.files, sizes) if before else {}
         again = frozenset(period for path in altered if (period := _period(path)))
         publication = _publish_since(root, policy, key, files, since, version, again)
@@ -104,7 +104,7 @@ def publish(
         # since `before` is written again.
         latest, tag = read_marker_with_tag(root)
         if latest is None or _made_by(latest) != _made_by(publication):
-            have_all_published_anew(root)
+            request_full_publish(root)
 
 
 def _since(before: Publication | None, policy: Policy) -> int | None:
@@ -184,7 +184,7 @@ def _remove(root: Root, paths: Iterable[str]) -> None:
             root.delete(path)
 
 
-def have_all_published_anew(root: Root) -> bytes:
+def request_full_publish(root: Root) -> bytes:
     """Have the next publication write every file, and delete all others.
 
     Returns:
@@ -196,7 +196,7 @@ def have_all_published_anew(root: Root) -> bytes:
 
 
 def _full_request(root: Root) -> bytes | None:
-    """Return the request of `have_all_published_anew` that waits, or None."""
+    """Return the request of `request_full_publish` that waits, or None."""
     if not root.exists(_ANEW_PATH):
         return None
     return root.read(_ANEW_PATH) or b"of an older release"

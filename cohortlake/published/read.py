@@ -49,10 +49,10 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
         NotALake: Nothing was ever published there.
         OldFormat: An older release published it.
     """
-    return Lake(Root(root)).table(table, columns)
+    return PublishedTables(Root(root)).table(table, columns)
 
 
-class Lake:
+class PublishedTables:
     """The published tables of a lake, as they are whenever they are asked for.
 
     Args:

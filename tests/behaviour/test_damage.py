@@ -185,7 +185,7 @@ def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) ->
         damaged(root, path, "empty")
         hospital.step([change(0, DICOMPatientSex="F")], []) if table == "coverage" else None
         with pytest.raises(DamagedFile, match=rf"^{re.escape(path)} is damaged.*rebuild"):
-            sync.apply() if table == "coverage" else image_sets.Known(root).lacks([1])
+            sync.apply() if table == "coverage" else image_sets.KnownStates(root).lacks([1])
         sync.rebuild()
         assert len(cohortlake.read_table(root.uri, "studies")) == 3
 

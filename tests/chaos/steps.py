@@ -91,7 +91,7 @@ STEPS = (
     Step("counts forgotten", "cohortlake.increments.rewrite:clear_counts", command="erase"),
     Step("rows erased", "cohortlake.increments.rewrite:remove_rows", often=3, command="erase"),
     Step("past forgotten", "cohortlake.history.maintenance:forget_past", often=2, command="erase"),
-    Step("published unmarked", "cohortlake.publish.publisher:have_all_published_anew",
+    Step("published unmarked", "cohortlake.publish.publisher:request_full_publish",
          command="erase"),
 )  # fmt: skip
 

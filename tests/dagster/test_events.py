@@ -13,7 +13,7 @@ from endpoint import DATASTORE, Endpoint
 
 from cohortlake import Settings, Sync
 from cohortlake.errors import AccessDenied, ServiceUnavailable
-from cohortlake.history.image_sets import Applied
+from cohortlake.history.image_sets import ApplyResult
 
 from .conftest import Run
 from .store import INCREMENTS, image_set
@@ -42,7 +42,7 @@ def told(instance: dg.DagsterInstance) -> str:
 class Broken(Sync):
     """Fails as a library underneath might, with a row's value in its text."""
 
-    def apply(self) -> Applied:
+    def apply(self) -> ApplyResult:
         raise ValueError(f"could not convert {CANARY}")
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohortlake.history.image_sets import Known
+from cohortlake.history.image_sets import KnownStates
 from cohortlake.storage.root import Root
 
 
-def _known(path: Path, keys: list[int] | np.ndarray) -> Known:
-    known = Known(Root(str(path)))
+def _known(path: Path, keys: list[int] | np.ndarray) -> KnownStates:
+    known = KnownStates(Root(str(path)))
     known._state_keys = np.array(keys, np.int64)
     return known
 

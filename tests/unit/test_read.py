@@ -25,7 +25,7 @@ from cohortlake.privacy import built_in
 from cohortlake.publish import publisher, snapshots
 from cohortlake.publish.marker import MARKER_PATH
 from cohortlake.published.changes import FIELDS
-from cohortlake.published.read import Lake
+from cohortlake.published.read import PublishedTables
 from cohortlake.schema import FORMAT_VERSION
 from cohortlake.storage.root import Root
 
@@ -75,7 +75,7 @@ def _summary(image_set_id: str, version: int | None, updated: int | None) -> dic
     }
 
 
-def _lake(folder: Any, history: History) -> Lake:
+def _lake(folder: Any, history: History) -> PublishedTables:
     seen, absent = history
     looks = [Looked(_at(minute), [_summary(*state)]) for *state, minute in seen]
     looks += [Looked(_at(minute), gone=[image_set_id]) for image_set_id, minute in absent]
@@ -86,7 +86,7 @@ def _lake(folder: Any, history: History) -> Lake:
         look.at += timedelta(microseconds=place)
     image_sets.apply(root, write(root, looks))
     publisher.publish(root, built_in("identified"))
-    return Lake(root)
+    return PublishedTables(root)
 
 
 # the replay
@@ -188,7 +188,10 @@ def _text(value: Any) -> str | None:
 
 
 def _apply(
-    states: dict[str, dict[str, str | None]], changes: pd.DataFrame, lake: Lake, clock: str
+    states: dict[str, dict[str, str | None]],
+    changes: pd.DataFrame,
+    lake: PublishedTables,
+    clock: str,
 ) -> None:
     """Do to a table what changes tell; what begins is looked up."""
     history = lake.table("history")
@@ -236,7 +239,7 @@ def test_changes_lead_from_one_instant_to_another(
 
 
 @pytest.fixture
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def lake(tmp_path_factory: pytest.TempPathFactory) -> PublishedTables:
     return _lake(tmp_path_factory, ([(IDS[0], 1, 1, 3), (IDS[0], 2, 4, 5)], []))
 
 
@@ -250,7 +253,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         ("studies", {"as_of": _at(9)}, "'history' holds all states"),
     ],
 )
-def test_what_has_no_past_says_so(lake: Lake, name: str, past: Any, says: str) -> None:
+def test_what_has_no_past_says_so(lake: PublishedTables, name: str, past: Any, says: str) -> None:
     with pytest.raises(InstantError, match=says):
         lake.table(name, **past)
 
@@ -263,7 +266,9 @@ def test_what_has_no_past_says_so(lake: Lake, name: str, past: Any, says: str) -
         ("2026-01-03", "2026-01-02", "is not before"),
     ],
 )
-def test_a_diff_goes_forward_from_what_was_seen(lake: Lake, a: str, b: str, says: str) -> None:
+def test_a_diff_goes_forward_from_what_was_seen(
+    lake: PublishedTables, a: str, b: str, says: str
+) -> None:
     with pytest.raises(InstantError, match=says):
         lake.diff(a, b)
 
@@ -282,7 +287,7 @@ def test_a_lake_without_image_sets_has_no_past(tmp_path: Any) -> None:
         lake.table("image_sets", as_of=START)
 
 
-def test_what_an_older_release_published_asks_to_be_rebuilt(lake: Lake) -> None:
+def test_what_an_older_release_published_asks_to_be_rebuilt(lake: PublishedTables) -> None:
     own, older = (f'"format": {n}'.encode() for n in (FORMAT_VERSION, FORMAT_VERSION - 1))
     marker = lake.root.read(MARKER_PATH)
     assert own in marker
@@ -294,7 +299,7 @@ def test_what_an_older_release_published_asks_to_be_rebuilt(lake: Lake) -> None:
 # snapshots and tags
 
 
-def test_a_tag_holds_what_was_published_when_it_was_given(lake: Lake) -> None:
+def test_a_tag_holds_what_was_published_when_it_was_given(lake: PublishedTables) -> None:
     lake.tag("paper-1")
     tagged = lake.table("image_sets")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
@@ -311,7 +316,7 @@ def test_a_tag_holds_what_was_published_when_it_was_given(lake: Lake) -> None:
     assert snapshots.tagged_versions(lake.root) == {listed["image_sets_version"][0]}
 
 
-def test_a_tag_never_moves(lake: Lake) -> None:
+def test_a_tag_never_moves(lake: PublishedTables) -> None:
     lake.tag("paper")
     lake.tag("paper")
     image_sets.apply(lake.root, write(lake.root, [Looked(_at(7), [_summary(IDS[1], 1, 6)])]))
@@ -323,7 +328,7 @@ def test_a_tag_never_moves(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "now", "2026-06-01", "20260601", "a/b", ".hidden", "x" * 65])
-def test_a_tag_has_a_name_that_nothing_else_has(lake: Lake, name: str) -> None:
+def test_a_tag_has_a_name_that_nothing_else_has(lake: PublishedTables, name: str) -> None:
     with pytest.raises(TagError, match="cannot be a tag"):
         lake.tag(name)
 

@@ -133,7 +133,7 @@ def test_a_month_without_image_sets_keeps_a_file_as_long_as_the_history_knows_it
     assert emptied is not None
     assert emptied.files[path].rows == 0
     assert hospital.root.exists(path)
-    publisher.have_all_published_anew(hospital.root)
+    publisher.request_full_publish(hospital.root)
     whole = publisher.publish(hospital.root, LIMITED)
     assert whole is not None
     assert whole.files[path].rows == 0

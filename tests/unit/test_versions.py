@@ -19,7 +19,7 @@ from cohortlake.errors import NoSuchDatastore
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Datastore, HealthImaging, Version
 from cohortlake.history import image_sets
-from cohortlake.history.image_sets import Known
+from cohortlake.history.image_sets import KnownStates
 from cohortlake.increments import files, kinds, writer
 from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions
@@ -103,7 +103,7 @@ class Lake:
         run = Extractor(
             self.root,
             service,
-            Known(self.root),
+            KnownStates(self.root),
             Erased(self.root),
             f"fill-{at:%d%H%M%S}",
             timedelta(minutes=5),

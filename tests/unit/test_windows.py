@@ -16,7 +16,7 @@ from cohortlake import schema
 from cohortlake.errors import WindowError
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
-from cohortlake.history.coverage import Stretch, complete_until, proven
+from cohortlake.history.coverage import CoverageInterval, complete_until, covered_intervals
 from cohortlake.history.timeline import STUDY_MONTH_SQL
 from cohortlake.ingest import partitions
 
@@ -134,12 +134,12 @@ def test_due_days_leave_no_gap_however_long_between_runs(minutes: list[int]) -> 
     for pause in minutes:
         now += timedelta(minutes=pause)
         store = _store(created, now)
-        stretches = proven(_ledger(searches), "d" * 32, SETTLE)
+        stretches = covered_intervals(_ledger(searches), "d" * 32, SETTLE)
         due = partitions.due_windows(store, stretches, LOOKBACK)
         windows = [window for own in due.values() for window in own]
         assert windows[-1].end == now, "what is open is always due"
         searches += [(w.start, w.end, now) for w in windows]
-        after = proven(_ledger(searches), "d" * 32, SETTLE)
+        after = covered_intervals(_ledger(searches), "d" * 32, SETTLE)
         assert len(after) == 1
         assert complete_until(after) == now - SETTLE
 
@@ -149,7 +149,7 @@ def test_what_is_due_and_what_is_proven_cover_all_time(
     cuts: list[datetime], are_open: bool
 ) -> None:
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    done = [Stretch(*pair, are_open) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
+    done = [CoverageInterval(*pair, are_open) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
     store = _store(datetime(2026, 1, 1, 9, tzinfo=UTC), now)
     windows = partitions.disjoint(partitions.due_windows(store, done, LOOKBACK))
     due = [window for _, window in windows]
@@ -160,7 +160,9 @@ def test_what_is_due_and_what_is_proven_cover_all_time(
             asked_again = [w for w in due if w.start < stretch.end and stretch.start < w.end]
             assert asked_again == [], "what is proven is not asked for again"
     reached = EPOCH
-    for stretch in sorted([*done, *(Stretch(w.start, w.end) for w in due)], key=lambda s: s.start):
+    for stretch in sorted(
+        [*done, *(CoverageInterval(w.start, w.end) for w in due)], key=lambda s: s.start
+    ):
         assert stretch.start <= reached, "no gap"
         reached = max(reached, stretch.end)
     assert reached == now
@@ -171,9 +173,9 @@ def test_a_gap_is_due_again() -> None:
     day = [datetime(2026, 1, n, tzinfo=UTC) for n in range(5, 11)]
     noon = day[1] + timedelta(hours=12)
     done = [
-        Stretch(EPOCH, day[1]),
-        Stretch(noon, noon + timedelta(hours=1)),
-        Stretch(day[2], now - timedelta(hours=1), is_open=True),
+        CoverageInterval(EPOCH, day[1]),
+        CoverageInterval(noon, noon + timedelta(hours=1)),
+        CoverageInterval(day[2], now - timedelta(hours=1), is_open=True),
     ]
     due = partitions.due_windows(_store(created, now), done, LOOKBACK)
     assert due == {
