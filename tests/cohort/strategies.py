@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, time, timedelta
 from typing import Any
 
+from cohort.tiny import image_set
 from hypothesis import strategies as st
 
 from cohortlake.cohort.define.criteria import Criteria
@@ -17,8 +18,6 @@ from cohortlake.cohort.define.steps import (
     WithoutStudy,
     WithStudy,
 )
-
-from .tiny import image_set
 
 FIRST_DAY = date(2020, 1, 1)
 MODALITIES = ("CT", "MR", None)

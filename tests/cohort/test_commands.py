@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from .test_freeze import ROWS, a_day_later
-from .tiny import publish
+from cohort.freeze.test_freeze import ROWS, a_day_later
+from cohort.tiny import publish
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 YAML = """

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cohort.tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 import cohortlake
 from cohortlake import Lake, read_table
@@ -19,8 +20,6 @@ from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, Un
 from cohortlake.privacy import Policy
 from cohortlake.privacy.policy import Treatment
 from cohortlake.schema import PUBLISHED, Identifies
-
-from .tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 
 def test_it_opens_at_once_and_gives_what_is_published(hospital_root: str) -> None:

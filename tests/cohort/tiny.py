@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohortlake import dicom_terms, schema
+import cohortlake
+from cohortlake import Lake, dicom_terms, schema
 from cohortlake.privacy import Policy, built_in
 from cohortlake.publish import marts, study_order
 from cohortlake.publish.marker import MARKER_PATH, Publication, PublishedFile
@@ -87,6 +90,15 @@ def publish(
                 pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
                 files[path] = PublishedFile(rows.shape[0])
     (Path(root) / MARKER_PATH).write_bytes(marker(policy, version, files).to_marker())
+
+
+@contextmanager
+def opened(rows: list[dict[str, Any]]) -> Iterator[Lake]:
+    """A small lake of these rows, opened."""
+    with tempfile.TemporaryDirectory() as folder:
+        publish(folder, rows)
+        with cohortlake.open(folder) as lake:
+            yield lake
 
 
 def marker(policy: Policy, version: int, files: dict[str, PublishedFile]) -> Publication:

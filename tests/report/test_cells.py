@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from cohort import brute
 from cohort.strategies import CRITERIA, hospitals
-from cohort.test_select import opened
-from cohort.tiny import image_set
+from cohort.tiny import image_set, opened
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 

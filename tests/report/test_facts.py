@@ -11,8 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cohort.test_select import opened
-from cohort.tiny import image_set, publish
+from cohort.tiny import image_set, opened, publish
 
 import cohortlake
 from cohortlake import Lake, Settings, report

@@ -9,14 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cohort.tiny import image_set, opened
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort
 from cohortlake.errors import BadCriteria, MissingExtra, UnknownColumn
 from cohortlake.report.members import members as reported
-
-from .test_select import opened
-from .tiny import image_set
 
 
 @pytest.fixture

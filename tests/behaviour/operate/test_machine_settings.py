@@ -19,7 +19,7 @@ from small_hospital import change, fill
 import cohortlake
 from cohortlake import Settings, Sync
 
-SCRIPT = Path(__file__).parents[1] / "machine_settings.py"
+SCRIPT = Path(__file__).parents[2] / "machine_settings.py"
 LIBRARY = Path(cohortlake.__file__).parent
 TURKISH = "tr_TR.UTF-8"
 """Its lower case of I is no i, its decimal point is a comma."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from cohort.strategies import STEPS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,8 +22,6 @@ from cohortlake.cohort.define.steps import (
     WithStudy,
 )
 from cohortlake.errors import BadCriteria
-
-from .strategies import STEPS
 
 NAMES = st.from_regex(NAME, fullmatch=True)
 VALUES = st.one_of(

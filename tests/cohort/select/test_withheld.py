@@ -7,14 +7,13 @@ from datetime import date
 from typing import Any
 
 import pytest
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake, read_table
 from cohortlake.errors import ColumnNotShown, NotShown, UnknownColumn
 from cohortlake.privacy import Policy, built_in
 from cohortlake.privacy.policy import Treatment
-
-from .tiny import image_set, publish
 
 ROWS = [
     image_set(0, "p", "1.0", Modality="CT", StudyDate=date(2024, 1, 1),

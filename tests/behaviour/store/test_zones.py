@@ -31,7 +31,7 @@ from cohortlake.storage import engine
 from cohortlake.storage.location import RESTRICTED
 from emulator import Emulator, running
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 GUIDE = (REPOSITORY / "docs/how-to/cohorts.md").read_text()
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from cohort.tiny import BEGAN, DATASTORE, image_set, publish
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,8 +27,6 @@ from cohortlake.cohort.freeze import manifest as freeze
 from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NotAsFrozen, SettingError, UnknownCohort, UnknownTable
 from cohortlake.storage.root import Root
-
-from .tiny import BEGAN, DATASTORE, image_set, publish
 
 DAY = timedelta(days=1)
 LATER = {"valid_from": BEGAN + DAY, "observed_from": BEGAN + DAY, "version": 2}

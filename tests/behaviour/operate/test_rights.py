@@ -22,8 +22,8 @@ from cohortlake.hints import waiting
 from cohortlake.ingest import partitions
 from emulator import Emulator, running
 
-IAM = Path(__file__).parents[2] / "docs/iam"
-HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+IAM = Path(__file__).parents[3] / "docs/iam"
+HOW_TO = Path(__file__).parents[3] / "docs/how-to"
 OF_KMS = {"kms:Decrypt", "kms:GenerateDataKey"}
 """What S3 asks of KMS for the caller, where a bucket has a key: no request of ours shows it."""
 

@@ -8,12 +8,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake
 from cohortlake.errors import BadCondition
-
-from .tiny import image_set, publish
 
 SEEN = datetime(2026, 11, 1, tzinfo=UTC)
 ROWS = [

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake
@@ -23,8 +24,6 @@ from cohortlake.cohort import Criteria
 from cohortlake.cohort.cohort import drawn
 from cohortlake.cohort.freeze import digest
 from cohortlake.errors import BadCondition, BadOutsideTable
-
-from .tiny import image_set, publish
 
 DAY = date(2024, 1, 1)
 FRAME = pd.DataFrame({"patient_key": ["p0", "p1"], "grade": [1, 2]})

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from cohort import brute
+from cohort.strategies import CRITERIA, hospitals
+from cohort.tiny import FIRST_ROWS, image_set, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
 from cohortlake.errors import (
@@ -26,19 +25,7 @@ from cohortlake.errors import (
     UnknownValue,
 )
 
-from . import brute
-from .strategies import CRITERIA, hospitals
-from .tiny import FIRST_ROWS, image_set, publish
-
 DAY = date(2020, 1, 1)
-
-
-@contextmanager
-def opened(rows: list[dict[str, Any]]) -> Iterator[Lake]:
-    with tempfile.TemporaryDirectory() as folder:
-        publish(folder, rows)
-        with cohortlake.open(folder) as lake:
-            yield lake
 
 
 @given(hospitals(), CRITERIA)

@@ -8,16 +8,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from cohort import brute
+from cohort.strategies import CRITERIA, hospitals
+from cohort.tiny import opened
 from hypothesis import given, settings
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
 from cohortlake.cohort.describe.attrition import Attrition, Counts
 from cohortlake.errors import MissingExtra
-
-from . import brute
-from .strategies import CRITERIA, hospitals
-from .test_select import opened
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

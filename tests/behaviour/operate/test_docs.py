@@ -20,7 +20,7 @@ from emulated import emulated, fill_lake
 import cohortlake
 from emulator import Emulator
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs/how-to").glob("*.md"))]
 SNIPPETS = [
     pytest.param(code, id=f"{page.name}-{number}")

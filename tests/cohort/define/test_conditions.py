@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cohort.tiny import FIRST_ROWS, publish
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,6 @@ import cohortlake
 from cohortlake import Lake
 from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import BadCondition, BadQuery
-
-from .tiny import FIRST_ROWS, publish
 
 
 @pytest.fixture(scope="module")

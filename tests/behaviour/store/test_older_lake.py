@@ -20,7 +20,7 @@ from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import OldFormat
 from cohortlake.flatten import flatten_summaries
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 SENT = json.loads((FIXTURES / "format_3.json").read_text())
 DATASTORE = "0123456789abcdef0123456789abcdef"
 ERASED = f"{10:032x}"

@@ -15,6 +15,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cohort.tiny import image_set, publish
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,8 +25,6 @@ from cohortlake.cohort import Criteria
 from cohortlake.cohort.export import spreadsheet
 from cohortlake.cohort.export.spreadsheet import write
 from cohortlake.errors import ExportError, MissingExtra
-
-from .tiny import image_set, publish
 
 DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 PAYLOADS = [*(f"{sign}1+cmd|' /C calc'!A0" for sign in DANGEROUS), " =1", "'=1", "'", "#N/A", "1e5"]

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from cohort.tiny import image_set, publish
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -17,14 +18,12 @@ from cohortlake.cohort import Cohort
 from cohortlake.cohort.define.steps import NAME
 from cohortlake.errors import BadOutsideTable
 
-from .tiny import image_set, publish
-
 DAY = date(2020, 1, 1)
 PATIENTS = ["p", "q"]
 WORDS = sorted(
     {
         word
-        for file in Path(cohortlake.__file__).parent.joinpath("cohort").glob("*.py")
+        for file in Path(cohortlake.__file__).parent.joinpath("cohort").rglob("*.py")
         for word in re.findall(r"[A-Za-z_]\w*", file.read_text("utf-8"))
     }
 )

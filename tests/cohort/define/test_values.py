@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from cohort.tiny import image_set, publish
 
 import cohortlake
 from cohortlake import Lake
@@ -16,8 +17,6 @@ from cohortlake.cohort.cohort import drawn
 from cohortlake.cohort.define.values import parameter
 from cohortlake.errors import BadCondition, BadCriteria
 from cohortlake.privacy import built_in
-
-from .tiny import image_set, publish
 
 IDS = ["83", "123", "0123", "00123", "750", "12:30", "NO", "1e3", "089"]
 NUMBER, INSTANT = pa.int16(), pa.timestamp("us", tz="UTC")
