@@ -48,7 +48,7 @@ def running(**options: Any) -> Iterator[Emulator]:
 
     Example:
         >>> with running(synthetic=10, seed=1) as emulator:
-        ...     sum(1 for _ in emulator.control.admin.truth())
+        ...     sum(1 for _ in emulator.admin.truth())
         10
     """
     world = build(Options(**options))

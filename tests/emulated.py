@@ -29,6 +29,6 @@ def fill_lake(emulator: Emulator, root: object, *, days: int = 0, **settings: An
     sync = Sync(Settings(emulator.datastores, str(root), **given))
     sync.run()
     if days:
-        emulator.control.admin.live(days, seed=1)
+        emulator.admin.live(days, seed=1)
         sync.run()
     return sync

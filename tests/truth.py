@@ -22,5 +22,5 @@ def truth(emulator: Emulator) -> dict[str, State]:
     """The same, of the emulator's first data store."""
     return {
         row["imageSetId"]: (row["version"], round(row["updatedAt"] * 1000))
-        for row in emulator.control.admin.truth()
+        for row in emulator.admin.truth()
     }

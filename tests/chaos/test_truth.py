@@ -27,7 +27,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, lis
     ):
         patch.setattr("cohortlake.ingest.partitions.FIRST_MONTH", date(2019, 1, 1))
         fill_lake(emulator, root, days=3, tps=2000, privacy="identified").reconcile()
-        yield truth.read(root), list(emulator.control.admin.truth())
+        yield truth.read(root), list(emulator.admin.truth())
 
 
 def _one(rows: list[truth.Row], column: str = "image_set_id") -> truth.Row:

@@ -229,12 +229,12 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
             store: emulator.control.admin.import_summaries(summaries, datastore_id=store)
             for store in (first, second)
         }
-        emulator.control.admin.advance(days=1)
+        emulator.admin.advance(days=1)
         sync.run()
         for store, count in ((first, 15), (second, 2)):
             for image_set_id in ids[store][:count]:
-                emulator.control.admin.delete(image_set_id, datastore_id=store)
-        emulator.control.admin.advance(days=1)
+                emulator.admin.delete(image_set_id, datastore_id=store)
+        emulator.admin.advance(days=1)
 
         (failure,) = run(job, sync=sync).get_step_failure_events()
         description = failure.step_failure_data.user_failure_data.description

@@ -39,13 +39,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     hospital: dict[str, Any] = {"now": "2026-03-01T08:00:00Z", "clock": "stopped"}
     with emulated(synthetic=4000, seed=1, **hospital) as emulator:
         sync = fill_lake(emulator, root)
-        people = people_of(emulator.control.admin.truth())
+        people = people_of(emulator.admin.truth())
         with cohortlake.open(str(root)) as opened:
             opened.cohort("adults").where("age_at_study_years >= 18").freeze()
-        emulator.control.admin.live(3, seed=3)
+        emulator.admin.live(3, seed=3)
         sync.run()
         sync.reconcile()
-        people |= people_of(emulator.control.admin.truth())
+        people |= people_of(emulator.admin.truth())
     return Lake(root, sync.settings.datastores, frozenset(people))
 
 

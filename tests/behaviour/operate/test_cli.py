@@ -91,17 +91,17 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  
         archived = {"storageTier": "ARCHIVE_INSTANT_ACCESS", "DICOMTags": {"DICOMPatientId": "P"}}
         (key,) = emulator.control.admin.import_summaries([archived])
         for sex in "MFO":
-            emulator.control.admin.advance(seconds=60)
-            emulator.control.admin.update(key, {"DICOMPatientSex": sex})
-        emulator.control.admin.advance(seconds=60)
+            emulator.admin.advance(seconds=60)
+            emulator.admin.update(key, {"DICOMPatientSex": sex})
+        emulator.admin.advance(seconds=60)
         plain = run("sync", **place)
         assert "older versions" not in plain.stdout
-        assert "GetImageSetMetadata" not in emulator.control.admin.stats()["requests"]
+        assert "GetImageSetMetadata" not in emulator.admin.stats()["requests"]
         assert json.loads(run("sync", "--json", **place).stdout)["filled"] is None
 
         filled = run("sync", "--fill-versions", **place)
         assert filled.returncode == 0, filled.stderr
-        read = emulator.control.admin.stats()["requests"]["GetImageSetMetadata"]
+        read = emulator.admin.stats()["requests"]["GetImageSetMetadata"]
         assert f"{read} metadata documents read, which moved" in filled.stdout
         again = json.loads(run("sync", "--fill-versions", "--json", **place).stdout)["filled"]
         assert again["requests"] == again["documents"] == 0

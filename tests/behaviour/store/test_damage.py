@@ -299,8 +299,8 @@ def test_the_window_of_an_increment_that_was_set_aside_is_searched_again(
     settings = Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000, privacy="limited")
     sync = Sync(settings)
     sync.run()
-    emulator.control.admin.delete(min(truth(emulator)))
-    emulator.control.admin.advance(seconds=3600)
+    emulator.admin.delete(min(truth(emulator)))
+    emulator.admin.advance(seconds=3600)
     sync.reconcile()
     root = Root(settings.root)
     for axis in ("updated_at", "study_date", "absence"):

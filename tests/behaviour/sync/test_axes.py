@@ -59,7 +59,7 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
     with running(undated_match=undated_match) as emulator:
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         emulator.control.admin.import_summaries(summaries)
-        emulator.control.admin.advance(days=1)
+        emulator.admin.advance(days=1)
         sync = Sync(
             Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000, privacy="limited")
         )
@@ -67,11 +67,11 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
         sync.reconcile()
         both = sync.status().agreement
         assert (both.differing, both.agreeing, both.unswept) == ((), 3, 0)
-        emulator.control.admin.delete(next(
-            s["imageSetId"] for s in emulator.control.admin.truth()
+        emulator.admin.delete(next(
+            s["imageSetId"] for s in emulator.admin.truth()
             if s["DICOMTags"]["DICOMStudyDate"] == "2024.01.15"
         ))  # fmt: skip
-        emulator.control.admin.advance(days=1)
+        emulator.admin.advance(days=1)
         assert sync.reconcile().applied.changes == {"deleted": 1}
         assert sync.status().agreement.differing == ()
 

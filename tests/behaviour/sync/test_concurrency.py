@@ -35,10 +35,10 @@ def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             runs = [subprocess.Popen((COHORTLAKE, command)) for command in pair]
             assert [run.wait(timeout=120) for run in runs] == [0, 0]
             frame = read_table(os.environ["COHORTLAKE_ROOT"], "image_sets")
-            truth = {row["imageSetId"]: row["version"] for row in emulator.control.admin.truth()}
+            truth = {row["imageSetId"]: row["version"] for row in emulator.admin.truth()}
             assert len(frame) == len(truth)
             assert dict(zip(frame["image_set_id"], frame["version"], strict=True)) == truth
-            emulator.control.admin.live(3, seed=1)
+            emulator.admin.live(3, seed=1)
 
 
 def test_of_two_keys_the_first_one_stays(tmp_path: Path) -> None:

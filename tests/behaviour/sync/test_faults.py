@@ -39,7 +39,7 @@ def _published(settings: Settings) -> dict[str, tuple[int, int]]:
 def _truth(emulator: Emulator) -> dict[str, tuple[int, int]]:
     return {
         row["imageSetId"]: (row["version"], round(row["updatedAt"] * 1000))
-        for row in emulator.control.admin.truth()
+        for row in emulator.admin.truth()
     }
 
 
@@ -128,9 +128,7 @@ def test_several_data_stores_share_a_lake(
         Sync(settings).run()
         frame = read_table(settings.root, "image_sets")
         for datastore_id in emulator.datastores:
-            truth = {
-                row["imageSetId"] for row in emulator.control.admin.truth(datastore_id=datastore_id)
-            }
+            truth = {row["imageSetId"] for row in emulator.admin.truth(datastore_id=datastore_id)}
             own = frame[frame["datastore_id"] == datastore_id]
             assert set(own["image_set_id"]) == truth
         patients = read_table(settings.root, "patients")

@@ -165,8 +165,8 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
         sync.run()
         for store, count in ((first, 30), (second, 2), (third, 20)):
             for image_set_id in ids[store][:count]:
-                emulator.control.admin.delete(image_set_id, datastore_id=store)
-        emulator.control.admin.advance(days=1)
+                emulator.admin.delete(image_set_id, datastore_id=store)
+        emulator.admin.advance(days=1)
 
         gone = f"^50 image sets are gone from 2024-01 of data store {first}; 2024-01 of .* {third}:"
         with pytest.raises(DeletionsRefused, match=gone):
@@ -174,7 +174,7 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
         held = read_table(sync.settings.root, "image_sets").groupby("datastore_id").size()
         assert dict(held) == {first: 40, second: 38, third: 40}
 
-        emulator.control.admin.advance(days=1)
+        emulator.admin.advance(days=1)
         only_the_first = Sync(replace(sync.settings, datastores=(first,)))
         accepted = only_the_first.reconcile(accept_deletions=True)
         assert accepted.applied.changes == {"deleted": 30}
@@ -186,7 +186,7 @@ def _import(emulator: Emulator, datastore_id: str) -> list[str]:
     """Import forty image sets of one study month."""
     summaries = [{"DICOMTags": {"DICOMStudyDate": "20240115"}} for _ in range(40)]
     ids = emulator.control.admin.import_summaries(summaries, datastore_id=datastore_id)
-    emulator.control.admin.advance(days=1)
+    emulator.admin.advance(days=1)
     return ids
 
 
