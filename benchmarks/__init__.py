@@ -1,1 +1,1 @@
-"""Benchmarks: each says its claim and its command; the last figures are in README.md."""
+"""Benchmarks. Each module states its claim and its command. README.md has the last results."""

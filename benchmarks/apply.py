@@ -1,18 +1,18 @@
-"""Claim: a commit to the memory costs what changed, not what is there.
+"""Claim: the cost of a commit to the version history depends on the changes, not on its size.
 
     python -m benchmarks.apply                      # 10 million image sets, about an hour
     python -m benchmarks.apply --rows 1000000       # a tenth of it, some minutes
 
-The same changes are brought into the same image sets in four ways, each in a process of its own:
+Four ways apply the same changes to the same image sets, each in its own process:
 
-- append: `history.image_sets.apply`, which keeps every former state besides;
+- append: `history.image_sets.apply`, which also keeps every earlier state;
 - merge: Delta MERGE into a table of the present states, partitioned by study year, with a
   predicate that names the partitions;
 - merge, blind: the same without that predicate;
-- rewrite: the table written anew by DuckDB.
+- rewrite: DuckDB writes the whole table again.
 
-10,000 changes in the last two years and 10,000 all over, 100 changes, and nothing new. Prints
-the median seconds, the highest peak memory of the process, and the bytes that were written.
+The cases are 10,000 changes in the last two years, 10,000 in all years, 100 changes, and nothing
+new. Prints the median seconds, the peak memory of the process, and the bytes written.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from benchmarks.process import peak_mb
-from benchmarks.publish import DATASTORE, NOW, make_memory
+from benchmarks.publish import DATASTORE, NOW, make_history
 from cohortlake import schema
 from cohortlake.history import image_sets
 from cohortlake.increments import kinds, writer
@@ -55,7 +55,7 @@ AS_STORED = f"SELECT * REPLACE (epoch_us(StudyTime) AS StudyTime), {YEAR}"
 
 
 def make_present(root: Root) -> None:
-    """Write the present states as a Delta table of their own, partitioned by study year."""
+    """Write the present states to a separate Delta table, partitioned by study year."""
     with engine.connection() as con:
         image_sets.register(con, root)
         for first in range(1990, 2030, 4):  # some years at a time: a writer keeps them in memory
@@ -68,7 +68,7 @@ def make_present(root: Root) -> None:
 
 
 def make_changes(root: Root, count: int, where: str, seed: int) -> str:
-    """Write an increment in which so many image sets have a new version; return its path."""
+    """Write an increment in which `count` image sets have a new version; return its path."""
     now = NOW + timedelta(minutes=seed)
     with engine.connection() as con:
         image_sets.register(con, root)
@@ -92,11 +92,11 @@ def make_changes(root: Root, count: int, where: str, seed: int) -> str:
     return record.path
 
 
-# The ways, each given the increment and run in a process of its own
+# The ways. Each takes the increment and runs in its own process.
 
 
 def append(root: Root, path: str) -> None:
-    """Add to the memory what an increment says."""
+    """Apply an increment to the version history."""
     image_sets.apply(root, [path])
 
 
@@ -108,12 +108,12 @@ def merge(root: Root, path: str) -> None:
 
 
 def merge_blind(root: Root, path: str) -> None:
-    """The same, without a word on partitions."""
+    """Merge an increment without naming partitions."""
     _merge(root, _changes(root, path), "")
 
 
 def rewrite(root: Root, path: str) -> None:
-    """Write the present states anew, plain files by study year."""
+    """Write all present states again, as plain files by study year."""
     files = DeltaTable(root.uri_of(PRESENT)).file_uris()
     with engine.connection() as con, tempfile.TemporaryDirectory(dir=root.path()) as folder:
         con.register("changes", _changes(root, path))
@@ -161,7 +161,7 @@ def _merge(root: Root, changes: pa.Table, partitions: str) -> None:
 
 
 def run_way(way: str, root: Root, path: str) -> None:
-    """Run one way in this process, and print what it took."""
+    """Run one way in this process; print its seconds, peak memory and bytes written."""
     before, began = _size(Path(root.path())), time.perf_counter()
     WAYS[way](root, path)
     seconds = time.perf_counter() - began
@@ -174,25 +174,25 @@ def _size(folder: Path) -> int:
 
 
 def measured(way: str, root: Root, path: str) -> dict[str, float]:
-    """Run one way in a process of its own."""
+    """Run one way in its own process."""
     command = [sys.executable, "-m", "benchmarks.apply", "--way", way, "--root", root.uri]
     done = subprocess.run(
         [*command, "--increment", path], stdout=subprocess.PIPE, text=True, check=True
     )
     found: dict[str, float] = {}
-    for line in done.stdout.splitlines():  # what a way itself says of its bytes goes first
+    for line in done.stdout.splitlines():  # a byte count that the way prints itself wins
         found = json.loads(line) | found
     return found
 
 
 def main(rows: int, root: Root, repeats: int) -> None:
-    """Measure and print."""
+    """Measure all cases and print the table."""
     if image_sets.version(root) is None:
         root.prepare()
-        make_memory(root, rows)
+        make_history(root, rows)
     if delta.open_table(root, PRESENT) is None:
         make_present(root)
-    base = DeltaTable(root.uri_of(PRESENT)).version()  # each way finds the changes still to come
+    base = DeltaTable(root.uri_of(PRESENT)).version()  # the changes are new to each way
     cases = (
         ("10,000 recent", 10_000, RECENT),
         ("10,000 all over", 10_000, "true"),

@@ -1,12 +1,12 @@
-"""Claim: questions to ten million image sets cost what DuckDB by hand costs, in little memory.
+"""Claim: a query on ten million image sets costs as much as in plain DuckDB, in little memory.
 
     python -m benchmarks.cohort                   # ten million image sets, about half an hour
     python -m benchmarks.cohort --rows 1000000    # a tenth of it, some minutes
 
-Publishes the memory of benchmarks.publish under `limited`, and asks each question in a process of
-its own: a cohort's count and its members, the first study of each patient, single rows by their
+Publishes the lake of benchmarks.publish under `limited`, and runs each question in its own
+process: a cohort's count and its members, the first study of each patient, single rows by their
 id, and the same in pandas. Prints the table of benchmarks/README.md: the median seconds when
-warm, and the process's peak memory.
+warm, and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def count_by_hand(lake: Lake) -> Question:
 
 
 def count_in_pandas(columns: list[str] | None) -> Callable[[Lake], Question]:
-    """Count in pandas, which reads the files first."""
+    """Count in pandas, including the reading of the files."""
 
     def question(lake: Lake) -> Question:
         import pandas as pd  # in the processes of these questions only
@@ -63,7 +63,7 @@ def count_in_pandas(columns: list[str] | None) -> Callable[[Lake], Question]:
 
 
 def first_study_in_pandas(lake: Lake) -> Question:
-    """Count the first study of each patient in pandas, ties as the file has them."""
+    """Count the first study of each patient in pandas; ties keep the order of the file."""
     import pandas as pd
 
     columns = ["patient_key", "StudyDate", "StudyTime", "StudyInstanceUID"]
@@ -77,7 +77,7 @@ def first_study_in_pandas(lake: Lake) -> Question:
 
 
 def one_by(table: str, column: str) -> Callable[[Lake], Question]:
-    """Look up one row after the other by an id that some row has."""
+    """Look up single rows, each by an existing id."""
 
     def question(lake: Lake) -> Question:
         some = f'SELECT "{column}" FROM {table} USING SAMPLE {4 * REPEATS}'
@@ -122,7 +122,7 @@ SLOW = ("first study", "whole table")
 
 
 def measure(root: str, name: str) -> dict[str, float]:
-    """Ask once cold and some times warm; return the median seconds and the peak memory."""
+    """Run a question once cold and several times warm; return median seconds and peak memory."""
     ask = QUESTIONS[name](cohortlake.open(root))
     ask()
     seconds = []
@@ -134,7 +134,7 @@ def measure(root: str, name: str) -> dict[str, float]:
 
 
 def measured(root: Root, name: str) -> dict[str, float]:
-    """Measure a question in a process of its own."""
+    """Measure a question in its own process."""
     command = [sys.executable, "-m", "benchmarks.cohort", "--root", root.uri, "--question", name]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout)
@@ -142,18 +142,18 @@ def measured(root: Root, name: str) -> dict[str, float]:
 
 
 def make(root: Root, rows: int) -> None:
-    """Publish a lake of about so many image sets."""
-    from benchmarks.publish import make_memory  # not what a reader's process imports
+    """Make and publish a lake of about `rows` image sets."""
+    from benchmarks.publish import make_history  # a reader's process must not import it
     from cohortlake.privacy import built_in
     from cohortlake.publish import publisher
 
     root.prepare()
-    make_memory(root, rows)
+    make_history(root, rows)
     publisher.publish(root, built_in("limited"))
 
 
 def main(root: Root, rows: int) -> None:
-    """Make the lake unless it is there, and measure."""
+    """Make the lake if it does not exist, and measure all questions."""
     if read_marker(root) is None:
         make(root, rows)
     print("| question | seconds, warm | peak MB |\n|---|---|---|")

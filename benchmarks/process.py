@@ -1,4 +1,4 @@
-"""What a benchmark asks of the process it runs in."""
+"""Peak memory of the process that a benchmark runs in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 def peak_mb() -> int:
     """Return the highest resident memory of this process, in MB.
 
-    Not getrusage's: a child begins there with what its parent had come to.
+    It does not use getrusage, because there a child process starts with the peak of its parent.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) // 1024

@@ -1,17 +1,18 @@
-"""Claim: publishing costs what changed, and a look into the past costs little more than one at now.
+"""Claim: the cost of a publication depends on the changes; the past costs little more than now.
 
     python -m benchmarks.publish                    # 10 million image sets, about half an hour
     python -m benchmarks.publish --rows 1000000     # a tenth of it
 
-A memory of that many image sets is written straight into Delta files: studies from 2008 on,
-one state in twenty superseded since. Then, each in a process of its own, medians of three:
+Writes a version history of that many image sets directly as Delta files: studies from 2008 on,
+one state in twenty replaced by a later one. Then it compares, each in its own process, medians of
+three:
 
-- publishing all of it, against publishing after 1,000 image sets of the last two months changed;
-- a cohort count as of a week ago on `history`, against the same on `image_sets`; not under `safe`,
-  which tells nothing of the past.
+- a full publication, and a publication after 1,000 image sets of the last two months changed;
+- a cohort count as of a week ago on `history`, and the same on `image_sets`. Not under `safe`,
+  which does not show the past.
 
-The bars: the second publication takes at most 1/5 of the first, the count at most 3 times as
-long. Prints seconds and peak memory.
+The bars: the second publication takes at most 1/5 of the first, and the count on `history` at most
+3 times as long. Prints seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ STORED = pa.schema(
     ]
 )
 
-# Studies in order of their date, with 1 to 6 series each; a patient comes back now and then.
+# Studies in order of their date, with 1 to 6 series each. Some patients have several studies.
 _STATES = """
 WITH studies AS (
     SELECT i AS study, (hash(i) % {patients})::BIGINT AS patient,
@@ -90,8 +91,8 @@ SELECT '{datastore}' AS datastore_id, md5(number::VARCHAR) AS image_set_id,
 FROM dated
 """
 
-# One in twenty was amended on its third day. The times and the keys are those that
-# `history.timeline` gives.
+# One in twenty was amended on its third day. The times and the keys equal those of
+# `history.timeline`.
 _INTERVALS = f"""
 WITH first AS (
     SELECT *, 'created' AS change, created_at AS valid_from,
@@ -117,7 +118,7 @@ SELECT 'version' AS row_kind, *, 0::BIGINT AS versions_unseen,
 FROM intervals
 """
 
-_CLOSURES = """
+_END_EVENTS = """
 SELECT 'closure' AS row_kind, datastore_id, image_set_id, image_set_key, study_month, interval_key,
        'superseded' AS change, created_at + INTERVAL 72 HOUR AS effective_at,
        created_at + INTERVAL 73 HOUR AS observed_at, 1::BIGINT AS revision
@@ -131,8 +132,8 @@ GROUP BY ALL ORDER BY ALL
 """
 
 
-def make_memory(root: Root, rows: int) -> None:
-    """Write a memory of about so many image sets."""
+def make_history(root: Root, rows: int) -> None:
+    """Write a version history of about `rows` image sets."""
     studies = round(rows / ROWS_PER_STUDY)
     days = (NOW.date() - datetime(2008, 1, 1, tzinfo=UTC).date()).days
     step = 500_000
@@ -143,7 +144,7 @@ def make_memory(root: Root, rows: int) -> None:
         )  # fmt: skip
         with engine.connection() as con:
             con.execute(f"CREATE TEMP TABLE intervals AS {_INTERVALS.format(states=states)}")
-            for query in (_VERSIONS, _CLOSURES):
+            for query in (_VERSIONS, _END_EVENTS):
                 con.execute(f"CREATE OR REPLACE TEMP VIEW part AS {query}")
                 given = [row[0] for row in con.sql("DESCRIBE part").fetchall()]
                 columns = (n if n in given else f"NULL AS {n}" for n in STORED.names)
@@ -153,7 +154,7 @@ def make_memory(root: Root, rows: int) -> None:
 
 
 def change(root: Root, count: int, seed: int) -> None:
-    """Apply an increment in which image sets of the last two months have a new version."""
+    """Apply an increment with a new version of `count` image sets of the last two months."""
     now = NOW + timedelta(minutes=seed)
     columns = ", ".join(c.name for c in schema.STATE)
     record = Record(DATASTORE, "updated_at", f"{now:%Y-%m-%d}", NOW, now, now, f"change-{seed}")
@@ -175,7 +176,7 @@ def change(root: Root, count: int, seed: int) -> None:
 
 
 def full(root: Root, policy: str) -> dict[str, Any]:
-    """Publish everything anew."""
+    """Publish everything again."""
     publisher.request_full_publish(root)
     return _published(root, policy)
 
@@ -192,12 +193,12 @@ def _published(root: Root, policy: str) -> dict[str, Any]:
 
 
 def count_now(root: Root, _: str) -> dict[str, Any]:
-    """Count a cohort on what is true now."""
+    """Count a cohort on the present rows."""
     return _counted(root, "image_sets", "true")
 
 
 def count_then(root: Root, _: str) -> dict[str, Any]:
-    """Count the same cohort on what was true a week ago."""
+    """Count the same cohort as of a week ago."""
     at = f"TIMESTAMPTZ '{WEEK_AGO.isoformat()}'"
     return _counted(
         root, "history", f"valid_from <= {at} AND (valid_to IS NULL OR valid_to > {at})"
@@ -225,7 +226,7 @@ STEPS: dict[str, Callable[[Root, str], dict[str, Any]]] = {
 
 
 def measured(step: str, root: Root, policy: str) -> dict[str, Any]:
-    """Run a step in a process of its own."""
+    """Run a step in its own process."""
     command = [sys.executable, "-m", "benchmarks.publish", "--step", step, "--root", root.uri]
     done = subprocess.run(
         [*command, "--policy", policy], capture_output=True, text=True, check=True
@@ -236,18 +237,18 @@ def measured(step: str, root: Root, policy: str) -> dict[str, Any]:
 
 
 def run_step(step: str, root: Root, policy: str) -> None:
-    """Run a step and print what it took."""
+    """Run a step; print its seconds and peak memory."""
     began = time.perf_counter()
     result = STEPS[step](root, policy)
     print(json.dumps({"seconds": time.perf_counter() - began, "peak_mb": peak_mb()} | result))
 
 
 def main(rows: int, root: Root, repeats: int, policy: str) -> None:
-    """Measure and print."""
+    """Measure all steps and print the table."""
     if image_sets.version(root) is None:
         root.prepare()
         began = time.perf_counter()
-        make_memory(root, rows)
+        make_history(root, rows)
         print(f"made in {time.perf_counter() - began:.0f} s", flush=True)
     whole = [measured("full", root, policy) for _ in range(repeats)]
     some = []

@@ -5,10 +5,10 @@
     python -m benchmarks.search --quick    # one quota, one repeat, some minutes
     python -m benchmarks.search --memory   # 1 million and 5 million rows in one window
 
-Beside it in the same run: the documentation's loop (paginator, `json_normalize`,
-`to_parquet`), and for a single millisecond the one chain of tokens that the loop would
-follow. The emulator serves in a process of its own, and so does each way measured. Prints
-medians, as the tables of benchmarks/README.md.
+The same run measures the documentation's loop (paginator, `json_normalize`, `to_parquet`). For
+rows within a single millisecond it measures the one chain of tokens that the loop would follow.
+The emulator runs in its own process, and so does each measured way. Prints medians, as the tables
+of benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ DAY = datetime(2026, 3, 1, tzinfo=UTC)
 NEXT_DAY = DAY + timedelta(days=1)
 DAY_MS = 86_400_000
 LOOP_ROWS = 10_000
-"""The loop's pace does not depend on how far it goes; the whole would take hours."""
-HOT_ROWS = 20_000
+"""The loop reads only these rows. Its speed does not depend on the number, and all take hours."""
+SINGLE_INSTANT_ROWS = 20_000
 SECONDS = 60
-"""How long each run takes at its quota."""
+"""The number of rows is chosen so that a run at its quota takes this long."""
 UNLIMITED = 1_000_000
 
 
@@ -104,12 +104,12 @@ def _summary(number: int, updated_at: float) -> dict[str, Any]:
     }
 
 
-# The ways, each run in a process of its own
+# The ways. Each runs in its own process.
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took.
+    """The measurements of one run.
 
     Attributes:
         rows: Rows found.
@@ -117,7 +117,7 @@ class Measured:
         cpu_seconds: Of the process, all threads.
         peak_mb: Highest resident memory of the process.
         requests: Requests sent.
-        throttled: Those thrown back.
+        throttled: Requests that the service refused by its quota.
     """
 
     rows: int
@@ -139,12 +139,12 @@ class Measured:
 
     @property
     def wasted(self) -> float:
-        """Share of calls that full pages would have spared."""
+        """Share of calls that were more than full pages need."""
         calls = self.requests - self.throttled
         return (calls - math.ceil(self.rows / 50)) / calls
 
     def share_of(self, quota: float, burst: float) -> float:
-        """Return the share of what the quota would have allowed in that time."""
+        """Return the requests sent as a share of those that the quota allows in that time."""
         return self.requests / (quota * self.seconds + burst)
 
 
@@ -159,7 +159,7 @@ def cohortlake(datastore_id: str, folder: str, quota: float, workers: int) -> tu
 
 
 def documented_loop(datastore_id: str, folder: str, end: datetime) -> tuple[int, int, int]:
-    """Search up to an instant the way the service's documentation shows."""
+    """Search up to an instant in the way that the service's documentation shows."""
     region = os.environ["AWS_REGION"]
     client = boto3.client("medical-imaging", region, config=Config(inject_host_prefix=False))
     values = [{"updatedAt": DAY}, {"updatedAt": end}]
@@ -178,7 +178,7 @@ def documented_loop(datastore_id: str, folder: str, end: datetime) -> tuple[int,
 
 
 def measure(way: Callable[[], tuple[int, int, int]]) -> Measured:
-    """Run a way in this process."""
+    """Run a way in this process and measure it."""
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     rows, requests, throttled = way()
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -188,7 +188,7 @@ def measure(way: Callable[[], tuple[int, int, int]]) -> Measured:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measure what a parent process asks for, and print it."""
+    """Measure the way that the parent process names, and print the result."""
     way, datastore_id, number, workers = arguments
     with tempfile.TemporaryDirectory() as folder:
         if way == "loop":
@@ -215,14 +215,14 @@ def data(kind: str, rows: int) -> Iterator[Hospital]:
 
 
 def behave(hospital: Hospital, quota: int | None, latency_ms: int) -> None:
-    """Set quota, burst and latency as AWS has them: a burst of twice the quota."""
+    """Set quota and latency, and a burst of twice the quota as at AWS."""
     AdminClient(hospital.endpoint).behave(
         quota=quota or 0, burst=2 * (quota or 0), latency_ms=latency_ms
     )
 
 
 def measured(hospital: Hospital, way: str, number: float, workers: int = 1) -> Measured:
-    """Run a way in a process of its own."""
+    """Run a way in its own process."""
     command = [sys.executable, "-m", "benchmarks.search", "run", way, hospital.datastore_id]
     done = subprocess.run(
         [*command, str(number), str(workers)],
@@ -235,7 +235,7 @@ def measured(hospital: Hospital, way: str, number: float, workers: int = 1) -> M
 
 
 def workers_for(quota: int | None, latency_ms: int) -> int:
-    """Return twice the requests that the quota needs in flight."""
+    """Return twice the number of requests in flight that the quota needs."""
     return 32 if quota is None else max(4, math.ceil(quota * latency_ms / 1000 * 2))
 
 
@@ -292,10 +292,10 @@ def _compare(
 
 
 def one_millisecond(quotas: Sequence[int | None], latencies: Sequence[int], repeats: int) -> None:
-    """Print how long a hot millisecond takes, and how long a single chain of tokens does."""
+    """Print the seconds for rows within one millisecond, shared and as a single chain of tokens."""
     _print("| quota | latency | seconds | a single chain's | share of it | wasted |")
     _print("|---|---|---|---|---|---|")
-    with data("millisecond", HOT_ROWS) as hospital:
+    with data("millisecond", SINGLE_INSTANT_ROWS) as hospital:
         for quota in quotas:
             for latency_ms in latencies:
                 behave(hospital, quota, latency_ms)
@@ -304,7 +304,7 @@ def one_millisecond(quotas: Sequence[int | None], latencies: Sequence[int], repe
                 for _ in range(repeats):
                     ours.append(measured(hospital, "cohortlake", pace, workers))
                     chains.append(measured(hospital, "cohortlake", pace, 1))
-                assert all(one.rows == HOT_ROWS for one in ours + chains), "all rows"
+                assert all(one.rows == SINGLE_INSTANT_ROWS for one in ours + chains), "all rows"
                 seconds = median(ours, lambda m: m.seconds)
                 chain = median(chains, lambda m: m.seconds)
                 wasted = median(ours, lambda m: m.wasted)
@@ -335,7 +335,7 @@ def _print(line: str) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the measurements that the command line names."""
     if sys.argv[1:2] == ["run"]:
         run(sys.argv[2:])
         return
