@@ -5,7 +5,6 @@
     │   └── PolicyError         a policy file cannot be used, or widens a policy silently
     │       └── PolicyNotAskedFor  a publication would change the policy, and no setting names it
     ├── WindowError             a window that holds no instant
-    ├── UnsupportedBotocore     a release that the search cannot rely on
     ├── Stopped                 somebody asked the work to end before it was done
     ├── SeveralFailed           several data stores failed, each for its own reason
     ├── ServiceError            AWS did not answer as asked
@@ -114,16 +113,6 @@ class WindowError(CohortlakeError):
     """Give a window whose start is before its end."""
 
     exit_code = 2
-
-
-class UnsupportedBotocore(CohortlakeError):
-    """Install a release of botocore that `pyproject.toml` allows."""
-
-    def __init__(self, version: str) -> None:
-        super().__init__(
-            f"botocore {version} does not do what the search relies on; install the release "
-            "that requirements.txt locks"
-        )
 
 
 _NOTHING_LOST = "what is complete stays, and nothing else can be read; run it again"

@@ -19,6 +19,7 @@ from cohortlake.errors import (
     CohortlakeError,
     DamagedFile,
     MissingKey,
+    NoCredentials,
     OldFormat,
     RootNotUsable,
     SettingError,
@@ -180,7 +181,7 @@ def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
 
 
 def _is_file(root: Root) -> bool:
-    place = root.place_of("increments")
+    place = root.location_of("increments")
     return place.is_local and Path(place.uri).is_file()
 
 
@@ -211,7 +212,7 @@ def _in_key(root: Root, settings: Settings, marker: Publication | None) -> Itera
         return
     try:
         key_store.require_own_keys(root, settings.patient_key, marker.key_fingerprint)
-    except (SettingError, WrongKey) as error:
+    except (NoCredentials, SettingError, WrongKey) as error:
         yield misconfigured(error)
     except MissingKey as error:
         is_file_of_lake = settings.patient_key == key_store.IN_LAKE

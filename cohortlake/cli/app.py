@@ -43,7 +43,7 @@ from cohortlake.cohort.export import spreadsheet
 from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import CohortlakeError, MissingExtra, SettingError, Stopped
 from cohortlake.healthimaging import HealthImaging, SearchProgress
-from cohortlake.healthimaging.search_criteria import criteria
+from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.hints import take_hints
 from cohortlake.ingest.older_versions import Filled
 from cohortlake.ingest.progress import (
@@ -313,7 +313,7 @@ def search(
     settings = read_settings(None, datastore)
     datastore_id = _only_datastore(settings, "a search")
     _require_known(output)
-    wanted = criteria(equal or (), between or (), sort)
+    wanted = parse_criteria(equal or (), between or (), sort)
     frame = search_frame(HealthImaging(settings), datastore_id, wanted, limit)
     _give(frame, output, as_json, _print_frame)
 

@@ -8,7 +8,7 @@ from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
 from cohortlake.healthimaging.metadata import NotMetadata, Version
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.ranges import Range
-from cohortlake.healthimaging.search import Arrival, SearchProgress, WindowSearch
+from cohortlake.healthimaging.window_search import Arrival, SearchProgress, WindowSearch
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 __all__ = [

@@ -1,18 +1,18 @@
-"""Ranges and the chains that page them: how far each has come, and how its rest is cut.
+"""Ranges, and the chains of pages that search them: progress, and how the rest is divided.
 
-A *range* is a stretch of an axis whose rows land together. A *chain* follows the tokens of
-one search. A range has one chain as a rule. What remains of a chain can be given to another
+A *range* is a stretch of an axis whose rows are written together. A *chain* follows the tokens of
+one search. A range usually has one chain. A chain can give a part of its remaining work to another
 worker in three ways:
 
-- cut: the far half of what it has not seen becomes a range of its own. Within a burst, where
-  rows lie much closer than elsewhere, all that lies beyond the next so many rows does: halving
-  a day to find the end of a minute would take ten requests that bring nothing;
-- slice: a day of studies, which no window of the study date cuts, is searched by creation
+- cut: the second half of its unseen window becomes a range of its own. Within a burst, where rows
+  lie much closer than elsewhere, the cut lies after as many rows as have come so far: halving a
+  day to find the end of a minute would take ten requests that bring nothing;
+- slice: a day of studies cannot be cut on the study date axis. It is searched by creation instant,
   with the day as a second filter, and those chains can be cut again;
-- both ends: an instant that nothing cuts is paged in descending order by a second chain,
-  until the two meet (`healthimaging.ends`).
+- both ends: a single instant cannot be cut at all. A second chain reads it in descending order
+  until the two meet (`healthimaging.both_ends`).
 
-Who pages what is `healthimaging.sharing`'s.
+See `healthimaging.work_queue` for which worker follows which chain.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from cohortlake.healthimaging.ends import BothEnds
+from cohortlake.healthimaging.both_ends import BothEnds
 from cohortlake.healthimaging.page import Page
-from cohortlake.healthimaging.places import Rows, floor, grain, next_cut, rows_of
+from cohortlake.healthimaging.positions import PageRows, floor, grain, next_cut, rows_of
 from cohortlake.healthimaging.windows import EPOCH, Axis, Window
 
 _PAGE_ROWS = 50
-# Below this a helper would mostly read what its victim is about to read anyway.
-_LEAST_ROWS_TO_SHARE = 3 * _PAGE_ROWS
-# So many pages within one grain of the axis: halving the rest of it would not help.
-_PAGES_OF_A_HOT_INSTANT = 4
+# Below this a helper would mostly read what its donor is about to read anyway.
+_LEAST_ROWS_TO_GIVE_AWAY = 3 * _PAGE_ROWS
+# After so many pages within one grain of the axis, halving the rest would not help.
+_PAGES_OF_A_SINGLE_INSTANT = 4
 _PAGES_OF_DENSITY = 4
 _TIMES_DENSER_IS_A_BURST = 8
 _LEAST_ROWS_OF_A_BURST = 16 * _PAGE_ROWS
@@ -40,13 +40,13 @@ _DAY = timedelta(days=1)
 
 
 class Range:
-    """A stretch whose rows land together.
+    """A stretch of an axis whose rows are written together.
 
     Attributes:
-        window: The stretch as it was handed out.
-        position: All rows before it have come.
-        end: First instant that is not its own any more; comes nearer when some is cut off.
-        chains: How many chains are still to finish; `sharing` counts them.
+        window: The stretch as it was given to a worker.
+        position: All rows before it have arrived.
+        end: First instant after the range. A cut moves it closer.
+        chains: How many chains are not finished; `WorkQueue` counts them.
     """
 
     def __init__(self, window: Window) -> None:
@@ -57,12 +57,12 @@ class Range:
 
 
 @dataclass(frozen=True)
-class SoFar:
-    """What all chains of a search have seen.
+class SearchedSoFar:
+    """What all chains of a search have seen so far.
 
     Attributes:
-        rows: How many rows.
-        span: In how much of the time range.
+        rows: Number of rows.
+        span: The part of the time range in which they lie.
     """
 
     rows: int
@@ -80,10 +80,10 @@ class Chain:
 
     Args:
         part: The range whose rows it brings.
-        window: What it searches; the range's by default.
-        day: A study day as second filter, where it is a slice of that day.
+        window: What it searches; the window of the range by default.
+        day: The study day that is the second filter, for a slice of that day.
         skip: Ids that another chain of the range has brought.
-        ends: Set for the chain that comes from the far end, in descending order.
+        ends: Set for the helper, the chain in descending order.
     """
 
     def __init__(
@@ -107,24 +107,24 @@ class Chain:
         self._at_position: dict[str, None] = {}  # the rows there, in order
         self._pages_at_position = 0
         self._lately: deque[_Seen] = deque(maxlen=_PAGES_OF_DENSITY + 1)
-        self._may_share = False
+        self._may_give_away = False
         self._is_over = False
         self._is_untouched = True
         self._lock = threading.Lock()
 
     @property
     def axis(self) -> Axis:
-        """The axis it is ordered by."""
+        """The axis that it is ordered by."""
         return self._window.axis
 
     @property
     def is_over(self) -> bool:
-        """Whether all of it has been seen."""
+        """Whether all of its rows have been seen."""
         return self._is_over or bool(self._ends and self._ends.have_met)
 
     @property
     def window(self) -> Window:
-        """Where its own rows lie: what it gave away is another's, what it resumed behind came."""
+        """Where its own rows lie: without what it gave away, and from where it resumed."""
         return replace(self._window, start=self._start, end=self._end)
 
     def criteria(self) -> dict[str, Any]:
@@ -132,21 +132,21 @@ class Chain:
         return self._asked.criteria("DESC" if self.is_helper else "ASC", self.day)
 
     def follow(self, page: Page) -> Page:
-        """Take note of a page.
+        """Record a page.
 
         Returns:
-            The page, with the rows in `skip` that came before or lie outside.
+            The page; its `skip` has the rows that came before or lie outside.
         """
         with self._lock:
             self._is_untouched = False
-            if self._is_over:  # it was sliced while the page was on its way
+            if self._is_over:  # it was sliced while this page was requested
                 return replace(page, skip=frozenset(head.image_set_id for head in page.heads))
             rows = rows_of(page.heads, self.window, self.day)
             known = self._known(rows)
             self._advance(rows, known)
             passed = rows.pass_the_start if self.is_helper else rows.pass_the_end
             self._is_over = passed or page.next_token is None
-            self._may_share = not self.is_over
+            self._may_give_away = not self.is_over
             if self._ends:
                 if self._ends.are_unordered and self.is_helper:
                     self._is_over = True
@@ -157,9 +157,9 @@ class Chain:
             return followed
 
     def resume(self) -> None:
-        """Search anew from the last row seen, because the service refused the token.
+        """Search again from the last row seen, because the service refused the token.
 
-        A helper just leaves the rest to the other chain.
+        A helper leaves the rest to the other chain.
         """
         with self._lock:
             if self.is_helper:
@@ -169,10 +169,10 @@ class Chain:
                 self._asked = self.window
 
     def refuse(self) -> list[Chain] | None:
-        """Return the chains to follow instead, because the service refused its criteria.
+        """Return the chains that replace this one, because the service refused its criteria.
 
-        None where nothing can stand in for it. A helper leaves the rest to the other chain. The
-        slices of a day give way to the whole day: the service takes no second filter.
+        A helper leaves the rest to the other chain, without a replacement. The whole day replaces
+        its slices: the service takes no second filter. None means that nothing can replace it.
         """
         with self._lock:
             if self.is_helper:
@@ -184,49 +184,51 @@ class Chain:
             return None
 
     def rows_left(self) -> float:
-        """Return how many rows are still to come, by the density of its last pages.
+        """Estimate how many rows are still to come, by the density of its last pages.
 
-        Before the first page nothing is known.
+        Before the first page the answer is 0.
         """
         if self._position is None or self.is_over:
             return 0.0
         return max(0.0, (self._end - self._position).total_seconds()) * self._rows_per_second()
 
     def remaining(self) -> timedelta:
-        """Return how much of its axis it has not seen."""
+        """Return how much of its axis is not searched yet."""
         if self.is_over or self.is_helper:
             return timedelta()
         return max(timedelta(), self._end - (self._position or self._window.start))
 
-    def share(self, so_far: SoFar, slices_until: datetime | None = None) -> Chain | None:
-        """Give some of what it has not seen to another worker, if that is worth it.
+    def give_away(
+        self, so_far: SearchedSoFar, slices_until: datetime | None = None
+    ) -> Chain | None:
+        """Return a chain for a part of the unseen rows, if that saves time.
 
-        A chain is shared once a page at most: half of it is gone, and the other half is as
-        unknown as before.
+        A chain gives away once a page at most: until the next page nothing more is known about
+        the half that it keeps.
 
         Args:
             so_far: What all chains of the search have seen.
-            slices_until: Until when image sets were created that matter; None where the
-                service takes no second filter.
+            slices_until: Image sets that were created later do not count. None if the service
+                takes no second filter.
         """
         with self._lock:
-            if not self._may_share or self.is_over or self._ends or self._position is None:
+            if not self._may_give_away or self.is_over or self._ends or self._position is None:
                 return None
             given = self._cut(so_far)
-            if given is None and self._is_hot():
+            if given is None and self._is_at_single_instant():
                 if slices_until and self.axis is Axis.STUDY_DATE:
                     given = self._slice(slices_until)
                 else:
                     given = self._from_far_end()
-            self._may_share = given is None
+            self._may_give_away = given is None
             return given
 
-    def _cut(self, so_far: SoFar) -> Chain | None:
-        assert self._position  # noqa: S101 - `share` has looked
+    def _cut(self, so_far: SearchedSoFar) -> Chain | None:
+        assert self._position  # noqa: S101 - `give_away` has checked
         first = next_cut(self._position, self.axis)
-        if self._is_hot():
-            cut = first  # whatever is there is behind it
-        elif self._pages_at_position or self.rows_left() < _LEAST_ROWS_TO_SHARE:
+        if self._is_at_single_instant():
+            cut = first  # all rows at this instant lie before it
+        elif self._pages_at_position or self.rows_left() < _LEAST_ROWS_TO_GIVE_AWAY:
             return None
         else:
             steps = (self._end - self._position) // grain(self.axis)
@@ -241,9 +243,9 @@ class Chain:
         self.part.end = cut
         return Chain(Range(window))
 
-    def _end_of_burst(self, so_far: SoFar) -> datetime:
-        """Return where a burst is looked for the end of: as many rows on as have come so far."""
-        assert self._position  # noqa: S101 - `share` has looked
+    def _end_of_burst(self, so_far: SearchedSoFar) -> datetime:
+        """Return where a burst may end: after as many more rows as have come so far."""
+        assert self._position  # noqa: S101 - `give_away` has checked
         rate = self._rows_per_second()
         if rate * so_far.span.total_seconds() <= _TIMES_DENSER_IS_A_BURST * so_far.rows:
             return self._end
@@ -257,39 +259,39 @@ class Chain:
         return sum(page.rows for page in pages) / span.total_seconds()
 
     def _slice(self, until: datetime) -> Chain:
-        assert self._position  # noqa: S101 - `share` has looked
+        assert self._position  # noqa: S101 - `give_away` has checked
         day = replace(self._window, start=self._position, end=self._position + _DAY)
         seen = self._skip | self._at_position.keys()
-        # A page may be on its way here; the slices bring its rows.
+        # A page may be requested already; the slices bring its rows.
         self._is_over = True
         return Chain(self.part, Window(Axis.CREATED_AT, EPOCH, until), day=day, skip=seen)
 
     def _from_far_end(self) -> Chain:
-        assert self._position  # noqa: S101 - `share` has looked
+        assert self._position  # noqa: S101 - `give_away` has checked
         self._ends = BothEnds(self._at_position)
         window = replace(self._window, start=self._position, end=self._end)
         return Chain(self.part, window, day=self.day, skip=self._skip, ends=self._ends)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it brings the rows of its range in ascending order, and no slice of a day."""
+        """Whether it brings the rows of its range in ascending order, and is no slice."""
         return not self.is_helper and self.day is None
 
-    def _is_hot(self) -> bool:
-        return self._pages_at_position >= _PAGES_OF_A_HOT_INSTANT
+    def _is_at_single_instant(self) -> bool:
+        return self._pages_at_position >= _PAGES_OF_A_SINGLE_INSTANT
 
-    def _known(self, rows: Rows) -> frozenset[str]:
-        """Return the rows that came before."""
+    def _known(self, rows: PageRows) -> frozenset[str]:
+        """Return the rows that have come before."""
         ids = frozenset(rows.ids)
         known = (self._skip & ids) | (self._at_position.keys() & ids)
         if self._ends:
-            known |= self._ends.follow(rows.ids, is_helper=self.is_helper)
+            known |= self._ends.follow(rows.ids, is_descending=self.is_helper)
         return known
 
-    def _advance(self, rows: Rows, known: frozenset[str]) -> None:
-        if not rows.places:
+    def _advance(self, rows: PageRows, known: frozenset[str]) -> None:
+        if not rows.positions:
             return
-        first, last = min(rows.places.values()), max(rows.places.values())
+        first, last = min(rows.positions.values()), max(rows.positions.values())
         position = first if self.is_helper else last
         if position != self._position:
             self._pages_at_position = 0
@@ -300,5 +302,5 @@ class Chain:
         self._position = position
         if self.is_plain:
             self.part.position = max(self.part.position, position)
-        self._at_position |= {id_: None for id_, place in rows.places.items() if place == position}
-        self._lately.append(_Seen(position, len(rows.places.keys() - known)))
+        self._at_position |= {id_: None for id_, at in rows.positions.items() if at == position}
+        self._lately.append(_Seen(position, len(rows.positions.keys() - known)))

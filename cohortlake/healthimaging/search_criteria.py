@@ -36,7 +36,7 @@ _NAMES = {name: name for name in ATTRIBUTES} | {
 _MOST_FILTERS = 2
 
 
-def criteria(
+def parse_criteria(
     equal: Sequence[str], between: Sequence[str], sort: str | None = None
 ) -> dict[str, Any]:
     """Build criteria.

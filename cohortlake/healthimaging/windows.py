@@ -1,7 +1,7 @@
 """Windows: half-open stretches of one axis, [start, end), and the criteria that find them.
 
 Which ends the service's BETWEEN includes is not documented. So the criteria ask for a
-little more than the window on both sides, and `healthimaging.places` leaves out what lies
+little more than the window on both sides, and `healthimaging.positions` leaves out what lies
 outside the half-open window. Either meaning gives the same rows, and adjacent windows never
 share or lose a row.
 """

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
+from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, connect, failure_of
 from cohortlake.errors import (
     AccessDenied,
     NoSuchQueue,
@@ -26,13 +26,6 @@ from cohortlake.errors import (
     ServiceError,
     ServiceUnavailable,
     SettingError,
-)
-from cohortlake.healthimaging.connection import (
-    BAD_CREDENTIALS,
-    NO_CREDENTIALS,
-    bad_credentials,
-    connect,
-    no_credentials,
 )
 
 _SOURCE = "aws.medical-imaging"
@@ -156,32 +149,30 @@ class Queue:
         """Turn boto3's errors inside the block into ours."""
         try:
             yield
-        except ClientError as error:
-            raise self._refusal(error, action) from None
-        except NO_CREDENTIALS as error:
-            raise no_credentials(f"boto3 says {type(error).__name__}") from None
-        except BotoCoreError as error:
-            raise ServiceUnavailable(
-                f"{action} could not reach {self._client.meta.endpoint_url} "
-                f"({type(error).__name__}); check the network, AWS_REGION and AWS_ENDPOINT_URL_SQS"
-            ) from None
+        except BOTO3_ERRORS as error:
+            raise self._error_of(failure_of(error), action) from None
 
-    def _refusal(self, error: ClientError, action: str) -> ServiceError:
-        """Return our error for one that SQS answered with."""
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if status >= 500 or "Throttl" in code or code == "OverLimit":
-            return ServiceUnavailable(f"SQS kept failing {action} with {status} {code}")
-        if code in _NO_SUCH_QUEUE:
+    def _error_of(self, failure: Failure, action: str) -> ServiceError:
+        """Return our error for a failed call."""
+        if failure.code in _NO_SUCH_QUEUE:
             return NoSuchQueue(self._url, self._client.meta.region_name)
-        if code in BAD_CREDENTIALS:
-            return bad_credentials("SQS", code)
-        if "AccessDenied" in code or status == 403:
-            # SQS hands on what KMS says where a key of one's own encrypts the queue.
-            denied = "kms:Decrypt" if code.upper().startswith("KMS") else f"sqs:{action}"
-            return AccessDenied(denied, f"queue {self._url}")
-        return RequestRefused(
-            f"SQS refused {action} with {status} {code}; check COHORTLAKE_EVENTS_QUEUE"
+        match failure.cause:
+            case Cause.NO_CREDENTIALS:
+                return failure.no_credentials("SQS")
+            case Cause.THROTTLED | Cause.SERVER_ERROR:
+                return ServiceUnavailable(f"SQS kept failing {action} with {failure.reason}")
+            case Cause.DENIED:
+                # Where a KMS key encrypts the queue, SQS passes on the answer of KMS.
+                is_kms = failure.code.upper().startswith("KMS")
+                denied = "kms:Decrypt" if is_kms else f"sqs:{action}"
+                return AccessDenied(denied, f"queue {self._url}")
+        if failure.code:
+            return RequestRefused(
+                f"SQS refused {action} with {failure.reason}; check COHORTLAKE_EVENTS_QUEUE"
+            )
+        return ServiceUnavailable(
+            f"{action} could not reach {self._client.meta.endpoint_url} ({failure.reason}); check "
+            "the network, AWS_REGION and AWS_ENDPOINT_URL_SQS"
         )
 
 

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
-from cohortlake.errors import MissingKey, SettingError, WrongKey
-from cohortlake.healthimaging.connection import connect
+from cohortlake.aws import BOTO3_ERRORS, Cause, connect, failure_of
+from cohortlake.errors import MissingKey, ServiceUnavailable, SettingError, WrongKey
 from cohortlake.privacy import fingerprint, new_key
 from cohortlake.privacy.keyed_hashes import KEY_BYTES
 from cohortlake.storage.root import Root
@@ -242,15 +241,26 @@ def _wrapped(key_id: str, key: bytes) -> bytes:
 
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Turn AWS's errors inside the block into MissingKey, with the code and no more."""
+    """Turn boto3's errors inside the block into ours.
+
+    Raises:
+        NoCredentials: There are none.
+        ServiceUnavailable: The service did not answer, or asks to try again.
+        MissingKey: It refused.
+    """
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
-        response = getattr(error, "response", {})
-        code = response.get("Error", {}).get("Code", type(error).__name__)
+    except BOTO3_ERRORS as error:
+        failure = failure_of(error)
+        if failure.cause is Cause.NO_CREDENTIALS:
+            raise failure.no_credentials(source.partition(":")[0]) from None
+        what = f"COHORTLAKE_PATIENT_KEY={source} cannot be read: {failure.reason}"
+        if failure.cause.is_transient:
+            raise ServiceUnavailable(
+                f"{what}; run it again, and if it stays so, check the network and AWS_REGION"
+            ) from None
         raise MissingKey(
-            f"COHORTLAKE_PATIENT_KEY={source} cannot be read: {code}; see that it is there, and "
-            "that the caller's IAM policy allows it"
+            f"{what}; check that it exists, and that the caller's IAM policy allows to read it"
         ) from None
 
 

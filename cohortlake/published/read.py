@@ -72,7 +72,7 @@ class PublishedTables:
         marker = read_marker(self.root)
         if marker is None:
             raise NotALake(
-                f"nothing is published below {self.root.place_of('published').uri}; run "
+                f"nothing is published below {self.root.location_of('published').uri}; run "
                 "`cohortlake sync` first"
             )
         if marker.format != schema.FORMAT_VERSION:

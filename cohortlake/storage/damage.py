@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake.errors import CohortlakeError, DamagedFile
-from cohortlake.storage.location import Place
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
 Reads = Callable[[], Sequence[tuple[Root, Sequence[str]]]]
@@ -81,7 +81,7 @@ def first_damaged(root: Root, paths: Sequence[str]) -> str | None:
     Raises:
         RootNotUsable: They cannot be read.
     """
-    return next((path for path in paths if _is_damaged(root.place_of(path), path)), None)
+    return next((path for path in paths if _is_damaged(root.location_of(path), path)), None)
 
 
 def _explanation(
@@ -90,13 +90,13 @@ def _explanation(
     text = str(error)
     if not paths:
         return None
-    place = root.place_of(paths[0])
+    place = root.location_of(paths[0])
     if told := place.told(text):
         return told
     named = [path for path in paths if place.path(path) in text]
     if not named and not _is_of_a_file(error, text):
         return None
-    # The operating system's errors are those of `Place`, but that a file is gone.
+    # The operating system's errors are those of `StorageLocation`, but that a file is gone.
     damaged = first_damaged(root, named or paths)
     return DamagedFile(damaged) if damaged else None
 
@@ -110,7 +110,7 @@ def _is_of_a_file(error: Exception, text: str) -> bool:
     )
 
 
-def _is_damaged(place: Place, path: str) -> bool:
+def _is_damaged(place: StorageLocation, path: str) -> bool:
     if not place.exists(path):
         return True
     with place.explained():

@@ -104,7 +104,7 @@ def register(
     _REGISTERED.setdefault(con, []).append((root, paths))
     if not paths:
         con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
-    elif (place := root.place_of(paths[0])).is_local:
+    elif (place := root.location_of(paths[0])).is_local:
         # DuckDB takes all files to be as long as the first one, and plans its joins by that.
         largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
         files = ", ".join(_quoted(literally(path)) for path in largest_first)
@@ -154,7 +154,7 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
 
     if not paths:
         return pads.dataset(schema.empty_table())
-    place = root.place_of(paths[0])
+    place = root.location_of(paths[0])
     columns = [(column, pa.string()) for column in (_partition(paths),) if column]
     return pads.dataset(
         [place.path(path) for path in paths],

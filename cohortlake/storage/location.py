@@ -76,7 +76,7 @@ class Draft:
                 self._fs.delete_file(self.temporary)
 
 
-class Place:
+class StorageLocation:
     """Files below a folder or a prefix, named by relative paths with `/`.
 
     Args:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from cohortlake.errors import LakeInUse, SearchedByOthers
 from cohortlake.stop import Stop
 from cohortlake.storage import locks
-from cohortlake.storage.location import DRAFT, RESTRICTED, Draft, Place, close_to_others
+from cohortlake.storage.location import DRAFT, RESTRICTED, Draft, StorageLocation, close_to_others
 
 FOR_READERS = ("published", "cohorts")
 
@@ -51,79 +51,79 @@ class Root:
     """
 
     def __init__(self, uri: str, published: str = "") -> None:
-        self._restricted = Place(uri)
-        self._for_readers = Place(published) if published else self._restricted
+        self._restricted = StorageLocation(uri)
+        self._for_readers = StorageLocation(published) if published else self._restricted
         self.uri = self._restricted.uri
         self._presence: int | None = None
 
-    def place_of(self, path: str) -> Place:
+    def location_of(self, path: str) -> StorageLocation:
         """Return where a file or folder lies."""
         is_for_readers = path.partition("/")[0] in FOR_READERS
         return self._for_readers if is_for_readers else self._restricted
 
     def path(self, *parts: str) -> str:
         """Return the full path of a file or folder, as the file system takes it."""
-        return self.place_of("/".join(parts)).path(*parts)
+        return self.location_of("/".join(parts)).path(*parts)
 
     def uri_of(self, *parts: str) -> str:
         """Return the full path or `s3://` URL of a file or folder, as other tools take it."""
-        return self.place_of("/".join(parts)).uri_of(*parts)
+        return self.location_of("/".join(parts)).uri_of(*parts)
 
     def table_uri_of(self, name: str) -> str:
-        """Return the path or URL of a Delta table; see `Place.table_uri_of`."""
-        return self.place_of(name).table_uri_of(name)
+        """Return the path or URL of a Delta table; see `StorageLocation.table_uri_of`."""
+        return self.location_of(name).table_uri_of(name)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the relative paths of all finished files below a folder, sorted."""
-        return self.place_of(folder).files(folder, suffix)
+        return self.location_of(folder).files(folder, suffix)
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
-        """Return the sizes of all finished files below a folder; see `Place.sizes`."""
-        return self.place_of(folder).sizes(folder, suffix)
+        """Return the sizes of all finished files below a folder; see `StorageLocation.sizes`."""
+        return self.location_of(folder).sizes(folder, suffix)
 
     def exists(self, path: str) -> bool:
         """Return whether a file is there."""
-        return self.place_of(path).exists(path)
+        return self.location_of(path).exists(path)
 
     def open(self, path: str) -> AbstractContextManager[pa.NativeFile]:
-        """Give a file for random reading; see `Place.open`."""
-        return self.place_of(path).open(path)
+        """Give a file for random reading; see `StorageLocation.open`."""
+        return self.location_of(path).open(path)
 
     def read(self, path: str) -> bytes:
-        """Return a whole small file; see `Place.read`."""
-        return self.place_of(path).read(path)
+        """Return a whole small file; see `StorageLocation.read`."""
+        return self.location_of(path).read(path)
 
     def read_with_tag(self, path: str) -> tuple[bytes, str]:
-        """Return a whole small file and the tag of its content; see `Place.read_with_tag`."""
-        return self.place_of(path).read_with_tag(path)
+        """Return a whole small file and the tag of its content."""
+        return self.location_of(path).read_with_tag(path)
 
     def delete(self, path: str) -> None:
         """Delete a file, and its folder if that is empty then."""
-        self.place_of(path).delete(path)
+        self.location_of(path).delete(path)
 
     def move(self, path: str, to: str) -> None:
-        """Give a file another name in its folder; see `Place.move`."""
-        self.place_of(path).move(path, to)
+        """Give a file another name in its folder; see `StorageLocation.move`."""
+        self.location_of(path).move(path, to)
 
     def draft(self, path: str) -> Draft:
-        """Open a hidden file that may become the file at `path`; see `Place.draft`."""
-        return self.place_of(path).draft(path)
+        """Open a hidden file that may become the file at `path`; see `StorageLocation.draft`."""
+        return self.location_of(path).draft(path)
 
     def writing(self, path: str) -> AbstractContextManager[pa.NativeFile]:
-        """Give a stream that becomes the file at `path`; see `Place.writing`."""
-        return self.place_of(path).writing(path)
+        """Give a stream that becomes the file at `path`; see `StorageLocation.writing`."""
+        return self.location_of(path).writing(path)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a small file, whole or not at all; see `Place.write`."""
-        self.place_of(path).write(path, content)
+        """Write a small file, whole or not at all; see `StorageLocation.write`."""
+        self.location_of(path).write(path, content)
 
     def create(self, path: str, content: bytes) -> None:
-        """Write a small file unless it is there; see `Place.create`."""
-        self.place_of(path).create(path, content)
+        """Write a small file unless it is there; see `StorageLocation.create`."""
+        self.location_of(path).create(path, content)
 
     def replace(self, path: str, content: bytes, tag: str | None) -> bool:
-        """Write a small file if nobody else wrote it since; see `Place.replace`."""
-        return self.place_of(path).replace(path, content, tag)
+        """Write a small file if nobody else wrote it since; see `StorageLocation.replace`."""
+        return self.location_of(path).replace(path, content, tag)
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn errors of the disk, or of S3, in the restricted zone into RootNotUsable."""
@@ -140,7 +140,7 @@ class Root:
         # `keys` comes with its first file: made here, an empty one would hide that it is gone.
         for name in (*RESTRICTED, "published"):
             if name != "keys":
-                self.place_of(name).make_folder(name)
+                self.location_of(name).make_folder(name)
         if not self._restricted.is_local:
             return
         with self.explained():
@@ -222,7 +222,7 @@ class Root:
     def close_to_others(self, *folders: str) -> None:
         """Take from others what rights another library gave them below some folders."""
         for name in folders:
-            if (place := self.place_of(name)).is_local:
+            if (place := self.location_of(name)).is_local:
                 close_to_others(Path(place.path(name)))
 
     def delete_abandoned(self, *, whatever_its_age: bool = False) -> None:
@@ -239,7 +239,7 @@ class Root:
         """
         now = datetime.now(UTC)
         for name in (*RESTRICTED, *FOR_READERS):
-            self.place_of(name).delete_abandoned(
+            self.location_of(name).delete_abandoned(
                 name,
                 None if whatever_its_age else now - _ABANDONED_FILE,
                 None if whatever_its_age else now - _ABANDONED_UPLOAD,
@@ -247,7 +247,7 @@ class Root:
 
     def _delete_unfinished(self) -> None:
         for name in (*RESTRICTED, *FOR_READERS):
-            if (place := self.place_of(name)).is_local:
+            if (place := self.location_of(name)).is_local:
                 for path in Path(place.path(name)).rglob("*"):
                     if _UNFINISHED.fullmatch(path.name):
                         path.unlink(missing_ok=True)

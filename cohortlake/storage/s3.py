@@ -14,30 +14,18 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow.fs as pafs
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-)
-from botocore.exceptions import ConnectionError as NotConnected
+from botocore.exceptions import ClientError
 
+from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, cause_of_status, connect, failure_of
 from cohortlake.errors import CohortlakeError, RootNotUsable, RootUnreachable
-from cohortlake.healthimaging.connection import NO_CREDENTIALS, connect, no_credentials
 
 _ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.1
-
-_NO_ANSWER = 0
-_UNREACHABLE = (NotConnected, HTTPClientError, IncompleteReadError)
-# A conflict is two writers at once, of which S3 asks one to come again.
-_WORTH_ANOTHER_TRY = (_NO_ANSWER, 409, 429)
 
 _ARROWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+)")
 _ARROWS_STATUSES = {
@@ -51,9 +39,8 @@ _ARROWS_STATUSES = {
     "SERVICE_UNAVAILABLE": 503,
     "SLOW_DOWN": 503,
     "THROTTLING": 503,
-    "NETWORK_CONNECTION": _NO_ANSWER,
-    "REQUEST_TIMEOUT": _NO_ANSWER,
 }
+_ARROWS_WITHOUT_ANSWER = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT")
 _DELTALAKES = re.compile(r"Error performing (\w+) .*?status code\W.*? ?(\d{3}) [A-Z]", re.DOTALL)
 _DELTALAKES_NO_ANSWER = re.compile(r"Error performing (\w+) .*?HTTP error", re.DOTALL)
 
@@ -181,9 +168,8 @@ class S3:
 
     def told(self, text: str) -> CohortlakeError | None:
         """Return what S3 answered, where the text of a library's error says so; else None."""
-        if any(words.search(text) for words in (_ARROWS, _DELTALAKES, _DELTALAKES_NO_ANSWER)):
-            return _explanation(self._uri, _told_by_text(text))
-        return None
+        failure = _failure_of_text(text)
+        return _error_of(self._uri, failure) if failure else None
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -196,10 +182,10 @@ class S3:
         """
         try:
             yield
-        except NO_CREDENTIALS as error:
-            raise no_credentials(f"boto3 says {type(error).__name__}") from None
-        except (BotoCoreError, ClientError, OSError) as error:
-            raise _explanation(self._uri, _failure(error)) from None
+        except BOTO3_ERRORS as error:
+            raise _error_of(self._uri, failure_of(error)) from None
+        except OSError as error:
+            raise _error_of(self._uri, _failure_of_os_error(error)) from None
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -207,84 +193,65 @@ class S3:
         return connect("s3", Config())
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong.
-
-    Attributes:
-        status: As HTTP has it.
-        reason: In words.
-        operation: What was asked for, where that is known.
-    """
-
-    status: int
-    reason: str
-    operation: str = ""
-
-
-def _failure(error: BotoCoreError | ClientError | OSError) -> _Failure:
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-        # The one answer below 500 that says that the request was cut on its way.
-        return _answered(
-            _NO_ANSWER if _code(error) == "RequestTimeout" else status,
-            f"{status} {_code(error)}",
-            error.operation_name,
-        )
-    if isinstance(error, BotoCoreError):
-        is_out_of_reach = isinstance(error, _UNREACHABLE)
-        return _Failure(
-            _NO_ANSWER if is_out_of_reach else 400, f"boto3 says {type(error).__name__}"
-        )
+def _failure_of_os_error(error: OSError) -> Failure:
     if error.errno:
         is_missing = isinstance(error, FileNotFoundError)
-        return _Failure(404 if is_missing else 400, os.strerror(error.errno))
-    return _told_by_text(str(error))
+        return Failure(Cause.NOT_FOUND if is_missing else Cause.REFUSED, os.strerror(error.errno))
+    return _failure_of_text(str(error)) or Failure(
+        Cause.REFUSED, "refused, out of reach, or damaged"
+    )
 
 
-def _told_by_text(text: str) -> _Failure:
-    """Read the answer in a text, of which nothing else is told: it may quote what was sent."""
+def _failure_of_text(text: str) -> Failure | None:
+    """Return S3's answer from the text of a library's error; None where it tells none.
+
+    Nothing else of the text is passed on: it may quote what was sent.
+    """
     if arrows := _ARROWS.search(text):
         code, status, operation = arrows.groups()
-        return _answered(
-            int(status or _ARROWS_STATUSES.get(code, 400)),
-            status or code,
-            operation,
-        )
+        if code in _ARROWS_WITHOUT_ANSWER and not status:
+            return Failure(Cause.NO_ANSWER, "", operation=operation)
+        cause = cause_of_status(int(status or _ARROWS_STATUSES.get(code, 400)))
+        return Failure(cause, status or code, operation=operation)
     if deltalakes := _DELTALAKES.search(text):
         operation, status = deltalakes.groups()
-        return _answered(int(status), status, operation)
+        return Failure(cause_of_status(int(status)), status, operation=operation)
     if no_answer := _DELTALAKES_NO_ANSWER.search(text):
-        return _answered(_NO_ANSWER, "", no_answer[1])
-    return _Failure(400, "refused, out of reach, or damaged")
+        return Failure(Cause.NO_ANSWER, "", operation=no_answer[1])
+    return None
 
 
-def _answered(status: int, answer: str, operation: str) -> _Failure:
-    said = f"S3 answered {answer}" if status else "S3 gave no answer"
-    return _Failure(status, f"{said} to {operation}", operation)
-
-
-def _explanation(uri: str, failure: _Failure) -> CohortlakeError:
-    what = f"cannot read or write below {uri}: {failure.reason}"
-    if failure.status in _WORTH_ANOTHER_TRY or failure.status >= 500:
+def _error_of(uri: str, failure: Failure) -> CohortlakeError:
+    what = f"cannot read or write below {uri}: {_in_words(failure)}"
+    if failure.cause.is_transient:
         return RootUnreachable(
             f"{what}; run it again, and if it stays so, check the network, AWS_REGION and "
             "AWS_ENDPOINT_URL_S3"
         )
-    if failure.status == 403:
-        right = _RIGHTS.get(failure.operation, _OTHERWISE)
-        return RootNotUsable(
-            f"{what}; give this user {right} there (docs/how-to/aws.md has the policy in full), or "
-            "check the credentials, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"
-        )
-    if failure.status == 404:
-        return RootNotUsable(
-            f"{what}; make the bucket or restore the file that is not there, or correct "
-            "COHORTLAKE_ROOT or COHORTLAKE_PUBLISHED"
-        )
+    match failure.cause:
+        case Cause.NO_CREDENTIALS:
+            return failure.no_credentials("S3")
+        case Cause.DENIED:
+            right = _RIGHTS.get(failure.operation, _OTHERWISE)
+            return RootNotUsable(
+                f"{what}; give this user {right} there (docs/how-to/aws.md has the policy in "
+                "full), or check the credentials, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"
+            )
+        case Cause.NOT_FOUND:
+            return RootNotUsable(
+                f"{what}; make the bucket or restore the file that is not there, or correct "
+                "COHORTLAKE_ROOT or COHORTLAKE_PUBLISHED"
+            )
     return RootNotUsable(
         f"{what}; check the credentials, AWS_REGION, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"
     )
+
+
+def _in_words(failure: Failure) -> str:
+    if not failure.operation:
+        return failure.reason
+    answer = f"S3 answered {failure.reason}" if failure.reason else "S3 gave no answer"
+    return f"{answer} to {failure.operation}"
 
 
 def _code(error: ClientError) -> str:

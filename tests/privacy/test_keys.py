@@ -16,13 +16,20 @@ import boto3
 import duckdb
 import pytest
 from aws import ACTIONS
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from privacy.people import DATASTORE, lake_of, summaries
 
 import cohortlake
 from cohortlake import Settings, Sync
-from cohortlake.errors import MissingKey, SettingError, WrongKey
+from cohortlake.errors import (
+    MissingKey,
+    NoCredentials,
+    ServiceUnavailable,
+    SettingError,
+    WrongKey,
+)
 from cohortlake.flatten import flatten_summaries
 from cohortlake.privacy import built_in, erasures, fingerprint, key_store
 from cohortlake.privacy.erasures import Erased, Patient
@@ -393,3 +400,22 @@ def test_dates_move_with_the_key_and_days_between_them_do_not(root: Root) -> Non
         spans.append(sorted((b - a).days for a, b in zip(first, last, strict=True)))
         sync.rotate_key("lake")
     assert spans[0] == spans[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("ThrottlingException", 400, ServiceUnavailable),
+        ("InternalServiceError", 500, ServiceUnavailable),
+        ("ExpiredTokenException", 400, NoCredentials),
+        ("AccessDeniedException", 400, MissingKey),
+        ("ResourceNotFoundException", 400, MissingKey),
+    ],
+)
+def test_only_a_refusal_of_aws_is_a_missing_key(
+    code: str, status: int, error: type[Exception]
+) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(error, match=code) as raised, key_store._explained("kms:alias"):
+        raise ClientError(answer, "Decrypt")  # type: ignore[arg-type]
+    assert raised.value.__suppress_context__

@@ -45,7 +45,7 @@ def create(
     for table in ("history",) if as_of else schema.PUBLISHED:
         files, columns = publication.paths(table), schema.arrow_schema(shown[table])
         engine.register(con, f"_{table}", root, files, columns)
-        is_local = not files or root.place_of(files[0]).is_local
+        is_local = not files or root.location_of(files[0]).is_local
         con.execute(f"CREATE VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
     if as_of is None:
         return

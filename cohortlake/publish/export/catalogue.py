@@ -39,7 +39,7 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
     """
     known = tables(publication)
     next_year = datetime.fromisoformat(publication.published_at).year + 1
-    place = root.place_of("published")
+    place = root.location_of("published")
     lake = athena.PLACE if place.is_local else place.uri
     _write(root, CSV_PATH, dictionary.to_csv(policy))
     _write(root, MARKDOWN_PATH, dictionary.to_markdown(policy))

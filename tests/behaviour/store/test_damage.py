@@ -27,7 +27,7 @@ from cohortlake.privacy import built_in
 from cohortlake.publish import publisher, snapshots
 from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.storage import damage, delta, engine
-from cohortlake.storage.location import Place
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -262,7 +262,7 @@ def test_a_file_and_its_name_are_on_the_disk_before_what_relies_on_it(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "link", noted_link)
-    place = Place(str(tmp_path))
+    place = StorageLocation(str(tmp_path))
     place.make_folder("keys")
     calls.clear()
     place.create("keys/a", b"content")

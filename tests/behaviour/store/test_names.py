@@ -19,7 +19,7 @@ from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.export import catalogue
 from cohortlake.storage import delta, engine
-from cohortlake.storage.location import Place
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
 ROWS = pa.table({"n": [1, 2], "row_kind": ["version", "closure"]})
@@ -97,12 +97,12 @@ def test_it_is_refused_on_s3(name: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_bucket_or_no_full_path_is_refused(uri: str) -> None:
     with pytest.raises(RootNotUsable, match="a folder, file:///folder or s3://bucket/prefix"):
-        Place(uri)
+        StorageLocation(uri)
 
 
 def test_a_user_who_is_not_there_is_told_as_such() -> None:
     with pytest.raises(RootNotUsable, match="a user who has no folder here"):
-        Place("~nobody-of-this-name/lake")
+        StorageLocation("~nobody-of-this-name/lake")
 
 
 def test_two_dots_lead_where_the_system_says(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_two_dots_lead_where_the_system_says(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
     root = Root(f"{tmp_path}/link/../lake")
     assert root.uri == f"{tmp_path}/far/lake"
-    assert Place(f"/{tmp_path}//lake").uri == f"{tmp_path}/lake"
+    assert StorageLocation(f"/{tmp_path}//lake").uri == f"{tmp_path}/lake"
     round_trip(root)
     assert not (tmp_path / "lake").exists()
 

@@ -21,7 +21,7 @@ from small_hospital import assert_equal_to_truth, fill
 from cohortlake import HealthImaging, Settings, Sync, search
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
-from cohortlake.healthimaging.search_criteria import criteria
+from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.ingest.progress import Told, in_words
 from emulator import running
 
@@ -143,7 +143,7 @@ def test_a_search_finds_the_whole_of_its_last_day(
         emulator.control.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         service = HealthImaging(Settings(emulator.datastores, tps=1000))
-        rows = search(service, emulator.datastores[0], criteria(equal, between))
+        rows = search(service, emulator.datastores[0], parse_criteria(equal, between))
     assert sorted(rows["StudyID"]) == found
 
 

@@ -19,7 +19,7 @@ import cohortlake
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.marker import MARKER_PATH, read_marker
-from cohortlake.storage.location import Place
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
 LIMITED = built_in("limited")
@@ -80,15 +80,18 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     done: list[tuple[str, str]] = []
     with monkeypatch.context() as patched:
         for name in ("writing", "delete"):
-            method: Callable[..., Any] = getattr(Place, name)
+            method: Callable[..., Any] = getattr(StorageLocation, name)
 
             def note(
-                self: Place, path: str, name: str = name, method: Callable[..., Any] = method
+                self: StorageLocation,
+                path: str,
+                name: str = name,
+                method: Callable[..., Any] = method,
             ) -> Any:
                 done.append((name, path))
                 return method(self, path)
 
-            patched.setattr(Place, name, note)
+            patched.setattr(StorageLocation, name, note)
         yield done
 
 

@@ -1,8 +1,8 @@
-"""Searching windows: several workers at once, all pages in one stream.
+"""Search windows with several workers, and give all pages as one stream.
 
-A page that keeps failing is asked again with its token (`client`); when the token itself
-is refused, the chain goes on from the last row seen. What a worker pages is
-`healthimaging.sharing`'s, how far a chain has come `healthimaging.ranges`'.
+The client asks again for a page that fails. If the service refuses the token itself, the chain
+continues from the last row seen. See `healthimaging.work_queue` for what a worker searches, and
+`healthimaging.ranges` for the progress of a chain.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from cohortlake.errors import RequestRefused, ServiceUnavailable, Stopped, Token
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
 from cohortlake.healthimaging.page import Page
 from cohortlake.healthimaging.ranges import Chain, Range
-from cohortlake.healthimaging.sharing import Sharing
 from cohortlake.healthimaging.windows import EPOCH, Window
+from cohortlake.healthimaging.work_queue import WorkQueue
 from cohortlake.stop import Stop
 
 _RESTARTS_WITHOUT_A_NEW_ROW = 10
 # Pages of 40 KB that wait for the reader: enough to keep all workers busy while it writes.
 _PAGES_WAITING = 64
-# After a stop, workers that still wait for an answer are left alone once none came for so long.
-_PATIENCE_SECONDS = 1.0
+# After a stop, the search ends when no answer has arrived for so long.
+_SECONDS_WITHOUT_ANSWER = 1.0
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What the stream of a search brings.
+    """One item of the stream of a search: a page, or the end of a range.
 
     Attributes:
         part: The range that it belongs to.
-        page: A page with rows of the range, and some more, which `Page.skip` names. The pages
-            of a range come in ascending order, but for those of one instant. None where the
-            range is done: all rows before `part.end` have come.
+        page: A page with rows of the range; `Page.skip` names the other rows in it. The pages
+            of a range come in ascending order, except those of one instant. None means that the
+            range is finished: all rows before `part.end` have come.
         requests: Requests sent for it, retries included.
-        throttles: Those the service threw back.
-        position: With this page, all rows of the range before this instant have come. None where
-            a page does not show that, such as one of a helper.
+        throttles: Requests that the service throttled.
+        position: With this page, all rows of the range before this instant have come. None for
+            a page that does not show it, such as a page of a helper.
     """
 
     part: Range
@@ -56,12 +56,12 @@ class SearchProgress:
     """How far a search has come.
 
     Attributes:
-        covered: Share of its time range that has been seen, from 0 to 1.
-        rows: Rows that came.
-        rows_left: Rows still to come, by the density of the last pages: an estimate.
+        covered: Share of its time range that has been searched, from 0 to 1.
+        rows: Rows that have come.
+        rows_left: An estimate of the rows still to come, by the density of the last pages.
         requests: Requests sent, retries included.
-        throttles: Those the service threw back.
-        seconds: How long it has been at work.
+        throttles: Requests that the service throttled.
+        seconds: How long it has been running.
     """
 
     covered: float
@@ -88,7 +88,7 @@ class WindowSearch:
     Args:
         service: The client.
         store: The data store, with the instant at which the search begins.
-        windows: What to find; they must not overlap.
+        windows: The windows to search; they must not overlap.
         workers: Requests in flight at once.
         stop: Ends the search early.
     """
@@ -104,7 +104,7 @@ class WindowSearch:
         self._service = service
         self._datastore_id = store.datastore_id
         self._workers = workers
-        self._sharing = Sharing(windows, store.now, service.has_slack, store.created_at or EPOCH)
+        self._queue = WorkQueue(windows, store.now, service.has_slack, store.created_at or EPOCH)
         self._stop = stop or Stop()
         self._failures: list[Exception] = []
         self._arrivals: SimpleQueue[Arrival | None] = SimpleQueue()
@@ -113,21 +113,20 @@ class WindowSearch:
         self._began = monotonic()
 
     def arrivals(self) -> Generator[Arrival]:
-        """Yield pages as they come, and word of each range that is done.
+        """Yield pages as they come, and an arrival without a page for each finished range.
 
         Raises:
-            ServiceError: See `errors`. It is raised after all that came has been yielded.
-            Stopped: Somebody asked to end. Likewise; answers that are still on their way are not
-                waited for.
+            ServiceError: See `errors`. Raised after all pages that came have been yielded.
+            Stopped: A stop was asked for. Raised likewise, without waiting for further answers.
         """
-        # Daemons, so that one that waits for an answer keeps no process from ending.
+        # Daemon threads, so that a thread that waits for an answer does not keep the process alive.
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)]
         for worker in workers:
             worker.start()
         try:
             yield from self._until_all_end()
         finally:
-            self._sharing.stop()
+            self._queue.stop()
             self._room.release(self._workers)
         if self._stop.is_asked:
             raise Stopped
@@ -135,16 +134,16 @@ class WindowSearch:
             raise self._failures[0]
 
     def _until_all_end(self) -> Iterator[Arrival]:
-        at_work = self._workers
-        while at_work:
+        running = self._workers
+        while running:
             try:
-                arrival = self._arrivals.get(timeout=_PATIENCE_SECONDS)
+                arrival = self._arrivals.get(timeout=_SECONDS_WITHOUT_ANSWER)
             except Empty:
                 if self._stop.is_asked:
                     return
                 continue
             if arrival is None:
-                at_work -= 1
+                running -= 1
                 continue
             self._count(arrival)
             yield arrival
@@ -152,9 +151,9 @@ class WindowSearch:
     def progress(self) -> SearchProgress:
         """Return how far the search has come."""
         return SearchProgress(
-            covered=self._sharing.covered(),
+            covered=self._queue.covered(),
             rows=self._rows,
-            rows_left=self._sharing.rows_left(),
+            rows_left=self._queue.rows_left(),
             requests=self._requests,
             throttles=self._throttles,
             seconds=monotonic() - self._began,
@@ -169,11 +168,11 @@ class WindowSearch:
 
     def _work(self) -> None:
         try:
-            while (chain := self._sharing.take()) is not None:
+            while (chain := self._queue.take()) is not None:
                 self._follow(chain)
         except Exception as error:
             self._failures.append(error)
-            self._sharing.stop()
+            self._queue.stop()
         finally:
             self._arrivals.put(None)
 
@@ -182,13 +181,13 @@ class WindowSearch:
             for arrival in self._pages(chain):
                 self._room.acquire()
                 self._arrivals.put(arrival)
-                self._sharing.paged(arrival.page.new_rows if arrival.page else 0)
-                if self._sharing.is_stopped:
+                self._queue.page_arrived(arrival.page.new_rows if arrival.page else 0)
+                if self._queue.is_stopped:
                     return
         except RequestRefused:
-            if not self._sharing.refused(chain):
+            if not self._queue.refuse(chain):
                 raise
-        if self._sharing.done(chain):
+        if self._queue.finish(chain):
             self._arrivals.put(Arrival(chain.part, None))
 
     def _pages(self, chain: Chain) -> Iterator[Arrival]:
@@ -201,7 +200,7 @@ class WindowSearch:
                 restarts += 1
                 if restarts > _RESTARTS_WITHOUT_A_NEW_ROW:
                     raise ServiceUnavailable(
-                        "SearchImageSets kept refusing its own tokens"
+                        "SearchImageSets kept refusing its own tokens; run it again later"
                     ) from None
                 chain.resume()
                 token = None

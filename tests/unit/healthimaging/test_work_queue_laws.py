@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cohortlake.healthimaging import EPOCH, Axis, Page, Window
 from cohortlake.healthimaging.page import Head
-from cohortlake.healthimaging.ranges import Chain, Range, SoFar
-from cohortlake.healthimaging.sharing import Sharing
+from cohortlake.healthimaging.ranges import Chain, Range, SearchedSoFar
+from cohortlake.healthimaging.work_queue import WorkQueue
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=30)
@@ -153,8 +153,8 @@ class SharedSearch(RuleBasedStateMachine):
         end, middle = START + days * DAY, START + days // 2 * DAY
         bounds = [START, middle, end] if two_windows and days > 1 else [START, end]
         self.windows = [Window(axis, *ends) for ends in itertools.pairwise(bounds)]
-        self.sharing = Sharing(self.windows, NOW, lambda: True, EPOCH)
-        self.sharing._changed.wait = _would_wait  # type: ignore[assignment,method-assign]
+        self.queue = WorkQueue(self.windows, NOW, lambda: True, EPOCH)
+        self.queue._changed.wait = _would_wait  # type: ignore[assignment,method-assign]
         self.workers: list[Worker] = []
         self.rows_of: dict[Range, list[str]] = {}
         self.finished: Counter[Range] = Counter()
@@ -167,7 +167,7 @@ class SharedSearch(RuleBasedStateMachine):
     def take(self) -> None:
         """A worker asks for something to do."""
         try:
-            chain = self.sharing.take()
+            chain = self.queue.take()
         except _NothingToDo:
             return
         if chain:
@@ -182,7 +182,7 @@ class SharedSearch(RuleBasedStateMachine):
             return
         criteria = worker.chain.criteria()
         if len(criteria["filters"]) > 1 and not self.service.takes_two_filters:
-            assert self.sharing.refused(worker.chain)
+            assert self.queue.refuse(worker.chain)
             self._finish(worker)
             return
         worker.came = self.service.answer(criteria, worker.token, size)
@@ -198,7 +198,7 @@ class SharedSearch(RuleBasedStateMachine):
         worker.came, worker.token = None, int(page.next_token) if page.next_token else None
         rows = self.rows_of.setdefault(worker.chain.part, [])
         rows += [h.image_set_id for h in page.heads if h.image_set_id not in page.skip]
-        self.sharing.paged(page.new_rows)
+        self.queue.page_arrived(page.new_rows)
         self._is_done(worker)
 
     @precondition(lambda self: self.workers)
@@ -240,7 +240,7 @@ class SharedSearch(RuleBasedStateMachine):
 
     def _finish(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        if self.sharing.done(worker.chain):
+        if self.queue.finish(worker.chain):
             self.finished[worker.chain.part] += 1
 
     @invariant()
@@ -298,7 +298,7 @@ def _day_with_pages_seen() -> tuple[Service, Chain]:
 def test_the_page_that_comes_after_a_day_was_sliced_is_left_to_the_slices() -> None:
     service, chain = _day_with_pages_seen()
     late = service.answer(chain.criteria(), 8, 2)
-    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    slices = chain.give_away(SearchedSoFar(8, DAY), slices_until=NOW)
     assert slices is not None
     assert slices.day == chain.window
     assert chain.follow(late).new_rows == 0
@@ -308,7 +308,7 @@ def test_the_page_that_comes_after_a_day_was_sliced_is_left_to_the_slices() -> N
 
 def test_a_day_whose_slices_are_refused_is_paged_without_what_came() -> None:
     service, chain = _day_with_pages_seen()
-    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    slices = chain.give_away(SearchedSoFar(8, DAY), slices_until=NOW)
     assert slices is not None
     (whole_day,) = slices.refuse() or []
     assert slices.is_over
@@ -319,7 +319,7 @@ def test_a_day_whose_slices_are_refused_is_paged_without_what_came() -> None:
 def test_nothing_stands_in_for_slices_that_have_brought_rows_or_for_a_search() -> None:
     service, chain = _day_with_pages_seen()
     assert chain.refuse() is None
-    slices = chain.share(SoFar(8, DAY), slices_until=NOW)
+    slices = chain.give_away(SearchedSoFar(8, DAY), slices_until=NOW)
     assert slices is not None
     slices.follow(service.answer(slices.criteria(), 0, 10))
     assert slices.refuse() is None
@@ -327,7 +327,7 @@ def test_nothing_stands_in_for_slices_that_have_brought_rows_or_for_a_search() -
 
 def test_a_helper_that_is_refused_leaves_the_rest_to_the_other_chain() -> None:
     service, chain = _day_with_pages_seen()
-    helper = chain.share(SoFar(8, DAY))
+    helper = chain.give_away(SearchedSoFar(8, DAY))
     assert helper is not None
     assert helper.criteria()["sort"]["sortOrder"] == "DESC"
     assert helper.follow(service.answer(helper.criteria(), 0, 5)).new_rows == 5

@@ -9,7 +9,7 @@ import pytest
 
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import Axis, Page, Window
-from cohortlake.healthimaging.places import rows_of
+from cohortlake.healthimaging.positions import rows_of
 from cohortlake.ingest import partitions
 
 WHOLE = Window(Axis.STUDY_DATE, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
@@ -35,10 +35,10 @@ WHOLE = Window(Axis.STUDY_DATE, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12
         (20240103, False),
     ],
 )
-def test_only_a_date_as_the_standard_writes_it_has_a_place(text: object, is_date: bool) -> None:
+def test_only_a_date_as_the_standard_writes_it_has_a_position(text: object, is_date: bool) -> None:
     summary = {"imageSetId": "a" * 32, "DICOMTags": {"DICOMStudyDate": text}}
     answer = {"imageSetsMetadataSummaries": [summary]}
     rows = rows_of(Page.checked(json.dumps(answer).encode()).heads, WHOLE)
-    assert (bool(rows.places), rows.ids, rows.outside) == (is_date, ["a" * 32], frozenset())
+    assert (bool(rows.positions), rows.ids, rows.outside) == (is_date, ["a" * 32], frozenset())
     states = flatten_summaries([summary], "d" * 32)
     assert partitions.is_dated(states)[0].as_py() == is_date

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.healthimaging import Arrival, Axis, Datastore, Page, Range, Window, WindowSearch
-from cohortlake.healthimaging.sharing import Sharing
+from cohortlake.healthimaging.work_queue import WorkQueue
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=30)
@@ -97,9 +97,9 @@ def _expected(service: FakeService, axis: Axis) -> list[str]:
 
 
 @pytest.mark.parametrize("reverses_ties", [True, False])
-def test_a_hot_millisecond_is_paged_from_both_ends(reverses_ties: bool) -> None:
-    hot = START + 5 * _DAY
-    service = FakeService(_image_sets([hot] * 5000), reverses_ties=reverses_ties, latency=0.002)
+def test_a_single_millisecond_is_paged_from_both_ends(reverses_ties: bool) -> None:
+    instant = START + 5 * _DAY
+    service = FakeService(_image_sets([instant] * 5000), reverses_ties=reverses_ties, latency=0.002)
     arrivals = list(_search(service, [WHOLE]).arrivals())
     assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(5000)]
     orders = Counter(request["sort"]["sortOrder"] for request in service.requests)
@@ -221,9 +221,9 @@ def test_a_reader_that_leaves_stops_the_search() -> None:
 
 
 def test_a_stop_hands_nothing_out_any_more() -> None:
-    sharing = Sharing([WHOLE], END, lambda: True, START)
-    sharing.stop()
-    assert sharing.take() is None
+    queue = WorkQueue([WHOLE], END, lambda: True, START)
+    queue.stop()
+    assert queue.take() is None
 
 
 def test_rows_from_the_day_before_are_no_place_to_cut() -> None:
