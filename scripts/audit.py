@@ -1,7 +1,8 @@
-"""Audit the dependencies: against the database of known vulnerabilities, where it can be reached.
+"""Check the dependencies against the database of known vulnerabilities.
 
-Where it cannot, what is installed is held against the lock instead: the same versions and no
-others, each file as its wheel recorded it. Which of the two was done is the last line printed.
+If the database cannot be reached, compare the installed packages with the lock instead: the same
+versions and no others, and each file as its wheel recorded it. The last line printed says which of
+the two checks was done.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==([^ ;\\]+)", re.MULTILINE
 
 
 def main() -> int:
-    """Audit, and return 0 where nothing is wrong."""
+    """Run the audit. Return 0 if it has no findings, else 1."""
     found = audited()
     if found is None:
         wrong = sorted(differences())
@@ -40,7 +41,7 @@ def main() -> int:
 
 
 def audited() -> list[dict[str, Any]] | None:
-    """Return what pip-audit says of each dependency, or None where it could not ask about all."""
+    """Return the results of pip-audit for all dependencies, or None if it cannot check them all."""
     command = (
         sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off",
         "--no-deps", "--disable-pip", "--require-hashes", "--requirement", LOCK,
@@ -62,8 +63,8 @@ def vulnerabilities(found: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def differences() -> Iterator[str]:
-    """Yield a line for each way in which what is installed is not what the lock names."""
-    locked: dict[str, set[str]] = defaultdict(set)  # one version for each kind of machine
+    """Yield a line for each difference between the installed packages and the lock."""
+    locked: dict[str, set[str]] = defaultdict(set)  # the lock may name one version per platform
     for name, version in _PINNED.findall(LOCK.read_text("utf-8")):
         locked[_bare(name)].add(version)
     for installed in distributions():
@@ -80,10 +81,10 @@ def differences() -> Iterator[str]:
 
 
 def changed_files(installed: Distribution) -> Iterator[str]:
-    """Yield the files of a distribution whose content is not that of its record."""
+    """Yield the files of a distribution whose content differs from its record."""
     for file in installed.files or ():
         if file.hash is None or ".." in file.parts:
-            continue  # what is made on installing: byte code, and commands, which name this Python
+            continue  # made at installation: byte code, and commands that name this Python
         path = Path(str(file.locate()))
         digest = hashlib.new(file.hash.mode, path.read_bytes() if path.is_file() else b"").digest()
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:

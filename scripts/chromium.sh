@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs Debian's Chromium for the tests of the report's page, where it is missing, apt is there
-# and root runs this. Never fails: without it those tests are skipped, and say so.
+# Installs Debian's Chromium for the tests of the report's page, if it is missing, apt exists and
+# root runs this. Never fails: without Chromium those tests are skipped, and say so.
 set -euo pipefail
 
 for browser in chromium chromium-browser google-chrome; do

@@ -1,6 +1,6 @@
-"""The main job, end to end: first load, a week of a hospital's life, what changed, and proof.
+"""Run the main job end to end: first load, a week of changes, what changed, and a comparison.
 
-Ends with exit code 0 only if the published table equals the data store, row by row.
+The exit code is 0 only if the published table equals the data store, row by row.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ DEMO = REPOSITORY / "var" / "demo"
 LAKE = DEMO / "lake"
 TABLES = ("image_sets", "series", "studies", "patients", "history")
 WEEK = timedelta(days=7)
-# Dagster would print a line per event; they are all in its UI.
+# Without this Dagster prints a line per event. Its UI shows all of them.
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 console = Console(width=110, highlight=False)
 
 
 def main() -> int:
-    """Run it."""
+    """Run the demo. Return 0 if the published table equals the data store, else 1."""
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir(parents=True)
     dicom = Path(pydicom.data.__file__).parent / "test_files"
@@ -72,7 +72,7 @@ def main() -> int:
         console.rule("2. A week later")
         loaded = query("SELECT max(observed_from) AS at FROM {history}")["at"][0]
         lived = live(hospital, WEEK.days)
-        console.print("The hospital lived a week: " + counted(lived))
+        console.print("A week of changes in the hospital: " + counted(lived))
         with timed("Dagster jobs 'tick', 'reconcile' and 'reconcile_undated'"):
             for job in ("tick", "reconcile", "reconcile_undated"):
                 run_job(job)
@@ -97,7 +97,7 @@ def timed(what: str) -> Iterator[None]:
 
 def run_job(name: str) -> None:
     """Run a Dagster job in this process, on the instance that the UI shows."""
-    from pipelines.definitions import defs  # reads the data stores' ids when it loads
+    from pipelines.definitions import defs  # it reads the ids of the data stores on import
 
     with dg.DagsterInstance.get() as instance:
         result = defs.resolve_job_def(name).execute_in_process(instance=instance, run_config=QUIET)
@@ -109,7 +109,7 @@ def run_job(name: str) -> None:
 
 
 def live(hospital: Hospital, days: int) -> dict[str, int]:
-    """Let simulated days go by."""
+    """Simulate days of changes in the hospital; return how many of each kind."""
     command = (COHORTLAKE, "emulator", "live", "--endpoint", hospital.endpoint,
                "--days", str(days), "--seed", "3")  # fmt: skip
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -118,7 +118,7 @@ def live(hospital: Hospital, days: int) -> dict[str, int]:
 
 
 def query(sql: str) -> pd.DataFrame:
-    """Ask DuckDB about the published folder, as anyone could."""
+    """Query the published folder in plain DuckDB."""
     for table in TABLES:
         sql = sql.replace(f"{{{table}}}", f"'{LAKE}/published/{table}/**/*.parquet'")
     return duckdb.sql(sql).to_arrow_table().to_pandas()
@@ -146,14 +146,14 @@ def show_newest_studies() -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a cell."""
+    """Return the text of a value in a table cell."""
     if hasattr(value, "__len__") and not isinstance(value, str):
         return ", ".join(value)
     return "" if pd.isna(value) else str(value)
 
 
 def show_changes(since: datetime) -> None:
-    """Print what the lake has seen change since an instant, by kind, and which columns."""
+    """Print the changes that the lake saw since an instant, by kind and by column."""
     kinds = query(
         "SELECT change AS kind, count(*) AS n FROM {history} "
         f"WHERE observed_from > '{since:%F %T}+00' GROUP BY change "
@@ -169,12 +169,12 @@ def show_changes(since: datetime) -> None:
 
 
 def counted(counts: dict[str, int]) -> str:
-    """Return counts as a line."""
+    """Return counts as one line of text."""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
 def freeze_adults() -> None:
-    """Freeze a cohort of the first load; the notebook on what changed verifies it too."""
+    """Freeze a cohort after the first load. The notebook on what changed verifies it too."""
     with cohortlake.open(str(LAKE)) as lake:
         adults = lake.cohort("adults", about="Studies of adults.").where("age_at_study_years >= 18")
         frozen = adults.freeze()
@@ -182,13 +182,13 @@ def freeze_adults() -> None:
 
 
 def show_verification() -> None:
-    """Print what became of the frozen cohort."""
+    """Verify the frozen cohort and print how many members changed."""
     with cohortlake.open(str(LAKE)) as lake:
         found = lake.verify("adults")
-    console.print("Of the frozen cohort, drawn again: " + counted(found.counts))
+    console.print("The frozen cohort, drawn again: " + counted(found.counts))
 
 
-# A published column and where a summary has it, for what the policy `limited` shows as it was sent.
+# A published column -> where a summary has it. The policy `limited` shows these values as sent.
 COMPARED = {
     "version": ("version", None),
     "is_primary": ("isPrimary", None),
@@ -200,7 +200,7 @@ COMPARED = {
     "Modality": ("DICOMSeriesModality", "DICOMTags"),
     "BodyPartExamined": ("DICOMSeriesBodyPart", "DICOMTags"),
 }
-# Of these it shows the standard's terms, without blanks around them; what else was sent is null.
+# In these columns it shows only the standard's terms, without blanks around. Other values are null.
 TERMS = {
     "PatientSex": dicom_terms.SEXES,
     "Modality": dicom_terms.MODALITIES,
@@ -210,7 +210,7 @@ INSTANTS = {"created_at": "createdAt", "updated_at": "updatedAt"}
 
 
 def compare(hospital: Hospital) -> int:
-    """Compare published/image_sets with the emulator's own state; return the differences."""
+    """Compare published/image_sets with the emulator's own state; count the differences."""
     truth = dict(true_rows(hospital))
     instants = ", ".join(f"epoch_ms({c}) AS {c}" for c in INSTANTS)
     rows = duckdb.sql(
@@ -232,7 +232,7 @@ def compare(hospital: Hospital) -> int:
 
 
 def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield what the emulator holds, from its own state and not through its search."""
+    """Yield the image sets of the emulator, from its own state and not by a search."""
     command = (COHORTLAKE, "emulator", "truth", "--endpoint", hospital.endpoint)
     output = subprocess.run(command, check=True, capture_output=True).stdout
     for line in output.splitlines():
@@ -246,7 +246,7 @@ def true_rows(hospital: Hospital) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def as_published(column: str, sent: Any) -> Any:
-    """Return what the policy shows of a value."""
+    """Return a value as the policy shows it."""
     if column not in TERMS or sent is None:
         return sent
     term = sent.strip(" ").upper()
@@ -254,13 +254,13 @@ def as_published(column: str, sent: Any) -> Any:
 
 
 def write_report() -> None:
-    """Write the page that says what the lake holds."""
+    """Write the report on the lake."""
     with timed("The report, var/demo/report.html"), cohortlake.open(str(LAKE)) as lake:
         report.write(lake, DEMO / "report.html")
 
 
 def show_next_steps() -> None:
-    """Print three ways to go on."""
+    """Print three commands to try next."""
     lake = LAKE.relative_to(REPOSITORY)
     sql = (
         "SELECT year(StudyDate) AS year, count(*) AS studies "

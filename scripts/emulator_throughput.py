@@ -1,9 +1,9 @@
-"""Measures the emulator: how fast it fills, and how many full pages a second it serves.
+"""Measure how fast the emulator starts, and how many full pages it serves per second.
 
     python scripts/emulator_throughput.py --image-sets 20000 --seconds 5
 
-The server runs in a process of its own. The client is as thin as it can be, so that the figure is
-the server's: sockets that send the same search and walk on by nextToken.
+The server runs in its own process. The client is minimal, so that the figure measures the server:
+sockets that send the same search and follow nextToken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="How long to measure.")] = 5.0,
     connections: Annotated[int, typer.Option(help="Connections at once.")] = 4,
 ) -> None:
-    """Serves a synthetic hospital and pages through it as fast as it goes."""
+    """Serve a synthetic hospital and page through it as fast as possible."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "emulator", "serve", "--synthetic", str(image_sets)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:

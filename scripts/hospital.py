@@ -1,4 +1,4 @@
-"""An emulated hospital in a process of its own, and the settings that point at it."""
+"""An emulated hospital in its own process, and the settings that point at it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hospital:
     datastore_id: str
 
     def environment(self, root: Path) -> dict[str, str]:
-        """Return what makes Cohortlake keep this data store in a lake."""
+        """Return the environment variables for a lake of this data store."""
         return {
             "AWS_ACCESS_KEY_ID": "emulated",
             "AWS_SECRET_ACCESS_KEY": "emulated",
@@ -37,9 +37,9 @@ class Hospital:
             "COHORTLAKE_DATASTORES": self.datastore_id,
             "COHORTLAKE_ROOT": str(root),
             "COHORTLAKE_TPS": "200",
-            # It deletes at random, and months are small: a large share of one may well go at once.
+            # The emulator deletes at random and months are small, so a large share may go at once.
             "COHORTLAKE_MAX_DELETED_SHARE": "1",
-            # Its patients are made up, so the tour can show dates; the default is `safe`.
+            # The patients are synthetic, so the demo can show dates. The default is `safe`.
             "COHORTLAKE_PRIVACY": "limited",
             "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(REPOSITORY)),
         }

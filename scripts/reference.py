@@ -1,4 +1,4 @@
-"""Write the reference pages from the code, or with --check say which are out of date."""
+"""Write the reference pages from the code. With --check, name the pages that are out of date."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ ANSWERS = {
 
 INTERNAL = {
     "increments": (schema.FOUND, "What one search window found, as the service sent it."),
-    "increments (absences)": (schema.ABSENCE, "What was confirmed gone."),
-    "increments (unread)": (schema.UNREAD, "Older versions that are not to be had."),
-    "image_sets": (schema.IMAGE_SETS, "The memory: a Delta table that is only appended to."),
-    "coverage": (schema.COVERAGE, "The ledger: one row per window searched."),
+    "increments (absences)": (schema.ABSENCE, "Image sets that were confirmed as deleted."),
+    "increments (unread)": (schema.UNREAD, "Older versions that could not be read."),
+    "image_sets": (
+        schema.IMAGE_SETS,
+        "The version history: a Delta table that is only appended to.",
+    ),
+    "coverage": (schema.COVERAGE, "One row per window searched."),
 }
 
 
@@ -47,12 +50,12 @@ def settings() -> str:
     return f"""# Settings
 
 All settings are environment variables, read in one place (`cohortlake.settings`). A
-`COHORTLAKE_` variable that is none of these is an error, so that no typo goes unnoticed.
+`COHORTLAKE_` variable with any other name is an error, because it is probably a typo.
 
 {markdown_table(("variable", "default", "meaning"), rows)}
 
-Credentials, region and endpoint are boto3's own: `AWS_PROFILE` or the `AWS_ACCESS_KEY_ID`
-family, `AWS_REGION` (or `AWS_DEFAULT_REGION`), and `AWS_ENDPOINT_URL_MEDICAL_IMAGING` for another
+boto3 reads credentials, region and endpoint: `AWS_PROFILE` or the `AWS_ACCESS_KEY_ID` family,
+ `AWS_REGION` (or `AWS_DEFAULT_REGION`), and `AWS_ENDPOINT_URL_MEDICAL_IMAGING` for another
 endpoint, such as the emulator's.
 """
 
@@ -67,10 +70,11 @@ def data_dictionary() -> str:
 ## Published tables
 
 `published/<table>/` is plain Parquet. All but `patients` are in Hive partitions by `study_month`
-(`YYYY-MM`, or `undated`), or by year where dates are not shown as they are. What is there depends
-on the policy (`COHORTLAKE_PRIVACY`): a name in its column is what stands in the place of a date.
-PS3.15 is what DICOM's Basic Application Level Confidentiality Profile does with the tag (table
-E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UID.
+(`YYYY-MM`, or `undated`), or by year if the policy does not show true dates. The policy
+(`COHORTLAKE_PRIVACY`) decides which columns exist: a name in the column of a policy is the column
+that replaces a date. PS3.15 says what DICOM's Basic Application Level Confidentiality Profile
+does with the tag (table E.1-1): Z empties it, D replaces it by a dummy, X removes it, U replaces
+a UID.
 """]  # fmt: skip
     for name, columns in schema.PUBLISHED.items():
         rows = (
@@ -84,9 +88,7 @@ E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UI
         )
         head = (*HEAD, "identifies", "PS3.15", *POLICIES)
         parts.append(f"### {name}\n\n{markdown_table(head, rows)}\n")
-    parts.append(
-        "## Answers about the past\n\nOf values, they hold what the policy shows, and no others.\n"
-    )
+    parts.append("## Answers about the past\n\nThey hold only values that the policy shows.\n")
     parts += sections(ANSWERS)
     parts.append(
         "## The restricted zone\n\nThese hold protected health information, whatever the policy.\n"
@@ -96,7 +98,7 @@ E.1-1): Z empties it, D puts a dummy in its place, X removes it, U replaces a UI
 
 
 def sections(tables: Mapping[str, tuple[Iterable[schema.Column], str]]) -> Iterator[str]:
-    """Yield a section for each of some tables."""
+    """Yield a section for each table."""
     for name, (columns, meaning) in tables.items():
         head = (*HEAD, "identifies")
         rows = ((*markdown_cells(column), column.identifies.value) for column in columns)
@@ -104,7 +106,7 @@ def sections(tables: Mapping[str, tuple[Iterable[schema.Column], str]]) -> Itera
 
 
 def command_line() -> str:
-    """Return typer's own description of the commands."""
+    """Return typer's description of the commands."""
     click_app = typer.main.get_command(app.app)
     context = typer.Context(click_app)
     docs: str = get_docs_for_click(obj=click_app, ctx=context, name="cohortlake")
@@ -120,7 +122,7 @@ PAGES = {
 
 
 def main() -> int:
-    """Write or check."""
+    """Write the pages, or check them."""
     stale = []
     for name, render in PAGES.items():
         path, text = FOLDER / name, render()

@@ -1,10 +1,10 @@
-"""Try Superset over a lake's views, end to end, in an environment of its own.
+"""Test Superset on a lake's views, end to end, in its own virtual environment.
 
     .venv/bin/python scripts/try_superset.py var/demo/lake
 
 Installs Superset into a temporary folder (some minutes), registers `cohortlake.duckdb` through its
-API, makes a dataset of `studies`, asks SQL Lab and a chart, and sees an INSERT refused. What
-docs/how-to/bi.md says of Superset comes from here.
+API, makes a dataset of `studies`, runs queries in SQL Lab and in a chart, and checks that an INSERT
+is refused. The section on Superset in docs/how-to/bi.md reports the result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = (
     "apache-superset==6.1.0",
     "duckdb-engine==0.17.0",
     "duckdb==2.0.1",
-    # It does not work without these two, nor with the newest of the third.
+    # Superset fails without rich and cachetools, and with the newest flask-caching.
     "rich",
     "cachetools",
     "flask-caching==2.3.1",
@@ -39,28 +39,28 @@ console = Console(highlight=False)
 
 
 class Superset:
-    """A running one, as its API sees a user."""
+    """A running Superset, used through its API."""
 
     def __init__(self, url: str) -> None:
         self._url, self._token = url, ""
         self._token = self.ask("POST", "security/login", {**USER, "provider": "db"})["access_token"]
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the answer to a request, be it an error or not."""
+        """Return the answer to a request, also if it is an error."""
         url, headers = f"{self._url}/api/v1/{path}", {"Authorization": f"Bearer {self._token}"}
         answer = urllib3.request(method, url, json=body, headers=headers, timeout=60)
         said: dict[str, Any] = answer.json()
         return said
 
     def sql(self, database: int, query: str) -> dict[str, Any]:
-        """Return what SQL Lab answers."""
+        """Return the answer of SQL Lab to a query."""
         body = {"database_id": database, "schema": "main", "sql": query}
         return self.ask("POST", "sqllab/execute/", body)
 
 
 @contextmanager
 def superset(folder: Path) -> Iterator[Superset]:
-    """Install and start one in a folder, and stop it."""
+    """Install and start Superset in a folder, and stop it when the block ends."""
     venv.create(folder / "venv", with_pip=True)
     binaries = folder / "venv/bin"
     subprocess.run((binaries / "pip", "install", "--quiet", *PACKAGES), check=True)
@@ -90,7 +90,7 @@ def superset(folder: Path) -> Iterator[Superset]:
 
 
 def attempt(server: Superset, database_file: Path) -> None:
-    """Do with a lake what docs/how-to/bi.md says."""
+    """Follow the steps of docs/how-to/bi.md and print the results."""
     read_only = {"engine_params": {"connect_args": {"read_only": True}}}
     database = server.ask(
         "POST",
@@ -126,12 +126,12 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Try it."""
+    """Run the test on the lake that the command line names."""
     if len(sys.argv) != 2:
         sys.exit("usage: try_superset.py LAKE")
     file = Path(sys.argv[1]).absolute() / "published/cohortlake.duckdb"
     if not file.is_file():
-        sys.exit(f"{file} is not there; run `cohortlake publish` first")
+        sys.exit(f"{file} does not exist; run `cohortlake publish` first")
     with tempfile.TemporaryDirectory() as folder, superset(Path(folder)) as server:
         attempt(server, file)
 
