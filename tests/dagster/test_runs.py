@@ -226,7 +226,7 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
         first, second = emulator.datastores
         summaries = [{"DICOMTags": {"DICOMStudyDate": study_date}} for _ in range(20)]
         ids = {
-            store: emulator.control.admin.import_summaries(summaries, datastore_id=store)
+            store: emulator.admin.import_summaries(summaries, datastore_id=store)
             for store in (first, second)
         }
         emulator.admin.advance(days=1)

@@ -89,7 +89,7 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  
             "COHORTLAKE_DATASTORES": emulator.datastores[0],
         }
         archived = {"storageTier": "ARCHIVE_INSTANT_ACCESS", "DICOMTags": {"DICOMPatientId": "P"}}
-        (key,) = emulator.control.admin.import_summaries([archived])
+        (key,) = emulator.admin.import_summaries([archived])
         for sex in "MFO":
             emulator.admin.advance(seconds=60)
             emulator.admin.update(key, {"DICOMPatientSex": sex})

@@ -58,7 +58,7 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
     summaries = [{"DICOMTags": {"DICOMStudyDate": text}} for text in dates]
     with running(undated_match=undated_match) as emulator:
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        emulator.control.admin.import_summaries(summaries)
+        emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         sync = Sync(
             Settings(emulator.datastores, str(tmp_path / "lake"), tps=1000, privacy="limited")

@@ -140,7 +140,7 @@ def test_a_search_finds_the_whole_of_its_last_day(
     ]
     with running(now="2024-02-03T17:00:00Z", clock="stopped") as emulator:
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
-        emulator.control.admin.import_summaries(summaries)
+        emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         service = HealthImaging(Settings(emulator.datastores, tps=1000))
         rows = search(service, emulator.datastores[0], parse_criteria(equal, between))

@@ -185,7 +185,7 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
 def _import(emulator: Emulator, datastore_id: str) -> list[str]:
     """Import forty image sets of one study month."""
     summaries = [{"DICOMTags": {"DICOMStudyDate": "20240115"}} for _ in range(40)]
-    ids = emulator.control.admin.import_summaries(summaries, datastore_id=datastore_id)
+    ids = emulator.admin.import_summaries(summaries, datastore_id=datastore_id)
     emulator.admin.advance(days=1)
     return ids
 
