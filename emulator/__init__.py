@@ -3,8 +3,8 @@
     with emulator.running(synthetic=2000, seed=1) as healthimaging:
         client = boto3.client("medical-imaging", endpoint_url=healthimaging.endpoint, ...)
 
-The package imports nothing of `cohortlake`, so that neither can hide the other's mistakes. What is
-emulated, what is assumed and what is not there: `docs/reference/emulator.md`.
+The package imports nothing of `cohortlake`, so that no mistake in one hides a mistake in the other.
+See `docs/reference/emulator.md` for what is emulated, what is assumed and what is missing.
 """
 
 from emulator.control.client import AdminClient, AdminError

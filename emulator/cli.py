@@ -1,7 +1,7 @@
-"""The command line: `serve`, and one command for each thing the admin API does.
+"""The command line: `serve`, and one command for each route of the admin API.
 
-It owns words on the terminal. Options come from `Options`, calls go through `client`; nothing is
-decided here.
+It reads arguments and prints results. See `options` for the options and `control.client` for the
+calls.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from emulator.world import World
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="A local AWS HealthImaging endpoint: serve one, and change its world while it runs.",
+    help="A local AWS HealthImaging endpoint: serve it, and change its data while it runs.",
 )
 
 Endpoint = Annotated[str, typer.Option(help="Endpoint that `serve` printed.")]
-DatastoreId = Annotated[str, typer.Option(help="Data store; the first by default.")]
-Seed = Annotated[int, typer.Option(help="Seed of what happens.")]
+DatastoreId = Annotated[str, typer.Option(help="Id of the data store; the first by default.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random changes.")]
 ImageSetId = Annotated[str, typer.Argument(help="The image set's id.")]
 _BEHAVIOUR = {field.name for field in fields(Behaviour)}
 
@@ -43,7 +43,7 @@ def _print(value: Any) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turns what can go wrong for a user into one line on stderr and exit code 1."""
+    """Turns an expected error into one line on stderr and exit code 1."""
     try:
         yield
     except (AdminError, OSError, ValueError) as error:
@@ -55,12 +55,14 @@ def _announce(emulator: runner.Emulator, world: World) -> None:
     host = world.options.host
     if not _is_loopback(host):
         typer.echo(
-            f"notice: listening on {host}, which others may reach: without TLS and without any "
-            "authentication, so they can read and change every image set",
+            f"notice: the emulator listens on {host}. It has no TLS and no authentication: anybody "
+            "who can reach this address can read and change every image set",
             err=True,
         )
     if world.skipped:
-        typer.echo(f"notice: {world.skipped} files were no DICOM objects", err=True)
+        typer.echo(
+            f"notice: {world.skipped} files are not DICOM objects and were skipped", err=True
+        )
     _print({"endpoint": emulator.endpoint, "datastores": emulator.datastores})
     sys.stdout.flush()
 
@@ -73,7 +75,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _serve_command() -> Callable[..., None]:
-    """The function behind `serve`, with one parameter for each field of `Options`."""
+    """Returns the function of `serve`, with one parameter for each field of `Options`."""
 
     def serve(**given: Any) -> None:
         with _explained():
@@ -96,17 +98,17 @@ def _serve_command() -> Callable[..., None]:
 
 app.command(
     "serve",
-    help="Serve until interrupted. The first line printed is a JSON object: endpoint, datastores.",
+    help="Serve until a signal stops it. The first line printed is JSON: endpoint, datastores.",
 )(_serve_command())
 
 
 @app.command()
 def clock(
     endpoint: Endpoint,
-    seconds: Annotated[float, typer.Option(help="Seconds to move the clock on by.")] = 0.0,
-    days: Annotated[float, typer.Option(help="Days to move the clock on by.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="Seconds to move the clock forward.")] = 0.0,
+    days: Annotated[float, typer.Option(help="Days to move the clock forward.")] = 0.0,
 ) -> None:
-    """Tell the simulated time, after moving it on if told to."""
+    """Print the simulated time. With an option, move the clock forward first."""
     with _explained():
         admin = AdminClient(endpoint)
         _print(admin.advance(seconds=seconds, days=days) if seconds or days else admin.clock())
@@ -115,12 +117,14 @@ def clock(
 @app.command()
 def live(
     endpoint: Endpoint,
-    days: Annotated[float, typer.Option(help="Simulated days to live.")] = 1.0,
+    days: Annotated[float, typer.Option(help="Number of simulated days.")] = 1.0,
     seed: Seed = 0,
-    over_seconds: Annotated[float, typer.Option(help="Real seconds to spread them over.")] = 0.0,
+    over_seconds: Annotated[
+        float, typer.Option(help="Real seconds that the changes are spread over.")
+    ] = 0.0,
     datastore: DatastoreId = "",
 ) -> None:
-    """Live some days: imports, corrections, updates, re-imports, moved study dates, deletions."""
+    """Simulate days of imports, corrections, updates, re-imports, moved study dates, deletions."""
     with _explained():
         admin = AdminClient(endpoint)
         _print(admin.live(days, seed=seed, over_s=over_seconds, datastore_id=datastore or None))
@@ -132,7 +136,7 @@ def import_summaries(
     file: Annotated[Path, typer.Argument(help="NDJSON file of summaries in wire form.")],
     datastore: DatastoreId = "",
 ) -> None:
-    """Import image sets; what a summary leaves out is filled in."""
+    """Import image sets. Missing members of a summary get default values."""
     with _explained():
         summaries = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
         _print(AdminClient(endpoint).import_summaries(summaries, datastore_id=datastore or None))
@@ -143,12 +147,12 @@ def update(
     endpoint: Endpoint,
     image_set_id: ImageSetId,
     tag: Annotated[
-        list[str], typer.Option(help="A tag as DICOMPatientName=value; `name=` removes it.")
+        list[str], typer.Option(help="A tag as DICOMPatientName=value; `name=` removes the tag.")
     ],
     cascade: Annotated[bool, typer.Option(help="Change every image set of the study.")] = False,
     datastore: DatastoreId = "",
 ) -> None:
-    """Change tags of an image set, which makes a new version of it."""
+    """Change tags of an image set. This makes a new version."""
     pairs = [pair.partition("=") for pair in tag]
     tags = {name: value or None for name, _, value in pairs}
     with _explained():
@@ -178,7 +182,7 @@ def behave(
         list[str] | None, typer.Argument(help="Changes as name=value, such as quota=25.")
     ] = None,
 ) -> None:
-    """Tell how the service behaves, after changing it if told to."""
+    """Print how the service behaves. With arguments, change it first."""
     pairs = [pair.partition("=") for pair in change or ()]
     with _explained():
         admin = AdminClient(endpoint)
@@ -200,7 +204,7 @@ def docs() -> None:
 
 
 def _literal(text: str) -> Any:
-    """A number or a truth value as JSON has it, anything else as text."""
+    """Returns a JSON number or boolean as such, and anything else as text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The emulator's clock: simulated time that starts where it is told and can be moved on.
+"""The emulator's clock: simulated time with a chosen start, which can be moved forward.
 
-It owns what "now" is for every timestamp the emulator writes and for its `Date` header. How long a
-request takes and how fast requests may come are real time and do not belong here.
+Every timestamp that the emulator writes, and its `Date` header, come from this clock. Latency and
+quota use real time, see `service.faults`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """Simulated time in milliseconds since the epoch, never going back.
+    """Simulated time in milliseconds since the epoch. It never goes back.
 
     Args:
-        start_ms: Where the clock starts; the real time when `None`.
-        stopped: A stopped clock moves only when it is told to, which makes whole runs repeatable.
+        start_ms: The start of the clock; the real time if `None`.
+        stopped: A stopped clock moves only by `advance` and `move_to`, so runs can be repeated.
     """
 
     def __init__(self, start_ms: int | None = None, *, stopped: bool = False) -> None:
@@ -24,20 +24,20 @@ class Clock:
         self._started_ns = time.monotonic_ns()
 
     def now_ms(self) -> int:
-        """The simulated time in milliseconds since the epoch."""
+        """Returns the simulated time in milliseconds since the epoch."""
         if self.stopped:
             return self._base_ms
         return self._base_ms + (time.monotonic_ns() - self._started_ns) // 1_000_000
 
     def now(self) -> datetime:
-        """The simulated time as an aware UTC datetime."""
+        """Returns the simulated time as an aware UTC datetime."""
         return datetime.fromtimestamp(self.now_ms() / 1000, UTC)
 
     def advance(self, milliseconds: int) -> int:
-        """Moves the clock on and returns its new time.
+        """Moves the clock forward and returns the new time.
 
         Raises:
-            ValueError: If `milliseconds` is negative; a service's clock does not go back.
+            ValueError: If `milliseconds` is negative. The clock of a service never goes back.
         """
         if milliseconds < 0:
             raise ValueError("the clock only moves forward; advance by zero or more")
@@ -45,5 +45,5 @@ class Clock:
         return self.now_ms()
 
     def move_to(self, moment_ms: int) -> int:
-        """Moves the clock on to a moment, if that still lies ahead, and returns its new time."""
+        """Moves the clock forward to a moment, unless that is past; returns the new time."""
         return self.advance(max(0, moment_ms - self.now_ms()))

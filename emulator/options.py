@@ -1,7 +1,6 @@
-"""The options: everything that a run of the emulator can be told, each in one place.
+"""The options of a run of the emulator, with their names, defaults and help texts.
 
-It owns names, defaults and help texts; the command line, `running` and the documentation are all
-made from the fields of `Options`. What an option does is for the module that it configures.
+The command line, `running` and the reference page are all made from the fields of `Options`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from emulator.service.faults import Behaviour
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Behaviour):
-    """What to serve, where, from when on, and how it behaves.
+    """The data to serve, the address, the clock, and the behaviour of the service.
 
     Raises:
         ValueError: If two options contradict each other or one is out of range.
@@ -27,12 +26,12 @@ class Options(Behaviour):
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0
     synthetic: Annotated[
-        int, typer.Option(help="Image sets of a synthetic hospital that grew over three years.")
+        int, typer.Option(help="Number of synthetic image sets, imported over three years.")
     ] = 0
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0
     load: Annotated[
         list[Path],
-        typer.Option(help="NDJSON file of summaries in wire form, served as they are. Repeatable."),
+        typer.Option(help="NDJSON file of summaries in wire form, served unchanged. Repeatable."),
     ] = field(default_factory=list)
     dicom: Annotated[
         list[Path],
@@ -40,10 +39,10 @@ class Options(Behaviour):
     ] = field(default_factory=list)
     datastores: Annotated[int, typer.Option(help="Number of data stores.")] = 1
     datastore_id: Annotated[
-        str, typer.Option(help="Id of the first data store; follows from the seed by default.")
+        str, typer.Option(help="Id of the first data store; by default made from the seed.")
     ] = ""
     db: Annotated[
-        Path | None, typer.Option(help="SQLite file that keeps the state; in memory by default.")
+        Path | None, typer.Option(help="SQLite file for the state; in memory by default.")
     ] = None
     now: Annotated[
         str, typer.Option(help="ISO 8601 time at which the clock starts; the real time by default.")
@@ -56,18 +55,18 @@ class Options(Behaviour):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clock not in ("running", "stopped"):
-            raise ValueError("the clock is either running or stopped")
+            raise ValueError("clock must be running or stopped")
         if self.datastores < 1 or self.synthetic < 0:
-            raise ValueError("give at least one data store and no negative number of image sets")
+            raise ValueError("datastores must be at least 1, and synthetic must not be negative")
         if self.datastore_id and not re.fullmatch(r"[0-9a-z]{32}", self.datastore_id):
-            raise ValueError("a data store's id has 32 characters of [0-9a-z]")
+            raise ValueError("datastore_id must have 32 characters of [0-9a-z]")
 
     @property
     def behaviour(self) -> Behaviour:
-        """The part of the options that may change while the emulator runs."""
+        """Returns the options that may change while the emulator runs."""
         return Behaviour(**{field.name: getattr(self, field.name) for field in fields(Behaviour)})
 
     @property
-    def has_loads(self) -> bool:
-        """Whether there is anything to load."""
+    def loads_data(self) -> bool:
+        """Returns whether an option loads image sets."""
         return bool(self.synthetic or self.load or self.dicom)

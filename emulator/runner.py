@@ -1,6 +1,6 @@
-"""Running an emulator: in the foreground until it is interrupted, or in a thread for a test.
+"""Runs an emulator: in the foreground until a signal comes, or in a thread for a test.
 
-It owns threads, event loops and signals; everything that is served belongs to `world` and `server`.
+It handles threads, event loops and signals. See `world` for the data and `server` for the requests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Emulator:
     """A running emulator.
 
     Attributes:
-        endpoint: Where it listens, such as `http://127.0.0.1:43123`.
+        endpoint: The URL on which it listens, such as `http://127.0.0.1:43123`.
         datastores: The ids of its data stores.
         admin: A client of its admin API.
     """
@@ -37,13 +37,13 @@ class Emulator:
 
 @contextmanager
 def running(**options: Any) -> Iterator[Emulator]:
-    """Serves in a thread of this process for as long as the block lasts.
+    """Serves in a thread of this process until the block ends.
 
     Args:
         **options: Fields of `Options`, such as `synthetic=2000, seed=1, latency_ms=50`.
 
     Raises:
-        ValueError: If an option or a file to load is no good.
+        ValueError: If an option or a file to load cannot be used.
         TypeError: If an option is unknown.
 
     Example:
@@ -71,11 +71,11 @@ def serve(options: Options, announce: Callable[[Emulator, World], None]) -> None
 
     Args:
         options: What to serve.
-        announce: Called once it listens.
+        announce: Called when the server listens.
 
     Raises:
-        ValueError: If an option or a file to load is no good.
-        OSError: If the address cannot be listened on.
+        ValueError: If an option or a file to load cannot be used.
+        OSError: If the server cannot listen on the address.
     """
     world = build(options)
 

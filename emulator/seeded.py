@@ -1,7 +1,7 @@
-"""Seeded chance: the one place where the emulator's random numbers come from.
+"""Seeded random numbers: the only source of random numbers in the emulator.
 
-Everything random in the emulator is drawn from a generator made here, so that a seed repeats a run.
-Nothing secret may be drawn from it.
+All random choices use a generator from this module, so that the same seed gives the same run. The
+numbers are predictable, so do not use them for secrets.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from hashlib import sha256
 
 
 def generator(*seeds: object) -> random.Random:
-    """A generator whose numbers depend on the seeds given and on nothing else."""
+    """Returns a generator whose numbers depend only on the seeds."""
     return random.Random("/".join(map(str, seeds)))  # noqa: S311 - repeatable data, no secret
 
 
 def identifier(*parts: object) -> str:
-    """A HealthImaging identifier, 32 characters of [0-9a-z], that follows from its parts."""
+    """Returns a HealthImaging identifier, 32 characters of [0-9a-z], made from its parts."""
     return sha256("/".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
-"""The server: HTTP requests to operations and admin routes, and answers or faults back.
+"""The HTTP server: passes requests to operations and admin routes, and sends answers or faults.
 
-It owns connections. Which request is which operation is `model`'s to say, what is answered is for
-`operations` and `admin`, and what goes wrong on purpose is drawn by `faults`.
+It handles connections. See `service.model` for the operation of a request, `service.operations` and
+`control.admin` for the answers, and `service.faults` for the faults that it injects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from email.utils import format_datetime
 from aiohttp import hdrs, web
 
 from emulator.control.admin import PREFIX, Admin
-from emulator.service.faults import Cut, Fate
+from emulator.service.faults import Cut, RequestFaults
 from emulator.service.model import HealthImaging, Operation
 from emulator.service.operations import Operations
 from emulator.wire import NDJSON, Answer, ServiceError, Stream, failure, invalid
@@ -27,13 +27,13 @@ _LARGEST_BODY = 256 * 1024 * 1024
 # A nextToken of the model's 8,192 characters must fit into the request line, percent-encoded.
 _LONGEST_LINE = 32 * 1024
 _log = logging.getLogger(__name__)
-# aiohttp quotes what it cannot read, and that may be tags.
-_unheard = logging.getLogger(f"{__name__}.unheard")
-_unheard.disabled = True
+# aiohttp logs requests that it cannot read, and these may hold tags. So its logger is disabled.
+_disabled = logging.getLogger(f"{__name__}.disabled")
+_disabled.disabled = True
 
 
 class Server:
-    """Serves one world on one address."""
+    """Serves one run of the emulator on one address."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -46,14 +46,14 @@ class Server:
         """Starts to listen and returns the endpoint.
 
         Raises:
-            OSError: If the address is taken or not this machine's.
+            OSError: If the address is in use or does not belong to this machine.
         """
         application = web.Application(client_max_size=_LARGEST_BODY)
         application.router.add_route("*", "/{anything:.*}", self._handle)
         self._runner = web.AppRunner(
             application,
             access_log=None,
-            logger=_unheard,
+            logger=_disabled,
             shutdown_timeout=0,
             max_line_size=_LONGEST_LINE,
         )
@@ -64,7 +64,7 @@ class Server:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def stop(self) -> None:
-        """Closes all connections and stops to listen."""
+        """Closes all connections and stops listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -84,53 +84,53 @@ class Server:
         except ConnectionError:
             raise
         except Exception as error:
-            # The error's own text may quote a tag: its type and its place say enough.
+            # Log only the type and the place, because the text of the error may quote a tag.
             place = "".join(traceback.format_tb(error.__traceback__))
             _log.error("%s in\n%s", type(error).__name__, place)
-            message = "The emulator failed; its log says where"
+            message = "The emulator failed; its log says where the error is"
             return await self._send(request, self._failed(_internal(message)))
 
     async def _serve(
         self, request: web.Request, operation: Operation, path: dict[str, str]
     ) -> web.StreamResponse:
-        """Serves an operation, or what its fate puts in its place."""
+        """Serves an operation, or injects a fault instead."""
         stats = self._world.stats
         stats.requests[operation.name] += 1
         body = await request.read()
-        fate = self._world.faults.fate(operation.name)
-        if fate.delay_s:
-            await asyncio.sleep(fate.delay_s)
-        if fate.reset:
+        injected = self._world.faults.draw(operation.name)
+        if injected.delay_s:
+            await asyncio.sleep(injected.delay_s)
+        if injected.reset:
             stats.faults["reset"] += 1
             return _reset(request)
         try:
-            self._refuse(fate, request)
+            self._refuse(injected, request)
             answer = self._call(request, operation, path, body)
         except ServiceError as error:
             return await self._send(request, self._failed(error))
-        if fate.cut is not None and answer.status == 200:
-            stats.faults[f"cut_{fate.cut}"] += 1
-            return await self._send_cut(request, answer, fate.cut)
+        if injected.cut is not None and answer.status == 200:
+            stats.faults[f"cut_{injected.cut}"] += 1
+            return await self._send_cut(request, answer, injected.cut)
         return await self._send(request, answer)
 
-    def _refuse(self, fate: Fate, request: web.Request) -> None:
+    def _refuse(self, injected: RequestFaults, request: web.Request) -> None:
         faults = self._world.stats.faults
-        if fate.throttled:
+        if injected.throttled:
             faults["throttled"] += 1
             raise ServiceError("ThrottlingException", "Rate exceeded")
-        if fate.failed:
+        if injected.failed:
             faults["failed"] += 1
             raise _internal("An internal error was injected")
-        if fate.token_refused and "nextToken" in request.query:
+        if injected.token_refused and "nextToken" in request.query:
             faults["token_refused"] += 1
-            raise invalid("The nextToken is no longer valid; start again without it")
+            raise invalid("The nextToken is no longer valid; start the search again without it")
 
     def _call(
         self, request: web.Request, operation: Operation, path: dict[str, str], body: bytes
     ) -> Answer:
         handler = self._operations.handlers.get(operation.name)
         if handler is None:
-            message = f"{operation.name} is in the service model and not emulated"
+            message = f"{operation.name} is in the service model, but it is not emulated"
             return failure("NotEmulated", message, 501)
         return handler(self._model.read(operation, path, request.query, body))
 
@@ -175,14 +175,14 @@ def _internal(message: str) -> ServiceError:
 
 
 def _unknown(request: web.Request) -> Answer:
-    message = f"No operation answers {request.method} on this path"
+    message = f"There is no operation for {request.method} on this path"
     return failure("UnknownOperationException", message, 404)
 
 
 def _reset(request: web.Request) -> web.Response:
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
-        # Closing without lingering is what makes the kernel send RST instead of FIN.
+        # With zero linger time the kernel sends RST instead of FIN.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
     return web.Response()

@@ -1,7 +1,7 @@
-"""What goes back over HTTP: rest-json answers and errors, as botocore and the other SDKs read them.
+"""HTTP answers: JSON and errors in rest-json form, which botocore and the other SDKs read.
 
-It owns the form of an answer. What it says is for `operations` and `admin`; which HTTP status an
-error code has is the service model's to say.
+It gives an answer its form. See `service.operations` and `control.admin` for the content, and
+`service.model` for the HTTP status of an error code.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ NDJSON = "application/x-ndjson"
 
 
 class ServiceError(Exception):
-    """An error that the service answers with; the message never holds a tag's value.
+    """An error answer of the service. The message never holds the value of a tag.
 
     Args:
         code: The exception's name in the service model, such as `ValidationException`.
-        message: What the caller should do about it.
+        message: What is wrong and what the caller should do.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -31,7 +31,7 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer before it meets a connection."""
+    """A complete HTTP answer."""
 
     body: bytes
     status: int = 200
@@ -41,23 +41,23 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer of unknown length, sent piece by piece as NDJSON."""
+    """An NDJSON answer of unknown length, sent in pieces."""
 
     pieces: Iterator[bytes]
 
 
 def invalid(message: str) -> ServiceError:
-    """The error for a request that the service refuses as malformed."""
+    """Returns the error for an invalid request."""
     return ServiceError("ValidationException", message)
 
 
 def not_found(what: str) -> ServiceError:
-    """The error for a resource that is not there."""
+    """Returns the error for a resource that does not exist."""
     return ServiceError("ResourceNotFoundException", f"{what} does not exist")
 
 
 def encode(value: Any) -> bytes:
-    """Writes JSON in the compact form that everything the emulator sends and keeps has."""
+    """Returns compact JSON. The emulator sends and stores only this form."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -65,22 +65,22 @@ def decode(body: bytes) -> Any:
     """Reads a request's JSON body.
 
     Raises:
-        ServiceError: `ValidationException` if it is no JSON. NaN and Infinity, which Python would
-            let through, are none.
+        ServiceError: `ValidationException` if it is not JSON. NaN and Infinity, which Python
+            accepts, are not JSON.
     """
     try:
         return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise invalid("The request's body is not JSON; send one JSON object") from None
+        raise invalid("The body of the request is not JSON; send one JSON object") from None
 
 
 def answer(value: Any) -> Answer:
-    """A successful JSON answer."""
+    """Returns a successful JSON answer."""
     return Answer(encode(value))
 
 
 def failure(code: str, message: str, status: int) -> Answer:
-    """An error in rest-json form: its code in a header, its message in the body."""
+    """Returns an error in rest-json form: the code in a header, the message in the body."""
     return Answer(encode({"message": message}), status, headers={"x-amzn-ErrorType": code})
 
 

@@ -1,7 +1,6 @@
-"""A world: the clock, the store and the faults of one run, put together from its options.
+"""The state of one run: the clock, the store and the faults, made from its options.
 
-It owns what is loaded at the start, and into which data store. How it is served is for `server`;
-what may be asked of it is for `operations` and `admin`.
+It also loads the image sets at the start. See `server` for the requests.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from emulator.service.stats import Stats
 
 @dataclass(frozen=True)
 class World:
-    """Everything that one run of the emulator works on.
+    """The state of one run of the emulator.
 
     Attributes:
-        skipped: How many files in the DICOM folders were no DICOM objects.
+        skipped: The number of files in the DICOM folders that are not DICOM objects.
     """
 
     options: Options
@@ -44,10 +43,10 @@ class World:
 
 
 def build(options: Options) -> World:
-    """Makes a world and loads it.
+    """Makes the state of a run and loads its image sets.
 
     Raises:
-        ValueError: If an option or a file to load is no good; the message says which and why.
+        ValueError: If an option or a file to load cannot be used. The message says which and why.
     """
     start_ms = from_iso8601(options.now) if options.now else None
     clock = Clock(start_ms, stopped=options.clock == "stopped")
@@ -66,9 +65,9 @@ def build(options: Options) -> World:
 
 
 def _reopen(options: Options, store: Store, clock: Clock) -> None:
-    if options.has_loads:
-        raise ValueError(f"{options.db} already holds data stores; load nothing or take a new file")
-    # What was written on a clock that ran ahead must not lie in the future now.
+    if options.loads_data:
+        raise ValueError(f"{options.db} already holds data stores; load nothing or use a new file")
+    # The file may be from a clock that was ahead, and no updatedAt may lie in the future.
     clock.move_to(store.newest_ms() + 1)
 
 
@@ -113,8 +112,8 @@ def _summaries(path: Path, datastore: Datastore) -> Iterator[Record]:
                 summary = json.loads(text)
             except ValueError:
                 raise ValueError(
-                    f"{path}, line {number}: not JSON; give one summary a line"
+                    f"{path}, line {number}: not JSON; write one summary per line"
                 ) from None
             if not isinstance(summary, dict) or not isinstance(summary.get("imageSetId"), str):
-                raise ValueError(f"{path}, line {number}: give an object with an imageSetId")
+                raise ValueError(f"{path}, line {number}: write an object with an imageSetId")
             yield from_summary(datastore.number, summary, text=text)

@@ -1,4 +1,4 @@
-"""How tests and people steer a running emulator: its admin requests, their client, days going by.
+"""Controls of a running emulator: its admin requests, their client, and simulated days.
 
-None of it exists in AWS HealthImaging.
+AWS HealthImaging has none of these.
 """

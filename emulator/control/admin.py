@@ -1,7 +1,7 @@
-"""The admin API: all routes under `/_emulator/`, to look behind the service and change its world.
+"""The admin API: all routes under `/_emulator/`, which read and change the emulator's state.
 
-It owns these routes and their JSON. It is no part of HealthImaging, suffers none of its faults and
-is the only way to the clock, to the truth and to changes that a search must find.
+The admin API is not part of HealthImaging and has no injected faults. Only it can move the clock,
+return the true state, and make changes that a search must find.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Given = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Route:
-    """One admin route; its handler's docstring says what it does, `example` what it takes."""
+    """One admin route. The docstring of `handle` says what it does, `example` shows its input."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Route:
 
 
 class Admin:
-    """The admin API of one world. Where a route takes a `datastoreId`, the first is the default."""
+    """The admin API of one world. Routes use the first data store if `datastoreId` is missing."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -63,38 +63,38 @@ class Admin:
     async def answer(
         self, method: str, path: str, query: Mapping[str, str], body: bytes
     ) -> Answer | Stream | None:
-        """Answers an admin request; `None` if there is no such route."""
+        """Answers an admin request. Returns `None` if there is no such route."""
         for route in self.routes:
             if (route.method, PREFIX + route.path) == (method, path):
                 given = decode(body) if body else {}
                 if not isinstance(given, dict):
-                    raise invalid("The admin API takes one JSON object")
+                    raise invalid("The body must be one JSON object")
                 return await route.handle({**query, **given})
         return None
 
     async def clock(self, given: Given) -> Answer:
-        """Tells the simulated time."""
+        """Returns the simulated time."""
         now_ms = self._world.clock.now_ms()
         now = self._world.clock.now().isoformat(timespec="milliseconds")
         return answer({"now": now, "epochSeconds": seconds(now_ms)})
 
     async def advance(self, given: Given) -> Answer:
-        """Moves the clock on by seconds and days."""
+        """Moves the clock forward by seconds and days."""
         step_ms = _number(given, "seconds") * 1000 + _number(given, "days") * DAY_MS
         self._world.clock.advance(round(step_ms))
         return await self.clock(given)
 
     async def live(self, given: Given) -> Answer:
-        """Lives simulated days, over real seconds if told; counts image sets touched by kind."""
+        """Simulates days, spread over real seconds if given. Counts changed image sets by kind."""
         life = Life(self._world, self._datastore(given), round(_number(given, "seed")))
         return answer(await life.live(_number(given, "days"), _number(given, "overSeconds")))
 
     async def import_summaries(self, given: Given) -> Answer:
-        """Imports image sets: what a summary has is kept, what it leaves out is filled in."""
+        """Imports image sets. Missing members of a summary get default values."""
         datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
         summaries = given.get("summaries")
         if not isinstance(summaries, list) or not all(isinstance(one, dict) for one in summaries):
-            raise invalid("Give the summaries as a list of objects")
+            raise invalid("summaries must be a list of objects")
         imported: dict[str, Record] = {}
         for place, summary in enumerate(summaries):
             record = self._imported(datastore, summary, now_ms, place)
@@ -106,11 +106,11 @@ class Admin:
         return self._put(list(imported.values()), now_ms)
 
     async def update(self, given: Given) -> Answer:
-        """Changes tags (null takes one away); with cascade in every image set of the study."""
+        """Changes tags; null removes a tag. With cascade, changes every image set of the study."""
         datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
         tags = given.get("tags")
         if not isinstance(tags, dict):
-            raise invalid("Give the changed tags as an object of members of DICOMTags")
+            raise invalid("tags must be an object with members of DICOMTags")
         changed = [self._current(datastore, given)]
         if given.get("cascade") and changed[0].study_uid is not None:
             changed = self._store.of_study(datastore, changed[0].study_uid)
@@ -122,15 +122,15 @@ class Admin:
         return self._put([records.deletion(self._current(datastore, given), now_ms)], now_ms)
 
     async def truth(self, given: Given) -> Stream:
-        """Streams every current image set, searchable yet or not, as NDJSON ordered by id."""
+        """Streams all current image sets as NDJSON by id, also those that no search finds yet."""
         return Stream(_truth(self._store, self._datastore(given)))
 
     async def behaviour(self, given: Given) -> Answer:
-        """Tells how the service behaves."""
+        """Returns how the service behaves."""
         return answer(asdict(self._world.faults.behaviour))
 
     async def behave(self, given: Given) -> Answer:
-        """Changes how the service behaves: any of the options marked so above."""
+        """Changes how the service behaves: any of the options marked * above."""
         try:
             self._world.faults.behaviour = _changed(self._world.faults.behaviour, given)
         except ValueError as error:
@@ -142,7 +142,7 @@ class Admin:
         return answer(vars(self._world.stats))
 
     async def clear_stats(self, given: Given) -> Answer:
-        """Starts counting anew."""
+        """Sets all counts to zero."""
         self._world.stats.clear()
         return await self.stats(given)
 
@@ -177,7 +177,7 @@ class Admin:
             "isPrimary": not self._store.has_primary(datastore, series),
         }
         if not isinstance(summary.get("imageSetId", ""), str):
-            raise invalid("An imageSetId is a string")
+            raise invalid("An imageSetId must be a string")
         return records.from_summary(datastore.number, defaults | summary)
 
 
@@ -191,19 +191,21 @@ def _truth(store: Store, datastore: Datastore) -> Iterator[bytes]:
 def _number(given: Given, name: str) -> float:
     value = given.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid(f"{name} is a number")
+        raise invalid(f"{name} must be a number")
     if not math.isfinite(value) or value < 0:
-        raise invalid(f"{name} is zero or more")
+        raise invalid(f"{name} must be zero or more")
     return value
 
 
 def _changed(behaviour: Behaviour, given: Given) -> Behaviour:
-    """A behaviour with some of its fields changed; a field keeps the type that it has."""
+    """Returns a behaviour with some fields changed. A new value must have the field's type."""
     for name, value in given.items():
         now = getattr(behaviour, name, None)
         if now is None:
-            raise ValueError(f"{name} is no behaviour; GET {PREFIX}behaviour lists them")
+            raise ValueError(
+                f"{name} is not a setting of the behaviour; GET {PREFIX}behaviour lists them"
+            )
         whole = isinstance(now, float) and type(value) is int
         if type(value) is not type(now) and not whole:
-            raise ValueError(f"{name} takes a {type(now).__name__}")
+            raise ValueError(f"{name} must be a {type(now).__name__}")
     return replace(behaviour, **given)

@@ -1,6 +1,6 @@
 """A client of the admin API, for the command line and for tests.
 
-It owns nothing but the calls: each method is one route of `admin` and returns that route's JSON.
+Each method calls one route of `admin` and returns its JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class AdminError(Exception):
-    """The admin API refused a call; the message is its own."""
+    """The admin API refused a call. The message says why and comes from the API."""
 
 
 class AdminClient:
@@ -33,17 +33,17 @@ class AdminClient:
         self._address = urlsplit(endpoint)
 
     def clock(self) -> Json:
-        """The simulated time: `now` and `epochSeconds`."""
+        """Returns the simulated time: `now` and `epochSeconds`."""
         return self._call("GET", "clock")
 
     def advance(self, *, seconds: float = 0, days: float = 0) -> Json:
-        """Moves the clock on."""
+        """Moves the clock forward."""
         return self._call("POST", "clock", {"seconds": seconds, "days": days})
 
     def live(
         self, days: float, *, seed: int = 0, over_s: float = 0, datastore_id: str | None = None
     ) -> Json:
-        """Lives simulated days; returns how many image sets each kind of change touched."""
+        """Simulates days; returns the number of changed image sets for each kind of change."""
         given = {"days": days, "seed": seed, "overSeconds": over_s}
         return self._call("POST", "live", given, datastore_id)
 
@@ -61,7 +61,7 @@ class AdminClient:
         cascade: bool = False,
         datastore_id: str | None = None,
     ) -> list[str]:
-        """Changes tags of an image set or of its whole study; returns the ids touched."""
+        """Changes tags of an image set or of its whole study; returns the changed ids."""
         given = {"imageSetId": image_set_id, "tags": tags, "cascade": cascade}
         return self._ids("update", given, datastore_id)
 
@@ -70,12 +70,12 @@ class AdminClient:
         self._ids("delete", {"imageSetId": image_set_id}, datastore_id)
 
     def truth(self, *, datastore_id: str | None = None) -> Iterator[Json]:
-        """Every current image set as its summary, ordered by id, as the answer streams in."""
+        """Yields the summary of every current image set, ordered by id, as the answer arrives."""
         for line in self.truth_lines(datastore_id=datastore_id):
             yield json.loads(line)
 
     def truth_lines(self, *, datastore_id: str | None = None) -> Iterator[bytes]:
-        """The same as lines of NDJSON, byte for byte."""
+        """Yields the summaries of `truth` as lines of NDJSON, unchanged."""
         query = f"?{urlencode({'datastoreId': datastore_id})}" if datastore_id else ""
         connection = self._connection()
         try:
@@ -84,19 +84,19 @@ class AdminClient:
             connection.close()
 
     def behaviour(self) -> Json:
-        """How the service behaves."""
+        """Returns how the service behaves."""
         return self._call("GET", "behaviour")
 
     def behave(self, **changes: float | bool | str) -> Json:
-        """Changes how the service behaves; the names are those of `Behaviour`."""
+        """Changes how the service behaves. The names are the fields of `Behaviour`."""
         return self._call("POST", "behaviour", changes)
 
     def stats(self) -> Json:
-        """Requests by operation, errors by code, injected faults by kind."""
+        """Returns the counts of requests by operation, errors by code, injected faults by kind."""
         return self._call("GET", "stats")
 
     def clear_stats(self) -> None:
-        """Starts counting anew."""
+        """Sets all counts to zero."""
         self._call("DELETE", "stats")
 
     def _ids(self, path: str, given: Mapping[str, Any], datastore_id: str | None) -> list[str]:

@@ -1,7 +1,7 @@
-"""Life: simulated days of a data store, with everything that changes in them.
+"""Simulated days of a data store: which changes happen when, and what each change does.
 
-It owns which changes come when and what each one does to the image sets it touches. The history up
-to the clock's start is for `history`; single changes on demand are for `admin`.
+See `data.history` for the imports before the clock's start, and `admin` for single changes on
+demand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emulator.data.store import Datastore
 from emulator.seeded import generator
 from emulator.world import World
 
-# Image sets or studies touched a day, in proportion to the image sets that there are.
+# Changes a day, as a share of the image sets in the data store.
 _DAILY = {
     "imported": 0.0012,
     "corrected": 0.0001,
@@ -37,15 +37,15 @@ class Life:
     """The seeded days of one data store.
 
     Args:
-        world: Where they happen; its clock moves on with them.
-        datastore: The data store that lives.
-        seed: Equal seeds on equal states and stopped clocks give equal days.
+        world: The emulator's state. Its clock moves forward with the days.
+        datastore: The data store that changes.
+        seed: The same seed, state and stopped clock give the same days.
     """
 
     def __init__(self, world: World, datastore: Datastore, seed: int) -> None:
         self._world = world
         self._datastore = datastore
-        # The time is in it, so that the same seed lives other days when it is used again.
+        # The seed includes the time, so that a second call with the same seed gives other days.
         self._chance = generator("life", seed, datastore.number, world.clock.now_ms())
         self._seed = seed
         self._changes: Mapping[str, Callable[[int], list[Record]]] = {
@@ -58,30 +58,30 @@ class Life:
         }
 
     async def live(self, days: float, over_s: float = 0.0) -> Counter[str]:
-        """Lives some days and returns how many image sets each kind of change touched.
+        """Simulates days and returns the number of changed image sets for each kind of change.
 
-        Searches are answered in between: they find the data store as it was at the clock's time.
+        The service answers searches meanwhile. They find the data store as of the clock's time.
 
         Args:
-            days: Simulated days from the clock's time on.
-            over_s: Real seconds to spread them over.
+            days: Number of simulated days from the clock's time on.
+            over_s: Real seconds that the changes are spread over.
         """
         clock = self._world.clock
         start_ms = clock.now_ms()
         end_ms = start_ms + round(days * DAY_MS)
-        touched: Counter[str] = Counter(dict.fromkeys(_DAILY, 0))
+        changed_counts: Counter[str] = Counter(dict.fromkeys(_DAILY, 0))
         plan = self._plan(start_ms, end_ms)
         for moment_ms, kind in plan:
             await asyncio.sleep(over_s / len(plan))
             now_ms = clock.move_to(moment_ms)
             changed = self._changes[kind](now_ms)
             self._world.store.put(changed, now_ms, self._world.faults.behaviour.index_lag_ms)
-            touched[kind] += len(changed)
+            changed_counts[kind] += len(changed)
         clock.move_to(end_ms)
-        return touched
+        return changed_counts
 
     def _plan(self, start_ms: int, end_ms: int) -> list[tuple[int, str]]:
-        """The moments of all changes in order; every kind happens at least once a day."""
+        """Returns the moments of all changes in order. Every kind happens at least once a day."""
         days = (end_ms - start_ms) / DAY_MS
         image_sets = self._world.store.current_count(self._datastore)
         plan = []
@@ -92,7 +92,7 @@ class Life:
         return sorted(plan)
 
     def _pick(self) -> Record | None:
-        return self._world.store.near(self._datastore, self._chance.random())
+        return self._world.store.pick(self._datastore, self._chance.random())
 
     def _picked_study(self) -> list[Record]:
         picked = self._pick()
@@ -105,7 +105,7 @@ class Life:
         return hospital.study(self._chance.randint(1, 6), now_ms, migrated=False)
 
     def _corrected(self, now_ms: int) -> list[Record]:
-        """Corrects a patient's demographics in every image set of a study."""
+        """Corrects one demographic value of a patient in every image set of a study."""
         chance = self._chance
         corrections = (
             {"DICOMPatientName": f"{chance.choice(_SURNAMES)}^Robin"},
@@ -122,7 +122,7 @@ class Life:
         return [] if picked is None else [records.next_version(picked, tags, now_ms)]
 
     def _reimported(self, now_ms: int) -> list[Record]:
-        """Imports a series again with tags in conflict: a further image set, not primary."""
+        """Imports a series again with conflicting tags: one more image set, not primary."""
         picked = self._pick()
         if picked is None:
             return []
@@ -143,7 +143,7 @@ class Life:
         return [records.next_version(one, tags, now_ms) for one in self._picked_study()]
 
     def _deleted(self, now_ms: int) -> list[Record]:
-        """Deletes an image set, or now and then a whole study."""
+        """Deletes an image set, or sometimes a whole study."""
         gone = self._picked_study()
         if self._chance.random() < 0.7:
             gone = gone[:1]
@@ -151,6 +151,6 @@ class Life:
 
 
 def _date(chance: Random, first_year: int, last_year: int) -> str:
-    """A valid DA value within these years."""
+    """Returns a valid DA value within these years."""
     year, month, day = chance.randint(first_year, last_year), chance.randint(1, 12), 15
     return f"{year}{month:02d}{day}"

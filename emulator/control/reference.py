@@ -1,7 +1,7 @@
-"""The reference page: what the emulator is, written from what it does.
+"""The reference page `docs/reference/emulator.md`, generated from the code.
 
-It owns `docs/reference/emulator.md`. Operations come from the service model, options and commands
-from the command line, routes from the admin API; only what no code can tell is written here.
+Operations come from the service model, options and commands from the command line, routes from the
+admin API. This module holds only the text that code cannot give.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from emulator.world import World, build
 _INTRODUCTION = """\
 # HealthImaging emulator
 
-A local HTTP endpoint that the AWS command line, boto3 and the JavaScript SDK take for AWS
-HealthImaging. Its routes, shapes, limits and error codes are read from botocore's own service
-model. It holds synthetic or your own image sets, keeps a simulated clock, and misbehaves on demand.
+A local HTTP endpoint that behaves like AWS HealthImaging for the AWS command line, boto3 and the
+JavaScript SDK. It reads its routes, shapes, limits and error codes from botocore's service model.
+It holds synthetic or your own image sets, has a simulated clock, and injects faults on demand.
 
 This page is generated: `python -m emulator docs > docs/reference/emulator.md`.
 
@@ -41,8 +41,8 @@ $ export AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any AWS_DEFAULT_REGION=us-e
 $ aws medical-imaging search-image-sets --datastore-id b147a612590e23db7c90a01b21eb803e
 ```
 
-Within the project the same commands are `cohortlake emulator serve`, `cohortlake emulator live` and
-so on. In a test:
+With Cohortlake installed, the same commands are `cohortlake emulator serve`, `cohortlake emulator
+live` and so on. In a test:
 
 ```python
 with emulator.running(synthetic=2000, seed=1, quota=25) as healthimaging:
@@ -54,82 +54,83 @@ with emulator.running(synthetic=2000, seed=1, quota=25) as healthimaging:
     healthimaging.admin.live(days=7, seed=3)
 ```
 
-SDKs put `runtime-` before the host of most operations, a custom endpoint's too; the variable and
-the setting above switch that off, and so does `disableHostPrefix: true` in the JavaScript SDK.
+SDKs put `runtime-` before the host of most operations, also before a custom endpoint. The variable
+and the setting above switch this off. In the JavaScript SDK use `disableHostPrefix: true`.
 """
 
 _MODELLED = (
     "Every limit of the service model: required members, minima, maxima, lengths, patterns, enums, "
-    "unions. What breaks one is answered with a ValidationException that names the member, never "
+    "unions. A request that breaks a limit gets a ValidationException that names the member, never "
     "its value.",
     "Error answers in rest-json form, with the statuses of the model.",
     "The four uses of SearchImageSets in AWS's guide, and every other searchable attribute; up to "
     "two filters, both of which must match; three sort fields, ascending and descending; "
     "`updatedAt` descending by default.",
     "A study time that is absent from a filter means 00:00.",
-    "Keyset paging: a page costs the same however deep it lies. A row that changes while a client "
-    "pages by `updatedAt` moves, as it must.",
+    "Keyset paging: every page costs the same, however many pages come before it. If a row changes "
+    "while a client pages by `updatedAt`, the row moves in the order.",
     "Versions: a change keeps `createdAt`, gets a new `updatedAt` and the next version. One change "
-    "may touch every image set of a study.",
-    "A series that is imported again with tags in conflict becomes a further image set with "
+    "can apply to every image set of a study.",
+    "A series that is imported again with conflicting tags becomes one more image set, with "
     "`isPrimary` false.",
-    "Absent DICOM tags are absent keys.",
-    "Reading an archived image set's metadata brings it back to the frequent tier.",
+    "If a DICOM tag is absent, its key is absent.",
+    "Reading the metadata of an archived image set moves it back to the frequent tier.",
     "The `Date` header shows the simulated clock.",
-    "Synthetic data: the same seed and the same `--now` give the same bytes; with a stopped clock "
-    "the days of `live` repeat as well. Names, studies and identifiers are invented.",
+    "Synthetic data: the same seed and the same `--now` give the same bytes. With a stopped clock "
+    "the days of `live` are the same too. Names, studies and identifiers are invented.",
 )
 
 _ASSUMED = (
-    ("Which of its ends BETWEEN includes", "Both, or as `--between` says."),
+    ("Which of its two ends BETWEEN includes", "Both, or as `--between` says."),
     ("BETWEEN with the later end first", "ValidationException."),
     ("BETWEEN on anything but a time", "ValidationException."),
-    ("EQUAL on a time", "Matches that very moment."),
+    ("EQUAL on a time", "Matches exactly that moment."),
     ("Two filters on the same attribute, or any other pair", "Both must match."),
     (
-        "Unusable study dates (absent, empty, no real yyyyMMdd)",
-        "No filter on the study date matches them, unless `--undated-match`. A sort by study date "
-        "lists them as the lowest, unless `--no-undated-sort`.",
+        "Unusable study dates (absent, empty, not a real yyyyMMdd)",
+        "Without `--undated-match` no filter on the study date matches them. A sort by study date "
+        "lists them as the lowest, or leaves them out with `--no-undated-sort`.",
     ),
     ("Unusable study times", "They count as 00:00."),
     ("How soon a search finds a change", "At once, or after `--index-lag-ms` of simulated time."),
     (
-        "How long a nextToken lives",
-        "For ever, across restarts and changes; `--token-refusal-rate` refuses some. With another "
-        "data store or other criteria it is a ValidationException; another page size is fine.",
+        "How long a nextToken is valid",
+        "Always, also after restarts and changes. `--token-refusal-rate` refuses some. With a "
+        "different data store or other criteria the answer is a ValidationException. The page "
+        "size may change.",
     ),
     ("The page size without `maxResults`", "50."),
-    ("A full last page", "Has no nextToken."),
-    ("`sort` in the answer", "Always there, the default included."),
+    ("A last page that is full", "Has no nextToken."),
+    ("`sort` in the answer", "Always present, also for the default."),
     ("Whether reads or moves between tiers change `updatedAt`", "They do not."),
     (
         "GetImageSet, GetImageSetMetadata and ListImageSetVersions on a deleted image set",
-        "ResourceNotFoundException; with `--deleted-found` GetImageSet answers as DELETED, and "
-        "ListImageSetVersions lists all versions and the deletion.",
+        "ResourceNotFoundException. With `--deleted-found` GetImageSet returns the state DELETED, "
+        "and ListImageSetVersions lists all versions and the deletion.",
     ),
     (
         "`updatedAt` of a first version in ListImageSetVersions",
-        "Absent, as in AWS's example, where it is `createdAt`.",
+        "Absent if it equals `createdAt`, as in AWS's example.",
     ),
-    ("DeleteImageSet", "Answers LOCKED and DELETING; the image set is gone at once."),
+    ("DeleteImageSet", "Answers LOCKED and DELETING. The image set is deleted at once."),
     ("`imageSetWorkflowStatus`", "CREATED for the first version, UPDATED for later ones."),
     ("A member of the wrong JSON type", "ValidationException."),
     ("An empty DICOM element in a P10 file", "Absent from the summary, null in the metadata."),
 )
 
 _ABSENT = (
-    "SigV4 signatures are not verified and no right is checked: any credentials do.",
+    "SigV4 signatures and rights are not checked: all credentials work.",
     "Imports through the service, pixel data, copies, metadata updates and resource tags: use "
     "`--dicom`, `--load` and the admin API.",
     "EventBridge events and KMS keys.",
-    "Metadata documents of P10 files hold neither binary nor private elements. Those of other "
-    "image sets are made up from the summary.",
+    "Metadata documents of P10 files hold neither binary nor private elements. The documents of "
+    "other image sets are made from the summary.",
     "An image set's storage tier does not change with the clock.",
-    "Conflicts between P10 files are judged per series: two series of one study whose study "
-    "attributes differ both stay primary.",
-    "Times in an import through the admin API are taken as given, future ones too.",
-    "Constant time for a search that is filtered by one attribute and sorted by another with more "
-    "than 2,000 matches: its first page may walk the sort index.",
+    "Conflicts between P10 files are detected per series. If two series of one study have "
+    "different study attributes, both stay primary.",
+    "Times in an import through the admin API are not checked, so they can lie in the future.",
+    "Constant time for a search that filters by one attribute and sorts by another, with more "
+    "than 2,000 matches: its first page may read the whole sort index.",
     "NumberOfStudyRelatedSeries and NumberOfStudyRelatedInstances stay as loaded when the admin "
     "API imports more into a study.",
 )
@@ -138,15 +139,19 @@ _FAULTS = (
     ("`throttled`", "`quota`, `burst`", "429 ThrottlingException, one bucket per operation"),
     ("`failed`", "`error_rate`", "500 InternalServerException"),
     ("`reset`", "`reset_rate`", "The connection is reset (RST) without an answer"),
-    ("`cut_short`", "`cut_rate`", "Half the body under the full Content-Length, then closed"),
+    (
+        "`cut_short`",
+        "`cut_rate`",
+        "Half the body under the full Content-Length, then a closed connection",
+    ),
     ("`cut_truncated`", "`cut_rate`", "Half the body as a complete HTTP answer with status 200"),
     ("`cut_empty`", "`cut_rate`", "No body, as a complete HTTP answer with status 200"),
-    ("`token_refused`", "`token_refusal_rate`", "400 ValidationException for a good nextToken"),
+    ("`token_refused`", "`token_refusal_rate`", "400 ValidationException for a valid nextToken"),
 )
 
 
 def render(app: typer.Typer) -> str:
-    """Renders the page.
+    """Returns the page as Markdown.
 
     Args:
         app: The command line, whose commands the page lists.
@@ -159,23 +164,23 @@ def render(app: typer.Typer) -> str:
             "## What is modelled\n",
             _bullets(_MODELLED),
             "## What is assumed\n",
-            "AWS does not document these points. A client should be right either way.\n",
+            "AWS does not document these points. A client should work in both cases.\n",
             _table(("Point", "Here"), _ASSUMED),
-            "## What is not there\n",
+            "## What is missing\n",
             _bullets(_ABSENT),
             "## Options of `serve`\n",
-            "Those marked * may be changed at run time through the admin API, under their name "
+            "You can change those marked * at run time through the admin API, under their name "
             "with underscores.\n",
             _table(("Option", "Default", "What it does"), _options()),
             "## Faults\n",
-            "Drawn with `--seed` in the order in which requests arrive. The names on the left are "
-            "those in the stats.\n",
+            "They are drawn with `--seed`, in the order in which requests arrive. The stats use "
+            "the names on the left.\n",
             _table(("Fault", "Behaviour", "What the client sees"), _FAULTS),
             "## Commands\n",
             _table(("Command", "What it does"), _commands(app)),
             "## Admin API\n",
-            "JSON in, JSON out, without faults or latency. Where an image set is meant, "
-            "`datastoreId` may name its data store; the first is the default.\n",
+            "JSON in, JSON out, without faults or latency. `datastoreId` may name the data store; "
+            "the first is the default.\n",
             _admin(world),
         ]
     return "\n".join(parts)

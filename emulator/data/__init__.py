@@ -1,4 +1,4 @@
-"""What the emulated data stores hold: image sets, their versions and documents, a made-up hospital.
+"""The content of the emulated data stores: image sets, versions, documents, a synthetic hospital.
 
-What a request is answered belongs to `service`.
+See `service` for the answers to requests.
 """

@@ -1,8 +1,7 @@
-"""The catalogue: the invented names, examinations and odd values that synthetic data is made of.
+"""The catalogue: invented names, examinations and unusual values for synthetic data.
 
-It owns reading `catalogue.json` into tables ready to draw from. Names are made up; what is not
-ASCII or not valid in them is there on purpose. How often and when something is drawn is for
-`hospital`.
+It reads `catalogue.json` into tables that values can be drawn from. All names are invented. Some
+values are not ASCII or not valid on purpose. See `hospital` for how often they are drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Weighted:
-    """Values to draw with unequal chances; `None` stands for an absent tag."""
+    """Values that are drawn with different weights. `None` means an absent tag."""
 
     values: tuple[str | None, ...]
     cumulative: tuple[int, ...]
@@ -32,7 +31,7 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Examination:
-    """What is examined how: a body part under one modality."""
+    """An examination: one body part, with one modality."""
 
     modality: str
     body_part: str
@@ -43,7 +42,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything there is to draw from."""
+    """All values that synthetic data is drawn from."""
 
     family: tuple[str, ...]
     given: tuple[str, ...]
@@ -58,7 +57,7 @@ class Catalogue:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue, read once."""
+    """Returns the catalogue. The file is read once."""
     raw: dict[str, Any] = json.loads(files("emulator.data").joinpath("catalogue.json").read_bytes())
     examinations, weights = [], []
     for modality in raw["modalities"]:

@@ -1,7 +1,7 @@
-"""DICOM files: a folder of P10 files as image sets, grouped as HealthImaging's import groups them.
+"""Reads a folder of DICOM P10 files and groups them into image sets as HealthImaging does.
 
-It owns which file goes to which image set, and the metadata document of each. Pixel data is never
-read. When and where the result is loaded is for `world`.
+It decides which file belongs to which image set, and makes their metadata documents. It never reads
+pixel data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from emulator.data.store import Datastore
 from emulator.datetimes import seconds
 from emulator.seeded import identifier
 
-# The levels of PS3.3's patient, study and series modules that a document keeps above the instance.
+# Attributes that a document stores at the patient, study or series level, not per instance (PS3.3).
 _PATIENT = {*PATIENT_LEVEL.values(), "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs"}
 _STUDY = {*STUDY_LEVEL.values(), "ReferringPhysicianName", "PatientAge", "PatientWeight"}
 _SERIES = {*SERIES_LEVEL.values(), "SeriesDescription", "SeriesDate", "SeriesTime", "Laterality"}
@@ -36,7 +36,7 @@ Level = dict[str, Any]
 
 @dataclass(frozen=True)
 class Import:
-    """What a folder gave: records, their documents, and the number of files passed over."""
+    """The result for one folder: records, their documents, and the number of skipped files."""
 
     records: list[Record]
     documents: list[tuple[int, str, bytes]]
@@ -45,7 +45,7 @@ class Import:
 
 @dataclass(frozen=True)
 class _Instance:
-    """One file: its identifiers, what it says about the upper levels, and the rest."""
+    """One file: its identifiers, its patient, study and series attributes, and all others."""
 
     study_uid: str
     series_uid: str
@@ -58,13 +58,13 @@ class _Instance:
 
 @dataclass
 class _ImageSet:
-    """An image set under construction; all its instances agree about the upper levels."""
+    """An image set during grouping. Its instances have the same patient, study and series."""
 
     first: _Instance
     instances: dict[str, Level] = field(default_factory=dict)
 
     def takes(self, other: _Instance) -> bool:
-        """Whether an instance belongs here: no conflict in any level, its own included."""
+        """Returns whether an instance belongs here: it conflicts at no level, nor with itself."""
         first = self.first
         agrees = (first.patient, first.study, first.series) == (
             other.patient,
@@ -78,12 +78,12 @@ def read(folder: Path, datastore: Datastore, now_ms: int) -> Import:
     """Reads a folder of DICOM P10 files.
 
     Args:
-        folder: Searched recursively, in order of the paths.
-        datastore: The data store that the image sets go to.
-        now_ms: Their `createdAt`.
+        folder: The folder. It is searched recursively, in order of the paths.
+        datastore: The data store of the image sets.
+        now_ms: The `createdAt` of the image sets.
 
     Raises:
-        ValueError: If there is no such folder.
+        ValueError: If the folder does not exist.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of DICOM files")
@@ -148,7 +148,7 @@ def _document(image_set: _ImageSet) -> dict[str, Any]:
 
 
 def _tags(instance: _Instance) -> dict[str, Any]:
-    """The summary's tags; an empty element counts as absent."""
+    """Returns the tags of the summary. An empty element counts as absent."""
     keywords = instance.patient | instance.study | instance.series
     tags: dict[str, Any] = {}
     for member, keyword in (PATIENT_LEVEL | STUDY_LEVEL | SERIES_LEVEL).items():
@@ -163,14 +163,14 @@ def _tags(instance: _Instance) -> dict[str, Any]:
 
 
 def _integer(value: str | None) -> int | None:
-    """The number of an IS value; `None` if it is none that a summary could show."""
+    """Returns the number of an IS value, or `None` if a summary cannot show it."""
     return int(value) if value is not None and re.fullmatch(r"[+-]?\d{1,9}", value) else None
 
 
 def _instance(path: Path) -> _Instance | None:
-    """Reads one file; `None` if it is no DICOM object with the three identifiers."""
+    """Reads one file. Returns `None` if it is not a DICOM object with all three identifiers."""
     try:
-        # Odd values are what such folders are for; pydicom warns about each of them.
+        # Such folders hold unusual values on purpose, and pydicom warns about each.
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
             keywords = _keywords(pydicom.dcmread(file, stop_before_pixels=True))
@@ -192,7 +192,7 @@ def _instance(path: Path) -> _Instance | None:
 
 
 def _keywords(dataset: Dataset) -> Level:
-    """A data set as JSON values by keyword; private and binary elements are left out."""
+    """Returns a data set as JSON values by keyword, without private and binary elements."""
     return {
         element.keyword: _value(element)
         for element in dataset
@@ -206,6 +206,6 @@ def _value(element: DataElement) -> Any:
         return [_keywords(item) for item in value]
     if isinstance(value, MultiValue):
         return [str(item) for item in value]
-    # Numbers travel as strings, as DS and IS do, and what is empty as null.
+    # Numbers are strings, as in DS and IS. Empty values are null.
     text = "" if value is None else str(value)
     return text or None

@@ -1,8 +1,8 @@
-"""Three years of a data store: when the synthetic hospital's studies were imported.
+"""Three years of imports: when the studies of the synthetic hospital were imported.
 
-It owns the rhythm of imports up to the clock's start: a daily trickle that follows the working week
-and grows, and a few bulk imports out of older archives. What a study looks like is for `hospital`;
-what happens after the clock's start is for `life`.
+Before the clock's start there are daily imports, which follow the working week and grow, and a few
+bulk imports from older archives. See `hospital` for the content of a study, and `control.life` for
+the time after the clock's start.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def records(hospital: Hospital, image_sets: int) -> Iterator[Record]:
 
 
 def _rhythm(first_ms: int, hours: int) -> list[float]:
-    """The weight of each of so many hours: working hours, working days, slow growth."""
+    """Returns a weight for each hour: working hours, working days, slow growth."""
     weights = []
     for hour in range(hours):
         moment = datetime.fromtimestamp((first_ms + hour * _HOUR_MS) / 1000, UTC)
@@ -78,7 +78,7 @@ def _trickle(hospital: Hospital, studies: int) -> list[int]:
 
 
 def _bulk_imports(hospital: Hospital, studies: int) -> list[int]:
-    """The moments of the studies of a few imports, some forty studies in each second of one."""
+    """Returns the moments of a few bulk imports, with about 40 studies per second each."""
     chance = hospital.chance
     imports = max(1, min(12, studies // 300))
     moments = []

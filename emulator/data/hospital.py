@@ -1,10 +1,10 @@
-"""A synthetic hospital: seeded patients and their studies, as records ready to load.
+"""A synthetic hospital: seeded patients and their studies, as records for the store.
 
-It owns what one study looks like. When studies arrive is for `history` and `life`, names and
-examinations are the `catalogue`'s.
+It makes the content of a study. See `history` and `control.life` for when studies arrive, and
+`catalogue` for names and examinations.
 
-A million records are made here one by one, so the summary is put together as text: each part is
-written as JSON once, for the patient, the study and the series, and joined.
+It may make a million records, so it joins the summary as text. The JSON of the patient and of the
+study is written once and used in each of their records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from emulator.wire import encode
 DAY_MS = 86_400_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _SERIES_WEIGHTS = (30, 48, 62, 73, 81, 87, 91, 94, 96, 98, 99, 100)
-# S3 Intelligent-Tiering, on which the tiers rest, archives what nobody read for so long.
+# S3 Intelligent-Tiering, which HealthImaging uses, archives what nobody read for this time.
 _ARCHIVED_AFTER_MS = 30 * DAY_MS
 
 
@@ -55,8 +55,8 @@ class Hospital:
 
     Args:
         datastore: The data store's number in the store.
-        seed: Equal seeds and equal calls give equal records, byte for byte.
-        now_ms: No time in any record lies after it.
+        seed: The same seed and the same calls give the same records, byte for byte.
+        now_ms: The latest time in any record.
     """
 
     def __init__(self, datastore: int, seed: object, now_ms: int) -> None:
@@ -67,7 +67,7 @@ class Hospital:
         self._catalogue = catalogue()
 
     def sizes(self, image_sets: int) -> list[int]:
-        """The numbers of image sets of as many studies as add up to `image_sets`."""
+        """Returns random study sizes, in image sets, whose sum is `image_sets`."""
         sizes: list[int] = []
         while (missing := image_sets - sum(sizes)) > 0:
             wanted = max(1, missing // 12)
@@ -76,16 +76,15 @@ class Hospital:
         return sizes
 
     def study(self, image_sets: int, imported_ms: int, *, migrated: bool) -> list[Record]:
-        """Makes a study of so many image sets.
+        """Makes a study with `image_sets` current image sets.
 
         Args:
-            image_sets: How many records are current; one of them may repeat a series.
-            imported_ms: When the import began.
-            migrated: A study out of an old archive, often years old, and imported quickly.
+            image_sets: The number of current records. One of them may repeat a series.
+            imported_ms: The time at which the import began.
+            migrated: Whether the study comes from an old archive: often years old, imported fast.
 
         Returns:
-            The current records, and after them the superseded versions of those that were
-            corrected since.
+            The current records, then the superseded versions of those that were corrected later.
         """
         study = self._new_study(image_sets, imported_ms, migrated=migrated)
         corrected_ms = None
@@ -162,7 +161,7 @@ class Hospital:
         )
 
     def _when(self, imported_ms: int, *, migrated: bool) -> tuple[str | None, str | None]:
-        """The study's date and time: mostly shortly before its import, sometimes unusable."""
+        """Draws the study's date and time: mostly soon before its import, sometimes unusable."""
         chance = self.chance
         if migrated:
             age_ms = int((0.05 + 12 * chance.random() ** 1.7) * 365 * DAY_MS)
@@ -221,7 +220,7 @@ class Hospital:
 
     def _series(self, study: Study, number: int) -> str:
         examination = study.examination
-        # PET comes with the CT that it is read against.
+        # A PET study also has the CT series that PET is read with.
         modality = "CT" if examination.modality == "PT" and number % 2 else examination.modality
         members = f'"DICOMSeriesModality":"{modality}","DICOMSeriesNumber":{number + 1}'
         if self.chance.random() < 0.12:
@@ -239,7 +238,7 @@ class Hospital:
 
 
 def _superseded(record: Record) -> Record:
-    """The first version of an image set whose patient was later found to be another."""
+    """Returns the first version of an image set whose patient name was corrected later."""
     summary = record.wire()
     summary |= {"version": 1, "updatedAt": summary["createdAt"]}
     summary["DICOMTags"] |= {"DICOMPatientName": "Unknown^Emergency"}
@@ -253,7 +252,7 @@ def _superseded(record: Record) -> Record:
 
 
 def _members(tags: dict[str, Any]) -> str:
-    """Tags as the members of a JSON object, without its braces; absent tags are left out."""
+    """Returns tags as the members of a JSON object, without braces and without absent tags."""
     present = {name: value for name, value in tags.items() if value is not None}
     return encode(present)[1:-1].decode()
 

@@ -1,8 +1,8 @@
-"""Image set metadata: the JSON document that GetImageSetMetadata answers with.
+"""Image set metadata: the JSON document that GetImageSetMetadata returns.
 
-It owns the document's form: Patient, Study, Series and Instances, dicts keyed by UID. Documents of
-DICOM files come from `dicom`; for an image set without one the document is made up here from its
-summary, so that it always agrees with what a search finds.
+The document has Patient, Study, Series and Instances, as dicts keyed by UID. `dicom` makes the
+documents of DICOM files. For other image sets this module makes the document from the summary, so
+that it always agrees with what a search finds.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def pack(document: dict[str, Any]) -> bytes:
-    """A document as gzip JSON; the same document always gives the same bytes."""
+    """Returns a document as gzip JSON. The same document always gives the same bytes."""
     return gzip.compress(encode(document), compresslevel=6, mtime=0)
 
 
 def blob(datastore_id: str, record: Record, document: bytes | None) -> bytes:
-    """The gzip JSON of one version of an image set.
+    """Returns the gzip JSON of one version of an image set.
 
     Args:
         datastore_id: The data store's id.
-        record: The version; its tags are the ones the document shows.
-        document: The document that the image set was imported with, as `pack` made it.
+        record: The version. The document shows its tags.
+        document: The document from the import of the image set, as `pack` returned it.
     """
     parsed = _synthetic(record) if document is None else json.loads(gzip.decompress(document))
     tags = record.wire().get("DICOMTags")
@@ -83,7 +83,7 @@ def _synthetic(record: Record) -> dict[str, Any]:
 
 
 def _overlay(document: dict[str, Any], tags: dict[str, Any]) -> None:
-    """Writes a version's tags over the ones that the document has."""
+    """Replaces the tags of a document by those of a version."""
     levels = [(document["Patient"], PATIENT_LEVEL), (document["Study"], STUDY_LEVEL)]
     levels += [(series, SERIES_LEVEL) for series in document["Study"]["Series"].values()]
     for level, names in levels:
@@ -94,5 +94,5 @@ def _overlay(document: dict[str, Any], tags: dict[str, Any]) -> None:
             elif value == "":
                 level["DICOM"][keyword] = None
             else:
-                # IS travels as a string, as everything in the document does.
+                # An IS value is a string, like every value in the document.
                 level["DICOM"][keyword] = str(value)

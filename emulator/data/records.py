@@ -1,7 +1,7 @@
-"""A record: one version of one image set, as the store keeps it and as the wire shows it.
+"""A record: one version of one image set, as the store keeps it and as a search returns it.
 
-It owns how a summary in wire form becomes a row with its search keys, and how a changed or deleted
-version follows from an earlier one. Where rows live is for `store`.
+It makes a row with search keys from a summary in wire form, and makes the next version or the
+deletion mark from an earlier version. See `store` for the table of rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ FREQUENT = "FREQUENT_ACCESS"
 class Record(NamedTuple):
     """One row of the table `image_sets`, in the order of its columns.
 
-    `current` says what is true now and `searchable` what a search finds; the two differ while the
-    index lags. `due_ms` is when a change reaches the index. A record with `deleted_ms` is the mark
-    that its image set is gone.
+    `current` marks the version that is true now, and `searchable` the version that a search finds.
+    They differ while the index lags. `due_ms` is the time at which a change becomes searchable. A
+    record with `deleted_ms` is the deletion mark of its image set.
     """
 
     datastore: int
@@ -45,7 +45,7 @@ class Record(NamedTuple):
     due_ms: int | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The summary as parsed JSON."""
+        """Returns the summary as parsed JSON."""
         summary: dict[str, Any] = json.loads(self.summary)
         return summary
 
@@ -57,16 +57,16 @@ def from_summary(
     text: bytes | None = None,
     instances: int = 1,
 ) -> Record:
-    """Makes a record of a summary in wire form.
+    """Makes a record from a summary in wire form.
 
-    Members that are unknown or of a wrong type stay in the summary as they are; they only give no
-    search key.
+    Members that are unknown or have a wrong type stay in the summary unchanged, but give no search
+    key.
 
     Args:
         datastore: The data store's number in the store.
         summary: The parsed summary; its `imageSetId` is a string.
-        text: The summary as it was written, if it is to be served byte for byte.
-        instances: How many SOP instances the image set holds.
+        text: The original text of the summary, if a search must return exactly these bytes.
+        instances: The number of SOP instances in the image set.
     """
     tags = summary.get("DICOMTags")
     tags = tags if isinstance(tags, dict) else {}
@@ -90,30 +90,30 @@ def from_summary(
 
 
 def next_version(record: Record, tags: Mapping[str, Any], at_ms: int) -> Record:
-    """The version that follows when tags change: `createdAt` stays, `updatedAt` is new.
+    """Returns the next version, with changed tags and a new `updatedAt`; `createdAt` stays.
 
     Args:
         record: The image set's newest version.
-        tags: Members of `DICOMTags` and their new values; `None` takes a member away.
-        at_ms: When the change is made.
+        tags: Members of `DICOMTags` and their new values; `None` removes a member.
+        at_ms: The time of the change.
     """
     summary = record.wire()
     old = summary.get("DICOMTags")
     merged = {**(old if isinstance(old, dict) else {}), **tags}
     summary["DICOMTags"] = {name: value for name, value in merged.items() if value is not None}
     summary["version"] = record.version + 1
-    # Two changes within one millisecond still get two updatedAts.
+    # Two changes within one millisecond get two different updatedAt values.
     summary["updatedAt"] = seconds(max(at_ms, record.updated_ms + 1))
     return from_summary(record.datastore, summary, instances=record.instances)
 
 
 def deletion(record: Record, at_ms: int) -> Record:
-    """The mark that an image set is gone."""
+    """Returns the deletion mark of an image set."""
     return record._replace(version=record.version + 1, current=0, deleted_ms=at_ms)
 
 
 def accessed(record: Record, at_ms: int) -> Record:
-    """The same version after its metadata was read: in the frequent tier, accessed just now."""
+    """Returns the same version after a read of its metadata: frequent tier, accessed now."""
     summary = record.wire() | {"lastAccessedAt": seconds(at_ms), "storageTier": FREQUENT}
     return record._replace(summary=encode(summary))
 

@@ -1,7 +1,7 @@
 """The state: every version of every image set, in SQLite, in memory or in a file.
 
-It owns the tables, their indexes and what happens when a version is added, becomes searchable or is
-deleted. How a search becomes SQL is for `search`; what a record looks like is for `records`.
+It holds the tables and their indexes, and adds versions, makes them searchable and deletes them.
+See `service.search` for the SQL of a search, and `records` for a record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS documents (
     datastore INTEGER, image_set_id TEXT, document BLOB, PRIMARY KEY (datastore, image_set_id)
 );
 """
-# Of the sort indexes only the searchable rows are part, so that keyset paging never meets another.
+# The sort indexes contain only searchable rows, so that keyset paging never reads any other row.
 _INDEXES = {
     "by_version": "UNIQUE INDEX {} (datastore, image_set_id, version)",
     "by_updated": "INDEX {} (datastore, updated_ms, image_set_id) WHERE searchable = 1",
@@ -47,14 +47,14 @@ _INDEXES = {
 _COLUMNS = ", ".join(Record._fields)
 _INSERT = f"INSERT INTO image_sets VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM image_sets "  # noqa: S608 - the columns of Record
-# Every statement names its index: left alone, SQLite takes one that tells data stores apart only.
+# Every statement names its index. Otherwise SQLite may use an index only for the data store.
 _BY_VERSION = "INDEXED BY by_version WHERE datastore = ? AND "
 _BY_STUDY = "INDEXED BY by_study WHERE datastore = ? AND "
 _BY_ROWID = "NOT INDEXED WHERE datastore = ? AND "
 
 
 class Datastore(NamedTuple):
-    """One data store: its number in the tables, and what GetDatastore says about it."""
+    """One data store: its number in the tables, and its properties for GetDatastore."""
 
     number: int
     id: str
@@ -66,11 +66,11 @@ class Store:
     """All image sets of all data stores.
 
     Args:
-        path: The file that keeps the state; `None` keeps it in memory.
+        path: The file for the state; `None` keeps it in memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        # The server's thread takes over a connection that was opened and filled in another one.
+        # One thread opens and fills the connection, and the server's thread uses it.
         self._db = sqlite3.connect(
             ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
         )
@@ -83,11 +83,11 @@ class Store:
         self._db.close()
 
     def datastores(self) -> list[Datastore]:
-        """Every data store, in order of creation."""
+        """Returns all data stores, in order of creation."""
         return [Datastore(*row) for row in self._db.execute("SELECT * FROM datastores")]
 
     def datastore(self, datastore_id: str) -> Datastore:
-        """The data store with an id.
+        """Returns the data store with an id.
 
         Raises:
             ServiceError: `ResourceNotFoundException` if there is none.
@@ -104,10 +104,10 @@ class Store:
         return Datastore(self._db.execute(insert, values).lastrowid or 0, *values)
 
     def load(self, records: Iterable[Record]) -> int:
-        """Adds many records at once and returns their number; indexes are rebuilt at the end.
+        """Adds many records at once and returns their number. Builds the indexes at the end.
 
         Raises:
-            ValueError: If a version of an image set comes twice; nothing is loaded then.
+            ValueError: If a version of an image set occurs twice. Then nothing is loaded.
         """
         with self.transaction():
             for name in _INDEXES:
@@ -116,16 +116,18 @@ class Store:
             try:
                 self._create_indexes()
             except sqlite3.IntegrityError:
-                raise ValueError("an image set is loaded twice; remove one of the two") from None
+                raise ValueError(
+                    "an image set occurs twice in the files; remove one of the two"
+                ) from None
         return loaded
 
     def put(self, records: Sequence[Record], now_ms: int, lag_ms: int) -> None:
         """Adds new versions or deletion marks in one transaction.
 
         Args:
-            records: What is now true of their image sets.
+            records: The new state of their image sets.
             now_ms: The simulated time.
-            lag_ms: How long a search goes on finding what was true before.
+            lag_ms: The time during which a search still finds the previous state.
         """
         due = now_ms + lag_ms
         with self.transaction():
@@ -141,7 +143,7 @@ class Store:
         self.settle(now_ms)
 
     def settle(self, now_ms: int) -> None:
-        """Makes every change searchable that is due by now."""
+        """Makes every change searchable whose index lag has passed."""
         if self._next_due is None or self._next_due > now_ms:
             return
         due = self._db.execute(
@@ -162,7 +164,7 @@ class Store:
         self._next_due = self._earliest_due()
 
     def replace(self, record: Record) -> None:
-        """Writes another summary into a version that is already there."""
+        """Replaces the summary of an existing version."""
         self._db.execute(
             "UPDATE image_sets SET summary = ?"
             " WHERE datastore = ? AND image_set_id = ? AND version = ?",
@@ -172,7 +174,7 @@ class Store:
     def versions(
         self, datastore: Datastore, image_set_id: str, *, below: int | None = None, limit: int = -1
     ) -> list[Record]:
-        """An image set's versions, newest first; a deletion mark is the newest of all."""
+        """Returns the versions of an image set, newest first. A deletion mark is the newest."""
         before = 2**62 if below is None else below
         return self._records(
             _BY_VERSION + "image_set_id = ? AND version < ? ORDER BY version DESC LIMIT ?",
@@ -180,7 +182,7 @@ class Store:
         )  # fmt: skip
 
     def current(self, datastore: Datastore, image_set_id: str) -> Record:
-        """The newest version of an image set that is not deleted.
+        """Returns the newest version of an image set that is not deleted.
 
         Raises:
             ServiceError: `ResourceNotFoundException` if there is none.
@@ -191,14 +193,14 @@ class Store:
         return newest[0]
 
     def of_study(self, datastore: Datastore, study_uid: str | None) -> list[Record]:
-        """The current image sets of a study, ordered by id."""
+        """Returns the current image sets of a study, ordered by id."""
         return self._records(
             _BY_STUDY + "study_uid = ? AND current = 1 ORDER BY image_set_id",
             datastore.number, study_uid,
         )  # fmt: skip
 
     def has_primary(self, datastore: Datastore, series_uid: str | None) -> bool:
-        """Whether a series already has its primary image set."""
+        """Returns whether a series already has its primary image set."""
         return self._one(
             "SELECT 1 FROM image_sets INDEXED BY by_series"
             " WHERE datastore = ? AND series_uid = ? AND current = 1 AND is_primary = 1",
@@ -206,18 +208,18 @@ class Store:
         ) is not None  # fmt: skip
 
     def current_count(self, datastore: Datastore) -> int:
-        """How many image sets a data store holds."""
+        """Returns the number of current image sets in a data store."""
         row = self._one(
             "SELECT count(*) FROM image_sets WHERE datastore = ? AND current = 1", datastore.number
         )
         return int(row[0]) if row else 0
 
     def row_count(self) -> int:
-        """How many rows there are, of versions and deletion marks together."""
+        """Returns the number of rows, versions and deletion marks together."""
         return int(self._one("SELECT ifnull(max(rowid), 0) FROM image_sets")[0])
 
-    def near(self, datastore: Datastore, fraction: float) -> Record | None:
-        """A current image set at about this fraction, 0 to 1, of all rows; `None` if empty."""
+    def pick(self, datastore: Datastore, fraction: float) -> Record | None:
+        """Returns a current image set at about this fraction (0 to 1) of all rows, if any."""
         for lowest in (int(fraction * self.row_count()), 0):
             found = self._records(
                 _BY_ROWID + "rowid >= ? AND current = 1 ORDER BY rowid LIMIT 1",
@@ -228,25 +230,25 @@ class Store:
         return None
 
     def truth(self, datastore: Datastore, after: str = "", limit: int = 1000) -> list[Record]:
-        """The current image sets in order of their ids, from the first beyond `after`."""
+        """Returns the current image sets in order of their ids, from the first after `after`."""
         return self._records(
             _BY_VERSION + "image_set_id > ? AND current = 1 ORDER BY image_set_id LIMIT ?",
             datastore.number, after, limit,
         )  # fmt: skip
 
     def newest_ms(self) -> int:
-        """The latest `updatedAt` of all, or `UNSORTABLE` if there is none."""
+        """Returns the latest `updatedAt` of all image sets, or `UNSORTABLE` if there is none."""
         latest = "SELECT max(updated_ms) FROM image_sets WHERE datastore = ? AND searchable = 1"
         rows = [self._one(latest, datastore.number) for datastore in self.datastores()]
         return max((row[0] for row in rows if row and row[0] is not None), default=UNSORTABLE)
 
     def add_documents(self, documents: Iterable[tuple[int, str, bytes]]) -> None:
-        """Keeps the metadata documents of image sets as (data store number, id, gzip JSON)."""
+        """Stores the metadata documents of image sets: (data store number, id, gzip JSON)."""
         with self.transaction():
             self._db.executemany("INSERT INTO documents VALUES (?, ?, ?)", documents)
 
     def document(self, record: Record) -> bytes | None:
-        """The metadata document that an image set was imported with, if it came with one."""
+        """Returns the metadata document from the import of an image set, if it had one."""
         row = self._one(
             "SELECT document FROM documents WHERE datastore = ? AND image_set_id = ?",
             record.datastore, record.image_set_id,
@@ -254,7 +256,7 @@ class Store:
         return row[0] if row else None
 
     def query(self, sql: str, parameters: Sequence[object]) -> list[Any]:
-        """Runs a search's statement."""
+        """Runs the SQL statement of a search."""
         return self._db.execute(sql, parameters).fetchall()
 
     def _records(self, where: str, *parameters: object) -> list[Record]:
@@ -274,7 +276,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Makes what is done in the block happen wholly or not at all; blocks may be nested."""
+        """Runs the block as one transaction. Blocks may be nested."""
         if self._db.in_transaction:
             yield
             return

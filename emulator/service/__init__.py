@@ -1,4 +1,4 @@
-"""What the emulated service does with a request: shapes, operations, searches, faults, counts.
+"""The answers of the emulated service: request shapes, operations, searches, faults, counts.
 
-What is stored belongs to `data`. Changing the emulator from outside belongs to `control`.
+See `data` for what is stored, and `control` for changes from outside.
 """

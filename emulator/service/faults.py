@@ -1,7 +1,7 @@
-"""Misbehaviour on demand: how slow, how strict and how broken the service is, all of it seeded.
+"""Injected faults: latency, quota and errors of the service, drawn from a seed.
 
-It owns the settings and the draw of each request's fate. Carrying a fate out on a connection is for
-`server`; reset connections and cut bodies are not answers and have no place in `operations`.
+It holds the settings and draws the faults of each request. `server` carries them out on the
+connection.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ CUTS: tuple[Cut, ...] = get_args(Cut)
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """How the service behaves; all of it may be changed while it runs.
+    """The behaviour of the service. All of it may change while the emulator runs.
 
     Raises:
-        ValueError: If a rate is not within 0 and 1, or any other number is negative.
+        ValueError: If a rate is not between 0 and 1, or any other number is negative.
     """
 
-    latency_ms: Annotated[float, typer.Option(help="Time that every answer takes.")] = 0.0
+    latency_ms: Annotated[float, typer.Option(help="Latency of every answer.")] = 0.0
     jitter_ms: Annotated[
-        float, typer.Option(help="Up to so much more or less latency, at random.")
+        float, typer.Option(help="Largest random change of the latency, up or down.")
     ] = 0.0
     quota: Annotated[
         float,
-        typer.Option(help="Requests per second and operation; beyond them 429. 0: no limit."),
+        typer.Option(help="Requests per second and operation; above it 429. 0: no limit."),
     ] = 0.0
     burst: Annotated[
-        int, typer.Option(help="Requests that may come at once. 0: as many as the quota.")
+        int, typer.Option(help="Requests allowed at once. 0: the same number as the quota.")
     ] = 0
     error_rate: Annotated[float, typer.Option(help="Share of requests answered with a 500.")] = 0.0
     reset_rate: Annotated[
@@ -45,18 +45,18 @@ class Behaviour:
     cut_rate: Annotated[
         float,
         typer.Option(
-            help="Share of good answers cut: short of their Content-Length, truncated, or empty."
+            help="Share of good answers cut: shorter than Content-Length, truncated, or empty."
         ),
     ] = 0.0
     token_refusal_rate: Annotated[
         float, typer.Option(help="Share of nextTokens refused with a ValidationException.")
     ] = 0.0
     index_lag_ms: Annotated[
-        int, typer.Option(help="Simulated time until a search finds a change.")
+        int, typer.Option(help="Simulated time after which a search finds a change.")
     ] = 0
     between: Annotated[
         BetweenEnds,
-        typer.Option(help="Which of its ends BETWEEN includes."),
+        typer.Option(help="Which of its two ends BETWEEN includes."),
     ] = "inclusive"
     undated_match: Annotated[
         bool, typer.Option(help="A filter on the study date also matches unusable study dates.")
@@ -67,8 +67,8 @@ class Behaviour:
     deleted_found: Annotated[
         bool,
         typer.Option(
-            help="GetImageSet and ListImageSetVersions answer for a deleted image set, as DELETED, "
-            "not with 404."
+            help="GetImageSet and ListImageSetVersions return a deleted image set as DELETED "
+            "instead of 404."
         ),
     ] = False
 
@@ -84,8 +84,8 @@ class Behaviour:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What happens to one request."""
+class RequestFaults:
+    """The latency and the faults of one request."""
 
     delay_s: float
     throttled: bool
@@ -96,20 +96,20 @@ class Fate:
 
 
 class Faults:
-    """Draws every request's fate."""
+    """Draws the faults of every request."""
 
     def __init__(self, behaviour: Behaviour, seed: int) -> None:
         self.behaviour = behaviour
         self._random = generator("faults", seed)
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def fate(self, operation: str) -> Fate:
-        """Draws the fate of the next request."""
-        behaviour, draw = self.behaviour, self._random.random
-        # Always the same number of draws, so that changing one rate leaves the others' luck alone.
-        jitter, error, reset, cut, token, which = (draw() for _ in range(6))
+    def draw(self, operation: str) -> RequestFaults:
+        """Draws the faults of the next request."""
+        behaviour, number = self.behaviour, self._random.random
+        # Always six numbers, so that a change of one rate does not change the other faults.
+        jitter, error, reset, cut, token, which = (number() for _ in range(6))
         delay_ms = behaviour.latency_ms + behaviour.jitter_ms * (2 * jitter - 1)
-        return Fate(
+        return RequestFaults(
             delay_s=max(0.0, delay_ms) / 1000,
             throttled=not self._take(operation),
             failed=error < behaviour.error_rate,
@@ -119,7 +119,7 @@ class Faults:
         )
 
     def _take(self, operation: str) -> bool:
-        """Takes a token from the operation's bucket, on the real clock."""
+        """Takes a token from the operation's bucket, in real time. Returns False if it is empty."""
         quota = self.behaviour.quota
         if not quota:
             return True

@@ -1,9 +1,8 @@
-"""The service model: botocore's own description of HealthImaging, as routes and a validator.
+"""The service model: botocore's description of HealthImaging, as routes and a validator.
 
-It owns which requests exist, what shape they have and which HTTP status an error has; all of it is
-read from botocore's data and none of it is written down here. What an operation does is for
-`operations`; rules that the model does not state (which operator takes how many values) are for
-`search`.
+It reads from botocore's data which requests exist, which shape they have and which HTTP status an
+error has. See `operations` for what an operation does, and `search` for rules that the model does
+not state, such as the number of values of an operator.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the model and how a request for it is recognised."""
+    """One operation of the model, with the method and path of its requests."""
 
     name: str
     method: str
@@ -48,7 +47,7 @@ class Operation:
 
 
 class HealthImaging:
-    """The service model, read once."""
+    """The service model. It is read once."""
 
     def __init__(self) -> None:
         description = Loader().load_service_model(SERVICE, "service-2")
@@ -56,7 +55,7 @@ class HealthImaging:
         self.operations = tuple(map(self._operation, self._service.operation_names))
 
     def route(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
-        """Finds the operation that a request line means, and its path parameters."""
+        """Returns the operation of a request line and its path parameters, if there is one."""
         for operation in self.operations:
             match = operation.path.fullmatch(path) if operation.method == method else None
             if match:
@@ -66,10 +65,10 @@ class HealthImaging:
     def read(
         self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: bytes
     ) -> dict[str, Any]:
-        """Puts a request's parts together as the operation's input and checks it.
+        """Combines the parts of a request into the operation's input and checks it.
 
         Raises:
-            ServiceError: `ValidationException`, naming every member at fault and no value.
+            ServiceError: `ValidationException`, which names every invalid member and no value.
         """
         shape = operation.input_shape
         values: dict[str, Any] = {}
@@ -90,7 +89,7 @@ class HealthImaging:
         return values
 
     def status(self, code: str) -> int:
-        """The HTTP status that the model gives an error code."""
+        """Returns the HTTP status of an error code."""
         error = self._service.shape_for(code).metadata["error"]
         return int(error["httpStatusCode"])
 
@@ -102,7 +101,7 @@ class HealthImaging:
 
 
 def _from_query(shape: Shape, text: str) -> Any:
-    """Reads a query parameter; text that is not of the shape's type is left for the validator."""
+    """Reads a query parameter. The validator refuses text that does not have the shape's type."""
     if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
         return int(text)
     if shape.type_name == "boolean" and text in ("true", "false"):
@@ -111,7 +110,7 @@ def _from_query(shape: Shape, text: str) -> Any:
 
 
 def _problems(shape: Shape, value: Any, at: str) -> Iterator[str]:
-    """Walks a value along its shape and yields what breaks the model's limits."""
+    """Yields a message for each part of a value that breaks the limits of its shape."""
     if not _has_type(shape.type_name, value):
         yield f"Value at '{at}' failed to satisfy constraint: Member must be a {shape.type_name}"
     elif shape.type_name == "structure":
@@ -131,7 +130,7 @@ def _problems(shape: Shape, value: Any, at: str) -> Iterator[str]:
 
 
 def _has_type(type_name: str, value: Any) -> bool:
-    # A bool is an int to Python and no number to JSON.
+    # In Python a bool is an int, in JSON it is not a number.
     if isinstance(value, bool):
         return type_name == "boolean"
     if isinstance(value, float) and not math.isfinite(value):
@@ -140,7 +139,7 @@ def _has_type(type_name: str, value: Any) -> bool:
 
 
 def _structure_problems(shape: StructureShape, value: dict[str, Any], at: str) -> Iterator[str]:
-    # JSON's null stands for an absent member, and unknown members pass, as they do at AWS.
+    # As at AWS, null means an absent member, and unknown members are ignored.
     given = {name: item for name, item in value.items() if item is not None}
     prefix = f"{at}." if at else ""
     for name in shape.required_members:
@@ -176,5 +175,5 @@ def _broken(at: str, constraint: str) -> str:
 
 @lru_cache
 def _matcher(pattern: str) -> Callable[[str], object]:
-    # The model's patterns are Java's; \p{ASCII} is the one construct in them that Python lacks.
+    # The patterns are Java patterns. Python knows all they use, except \p{ASCII}.
     return re.compile(pattern.replace(r"\p{ASCII}", r"[\x00-\x7f]"), re.ASCII).fullmatch

@@ -1,7 +1,6 @@
-"""The operations that are emulated: what each one does with a checked input.
+"""The emulated operations: one method for each, which takes a checked input.
 
-It owns one method for each operation, under a table of their names in the model. Shapes are already
-checked by `model`; faults are not its business.
+`model` has checked the shape of the input before. `server` injects faults.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from emulator.wire import Answer, answer, decode, encode, invalid, not_found
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
-_BEYOND_ALL = 2**62  # versions
+_ABOVE_ALL_VERSIONS = 2**62
 
 Input = Mapping[str, Any]
 
 
 class Operations:
-    """HealthImaging's operations on one store."""
+    """The operations of HealthImaging on one store."""
 
     def __init__(self, store: Store, clock: Clock, faults: Faults) -> None:
         self._store = store
@@ -45,7 +44,7 @@ class Operations:
         }
 
     def search_image_sets(self, given: Input) -> Answer:
-        """One page of summaries; the stored texts are joined, never parsed."""
+        """Returns one page of summaries. It joins the stored texts without parsing them."""
         datastore = self._store.datastore(given["datastoreId"])
         criteria = _criteria(encode(given.get("searchCriteria") or {}))
         self._store.settle(self._clock.now_ms())
@@ -66,13 +65,13 @@ class Operations:
         return Answer(b'{"imageSetsMetadataSummaries":[%b],%b' % (summaries, encode(rest)[1:]))
 
     def get_datastore(self, given: Input) -> Answer:
-        """The properties of one data store."""
+        """Returns the properties of one data store."""
         return answer(
             {"datastoreProperties": _described(self._store.datastore(given["datastoreId"]))}
         )
 
     def list_datastores(self, given: Input) -> Answer:
-        """The data stores, all of them ACTIVE, page by page."""
+        """Returns one page of the data stores. All of them are ACTIVE."""
         found = (
             self._store.datastores() if given.get("datastoreStatus", "ACTIVE") == "ACTIVE" else []
         )
@@ -84,7 +83,7 @@ class Operations:
         return answer(page)
 
     def get_image_set(self, given: Input) -> Answer:
-        """The properties of an image set, of its newest version or of the one asked for."""
+        """Returns the properties of an image set, for the requested or the newest version."""
         datastore = self._store.datastore(given["datastoreId"])
         record = self._version(datastore, given)
         arn = f"{_arn(datastore)}/imageset/{record.image_set_id}"
@@ -93,7 +92,7 @@ class Operations:
         return answer(properties | tier)
 
     def get_image_set_metadata(self, given: Input) -> Answer:
-        """The metadata document of any version; reading it brings an archived image set back."""
+        """Returns the metadata document of a version; moves the image set to the frequent tier."""
         datastore = self._store.datastore(given["datastoreId"])
         newest = self._store.current(datastore, given["imageSetId"])
         record = self._version(datastore, given)
@@ -103,14 +102,14 @@ class Operations:
         return Answer(body, content_type="text/plain", headers={"Content-Encoding": "gzip"})
 
     def list_image_set_versions(self, given: Input) -> Answer:
-        """All versions of an image set, newest first."""
+        """Returns one page of the versions of an image set, newest first."""
         datastore = self._store.datastore(given["datastoreId"])
         if not self._faults.behaviour.deleted_found:
             self._store.current(datastore, given["imageSetId"])
         limit = given.get("maxResults", DEFAULT_PAGE_SIZE)
-        below = _token_number(given, _BEYOND_ALL)
+        below = _token_number(given, _ABOVE_ALL_VERSIONS)
         found = self._store.versions(datastore, given["imageSetId"], below=below, limit=limit + 1)
-        if not found and below == _BEYOND_ALL:
+        if not found and below == _ABOVE_ALL_VERSIONS:
             raise not_found(f"Image set {given['imageSetId']}")
         listed = [_listed(record) for record in found[:limit]]
         page: dict[str, Any] = {"imageSetPropertiesList": listed}
@@ -119,7 +118,7 @@ class Operations:
         return answer(page)
 
     def delete_image_set(self, given: Input) -> Answer:
-        """Deletes an image set at once, and answers as if that took a while."""
+        """Deletes an image set at once, but answers DELETING, as AWS does."""
         datastore = self._store.datastore(given["datastoreId"])
         now_ms = self._clock.now_ms()
         mark = records.deletion(self._store.current(datastore, given["imageSetId"]), now_ms)
@@ -147,7 +146,7 @@ class Operations:
 
 @lru_cache(maxsize=1024)
 def _criteria(search_criteria: bytes) -> Criteria:
-    # A client that pages sends the same criteria with every page.
+    # Cached, because a client sends the same criteria with every page.
     return criteria_of(decode(search_criteria))
 
 
@@ -186,12 +185,12 @@ def _properties(record: Record) -> dict[str, Any]:
 
 
 def _listed(record: Record) -> dict[str, Any]:
-    """A version as a list shows it, where it differs from GetImageSet's answer."""
+    """Returns a version in the form of a list, which differs from the answer of GetImageSet."""
     properties = _properties(record)
-    # This one member of ImageSetProperties is spelled with a capital in the model.
+    # In the model this member of ImageSetProperties begins with a capital letter.
     properties["ImageSetWorkflowStatus"] = properties.pop("imageSetWorkflowStatus")
     if record.version == 1 and record.updated_ms == record.created_ms:
-        # In the guide's example a first version, which nothing updated, has no updatedAt.
+        # In the example of AWS's guide a first version without an update has no updatedAt.
         properties.pop("updatedAt", None)
     return properties
 
@@ -207,5 +206,5 @@ def _token_number(given: Input, otherwise: int) -> int:
     if token is None:
         return otherwise
     if not token.isdecimal() or len(token) > 18:
-        raise invalid("The nextToken does not belong to this list; start again without it")
+        raise invalid("The nextToken does not belong to this list; start the list again without it")
     return int(token)

@@ -1,11 +1,12 @@
-"""Searching: a request's criteria as spans of sort keys, and those as SQL that pages by keyset.
+"""SearchImageSets: criteria become spans of sort keys, and spans become SQL with keyset paging.
 
-It owns the rules of SearchImageSets that the service model does not state, what BETWEEN includes,
-and the nextToken. Checking the request's shape is for `model`; tables and indexes are for `store`.
+It holds the rules of SearchImageSets that the service model does not state, the ends that BETWEEN
+includes, and the nextToken. See `model` for the shape of the request, and `data.store` for tables
+and indexes.
 
-Every sort key is an integer, so whatever BETWEEN includes becomes an inclusive span. A page walks
-the spans of the sort key along that key's index and starts behind the last row of the page before:
-it costs the same however deep in a million rows it lies.
+Every sort key is an integer, so a BETWEEN with any kind of ends becomes an inclusive span. A page
+reads the spans along the index of the sort key, and starts after the last row of the previous page.
+So every page costs the same, also deep in a million rows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from emulator.wire import encode, invalid
 
 DEFAULT_PAGE_SIZE = 50
 SELECTIVE = 2000
-"""Up to so many rows behind one filter are sorted; more are met by walking the sort key's index."""
+"""If a filter matches at most this many rows, sort them; else read along the sort key's index."""
 
 Span = tuple[int, int]
 _KEYS = {"updatedAt": "updated_ms", "createdAt": "created_ms", "DICOMStudyDateAndTime": "study_key"}
@@ -51,7 +52,7 @@ _HIGHEST = 2**62
 
 @dataclass(frozen=True)
 class Between:
-    """One filter on a time: its column, the two ends, and whether it is an EQUAL of both."""
+    """One filter on a time: its column and two ends. With EQUAL both ends are the same moment."""
 
     column: str
     low: int
@@ -61,7 +62,7 @@ class Between:
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is searched for, and in which order."""
+    """The filters and the sort order of a search."""
 
     equal: tuple[tuple[str, object], ...]
     between: tuple[Between, ...]
@@ -72,17 +73,18 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Page:
-    """One page: the summaries as they go out, and the token of the next page if there is one."""
+    """One page: the summaries as sent, and the token of the next page if there is one."""
 
     summaries: list[bytes]
     next_token: str | None
 
 
 def criteria_of(search_criteria: Mapping[str, Any] | None) -> Criteria:
-    """Reads search criteria whose shape is already checked.
+    """Returns search criteria. `model` has checked their shape before.
 
     Raises:
-        ServiceError: `ValidationException` for what the shape allows and the service does not.
+        ServiceError: `ValidationException` if the shape allows the criteria but the service does
+            not.
     """
     given = search_criteria or {}
     equal, between = [], []
@@ -111,17 +113,17 @@ def search(
     limit: int = DEFAULT_PAGE_SIZE,
     token: str | None = None,
 ) -> Page:
-    """Finds one page.
+    """Returns one page.
 
     Raises:
-        ServiceError: `ValidationException` for a token that belongs to other criteria or to none.
+        ServiceError: `ValidationException` if the token is invalid or belongs to other criteria.
     """
     after = None if token is None else _read_token(token, datastore, criteria)
     sorted_column = _KEYS[criteria.sort_field]
     index = _driving_index(store, datastore, criteria, behaviour)
     rows: list[tuple[bytes, int, str]] = []
     for span in _spans(criteria, behaviour, sorted_column):
-        if after is None or _reaches_beyond(span, after[0], criteria):
+        if after is None or _has_rows_after(span, after[0], criteria):
             sql, parameters = statement(criteria, behaviour, span, after, index)
             parameters = [datastore.number, *parameters, limit + 1 - len(rows)]
             rows += store.query(sql, parameters)
@@ -140,13 +142,13 @@ def statement(
     after: tuple[int, str] | None,
     index: str,
 ) -> tuple[str, list[object]]:
-    """The SQL of one page within one span, and its parameters between data store and limit."""
+    """Returns the SQL of one page within one span, and its parameters (not data store and limit)."""
     key = _KEYS[criteria.sort_field]
     descending = criteria.sort_order == "DESC"
     conditions, parameters = _conditions(criteria, behaviour, key)
     low, high = span
     if after is not None and low <= after[0] <= high:
-        # The row value stands in for the span's end behind us; SQLite seeks by one bound a side.
+        # The row value replaces the passed end of the span: SQLite seeks by one bound per side.
         compare, kept, bound = ("<", ">=", low) if descending else (">", "<=", high)
         conditions += [f"({key}, image_set_id) {compare} (?, ?)", f"{key} {kept} ?"]
         parameters += [*after, bound]
@@ -162,11 +164,11 @@ def statement(
 
 
 def _values_of(item: Mapping[str, Any], at: str) -> tuple[str, list[Any]]:
-    """The one attribute of a filter and its values, as many as its operator takes."""
+    """Returns the attribute of a filter and its values. Checks the number of values."""
     unions = [{k: v for k, v in union.items() if v is not None} for union in item["values"]]
     attributes = {name for union in unions for name in union}
     if len(attributes) != 1:
-        raise invalid(f"Value at '{at}.values' must be of one attribute")
+        raise invalid(f"Value at '{at}.values' must have exactly one attribute")
     attribute = attributes.pop()
     operator, values = item["operator"], [union[attribute] for union in unions]
     if operator == "BETWEEN" and attribute not in _KEYS:
@@ -180,7 +182,7 @@ def _values_of(item: Mapping[str, Any], at: str) -> tuple[str, list[Any]]:
 def _between(attribute: str, values: Sequence[Any]) -> Between:
     keys = [_key(attribute, value) for value in values]
     if keys[0] > keys[-1]:
-        raise invalid(f"BETWEEN on {attribute} must start before it ends")
+        raise invalid(f"BETWEEN on {attribute}: the first value must not be later than the second")
     return Between(_KEYS[attribute], keys[0], keys[-1], exact=len(keys) == 1)
 
 
@@ -189,7 +191,7 @@ def _key(attribute: str, value: Any) -> int:
         return from_wire(value)
     day = day_number(value["DICOMStudyDate"])
     time = value.get("DICOMStudyTime")
-    # An absent time means 00:00, whichever end of BETWEEN it stands at.
+    # An absent time means 00:00 at both ends of BETWEEN.
     time_us = 0 if time is None else time_of_day_us(time)
     if day is None or time_us is None:
         raise invalid("DICOMStudyDateAndTime takes a date as yyyyMMdd and a time as HHmmss.FFFFFF")
@@ -213,7 +215,7 @@ def _column_spans(between: Between, behaviour: Behaviour) -> list[Span]:
 
 
 def _spans(criteria: Criteria, behaviour: Behaviour, key: str) -> list[Span]:
-    """The spans of the sort key that a search covers, in the order in which it meets them."""
+    """Returns the spans of the sort key that a search covers, in the order of the search."""
     hides_undated = key == "study_key" and not behaviour.undated_sort
     spans = [(0 if hides_undated else UNSORTABLE, _HIGHEST)]
     for between in criteria.between:
@@ -224,14 +226,14 @@ def _spans(criteria: Criteria, behaviour: Behaviour, key: str) -> list[Span]:
     return spans[::-1] if criteria.sort_order == "DESC" else spans
 
 
-def _reaches_beyond(span: Span, key: int, criteria: Criteria) -> bool:
+def _has_rows_after(span: Span, key: int, criteria: Criteria) -> bool:
     return span[0] <= key if criteria.sort_order == "DESC" else span[1] >= key
 
 
 def _conditions(
     criteria: Criteria, behaviour: Behaviour, key: str
 ) -> tuple[list[str], list[object]]:
-    """The conditions of all filters but those on the sort key."""
+    """Returns the conditions of all filters, except those on the sort key."""
     conditions = [f"{column} = ?" for column, _ in criteria.equal]
     parameters = [value for _, value in criteria.equal]
     for between in criteria.between:
@@ -246,7 +248,7 @@ def _conditions(
 def _driving_index(
     store: Store, datastore: Datastore, criteria: Criteria, behaviour: Behaviour
 ) -> str:
-    """The index that meets the fewest rows: a selective filter's, or else the sort key's."""
+    """Returns the index that reads the fewest rows: of a selective filter, else of the sort key."""
     sort_index = _INDEX_OF[_KEYS[criteria.sort_field]]
     fewest, best = SELECTIVE + 1, sort_index
     for column, condition, parameters in _candidates(criteria, behaviour):
@@ -277,7 +279,7 @@ def _candidates(
 
 @lru_cache
 def _scope(datastore: Datastore, criteria_digest: str) -> str:
-    """What a token is bound to: one data store and one set of criteria."""
+    """Returns the scope of a token: one data store and one set of criteria."""
     return sha256(f"{datastore.id}/{criteria_digest}".encode()).hexdigest()[:16]
 
 
@@ -293,4 +295,4 @@ def _read_token(token: str, datastore: Datastore, criteria: Criteria) -> tuple[i
             return int(key), image_set_id
     except ValueError:
         pass
-    raise invalid("The nextToken does not belong to this search; start again without it")
+    raise invalid("The nextToken does not belong to this search; start the search again without it")

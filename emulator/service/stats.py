@@ -1,4 +1,4 @@
-"""Counters of one run: what was asked, what went wrong on purpose and what was refused."""
+"""Counters of one run: requests, injected faults and error answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Stats:
-    """How often each thing happened since the start or the last reset.
+    """Counts since the start or the last reset.
 
     Attributes:
-        requests: Requests by operation, those that met a fault included.
+        requests: Requests by operation, including those with an injected fault.
         errors: Error answers by code.
         faults: Injected faults by kind: throttled, failed, reset, token_refused, cut_short,
             cut_truncated, cut_empty.
@@ -22,6 +22,6 @@ class Stats:
     faults: Counter[str] = field(default_factory=Counter)
 
     def clear(self) -> None:
-        """Starts counting anew."""
+        """Sets all counts to zero."""
         for counter in (self.requests, self.errors, self.faults):
             counter.clear()

@@ -53,8 +53,8 @@ def test_serve_gives_notice_beyond_loopback(tmp_path):
         assert json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         notices = process.stderr.read()
-    assert "others may reach: without TLS and without any authentication" in notices
-    assert "1 files were no DICOM objects" in notices
+    assert "has no TLS and no authentication" in notices
+    assert "1 files are not DICOM objects" in notices
 
 
 def test_serve_explains_what_is_wrong():

@@ -91,7 +91,7 @@ def test_latency_and_jitter(fresh):
 
 def test_jitter_stays_within_its_bounds():
     faults = Faults(Behaviour(latency_ms=10, jitter_ms=10), seed=1)
-    delays = [faults.fate("SearchImageSets").delay_s for _ in range(500)]
+    delays = [faults.draw("SearchImageSets").delay_s for _ in range(500)]
     assert 0 <= min(delays) < 0.002
     assert 0.018 < max(delays) <= 0.02
 
@@ -143,7 +143,7 @@ def test_a_seed_repeats_the_faults(fresh):
 def test_one_rate_leaves_the_luck_of_the_others_alone():
     def failures(**rates):
         faults = Faults(Behaviour(error_rate=0.3, **rates), seed=2)
-        return [faults.fate("SearchImageSets").failed for _ in range(100)]
+        return [faults.draw("SearchImageSets").failed for _ in range(100)]
 
     assert failures() == failures(cut_rate=0.5, reset_rate=0.1)
 

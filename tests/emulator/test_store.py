@@ -19,7 +19,7 @@ def test_every_statement_seeks(world):
     [datastore] = store.datastores()
     statements = []
     store._db.set_trace_callback(statements.append)
-    record = store.near(datastore, 0.5)
+    record = store.pick(datastore, 0.5)
     store.versions(datastore, record.image_set_id)
     store.of_study(datastore, record.study_uid)
     store.has_primary(datastore, record.series_uid)
@@ -45,7 +45,7 @@ def test_a_nested_transaction_is_part_of_the_outer_one(world):
     store = world.store
     before = store.row_count()
     [datastore] = store.datastores()
-    record = store.near(datastore, 0)
+    record = store.pick(datastore, 0)
     with pytest.raises(KeyError), store.transaction():
         store.put([next_version(record, {}, 0)], 1, 0)
         raise KeyError
@@ -56,5 +56,5 @@ def test_a_nested_transaction_is_part_of_the_outer_one(world):
 def test_a_random_pick_falls_back_to_the_first(world):
     store = world.store
     [datastore] = store.datastores()
-    assert store.near(datastore, 1.0) is not None
-    assert store.near(datastore._replace(number=99), 0.5) is None
+    assert store.pick(datastore, 1.0) is not None
+    assert store.pick(datastore._replace(number=99), 0.5) is None
