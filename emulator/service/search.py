@@ -142,7 +142,7 @@ def statement(
     after: tuple[int, str] | None,
     index: str,
 ) -> tuple[str, list[object]]:
-    """Returns the SQL of one page within one span, and its parameters (not data store and limit)."""
+    """Returns the SQL of one page within one span, and its parameters after the data store."""
     key = _KEYS[criteria.sort_field]
     descending = criteria.sort_order == "DESC"
     conditions, parameters = _conditions(criteria, behaviour, key)
