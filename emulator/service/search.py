@@ -142,7 +142,10 @@ def statement(
     after: tuple[int, str] | None,
     index: str,
 ) -> tuple[str, list[object]]:
-    """Returns the SQL of one page within one span, and its parameters after the data store."""
+    """Returns the SQL of one page within one span, and its parameters.
+
+    The caller puts the data store before these parameters, and the limit after them.
+    """
     key = _KEYS[criteria.sort_field]
     descending = criteria.sort_order == "DESC"
     conditions, parameters = _conditions(criteria, behaviour, key)
