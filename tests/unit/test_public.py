@@ -142,3 +142,41 @@ def test_links_in_the_docs_lead_somewhere() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+PACKAGE = REPOSITORY / "cohortlake"
+TOP = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+CITED = re.compile(r"`(?:cohortlake\.)?([a-z_]+(?:\.\w+)+)`")
+
+
+def exists(cited: str) -> bool:
+    """Return whether a dotted name below `cohortlake` leads to a module or a name in one."""
+    parts = cited.split(".")
+    end = next(n for n in range(len(parts), -1, -1) if PACKAGE.joinpath(*parts[:n]).is_dir()
+               or PACKAGE.joinpath(*parts[:n]).with_suffix(".py").is_file())  # fmt: skip
+    found: object = importlib.import_module(".".join(["cohortlake", *parts[:end]]))
+    for name in parts[end:]:
+        found = getattr(found, name, None)
+    return found is not None
+
+
+def test_each_module_and_symbol_that_the_docs_cite_exists() -> None:
+    pages = [*(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "docs/adr").glob("*.md"),
+             *(REPOSITORY / "docs/how-to").glob("*.md")]  # fmt: skip
+    cited = {
+        (page.name, name)
+        for page in pages
+        for name in CITED.findall(page.read_text())
+        if name.partition(".")[0] in TOP and not name.endswith(".py")
+    }
+    assert len(cited) > 10 and not exists("history.nothing")
+    assert [one for one in sorted(cited) if not exists(one[1])] == []
+
+
+def test_each_file_of_the_repository_that_the_docs_name_exists() -> None:
+    folders = "assets|benchmarks|cohortlake|emulator|pipelines|scripts|tests"
+    path = re.compile(rf"`((?:{folders})/[\w./]+)`")
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    named = {(page.name, name) for page in pages for name in path.findall(page.read_text())}
+    assert len(named) > 10
+    assert [one for one in sorted(named) if not (REPOSITORY / one[1]).exists()] == []
