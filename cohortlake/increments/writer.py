@@ -13,7 +13,7 @@ from cohortlake import schema
 from cohortlake.flatten import invalid_values
 from cohortlake.increments.kinds import FOUND_SCHEMA, with_run_columns
 from cohortlake.increments.record import FOOTER_KEY, HASH_MODULUS, Record, content_hash
-from cohortlake.storage.location import Draft
+from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
 
 _NO_ROWS = FOUND_SCHEMA.empty_table()

@@ -1,8 +1,8 @@
-"""What an error of a library means for the lake: a damaged file, or S3 that gave no answer.
+"""What an error of a library means for the lake: a damaged file, or no answer from S3.
 
-DuckDB, Arrow and deltalake read the same files, and each fails in its own way. Some errors name no
-file, some name S3's answer, and some hold the value of a tag. This is the one place that knows them
-all. No text of theirs is passed on.
+DuckDB, Arrow and deltalake read the same files, and each raises errors of its own. Some name no
+file, some hold the answer of S3, and some hold the value of a tag. Only this module reads their
+text. It passes none of it on.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake.errors import CohortlakeError, DamagedFile
-from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
 Reads = Callable[[], Sequence[tuple[Root, Sequence[str]]]]
-"""Which files are read: pairs of a root, and paths below it."""
+"""Gives the files that are read, as pairs of a root and paths below it."""
 
-# DuckDB raises its base class for what its Parquet reader meets, without the name of the file.
+# For damaged Parquet, DuckDB raises its base class, without the name of the file.
 _OF_FILES = (duckdb.IOException, duckdb.HTTPException, duckdb.SerializationException)
 _READS_FILES = re.compile(
     r"parquet|failed to read file|magic bytes|decompress|thrift", re.IGNORECASE
@@ -31,26 +30,24 @@ _READS_FILES = re.compile(
 
 @contextmanager
 def explained(reads: Reads) -> Iterator[None]:
-    """Explain what a library raises inside a block that reads Parquet files.
-
-    What does not come from the files is left as it is.
+    """Turn errors of the files inside a block that reads Parquet into ours; leave all others.
 
     Args:
-        reads: Asked for the files only if there is something to explain.
+        reads: Gives the files. Called only if there is an error.
 
     Raises:
-        DamagedFile: One of the files is damaged or gone.
+        DamagedFile: One of the files is damaged or missing.
         RootUnreachable: S3 gave no answer.
         RootNotUsable: S3, or the disk, refused.
     """
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        told = (_explanation(root, paths, error) for root, paths in reads())
-        explanation = next(filter(None, told), None)
+        found = (_explanation(root, paths, error) for root, paths in reads())
+        explanation = next(filter(None, found), None)
         if explanation is None:
             raise
-        error.args = ()  # it stays the context of ours, and whatever reports errors may show that
+        error.args = ()  # it stays the `__context__` of ours, which a report may show
         raise explanation from None
 
 
@@ -76,12 +73,12 @@ def parsed(path: str) -> Iterator[None]:
 
 
 def first_damaged(root: Root, paths: Sequence[str]) -> str | None:
-    """Return the first of some Parquet files that is damaged or gone; this reads them.
+    """Read Parquet files, and return the first one that is damaged or missing.
 
     Raises:
         RootNotUsable: They cannot be read.
     """
-    return next((path for path in paths if _is_damaged(root.location_of(path), path)), None)
+    return next((path for path in paths if _is_damaged(root, path)), None)
 
 
 def _explanation(
@@ -90,13 +87,13 @@ def _explanation(
     text = str(error)
     if not paths:
         return None
-    place = root.location_of(paths[0])
-    if told := place.told(text):
-        return told
-    named = [path for path in paths if place.path(path) in text]
+    location = root.location_of(paths[0])
+    if answer := location.answer_in(text):
+        return answer
+    named = [path for path in paths if location.path(path) in text]
     if not named and not _is_of_a_file(error, text):
         return None
-    # The operating system's errors are those of `StorageLocation`, but that a file is gone.
+    # `StorageLocation.explained` handles errors of the operating system, except a missing file.
     damaged = first_damaged(root, named or paths)
     return DamagedFile(damaged) if damaged else None
 
@@ -110,20 +107,21 @@ def _is_of_a_file(error: Exception, text: str) -> bool:
     )
 
 
-def _is_damaged(place: StorageLocation, path: str) -> bool:
-    if not place.exists(path):
+def _is_damaged(root: Root, path: str) -> bool:
+    if not root.exists(path):
         return True
-    with place.explained():
-        stream = place.filesystem.open_input_file(place.path(path))
-    told: CohortlakeError | None = None
+    location = root.location_of(path)
+    with location.explained():
+        stream = location.filesystem.open_input_file(location.path(path))
+    answer: CohortlakeError | None = None
     with stream:
         try:
             for _ in pq.ParquetFile(stream).iter_batches():
                 pass
         except (pa.ArrowException, OSError) as error:
-            told = place.told(str(error))
+            answer = location.answer_in(str(error))
         else:
             return False
-    if told:
-        raise told
+    if answer:
+        raise answer
     return True

@@ -1,9 +1,9 @@
-"""Delta tables below the root: open one, commit to one, and see other writers.
+"""Delta tables below the root: open one, commit to one, and detect other writers.
 
-Each commit claims the next number of one application transaction. Of two writers that read
-the same version only one can claim it; the other is told, reads again and works out anew
-what it has to say. What the tables hold is `history.image_sets`' and `history.coverage`'s, and what
-becomes of their old files `history.maintenance`'s.
+Each commit claims the next number of one application transaction. If two writers read the same
+version, only one can claim the number. The commit of the other one fails, and it starts again from
+the new version. See `history.image_sets` and `history.coverage` for what the tables hold, and
+`history.maintenance` for the deletion of old files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -33,7 +33,7 @@ from cohortlake.storage import damage, engine
 from cohortlake.storage.root import Root
 
 # Ids and keys do not repeat within a row group, and instants lie close together: without
-# dictionaries the memory is a seventh smaller, and read in two thirds of the time.
+# dictionaries the table is a seventh smaller, and is read in two thirds of the time.
 _KEY = ColumnProperties(dictionary_enabled=False)
 _ID = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY")
 _INSTANT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
@@ -49,22 +49,21 @@ WRITER_PROPERTIES = WriterProperties(
     max_row_group_size=engine.ROW_GROUP_ROWS,
     column_properties=_COLUMNS,
 )
-# The log is not cleaned up by whichever commit comes along: which versions must stay readable is
-# for `history.maintenance` to know.
+# Commits do not clean up the log: `history.maintenance` knows which versions must stay readable.
 HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
 
 _WRITER = "cohortlake"
 _ATTEMPTS = 10
-# The library's own errors carry the operating system's as text: a full disk, a missing right.
+# deltalake's errors hold the operating system's error as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# Where S3 refuses what is to be written. That it exists already says that another was faster.
+# S3 refuses a write. "Already exists" is another case: another writer was faster.
 _S3_ERROR = re.compile(r"^(?!.*already exists).*Error performing [A-Z]+ http", re.DOTALL)
 
 T = TypeVar("T")
 
 
 def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable | None:
-    """Return a table, or None where there is none yet.
+    """Return a table, or None if it does not exist yet.
 
     Args:
         root: The lake.
@@ -90,8 +89,8 @@ def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable 
 
 def files(name: str, table: DeltaTable) -> set[str]:
     """Return the paths of a table's files, relative to the root."""
-    # Delta Lake follows symbolic links and writes a space as %20: what comes before the table
-    # may read otherwise than the root.
+    # Delta Lake follows symbolic links and writes a space as %20, so the part before the table may
+    # differ from the root.
     return {f"{name}/{uri.rsplit(f'/{name}/', 1)[1]}" for uri in table.file_uris()}
 
 
@@ -105,9 +104,9 @@ def _log_files(root: Root, name: str) -> list[str]:
 
 
 def _damaged_log_file(root: Root, name: str) -> str | None:
-    """Return the first file of a table's log that cannot be read, or the log if its begin is gone.
+    """Return the first file of a table's log that cannot be read, or the log if its start is gone.
 
-    Each line of the log is JSON by itself, and each checkpoint is Parquet.
+    The log has files with one JSON document a line, and checkpoints in Parquet.
     """
     paths = _log_files(root, name)
     for path in paths:
@@ -124,7 +123,7 @@ def _damaged_log_file(root: Root, name: str) -> str | None:
 
 @contextlib.contextmanager
 def _without_panic() -> Iterator[None]:
-    """Turn a panic of deltalake's Rust code, which is no Exception, into a DeltaError."""
+    """Turn a panic of deltalake's Rust code, which is not an Exception, into a DeltaError."""
     try:
         yield
     except BaseException as error:
@@ -136,9 +135,9 @@ def _without_panic() -> Iterator[None]:
 def make_table(
     root: Root, name: str, columns: pa.Schema, partition_by: Sequence[str] = ()
 ) -> DeltaTable:
-    """Open a table, and make an empty one first where there is none.
+    """Open a table; create it without rows if it does not exist.
 
-    Two writers that each began a table of their own would not see each other.
+    Two writers that each create a table with their first rows would not see each other.
 
     Args:
         root: The lake.
@@ -152,7 +151,7 @@ def make_table(
     """
     table = open_table(root, name)
     if table is None:
-        # Where another writer was faster, the one that is there counts.
+        # If another writer is faster, its table counts.
         with contextlib.suppress(DeltaError), explained(root):
             DeltaTable.create(
                 root.table_uri_of(name), columns, partition_by=list(partition_by) or None
@@ -172,12 +171,12 @@ def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
 
 
 def empty_in_log(root: Root, name: str) -> list[str]:
-    """Return which files of a table's log are empty: the library takes them for no change."""
+    """Return the empty files of a table's log: deltalake reads them as a commit of nothing."""
     return [path for path, size in root.sizes(f"{name}/_delta_log", ".json").items() if not size]
 
 
 def discard_unreadable(root: Root, name: str) -> None:
-    """Delete a table whose log cannot be read, so that it can be made anew."""
+    """Delete a table if its log cannot be read, so that it can be rebuilt."""
     is_readable = not empty_in_log(root, name)
     try:
         open_table(root, name)
@@ -191,8 +190,8 @@ def discard_unreadable(root: Root, name: str) -> None:
 def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:
     """Return which files one version of a table added and removed.
 
-    The library gives the files of a version, and not whether a commit that replaced some was
-    a compaction.
+    deltalake gives the files of a version, but not whether a commit that replaced files was a
+    compaction.
 
     Args:
         root: The lake.
@@ -200,8 +199,8 @@ def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any
         version: The version.
 
     Returns:
-        `add` and `remove` -> actions as the Delta protocol has them; None where the log of this
-        version has been cleaned up.
+        `add` and `remove` -> actions as the Delta protocol has them; None if the log of this
+        version was cleaned up.
     """
     path = f"{name}/_delta_log/{version:020}.json"
     if not root.exists(path):
@@ -216,14 +215,14 @@ def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any
 
 
 def retrying(name: str, attempt: Callable[[], T]) -> T:
-    """Read, work out and commit, again as long as other writers commit first.
+    """Repeat an attempt to commit as long as other writers commit first.
 
     Args:
         name: The table.
-        attempt: One attempt, which begins by reading the table.
+        attempt: One attempt. It begins by reading the table.
 
     Raises:
-        CommitConflict: They always did.
+        CommitConflict: Another writer was faster at each attempt.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -241,48 +240,74 @@ def commit(
     *,
     overwrite: bool = False,
 ) -> DeltaTable:
-    """Append rows to a table as it was read, or put them in the place of all there are.
+    """Append rows to a table, or replace all its rows.
 
     Args:
         root: The lake.
         name: The table.
         table: The table as it was read.
         rows: What to write.
-        overwrite: Whether to replace what is there, its columns too.
+        overwrite: Whether to replace all rows, and the columns too.
 
     Returns:
-        The table as it is then.
+        The table after the commit.
 
     Raises:
         CommitFailedError: Another writer committed first; see `retrying`.
         RootNotUsable: The root cannot be written.
     """
-    # A compaction claims no number. Without a predicate the files that it wrote meanwhile would
-    # stay beside the new ones, and each row be there twice.
+    # A compaction claims no number. Without a predicate, the files that it wrote meanwhile would
+    # stay beside the new ones, and each row would be there twice.
     mode: dict[str, Any] = {"mode": "append"}
     if overwrite:
         mode = {"mode": "overwrite", "predicate": "true", "schema_mode": "overwrite"}
-    with explained(root):
-        number = (table.transaction_version(_WRITER) or 0) + 1
-        write_deltalake(
-            table,
-            rows,
-            writer_properties=WRITER_PROPERTIES,
-            commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
-            post_commithook_properties=HOOKS,
-            **mode,
-        )
+    before = table.version()
+    with _errors_explained(root):
+        try:
+            number = (table.transaction_version(_WRITER) or 0) + 1
+            write_deltalake(
+                table,
+                rows,
+                writer_properties=WRITER_PROPERTIES,
+                commit_properties=CommitProperties(app_transactions=[Transaction(_WRITER, number)]),
+                post_commithook_properties=HOOKS,
+                **mode,
+            )
+        except BaseException:
+            root.make_all_private(name)  # the log does not name the files of a failed commit
+            raise
+        if root.location_of(name).is_local:
+            root.make_private(_written(root, name, range(before + 1, table.version() + 1)))
         return DeltaTable(root.table_uri_of(name))
+
+
+def _written(root: Root, name: str, versions: Iterable[int]) -> Iterator[str]:
+    """Yield the files and folders that the commits of some versions made, and their log files."""
+    log = f"{name}/_delta_log"
+    yield f"{log}/_last_checkpoint"
+    for version in versions:
+        yield f"{log}/{version:020}.json"
+        yield f"{log}/{version:020}.checkpoint.parquet"
+        for action in (actions(root, name, version) or {}).get("add", ()):
+            path = f"{name}/{unquote(action['path'])}"
+            yield path
+            yield path.rpartition("/")[0]
 
 
 @contextlib.contextmanager
 def explained(root: Root) -> Iterator[None]:
-    """Explain errors inside a block that writes, and let only the owner read what was written."""
+    """Explain errors inside a block that writes, and make private what it may have written."""
+    with _errors_explained(root):
+        yield
+        root.make_all_private("image_sets", "coverage")
+
+
+@contextlib.contextmanager
+def _errors_explained(root: Root) -> Iterator[None]:
     with root.explained():
         try:
             with _without_panic():
                 yield
-            root.close_to_others("image_sets", "coverage")
         except (DeltaError, OSError) as error:
             if number := _OS_ERROR.search(str(error)):
                 raise OSError(int(number[1]), "") from None

@@ -1,7 +1,7 @@
-"""DuckDB over the lake's files: the only module that opens a connection.
+"""DuckDB over the files of the lake. No other module opens a connection.
 
-DuckDB's httpfs, delta and iceberg extensions cannot be assumed to download, so it is handed
-lists of local files, or Arrow datasets where the root is on S3.
+DuckDB may not be able to download its extensions httpfs, delta and iceberg. So it gets lists of
+local files, or Arrow datasets if the root is on S3.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _REGISTERED: weakref.WeakKeyDictionary[
 
 
 def connect(**config: str) -> duckdb.DuckDBPyConnection:
-    """Return an in-memory database whose time zone is UTC, whatever the machine's is.
+    """Return an in-memory database whose time zone is UTC.
 
-    DuckDB reads text that is compared with an instant, prints instants and labels them for Arrow
-    in its own time zone, which by default is the machine's.
+    By default DuckDB compares instants with text, prints them and labels them for Arrow in the time
+    zone of the machine.
 
     Args:
         **config: DuckDB's options.
@@ -51,14 +51,14 @@ def connect(**config: str) -> duckdb.DuckDBPyConnection:
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give an in-memory database as long as the block lasts; see `spilling`.
 
-    Errors that come from the files that `register` made readable are explained.
+    Errors of the files of `register` are explained.
     """
     with spilling() as con, explained(con):
         yield con
 
 
 def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
-    """Explain what reading the registered files of a connection raises; see `damage.explained`."""
+    """Explain errors of the registered files of a connection; see `damage.explained`."""
     return damage.explained(lambda: _REGISTERED.get(con, ()))
 
 
@@ -66,18 +66,18 @@ def spilling() -> duckdb.DuckDBPyConnection:
     """Open an in-memory database that spills into a private temporary folder.
 
     The folder is deleted when the connection is closed, or when nothing refers to the connection
-    or to a relation of it any more: a relation keeps its connection open.
+    and its relations any more: a relation keeps its connection open.
     """
-    # What spills may be PHI: the folder is for its owner only, and goes with a killed run too.
+    # Spilled rows may be PHI: the folder is private, and the next run deletes it after a kill.
     stack = contextlib.ExitStack()
     spill = stack.enter_context(locks.temporary_folder())
     con = connect(temp_directory=str(spill))
-    # DuckDB says nothing when it closes a database, but gives up the tables registered in it.
+    # DuckDB has no event for the end of a database, but it releases the registered tables.
     until_closed = pa.table({"until_closed": pa.nulls(0)})
     con.register("until_closed", until_closed)
     weakref.finalize(until_closed, stack.close)
-    # It would draw into logs. In Jupyter it is off where ipywidgets is missing, and must not be
-    # touched: DuckDB asks for the package even to keep it off.
+    # A progress bar would draw into logs. In Jupyter without ipywidgets it is off, and setting it
+    # would fail: DuckDB asks for the package even to turn it off.
     ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
     if is_drawn:
         con.execute("SET enable_progress_bar = false")
@@ -104,9 +104,9 @@ def register(
     _REGISTERED.setdefault(con, []).append((root, paths))
     if not paths:
         con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
-    elif (place := root.location_of(paths[0])).is_local:
-        # DuckDB takes all files to be as long as the first one, and plans its joins by that.
-        largest_first = sorted((place.path(path) for path in paths), key=_descending_size)
+    elif (location := root.location_of(paths[0])).is_local:
+        # DuckDB assumes that all files are as long as the first one, and plans joins by that.
+        largest_first = sorted((location.path(path) for path in paths), key=_descending_size)
         files = ", ".join(_quoted(literally(path)) for path in largest_first)
         query = f"FROM read_parquet([{files}], hive_partitioning = false, filename = true)"
         partition = _partition(paths)
@@ -119,8 +119,8 @@ def register(
 def folder_value(column: str) -> str:
     """Return SQL for the value of a partition column, over `read_parquet(..., filename = true)`.
 
-    It is the folder that the file lies in. `hive_partitioning` would take columns from the folders
-    above the lake too. DuckDB passes over the files that a condition on this value leaves out.
+    It is in the name of the file's folder. `hive_partitioning` would read columns from the folders
+    above the lake too. DuckDB skips the files that a condition on this value excludes.
 
     Args:
         column: The column. Its values are text.
@@ -129,7 +129,7 @@ def folder_value(column: str) -> str:
 
 
 def _partition(paths: Sequence[str]) -> str:
-    """Return the column that the folders of some files are named by; nothing where none is."""
+    """Return the column in the names of some files' folders; empty if they name none."""
     folder = paths[0].split("/")[-2]
     column, is_partition, _ = folder.partition("=")
     return column if is_partition else ""
@@ -144,7 +144,7 @@ def sql_type(type_: pa.DataType) -> str:
 
 
 def literally(path: str) -> str:
-    """Return a pattern for DuckDB that a path meets, and no other one."""
+    """Return a pattern for DuckDB that matches this path only."""
     return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
@@ -154,23 +154,23 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
 
     if not paths:
         return pads.dataset(schema.empty_table())
-    place = root.location_of(paths[0])
+    location = root.location_of(paths[0])
     columns = [(column, pa.string()) for column in (_partition(paths),) if column]
     return pads.dataset(
-        [place.path(path) for path in paths],
+        [location.path(path) for path in paths],
         schema,
         format="parquet",
-        filesystem=place.filesystem,
+        filesystem=location.filesystem,
         partitioning=pads.partitioning(pa.schema(columns), flavor="hive"),
-        # Above the table's own folder no name is a partition.
-        partition_base_dir=place.path(*paths[0].split("/")[:-2]),
+        # The names above the folder of the table are no partitions.
+        partition_base_dir=location.path(*paths[0].split("/")[:-2]),
     )
 
 
 def dated(folder: str) -> str:
-    """Return SQL for what a folder's name says of the date: null where it says that there is none.
+    """Return SQL for the date in a folder's name, which is null for undated rows.
 
-    DuckDB still passes over the files of other folders.
+    DuckDB still skips the files of other folders.
 
     Args:
         folder: SQL for the name.
@@ -187,7 +187,7 @@ def _descending_size(path: str) -> int:
 
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:
-    """Run a query and stream its rows in a schema, whose types they are cast to."""
+    """Run a query and stream its rows, cast to the types of a schema."""
     reader: pa.RecordBatchReader = pa.RecordBatchReader.from_stream(con.sql(query))
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
 

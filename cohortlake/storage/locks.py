@@ -1,8 +1,8 @@
-"""Locks between the processes of one machine, which end with their holder, killed or not.
+"""Locks between the processes of one machine. A lock ends with its process, killed or not.
 
-They tell what a killed run left behind from what another one is still writing, and keep two
-runs from publishing over each other. A lake on S3 has no such locks. fcntl is imported where it
-is used: it is not on Windows, where a lake can only be read.
+They tell files of a killed run from files that another run is writing, and keep two runs from
+publishing at once. A lake on S3 has no such locks. fcntl is imported where it is used, because
+Windows does not have it; there a lake can only be read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _PREFIX, _MARKER = "cohortlake-spill-", ".made-by-cohortlake"
 
 
 def present(path: Path, clean: Callable[[], None]) -> int:
-    """Say that this process is there, beside others.
+    """Hold a lock that several processes can hold together.
 
     Args:
         path: The lock file.
-        clean: Called first if no other process is there. One that comes then waits for it.
+        clean: Called first if no other process holds it. A process that comes meanwhile waits.
 
     Returns:
         The open file; the lock ends when it is closed.
@@ -43,13 +43,13 @@ def present(path: Path, clean: Callable[[], None]) -> int:
 
 @contextmanager
 def only_one_present(file: int) -> Iterator[None]:
-    """Let no other process be there while the block lasts; those that come wait.
+    """Let no other process hold the lock of `present` while the block lasts; others wait.
 
     Args:
         file: What `present` returned.
 
     Raises:
-        BlockingIOError: Another one is there.
+        BlockingIOError: Another process holds it.
     """
     import fcntl
 
@@ -62,7 +62,7 @@ def only_one_present(file: int) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Let nobody else into a block under the same lock file; wait for whoever is in it."""
+    """Let only one process at a time run a block under a lock file; wait for the others."""
     import fcntl
 
     file = _lock_file(path)
@@ -74,7 +74,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process is in a block under a lock file; the file is not made."""
+    """Return whether a process runs a block under a lock file; do not make the file."""
     import fcntl
 
     try:
@@ -92,16 +92,16 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def in_turn(path: Path, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
-    """Let nobody else into a block under the same lock file, and one process wait for it.
+    """Let only one process at a time run a block under a lock file, and one other wait for it.
 
     Args:
-        path: The lock file. Who waits holds another one beside it.
+        path: The lock file. A process that waits holds a second file beside it.
         stop: Ends the waiting.
-        tell: Called once if there is somebody to wait for.
+        tell: Called once if the process has to wait.
 
     Raises:
-        BlockingIOError: Another one waits already.
-        Stopped: Somebody asked to end.
+        BlockingIOError: Another process waits already.
+        Stopped: A stop was asked for.
     """
     import fcntl
 
@@ -131,13 +131,13 @@ def _is_locked(file: int) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a temporary folder of mode 0700; delete those that killed processes left, too."""
+    """Give a temporary folder of mode 0700; first delete those that killed processes left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if (claim := _claimed(folder, wait=False)) is not None:
             _delete_leftover(folder)
             os.close(claim)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    while (claim := _claimed(folder, wait=True)) is None:  # another took it for a leftover
+    while (claim := _claimed(folder, wait=True)) is None:  # another process deleted it
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     (folder / _MARKER).touch()
     try:
@@ -148,7 +148,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _delete_leftover(folder: Path) -> None:
-    """Delete a folder that was made here, or is empty; a name like ours may be anybody's."""
+    """Delete a folder that has our marker or is empty; others may use the same name."""
     if (folder / _MARKER).exists():
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -157,7 +157,7 @@ def _delete_leftover(folder: Path) -> None:
 
 
 def _claimed(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder and return it, open; None where it is another's, or gone."""
+    """Lock a folder and return it open; None if another process holds it, or it is gone."""
     import fcntl
 
     try:

@@ -1,8 +1,9 @@
-"""S3 below a lake: what Arrow cannot do there, and what a failure means and asks for.
+"""S3: what Arrow cannot do there, and what an error means.
 
-Three libraries ask S3: Arrow for most files, deltalake for its tables, and boto3 for small objects
-as a whole. boto3's errors hold the answer. Those of the other two are the operating system's by
-type and tell the answer in their text. Which files are asked for is `storage.location`'s.
+Three libraries call S3: Arrow for most files, deltalake for its tables, and boto3 for small objects
+that must be read or replaced as a whole. boto3's errors hold the answer of S3. The other two
+libraries raise an OSError that holds it in its text. See `storage.files` for which files are read
+and written.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ _OTHERWISE = "s3:PutObject"  # objects, and the beginning, the parts and the end
 
 
 class S3:
-    """The S3 that `path`s of a bucket and a key lead to.
+    """A client of S3. It takes paths of a bucket and a key.
 
     Args:
-        uri: The place that errors name.
+        uri: The location that errors name.
     """
 
     def __init__(self, uri: str) -> None:
@@ -66,7 +67,7 @@ class S3:
 
     @functools.cached_property
     def filesystem(self) -> pafs.FileSystem:
-        """Arrow's."""
+        """Arrow's file system."""
         options: dict[str, Any] = {"allow_delayed_open": True}  # a small file is one PUT, not three
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
@@ -79,7 +80,7 @@ class S3:
     def read(self, path: str) -> tuple[bytes, str]:
         """Return an object as one writer left it, and its ETag.
 
-        Arrow asks for the size first: of an object that was replaced in between it reads a part.
+        Arrow asks for the size first. If the object is replaced in between, Arrow reads a part.
 
         Raises:
             RootNotUsable: It cannot be read.
@@ -111,22 +112,22 @@ class S3:
                     self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
                     return True
                 except ClientError as error:
-                    # NoSuchKey: the object to replace was deleted.
+                    # NoSuchKey: somebody deleted the object that was to be replaced.
                     if _code(error) in ("PreconditionFailed", "NoSuchKey"):
                         return False
-                    # The other request may have been a deletion, or fail: nothing may be there.
+                    # The other request may be a deletion, or may fail, and leave no object.
                     if _code(error) != "ConditionalRequestConflict" or attempt == _ATTEMPTS:
                         raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2**attempt * random.random())  # noqa: S311 - jitter
         return False
 
     def delete_named(self, path: str, name: re.Pattern[str], before: datetime | None) -> None:
-        """Delete objects by the end of their keys.
+        """Delete the objects whose names match a pattern.
 
         Args:
-            path: The bucket and the prefix below which to look.
-            name: What the last part of the key is like.
-            before: Only those that were written before; None for all.
+            path: The bucket and the prefix.
+            name: Matches the last part of the key.
+            before: Only objects that were written before; None for all.
 
         Raises:
             RootNotUsable: They cannot be listed or deleted.
@@ -143,11 +144,11 @@ class S3:
     def abort_uploads(self, path: str, before: datetime | None) -> None:
         """Abort uploads that were never completed: no listing of objects shows them.
 
-        Where the rights to do so are missing, nothing is done: a rule of the bucket can do it.
+        Without the right to do so nothing happens: a lifecycle rule of the bucket can abort them.
 
         Args:
-            path: The bucket and the prefix below which to look.
-            before: Only those that began before; None for all.
+            path: The bucket and the prefix.
+            before: Only uploads that began before; None for all.
 
         Raises:
             RootNotUsable: S3 gave no answer, or there is no such bucket.
@@ -166,19 +167,19 @@ class S3:
                 if _code(error) not in ("AccessDenied", "NoSuchUpload"):
                     raise
 
-    def told(self, text: str) -> CohortlakeError | None:
-        """Return what S3 answered, where the text of a library's error says so; else None."""
+    def answer_in(self, text: str) -> CohortlakeError | None:
+        """Return our error for the answer of S3 that a library's message holds; else None."""
         failure = _failure_of_text(text)
         return _error_of(self._uri, failure) if failure else None
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what the libraries raise inside the block into errors that say the fix.
+        """Turn errors of the libraries inside the block into ours, which say what to do.
 
         Raises:
             RootUnreachable: S3 gave no answer, or one that asks to try again.
             RootNotUsable: It refused.
-            NoCredentials: There are none.
+            NoCredentials: There are none, or S3 does not accept them.
         """
         try:
             yield
@@ -189,7 +190,7 @@ class S3:
 
     @functools.cached_property
     def _client(self) -> Any:
-        """A session of its own: boto3's is not for several threads."""
+        """boto3's client, of a new session: a session is not safe for several threads."""
         return connect("s3", Config())
 
 

@@ -34,7 +34,7 @@ from canary import plant
 from canary.look import hits, planted_in
 from canary.plant import DATES, NEEDLES, TIME
 from cohortlake.cli import process
-from cohortlake.storage.location import RESTRICTED
+from cohortlake.storage.files import RESTRICTED
 
 TESTS = Path(__file__).parents[1]
 

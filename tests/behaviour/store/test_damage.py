@@ -27,7 +27,6 @@ from cohortlake.privacy import built_in
 from cohortlake.publish import publisher, snapshots
 from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.storage import damage, delta, engine
-from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -262,20 +261,20 @@ def test_a_file_and_its_name_are_on_the_disk_before_what_relies_on_it(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "link", noted_link)
-    place = StorageLocation(str(tmp_path))
-    place.make_folder("keys")
+    lake = Root(str(tmp_path))
+    lake.make_folder("keys")
     calls.clear()
-    place.create("keys/a", b"content")
+    lake.create("keys/a", b"content")
     (_, draft), *rest = calls
     assert draft.startswith("/keys/.a.")
     assert rest == [("name", "/keys/a"), ("sync", "/keys")]
 
     calls.clear()
-    draft_of_b = place.draft("keys/new/b")
+    draft_of_b = lake.draft("keys/new/b")
     draft_of_b.stream.write(b"content")
     there = []
     monkeypatch.setattr(
-        os, "fsync", lambda opened: (noted_fsync(opened), there.append(place.exists("keys/new/b")))
+        os, "fsync", lambda opened: (noted_fsync(opened), there.append(lake.exists("keys/new/b")))
     )
     draft_of_b.keep()
     assert [path for _, path in calls][:1] == ["/keys"], "the name of the new folder"

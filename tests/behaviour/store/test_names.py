@@ -101,7 +101,7 @@ def test_what_is_no_bucket_or_no_full_path_is_refused(uri: str) -> None:
 
 
 def test_a_user_who_is_not_there_is_told_as_such() -> None:
-    with pytest.raises(RootNotUsable, match="a user who has no folder here"):
+    with pytest.raises(RootNotUsable, match="a user who has no home folder here"):
         StorageLocation("~nobody-of-this-name/lake")
 
 

@@ -141,12 +141,12 @@ def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
-def _opened(place: StorageLocation) -> None:
+def _opened(place: Root) -> None:
     with place.open("keys/x"):
         pass
 
 
-CALLS: dict[str, Callable[[StorageLocation], object]] = {
+CALLS: dict[str, Callable[[Root], object]] = {
     "exists": lambda place: place.exists("keys/x"),
     "files": lambda place: place.files("keys", ""),
     "open": _opened,
@@ -162,44 +162,44 @@ _TELLS_NOTHING = r"^(?!.*(?:127\.0\.0\.1|keys|UNKNOWN))"
 
 @every_call
 def test_an_s3_out_of_reach_is_worth_another_try(
-    closed_port: None, call: Callable[[StorageLocation], object]
+    closed_port: None, call: Callable[[Root], object]
 ) -> None:
     with pytest.raises(RootUnreachable, match=_TELLS_NOTHING + ".*s3://bkt/a: .*run it again"):
-        call(StorageLocation("s3://bkt/a"))
+        call(Root("s3://bkt/a"))
 
 
 @every_call
 def test_an_s3_in_trouble_is_worth_another_try(
-    fake: FakeS3, call: Callable[[StorageLocation], object]
+    fake: FakeS3, call: Callable[[Root], object]
 ) -> None:
     fake.answers = [(503, "SlowDown")]
     with pytest.raises(RootUnreachable, match=_TELLS_NOTHING + ".*S3 answered .*run it again"):
-        call(StorageLocation("s3://bkt/a"))
+        call(Root("s3://bkt/a"))
 
 
 @every_call
-def test_a_missing_right_is_named(fake: FakeS3, call: Callable[[StorageLocation], object]) -> None:
+def test_a_missing_right_is_named(fake: FakeS3, call: Callable[[Root], object]) -> None:
     fake.answers = [(403, "AccessDenied")]
     right = {CALLS["files"]: "List", CALLS["create"]: "Put", CALLS["write"]: "Put"}.get(call, "Get")
     with pytest.raises(RootNotUsable, match=rf"give this user s3:{right}\w+.*COHORTLAKE") as told:
-        call(StorageLocation("s3://bkt/a"))
+        call(Root("s3://bkt/a"))
     assert not told.value.transient
 
 
 @every_call
 def test_a_request_that_s3_calls_invalid_is_not_tried_again(
-    fake: FakeS3, call: Callable[[StorageLocation], object]
+    fake: FakeS3, call: Callable[[Root], object]
 ) -> None:
     fake.answers = [(400, "InvalidArgument")]
     with pytest.raises(RootNotUsable, match=r"S3 answered 400.*AWS_REGION") as told:
-        call(StorageLocation("s3://bkt/a"))
+        call(Root("s3://bkt/a"))
     assert not told.value.transient
 
 
 def test_a_body_that_breaks_off_is_worth_another_try(fake: FakeS3) -> None:
     fake.answers = [(200, "cut")]
     with pytest.raises(RootUnreachable, match="run it again"):
-        StorageLocation("s3://bkt/a").read("keys/x")
+        Root("s3://bkt/a").read("keys/x")
 
 
 def test_a_table_out_of_reach_is_worth_another_try(fake: FakeS3) -> None:
@@ -215,7 +215,7 @@ def test_no_credentials_are_told_as_such(fake: FakeS3, monkeypatch: pytest.Monke
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(NoCredentials, match="AWS_PROFILE"):
-        StorageLocation("s3://bkt/a").read("keys/x")
+        Root("s3://bkt/a").read("keys/x")
     assert fake.requests == []
 
 
@@ -224,7 +224,7 @@ def test_dagster_retries_what_is_out_of_reach_and_nothing_else(fake: FakeS3) -> 
         fake.answers = [(status, "Code")]
         says = f"S3 answered {status} Code"
         with pytest.raises(dg.Failure, match=says) as told, failures_told():
-            StorageLocation("s3://bkt/a").read("keys/x")
+            Root("s3://bkt/a").read("keys/x")
         assert told.value.allow_retries is is_retried
 
 
@@ -236,7 +236,7 @@ def test_of_two_that_create_at_once_the_one_told_so_comes_again(
     fake: FakeS3, end: tuple[int, str]
 ) -> None:
     fake.answers = [CONFLICT, CONFLICT, end]
-    StorageLocation("s3://bkt/a").create("keys/x", b"content")
+    Root("s3://bkt/a").create("keys/x", b"content")
     assert fake.requests == ["PUT"] * 3
 
 
@@ -246,7 +246,7 @@ def test_a_conflict_that_does_not_end_is_left_to_the_next_run(
     monkeypatch.setattr(s3, "_FIRST_WAIT_SECONDS", 0.001)
     fake.answers = [CONFLICT]
     with pytest.raises(RootUnreachable, match="409 ConditionalRequestConflict to PutObject; run"):
-        StorageLocation("s3://bkt/a").create("keys/x", b"content")
+        Root("s3://bkt/a").create("keys/x", b"content")
     assert fake.requests == ["PUT"] * s3._ATTEMPTS
 
 
@@ -260,19 +260,15 @@ def bucket(aws: str) -> str:
 def test_the_first_of_several_that_create_wins(bucket: str) -> None:
     contents = [bytes([n]) * 10 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(
-                lambda content: StorageLocation(f"s3://{bucket}").create("x", content), contents
-            )
-        )
-    won = StorageLocation(f"s3://{bucket}").read("x")
+        list(pool.map(lambda content: Root(f"s3://{bucket}").create("x", content), contents))
+    won = Root(f"s3://{bucket}").read("x")
     assert won in contents
-    StorageLocation(f"s3://{bucket}").create("x", b"late")
-    assert StorageLocation(f"s3://{bucket}").read("x") == won
+    Root(f"s3://{bucket}").create("x", b"late")
+    assert Root(f"s3://{bucket}").read("x") == won
 
 
 def test_what_is_not_there_is_told_as_such_on_either(bucket: str, tmp_path: Path) -> None:
-    for place in (StorageLocation(f"s3://{bucket}/a"), StorageLocation(str(tmp_path))):
+    for place in (Root(f"s3://{bucket}/a"), Root(str(tmp_path))):
         assert not place.exists("keys/x")
         assert place.files("keys", "") == []
         place.delete("keys/x")
@@ -286,7 +282,7 @@ def test_what_is_not_there_is_told_as_such_on_either(bucket: str, tmp_path: Path
 def test_each_right_that_is_missing_is_named(
     bucket: str, aws: str, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    StorageLocation(f"s3://{bucket}/a").write("keys/x", b"content")
+    Root(f"s3://{bucket}/a").write("keys/x", b"content")
     arn = f"arn:aws:s3:::{bucket}"
     actions = [f"s3:{n}Object" for n in ("Get", "Put", "Delete") if f"{n}Object" != missing]
     allow(
@@ -297,7 +293,7 @@ def test_each_right_that_is_missing_is_named(
     )
     call = {"GetObject": "read", "PutObject": "create", "DeleteObject": "delete"}[missing]
     with pytest.raises(RootNotUsable, match=f"give this user s3:{missing}"):
-        CALLS[call](StorageLocation(f"s3://{bucket}/a"))
+        CALLS[call](Root(f"s3://{bucket}/a"))
 
 
 def test_a_table_that_may_not_be_written_names_the_right(
@@ -318,5 +314,5 @@ def test_a_table_that_may_not_be_written_names_the_right(
 
 def test_a_file_is_explained_as_long_as_it_is_open(fake: FakeS3) -> None:
     fake.answers = [(200, "its size"), (500, "InternalError")]
-    with pytest.raises(RootUnreachable), StorageLocation("s3://bkt/a").open("keys/x") as file:
+    with pytest.raises(RootUnreachable), Root("s3://bkt/a").open("keys/x") as file:
         file.read()

@@ -34,7 +34,6 @@ from cohortlake.publish.marker import MARKER_PATH, Publication
 from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
-from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -154,7 +153,7 @@ import json
 import sys
 from datetime import timedelta
 from cohortlake.history import maintenance
-from cohortlake.storage.location import StorageLocation
+from cohortlake.storage.root import Root
 from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
@@ -223,7 +222,7 @@ def contents(root: str) -> bytes:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     files = pafs.FileSelector(f"{bucket}/{prefix}", recursive=True)
     found = b""
-    place = StorageLocation(root)
+    place = Root(root)
     for info in place.filesystem.get_file_info(files):
         if info.is_file:
             with place.filesystem.open_input_file(info.path) as file:
@@ -375,7 +374,7 @@ def test_the_record_of_publications_loses_no_line_of_two_machines(root: str) -> 
 
 
 def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Path) -> None:
-    for place in (StorageLocation(root), StorageLocation(str(tmp_path))):
+    for place in (Root(root), Root(str(tmp_path))):
         assert not place.replace("published/a", b"1", "a tag of nothing")
         assert place.replace("published/a", b"1", None)
         assert not place.replace("published/a", b"2", None)
@@ -387,7 +386,7 @@ def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Pa
 
 
 def test_a_put_whose_answer_was_lost_is_not_taken_for_another_writers(root: str) -> None:
-    place = StorageLocation(root)
+    place = Root(root)
     assert place.replace("a", b"1", None)
     _, tag = place.read_with_tag("a")
     assert place.replace("a", b"2", tag)

@@ -28,7 +28,7 @@ from cohortlake import Settings, Sync
 from cohortlake.errors import RootNotUsable
 from cohortlake.ingest import partitions
 from cohortlake.storage import engine
-from cohortlake.storage.location import RESTRICTED
+from cohortlake.storage.files import RESTRICTED
 from emulator import Emulator, running
 
 REPOSITORY = Path(__file__).parents[3]

@@ -114,7 +114,7 @@ def test_what_is_applied_during_a_rebuild_is_not_lost(
 _KILLED_WHEN_ONE_MONTH_IS_PUBLISHED = """
 import os, signal, sys
 from cohortlake.cli.app import app
-from cohortlake.storage.location import Draft
+from cohortlake.storage.files import Draft
 
 keep = Draft.keep
 

@@ -36,7 +36,7 @@ from cohortlake.errors import (
 )
 from cohortlake.ingest.progress import unconfirmed_in_words
 from cohortlake.schema import PUBLISHED
-from cohortlake.storage.location import Draft
+from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 

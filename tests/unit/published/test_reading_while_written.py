@@ -19,7 +19,7 @@ import cohortlake
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.marker import MARKER_PATH, read_marker
-from cohortlake.storage.location import StorageLocation
+from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 
 LIMITED = built_in("limited")
@@ -80,10 +80,10 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     done: list[tuple[str, str]] = []
     with monkeypatch.context() as patched:
         for name in ("writing", "delete"):
-            method: Callable[..., Any] = getattr(StorageLocation, name)
+            method: Callable[..., Any] = getattr(Files, name)
 
             def note(
-                self: StorageLocation,
+                self: Files,
                 path: str,
                 name: str = name,
                 method: Callable[..., Any] = method,
@@ -91,7 +91,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
                 done.append((name, path))
                 return method(self, path)
 
-            patched.setattr(StorageLocation, name, note)
+            patched.setattr(Files, name, note)
         yield done
 
 
