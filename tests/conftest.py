@@ -1,9 +1,12 @@
-"""What every test gets: fake credentials, no settings of the machine, no real AWS."""
+"""What every test gets: fake credentials, no settings of the machine, no real AWS, fast folders."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import aws as moto
 import hypothesis
@@ -12,9 +15,16 @@ from endpoint import DATASTORE, Endpoint, serving
 
 from cohortlake import Settings
 
-# How long an example takes is the machine's business, and what else it is doing.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# No deadlines: how long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("quick")
+
+# Lakes are many small files, each synced to the disk: in memory that costs nothing.
+MEMORY, ENOUGH = Path("/dev/shm"), 4 * 2**30  # noqa: S108
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
+    os.environ["TMPDIR"] = str(MEMORY)
+    tempfile.tempdir = None  # read TMPDIR again
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from emulator import Options
 from emulator.data.records import from_summary
@@ -49,7 +50,7 @@ def crowded():
     world.close()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80, quick=30), deadline=None)
 @given(
     field=st.sampled_from(FIELDS),
     order=st.sampled_from(["ASC", "DESC"]),

@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 import pytest
 from changing import STEPS, Hospital, published_rows
 from hypothesis import HealthCheck, given, settings
+from laws import examples
 from privacy.people import DATASTORE, SEEN, lake_of, summaries
 from privacy.reidentify import truth_of, unique_shares
 
@@ -158,7 +159,9 @@ def test_no_order_of_rows_tells_what_the_years_hide(root: Root) -> None:
         assert len(days) < 8 or days != sorted(days)
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(6, quick=3), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(STEPS)
 @pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
 def test_publishing_what_changed_gives_what_publishing_all_gives(

@@ -12,6 +12,7 @@ from cohort import brute
 from cohort.strategies import CRITERIA, hospitals
 from cohort.tiny import opened
 from hypothesis import given, settings
+from laws import examples
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
@@ -22,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=40)
+@settings(max_examples=examples(40, quick=15))
 def test_counts_equal_plain_loops_and_only_ever_shrink(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:

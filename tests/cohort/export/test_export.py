@@ -18,6 +18,7 @@ import pytest
 from cohort.tiny import image_set, publish
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 import cohortlake
 from cohortlake import Lake
@@ -35,7 +36,9 @@ TEXTS = st.sampled_from(PAYLOADS) | ANY_TEXT | st.tuples(
 NUMBERS = st.none() | st.integers(-(2**53), 2**53)
 ROWS = st.lists(st.tuples(st.none() | TEXTS, NUMBERS), min_size=1, max_size=5)
 ONE_FOLDER = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(60, quick=25),
 )
 
 

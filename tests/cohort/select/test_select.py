@@ -14,6 +14,7 @@ from cohort.strategies import CRITERIA, hospitals
 from cohort.tiny import FIRST_ROWS, image_set, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
@@ -29,7 +30,7 @@ DAY = date(2020, 1, 1)
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=60)
+@settings(max_examples=examples(60, quick=20))
 def test_each_step_leaves_what_plain_loops_leave(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:
@@ -61,7 +62,7 @@ def test_a_random_study_is_the_one_with_the_least_hash() -> None:
 
 
 @given(hospitals(), CRITERIA, st.randoms(use_true_random=False))
-@settings(max_examples=15)
+@settings(max_examples=examples(15, quick=8))
 def test_the_order_of_the_rows_does_not_matter(
     rows: list[dict[str, Any]], criteria: Criteria, order: random.Random
 ) -> None:
@@ -71,7 +72,7 @@ def test_the_order_of_the_rows_does_not_matter(
 
 
 @given(hospitals(), hospitals(), st.integers(1, 9), st.integers(0, 3))
-@settings(max_examples=15)
+@settings(max_examples=examples(15, quick=8))
 def test_a_split_keeps_patients_whole_and_moves_nobody(
     rows: list[dict[str, Any]], more: list[dict[str, Any]], tenths: int, seed: int
 ) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from cohortlake import schema
 from cohortlake.flatten import flatten_pages, flatten_summaries, invalid_values, to_frame
@@ -142,7 +143,7 @@ def _same(left: Any, right: Any) -> bool:
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150, quick=50), deadline=None)
 @given(st.lists(_objects(odd=True), max_size=6))
 def test_nothing_is_lost(summaries: list[dict[str, Any]]) -> None:
     table = flatten_pages([_page(summaries[:3]), _page(summaries[3:])], DATASTORE)
@@ -152,7 +153,7 @@ def test_nothing_is_lost(summaries: list[dict[str, Any]]) -> None:
         assert _same(_normal(sent), rebuilt)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150, quick=50), deadline=None)
 @given(st.lists(_objects(odd=False), max_size=6))
 def test_both_ways_give_the_same(summaries: list[dict[str, Any]]) -> None:
     by_columns = flatten_pages([_page(summaries)], DATASTORE)

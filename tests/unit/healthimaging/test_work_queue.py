@@ -12,6 +12,7 @@ import pytest
 from fake_service import FakeService
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.healthimaging import Arrival, Axis, Datastore, Page, Range, Window, WindowSearch
@@ -66,7 +67,7 @@ clusters = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60, quick=25))
 @given(clusters, st.integers(1, 6), st.sampled_from([0.0, 0.1]), st.booleans(), st.booleans())
 def test_each_row_comes_once(
     found: list[tuple[int, int, int]], workers: int, refused: float, ties: bool, two: bool

@@ -17,6 +17,7 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from laws import examples
 
 from cohortlake.healthimaging import EPOCH, Axis, Page, Window
 from cohortlake.healthimaging.page import Head
@@ -283,7 +284,9 @@ class SharedSearch(RuleBasedStateMachine):
 
 
 TestSharedSearch = SharedSearch.TestCase
-TestSharedSearch.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSharedSearch.settings = settings(
+    max_examples=examples(100, quick=30), stateful_step_count=40, deadline=None
+)
 
 
 def _day_with_pages_seen() -> tuple[Service, Chain]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from looks import Looked, write
 
 from cohortlake import schema
@@ -79,7 +80,9 @@ def _history(root: Root) -> list[dict[str, Any]]:
 
 
 LAWS = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(8, quick=4),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from cohortlake.errors import NoSuchDatastore
 from cohortlake.flatten import flatten_summaries
@@ -132,7 +133,7 @@ EVENTS = st.lists(
 JUMP = [("update", IDS[0])] * 3
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12, quick=4), deadline=None)
 @given(EVENTS)
 @example([*JUMP, ("search", ""), ("fill", "")])
 @example([("update", IDS[0]), ("search", ""), ("miss", IDS[0]), *JUMP, ("search", "")])

@@ -16,6 +16,7 @@ import pytest
 from changing import STEPS, Hospital, image_set_id, published_rows
 from deltalake import DeltaTable
 from hypothesis import HealthCheck, example, given, settings
+from laws import examples
 
 from cohortlake import schema
 from cohortlake.privacy import built_in
@@ -43,7 +44,9 @@ JANUARY_AGAIN = [_change(3, DICOMStudyInstanceUID="1.8", DICOMPatientSex="F")]
 # Old studies come late, image sets go, patients and dates are corrected, all in any order.
 @example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(20, quick=6),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(STEPS)
 def test_publishing_what_changed_gives_what_publishing_all_gives(

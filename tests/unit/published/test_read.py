@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from looks import Looked, write
 
 import cohortlake
@@ -49,7 +50,9 @@ HISTORIES = st.tuples(st.lists(SEEN, min_size=1, max_size=8), st.lists(ABSENT, m
 History = tuple[list[Seen], list[tuple[str, int]]]
 
 LAWS = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(10, quick=4),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
