@@ -164,7 +164,7 @@ def render(app: typer.Typer) -> str:
             "## What is modelled\n",
             _bullets(_MODELLED),
             "## What is assumed\n",
-            "AWS does not document these points. A client should work in both cases.\n",
+            "AWS does not document these points. A client should work with either behaviour.\n",
             _table(("Point", "Here"), _ASSUMED),
             "## What is missing\n",
             _bullets(_ABSENT),
