@@ -1,6 +1,6 @@
 """WHAT exists: the lake's layers as Dagster assets, and the checks that watch them.
 
-Each asset takes the library as a resource, makes one library call and returns metadata.
-No column name, no boto3 and no SQL belongs here; when things run and with what is
-`pipelines`', which this package never imports.
+Each asset takes the library as a resource, makes one library call and returns metadata. Not here:
+column names, boto3, SQL, and decisions on windows, gaps or limits. See `pipelines` for when things
+run and with which resources; this package never imports it.
 """

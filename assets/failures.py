@@ -1,8 +1,8 @@
-"""How a failure reaches Dagster: which are worth a retry, and what of them may be told.
+"""How a failure reaches Dagster: which are retried, and which text is passed on.
 
-Dagster keeps the text of an error in its event log, which is no restricted zone. The text
-of the library's own errors holds no value of a tag. That of any other might, so only its
-type and where it was raised are passed on.
+Dagster keeps the text of an error in its event log, which is not a restricted zone. The library's
+own errors hold no value of a tag. Any other error might, so only its type and the place where it
+was raised are passed on.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from cohortlake.errors import without_text
 RETRY = dg.RetryPolicy(
     max_retries=3, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
-"""For transient errors; the library has asked the service eight times before it raises one."""
+"""For transient errors. The library has tried eight times before it raises one."""
 
 
 @contextmanager
 def failures_told() -> Iterator[None]:
     """Turn errors inside the block into `dagster.Failure`; only transient ones are retried.
 
-    Dagster would also retry a run that somebody ended, by the policy: it would go on.
+    Without this, the retry policy would start a run again that somebody ended.
     """
     try:
         yield
     except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
         raise dg.Failure(
-            "the run was ended; what had come is kept, and the next run goes on from there",
+            "somebody ended the run; what had come is kept, and the next run goes on from there",
             allow_retries=False,
         ) from None
     except CohortlakeError as error:

@@ -1,13 +1,14 @@
 """Beside the layer `increments`: what the events in a queue hint at.
 
-What an event may cause, and when its message is removed, is `cohortlake.hints`'.
+See `cohortlake.hints` for what an event may cause, and when its message is removed.
 """
 
 import dagster as dg
 
 from assets.failures import RETRY, failures_told
-from assets.increments import POOL, progress_of
+from assets.increments import POOL
 from assets.metadata import column_schema
+from assets.progress import progress_of
 from cohortlake import Sync, take_hints
 from cohortlake.schema import ABSENCE
 
@@ -22,17 +23,17 @@ from cohortlake.schema import ABSENCE
 def event_hints(
     context: dg.AssetExecutionContext, sync: dg.ResourceParam[Sync]
 ) -> dg.MaterializeResult[None]:
-    """Image sets that events said were deleted, confirmed gone; what else is new is searched."""
+    """Image sets that events announce as deleted, once confirmed. What is due is searched too."""
     with failures_told():
-        taken = take_hints(sync, progress_of(context, sync))
+        result = take_hints(sync, progress_of(context, sync))
     return dg.MaterializeResult(
         metadata={
-            "messages": taken.messages,
-            "hints": taken.hints,
-            "removed": taken.removed,
-            "unsettled": taken.unsettled,
-            "unconfirmed": taken.unconfirmed,
-            "foreign": taken.foreign,
-            **taken.changes,
+            "messages": result.messages,
+            "hints": result.hints,
+            "removed": result.removed,
+            "unsettled": result.unsettled,
+            "unconfirmed": result.unconfirmed,
+            "foreign": result.foreign,
+            **result.changes,
         }
     )

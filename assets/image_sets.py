@@ -1,4 +1,4 @@
-"""The layer `image_sets`: the memory, every state ever seen and how it ended."""
+"""The layer `image_sets`: the version history, every state ever seen and how it ended."""
 
 import dagster as dg
 
@@ -21,8 +21,8 @@ from cohortlake.schema import IMAGE_SETS
 def image_sets(sync: dg.ResourceParam[Sync]) -> dg.MaterializeResult[None]:
     """Every state of every image set, only ever appended to.
 
-    Takes all increments that were not applied yet, whichever run brought them; which those
-    are the lake knows, and not Dagster's event log.
+    Applies all pending increments, whichever run wrote them. The lake knows which these are;
+    Dagster's event log is not asked.
     """
     with failures_told():
         applied = sync.apply()

@@ -1,11 +1,12 @@
-"""What the assets tell Dagster: counts, names, instants and paths, never the value of a tag."""
+"""Metadata of the assets: counts, names, instants and paths, never the value of a tag."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 
-from cohortlake.ingest.extract import Found
+from cohortlake.ingest.partition_search import SearchResult
+from cohortlake.ingest.sweep import SweepResult
 from cohortlake.schema import Column
 from cohortlake.storage.root import Root
 
@@ -25,9 +26,11 @@ def column_schema(columns: Iterable[Column]) -> dg.TableSchema:
     )
 
 
-def search_metadata(found: Found, root: Root) -> Metadata:
-    """Return what there is to tell about a partition that was searched."""
+def search_metadata(found: SearchResult, root: Root) -> Metadata:
+    """Return the metadata of a partition that was searched."""
     records = found.records
+    if not records:  # a day before the data store's first, or in the future
+        return {"dagster/row_count": 0}
     metadata: dict[str, Value] = {
         "dagster/row_count": found.rows,
         "requests": found.requests,
@@ -39,6 +42,17 @@ def search_metadata(found: Found, root: Root) -> Metadata:
     if found.is_written:
         metadata["path"] = dg.MetadataValue.path(root.uri_of(records[0].path))
     return metadata
+
+
+def sweep_metadata(swept: SweepResult, root: Root) -> Metadata:
+    """Return the metadata of a partition that was swept."""
+    return {
+        **search_metadata(swept.search, root),
+        "missing": swept.missing,
+        "confirmed_absent": swept.absent,
+        "refused": swept.refused,
+        "unconfirmed": swept.unconfirmed,
+    }
 
 
 def _column_tags(column: Column) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The partitions of the assets, and which of them a run asks for.
 
-Lies here and not in `pipelines` because an asset is declared with its partitions. What a
-partition means, its window of time, is `cohortlake.ingest.partitions`'; no clock is read
-here. The data stores come from COHORTLAKE_DATASTORES when the code location loads: where
-it is not set there are no partitions, and a run says so.
+They are here and not in `pipelines`, because an asset is declared with its partitions. See
+`cohortlake.ingest.partitions` for the window of time of each; no clock is read here. The data
+stores come from COHORTLAKE_DATASTORES when the code location loads. If it is not set there are no
+partitions, and a run says so.
 """
 
 import itertools
@@ -17,8 +17,8 @@ from cohortlake.ingest.partitions import FIRST_DAY, FIRST_MONTH
 
 _DATASTORE, _DAY, _MONTH = "datastore", "day", "study_month"
 
-# Today's day and this month exist too, and are searched again until they have passed.
-_WITH_THE_OPEN_ONE = 1
+# Today and this month are partitions too. They are searched again until they are over.
+_PRESENT_PARTITION = 1
 
 DATASTORES = dg.StaticPartitionsDefinition(Settings.from_env().datastores)
 
@@ -26,7 +26,7 @@ UPDATED_DAYS = dg.MultiPartitionsDefinition(
     {
         _DATASTORE: DATASTORES,
         _DAY: dg.DailyPartitionsDefinition(
-            start_date=FIRST_DAY.isoformat(), timezone="UTC", end_offset=_WITH_THE_OPEN_ONE
+            start_date=FIRST_DAY.isoformat(), timezone="UTC", end_offset=_PRESENT_PARTITION
         ),
     }
 )
@@ -39,7 +39,7 @@ STUDY_MONTHS = dg.MultiPartitionsDefinition(
             start_date=f"{FIRST_MONTH:%Y-%m}",
             timezone="UTC",
             fmt="%Y-%m",
-            end_offset=_WITH_THE_OPEN_ONE,
+            end_offset=_PRESENT_PARTITION,
         ),
     }
 )
@@ -57,7 +57,7 @@ def month_key(datastore_id: str, month: str) -> dg.MultiPartitionKey:
 
 
 def names_partitions(context: dg.AssetExecutionContext) -> bool:
-    """Return whether a run names the partitions it wants; one that does not wants what is due."""
+    """Return whether a run names its partitions. A run that names none wants what is due."""
     return bool(context.has_partition_key or context.has_partition_key_range)
 
 
@@ -67,7 +67,7 @@ def requested(
     """Return what a run of a two-dimensional asset asks for.
 
     Args:
-        context: The run's.
+        context: The context of the run.
         datastore_ids: All data stores.
 
     Returns:
@@ -80,3 +80,10 @@ def requested(
         datastore_id: [window for _, window in own]
         for datastore_id, own in itertools.groupby(pairs, key=itemgetter(0))
     }
+
+
+def requested_datastores(
+    context: dg.AssetExecutionContext, datastore_ids: Iterable[str]
+) -> Iterable[str]:
+    """Return the data stores that a run names, or all of them where it names none."""
+    return context.partition_keys if names_partitions(context) else datastore_ids

@@ -40,7 +40,7 @@ def published_key(table: str) -> dg.AssetKey:
     retry_policy=RETRY,
 )
 def published(sync: dg.ResourceParam[Sync]) -> Iterator[dg.MaterializeResult[None]]:
-    """Bring all tables up to date with the memory, in the partitions that changed."""
+    """Update all tables from the version history, in the partitions that changed."""
     with failures_told():
         change = sync.policy_change()
         if change and change.is_asked_for:
@@ -58,7 +58,7 @@ def published(sync: dg.ResourceParam[Sync]) -> Iterator[dg.MaterializeResult[Non
 def _of_table(publication: Publication, table: str) -> Metadata:
     folder = f"published/{table}/"
     return {
-        # What the policy shows, which is what the files hold.
+        # The columns that the policy shows, which are those in the files.
         "dagster/column_schema": column_schema(publication.shown(table)),
         "dagster/row_count": publication.rows(table),
         "files": sum(path.startswith(folder) for path in publication.files),

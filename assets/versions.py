@@ -1,6 +1,6 @@
 """Beside the layer `increments`: versions of image sets that no search saw.
 
-What is asked for, and what is not asked for again, is `cohortlake.ingest.older_versions`'.
+See `cohortlake.ingest.older_versions` for which versions are read, and which are not read again.
 """
 
 import dagster as dg
@@ -8,10 +8,8 @@ import dagster as dg
 from assets.failures import RETRY, failures_told
 from assets.increments import POOL
 from assets.metadata import column_schema
+from assets.progress import progress_of
 from cohortlake import Sync
-from cohortlake.failures import Failures
-from cohortlake.ingest.older_versions import Filled
-from cohortlake.ingest.progress import filled_in_words
 from cohortlake.schema import FOUND
 
 
@@ -29,12 +27,6 @@ def older_versions(
 
     Reads metadata documents, which moves archived image sets back to the frequent tier.
     """
-    filled, failures = Filled(), Failures()
     with failures_told():
-        for datastore_id in sync.settings.require_datastores():
-            with failures.of(datastore_id):
-                for landed in sync.fill_versions(sync.datastore(datastore_id)):
-                    filled += landed
-                    context.log.info(filled_in_words(filled))
-        failures.raise_them()
-    return dg.MaterializeResult(metadata=vars(filled))
+        result = sync.fill_versions(progress_of(context, sync))
+    return dg.MaterializeResult(metadata=vars(result))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cohortlake.flatten import flatten_pages, flatten_summaries, to_frame
     from cohortlake.healthimaging import Axis, HealthImaging, Window
     from cohortlake.hints import take_hints
-    from cohortlake.ingest.search_frame import search
+    from cohortlake.ingest.search_frame import search_image_sets
     from cohortlake.published.read import read_table
     from cohortlake.settings import Settings
     from cohortlake.sync import Sync
@@ -37,7 +37,7 @@ __all__ = [
     "open",
     "protect_process",
     "read_table",
-    "search",
+    "search_image_sets",
     "take_hints",
     "to_frame",
 ]
@@ -55,7 +55,7 @@ _MODULES = {
     "open": "cohortlake.cohort",
     "protect_process": "cohortlake.cli.process",
     "read_table": "cohortlake.published.read",
-    "search": "cohortlake.ingest.search_frame",
+    "search_image_sets": "cohortlake.ingest.search_frame",
     "take_hints": "cohortlake.hints",
     "to_frame": "cohortlake.flatten",
 }

@@ -1,8 +1,8 @@
-"""Several data stores in one run: one that fails holds up no other.
+"""Failures in a run over several data stores: a failed data store does not stop the others.
 
-Kept for the end is what concerns one data store: the service refused it, or other runs search
-it. Missing credentials and a lake that cannot be written concern all of them, and end the run
-at once.
+Errors of one data store are kept until the end: the service refused it, or other runs search it.
+Missing credentials and a lake that cannot be written affect all data stores, and end the run at
+once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cohortlake.errors import (
 
 
 class Failures:
-    """What went wrong so far, by data store.
+    """Keeps the errors of single data stores, to raise them at the end of a run.
 
     Attributes:
-        datastores: The ids of those that failed.
+        datastores: Ids of the data stores that failed.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Failures:
 
     @contextmanager
     def of(self, datastore_id: str) -> Iterator[None]:
-        """Keep an error that concerns one data store, raised in the block, for the end.
+        """Keep an error that the block raises, if it concerns this data store alone.
 
         Args:
-            datastore_id: The data store that the block is about; the message names it.
+            datastore_id: The data store of the block. The error's message names it.
 
         Raises:
             NoCredentials: There are none for any data store.
@@ -51,14 +51,14 @@ class Failures:
             self.add(error)
 
     def add(self, error: CohortlakeError) -> None:
-        """Keep an error for the end."""
+        """Keep an error until the end."""
         self._errors.append(error)
 
-    def raise_them(self) -> None:
-        """Raise what was kept, if there is any.
+    def raise_all(self) -> None:
+        """Raise what was kept, if there is anything.
 
         Raises:
-            SeveralFailed: There are several.
+            SeveralFailed: There are several errors.
             CohortlakeError: There is one.
         """
         if len(self._errors) > 1:

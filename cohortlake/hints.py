@@ -1,14 +1,14 @@
-"""Events as hints: something happened, so look now and not at the next hour.
+"""Events as hints: something happened, so the lake searches now and not at the next hour.
 
-EventBridge may bring an event late, twice or not at all, and whoever may write to the queue
-can make one up. So an event never changes the lake by itself. Any of them makes the days
-that are due be searched now, as the next tick would have; a deletion is asked for as after a
-sweep (`ingest.confirm_deletions`). A message is removed only after the lake has committed: a run
-that dies before takes it again, to no effect.
+EventBridge may deliver an event late, twice or never, and anyone with write access to the queue can
+invent one. So an event never changes the lake by itself. Any event starts a search of what is due.
+An event about a deletion is confirmed first, see `ingest.confirm_deletions`. A message is removed
+only after the lake has committed. If a run dies before that, the next run gets the message again,
+without effect.
 
-Left in the queue are deletions that the service does not confirm, or not yet, and messages
-that are no events of HealthImaging's. They come again after the queue's visibility timeout,
-as often as its redrive policy lets them, and hold up no others.
+Two kinds of messages stay in the queue: deletions that the service does not confirm, or not yet,
+and messages that are not events of HealthImaging. They return after the queue's visibility timeout,
+as often as its redrive policy allows, and do not delay others.
 """
 
 from __future__ import annotations
@@ -18,25 +18,23 @@ from dataclasses import dataclass
 
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore
-from cohortlake.ingest.confirm_deletions import Confirmed
 from cohortlake.ingest.events import Event, Queue
 from cohortlake.ingest.progress import Progress
 from cohortlake.sync import Sync
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What the messages of a queue came to.
+class HintResult:
+    """What the messages of a queue led to.
 
     Attributes:
         messages: Messages received.
-        hints: Those about image sets of this lake's data stores.
-        foreign: Those that are no events of HealthImaging's; they stay in the queue.
-        unsettled: Deletions that the service does not confirm, or not yet; they stay too.
+        hints: Messages about image sets of this lake's data stores.
+        foreign: Messages that are not events of HealthImaging. They stay in the queue.
+        unsettled: Deletions that the service does not confirm, or not yet. They stay too.
         removed: Messages removed.
         changes: Kind of change -> how many, as `ApplyResult.changes`.
-        unconfirmed: Of those that are unsettled, image sets that no search finds and that stay,
-            because GetImageSet is denied.
+        unconfirmed: Image sets in `unsettled` that no search finds, where GetImageSet is denied.
     """
 
     messages: int
@@ -48,8 +46,8 @@ class Taken:
     unconfirmed: int = 0
 
 
-def waiting(sync: Sync) -> int:
-    """Return about how many messages there are to take.
+def count_waiting(sync: Sync) -> int:
+    """Return about how many messages wait in the queue.
 
     Raises:
         CohortlakeError: See `errors`.
@@ -57,18 +55,18 @@ def waiting(sync: Sync) -> int:
     return Queue(sync.settings.events_queue).waiting()
 
 
-def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
-    """Read the queue once, bring `image_sets/` up to date, and remove what is dealt with.
+def take_hints(sync: Sync, progress: Progress | None = None) -> HintResult:
+    """Read the queue once, update the version history, and remove the messages that are settled.
 
-    Publishing is left to the caller.
+    The caller publishes.
 
     Args:
-        sync: The lake; `events_queue` is one of its settings.
-        progress: Told how it goes.
+        sync: The lake. Its setting `events_queue` names the queue.
+        progress: Gets how far the searches have come.
 
     Raises:
-        CohortlakeError: See `errors`. What landed stays. A data store that fails holds up no
-            other; the messages about it come again, and so do all where the queue fails.
+        CohortlakeError: See `errors`. What was written stays. A failed data store does not stop
+            the others. The messages about it return, and so do all where the queue fails.
     """
     datastores = sync.settings.require_datastores()
     queue = Queue(sync.settings.events_queue)
@@ -86,33 +84,28 @@ def take_hints(sync: Sync, progress: Progress | None = None) -> Taken:
                 for _ in sync.extract(store, sync.due(store), progress):
                     pass
             stores.append(store)
-    # What was created and deleted since the last tick is to be known before it is asked for.
+    # An image set may have been created and deleted since the last tick. Its deletion can be
+    # confirmed only after the lake knows it.
     found = sync.apply()
     unsettled: set[Event] = set()
     unconfirmed = 0
     for store in stores:
         with failures.of(store.datastore_id):
             own = [h for h in hints if h.is_deletion and h.datastore_id == store.datastore_id]
-            said = _confirmed(sync, store, own)
-            unsettled.update(hint for hint in own if hint.image_set_id in said.unsettled)
-            unconfirmed += len(said.unconfirmed)
+            result = sync.confirm_deletions(store, {hint.image_set_id for hint in own})
+            unsettled.update(hint for hint in own if hint.image_set_id in result.unsettled)
+            unconfirmed += len(result.unconfirmed)
     closed = sync.apply()
     unsettled.update(hint for hint in hints if hint.datastore_id in failures.datastores)
-    dealt_with = [m for m in messages if m.event and m.event not in unsettled]
-    taken = Taken(
+    settled = [m for m in messages if m.event and m.event not in unsettled]
+    result_of_all = HintResult(
         messages=len(messages),
         hints=len(hints),
         foreign=sum(m.event is None for m in messages),
         unsettled=sum(m.event in unsettled for m in messages),
-        removed=queue.remove(dealt_with),
+        removed=queue.remove(settled),
         changes=dict(Counter(found.changes) + Counter(closed.changes)),
         unconfirmed=unconfirmed,
     )
-    failures.raise_them()
-    return taken
-
-
-def _confirmed(sync: Sync, store: Datastore, deletions: list[Event]) -> Confirmed:
-    """Close what is gone of what was said to be deleted."""
-    image_set_ids = {hint.image_set_id for hint in deletions}
-    return sync.confirm_gone(store, image_set_ids) if image_set_ids else Confirmed.of_nothing()
+    failures.raise_all()
+    return result_of_all

@@ -1,58 +1,54 @@
-"""The stages in order, for those who run without Dagster, and one by one for those who do.
+"""The stages of a run in order, for those who run without Dagster; Dagster's assets call them too.
 
-Data flows one way: search -> increments -> image_sets -> published. `Sync` puts the lake,
-the service and the settings together; the Dagster assets call the same methods.
+Data flows one way: search -> increments -> image_sets -> published. `Sync` connects the lake, the
+service and the settings. Not here: which windows are due and how they are searched (see `ingest`),
+and how the version history and the tables are made (see `history` and `publish`).
 """
 
 from __future__ import annotations
 
 import functools
-import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from cohortlake.admin import erase_patient, rotate_patient_key, status
-from cohortlake.cohort.freeze import rotate_cohort_keys
-from cohortlake.cohort.freeze.erase_members import erase_members
-from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
-from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, SettingError, Stopped
+from cohortlake.admin import checks, erase_patient, rotate_patient_key, status
+from cohortlake.admin.checks import CheckResult
+from cohortlake.admin.rebuild_tables import rebuild_tables
+from cohortlake.admin.set_aside import set_aside
+from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, Stopped
 from cohortlake.failures import Failures
-from cohortlake.healthimaging import Datastore, HealthImaging, Window, WindowSearch
+from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.history import coverage, image_sets, maintenance, refiled
 from cohortlake.history.image_sets import ApplyResult, KnownStates
 from cohortlake.history.maintenance import Maintained
-from cohortlake.increments import files
-from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions, partitions
-from cohortlake.ingest import sweep as sweeps
-from cohortlake.ingest.confirm_deletions import Confirmed, confirm
-from cohortlake.ingest.extract import Extractor, Found, Search, joined
-from cohortlake.ingest.older_versions import Filled
+from cohortlake.ingest.confirm_deletions import DeletionResult, confirm_deletions
+from cohortlake.ingest.due import due_windows, windows_of_days
+from cohortlake.ingest.extract import search_days
+from cohortlake.ingest.older_versions import VersionsResult
+from cohortlake.ingest.partition_search import SearchResult, SearchRun, new_run_id
 from cohortlake.ingest.progress import Progress
-from cohortlake.ingest.sweep import Held, Swept
-from cohortlake.privacy import erasures, key_store, policy_of
+from cohortlake.ingest.sweep import SweepResult, sweep_partitions
+from cohortlake.privacy import policy_of
 from cohortlake.privacy.erasures import Erased, Erasure, Patient
 from cohortlake.publish import snapshots
 from cohortlake.publish.marker import Publication, read_marker
 from cohortlake.publish.policy_change import PolicyChange, policy_change
-from cohortlake.publish.published_key import key_to_publish_with
 from cohortlake.publish.publisher import publish, request_full_publish
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings
 from cohortlake.stop import Stop
-from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
 _SEARCH_STOPPED = (
-    "{rows:,} new rows had come; they are kept, applied and published. Run it again, and it goes "
-    "on from there"
+    "{rows:,} new rows had come; they are kept, applied and published. Run it again: it goes on "
+    "from there"
 )
 _SWEEP_STOPPED = (
-    "{partitions:,} partitions had been swept to the end; what that showed is kept, applied and "
-    "published. Part of a sweep proves nothing, so the others are discarded. Run it again, and it "
+    "{partitions:,} partitions had been swept to the end; their results are kept, applied and "
+    "published. A partial sweep proves nothing, so the others are discarded. Run it again: it "
     "sweeps all of them"
 )
 
@@ -65,12 +61,12 @@ class Outcome:
         partitions: Partitions searched.
         rows: Rows found.
         requests: Requests sent.
-        throttles: Requests thrown back.
-        applied: What the memory gained.
-        publication: What stands in `published/`, or None where nothing ever was found.
-        filled: What asking for older versions brought, or None where it was not asked for.
-        unconfirmed: Image sets that sweeps did not find and that stay, because GetImageSet is
-            denied, which would show whether they are gone.
+        throttles: Requests that the service throttled.
+        applied: What is new in the version history.
+        publication: What is published now, or None where nothing was ever found.
+        filled: What reading older versions brought, or None where they were not read.
+        unconfirmed: Image sets that sweeps did not find and that the lake keeps, because
+            GetImageSet is denied.
     """
 
     partitions: int
@@ -79,21 +75,21 @@ class Outcome:
     throttles: int
     applied: ApplyResult
     publication: Publication | None
-    filled: Filled | None = None
+    filled: VersionsResult | None = None
     unconfirmed: int = 0
 
 
 class Sync:
-    """A lake, the service it is filled from, and the settings.
+    """The stages of a run over one lake.
 
     Args:
-        settings: Data stores, root, pace and policy.
-        service: The client; by default one over boto3's own configuration.
-        stop: Ends searches early: they raise `Stopped`, and what had come is kept. A service that
-            is given has one of its own, which is to be the same.
+        settings: Data stores, root, request rate and policy.
+        service: The client; by default one with boto3's own configuration.
+        stop: Ends searches early. They raise `Stopped`, and what had come is kept. A given
+            service must have the same one.
 
     Attributes:
-        settings: The same.
+        settings: The settings.
         policy: The privacy policy of `published/`.
 
     Raises:
@@ -114,7 +110,7 @@ class Sync:
 
     @functools.cached_property
     def root(self) -> Root:
-        """The lake's root, made when first asked for.
+        """The root of the lake, created when first used.
 
         Raises:
             RootNotUsable: It cannot be written.
@@ -125,11 +121,11 @@ class Sync:
 
     @functools.cached_property
     def _service(self) -> HealthImaging:
-        # Made when first asked for: applying and publishing need no service.
+        # Created when first used: applying and publishing need no service.
         return self._given_service or HealthImaging(self.settings, stop=self._stop)
 
     def datastore(self, datastore_id: str) -> Datastore:
-        """Look a data store up; its `now` is when the searches that follow begin.
+        """Look up a data store. Its `now` is the instant at which searches of it begin.
 
         Raises:
             ServiceError: See `errors`.
@@ -138,98 +134,134 @@ class Sync:
 
     @contextmanager
     def searching(self, datastore_id: str, progress: Progress | None = None) -> Iterator[Datastore]:
-        """Let this run alone search what is due of a data store; wait for another run to end.
+        """Let only this run search what is due of a data store; wait for another run to end.
 
-        What is due is to be asked for inside the block: then what the other run found is not
-        searched again. Runs on other machines, and all runs on S3, are not seen.
+        Ask for what is due inside the block. Then what the other run found is not searched again.
+        Runs on other machines, and all runs on S3, are not seen.
 
         Args:
             datastore_id: The data store.
-            progress: Told that another run is waited for.
+            progress: Gets a note when another run is waited for.
 
         Yields:
-            The data store; its `now` is after the waiting.
+            The data store. Its `now` is after the waiting.
 
         Raises:
             SearchedByOthers: Another run waits already.
             Stopped: Somebody asked to end.
             ServiceError: See `errors`.
         """
-        tell = (progress or Progress()).note
+        note = (progress or Progress()).note
         if not self.root.knows_who_is_there and read_marker(self.root) is None:
-            tell(
-                f"{self.root.uri} is on S3, where runs cannot see one another: start no second "
-                "one before this first load has ended, or both read everything"
+            note(
+                f"{self.root.uri} is on S3, where runs cannot see each other: start no second run "
+                "before this first load has ended, or both read everything"
             )
         waiting = f"another run searches data store {datastore_id}; waiting for it to end"
-        with self.root.searching(datastore_id, self._stop, lambda: tell(waiting)):
+        with self.root.searching(datastore_id, self._stop, lambda: note(waiting)):
             yield self.datastore(datastore_id)
 
     def due(self, store: Datastore) -> dict[str, list[Window]]:
-        """Return what to search, by day, so that nothing up to now is missing."""
-        ledger = coverage.searched(self.root)
-        proven = coverage.covered_intervals(ledger, store.datastore_id, self.settings.settle)
-        return partitions.due_windows(store, proven, self.settings.lookback)
+        """Return the windows to search, by day, so that nothing is missing up to now."""
+        searched = coverage.searched(self.root)
+        proven = coverage.covered_intervals(searched, store.datastore_id, self.settings.settle)
+        return due_windows(store, proven, self.settings.lookback)
 
     def extract(
         self,
         store: Datastore,
         windows: Mapping[str, Sequence[Window]],
         progress: Progress | None = None,
-    ) -> Iterator[tuple[str, Found]]:
-        """Search days; yield each as it lands.
+    ) -> Iterator[tuple[str, SearchResult]]:
+        """Search windows of one data store; yield each day as soon as it is written.
 
         Args:
             store: The data store.
-            windows: Day -> windows.
-            progress: Told how it goes.
+            windows: Day -> windows. A day without windows has an empty result.
+            progress: Gets how far the search has come.
 
         Raises:
-            ServiceError: The search did not reach its end. The days that landed before stay,
-                and so does what had come of others.
+            ServiceError: The search did not reach its end. Days that were written stay, and so do
+                the rows that had come of other days.
         """
-        wanted = [Search(store, day, w) for day, w in partitions.disjoint(windows)]
-        run = self._extractor(store)
-        for search, found in self._landed(store, wanted, run, progress):
-            yield search.partition, found
+        return search_days(self._run_of(store), windows, progress)
 
-    def sweep(
+    def search_days(
+        self, wanted: Mapping[str, Sequence[str] | None], progress: Progress | None = None
+    ) -> Iterator[tuple[str, str, SearchResult]]:
+        """Search days of several data stores; yield each day as soon as it is written.
+
+        Args:
+            wanted: Data store -> days (YYYY-MM-DD), or None for everything that is due. Of a named
+                day, what is due is searched, or the whole day where nothing is due.
+            progress: Gets how far the searches have come.
+
+        Yields:
+            Data store, day, and what was found.
+
+        Raises:
+            CohortlakeError: See `errors`. What was written stays. The error of a data store is
+                raised at the end, after the others were searched.
+        """
+        failures = Failures()
+        yield from self._search_days(wanted, progress, failures)
+        failures.raise_all()
+
+    def sweep_months(
+        self, wanted: Mapping[str, Sequence[str] | None], progress: Progress | None = None
+    ) -> Iterator[tuple[str, str, SweepResult]]:
+        """Sweep study months; yield each as soon as what it misses is confirmed.
+
+        Args:
+            wanted: Data store -> months (YYYY-MM), or None for all of them.
+            progress: Gets how far the searches have come.
+
+        Yields:
+            Data store, month, and what the sweep brought.
+
+        Raises:
+            ServiceError: The search of a data store did not reach its end. What was written stays.
+            DeletionsRefused: In some months too much was deleted. The others were closed.
+            SeveralFailed: Several of these.
+        """
+        return self._sweep(
+            wanted,
+            lambda store: wanted[store.datastore_id] or partitions.months_until_now(store),
+            progress,
+        )
+
+    def sweep_undated(
+        self, datastores: Iterable[str], progress: Progress | None = None
+    ) -> Iterator[tuple[str, str, SweepResult]]:
+        """Sweep what lies in no study month, which reads whole data stores. See `sweep_months`."""
+        return self._sweep(datastores, lambda _: [UNDATED], progress)
+
+    def _sweep(
         self,
         datastores: Iterable[str],
         keys_of: Callable[[Datastore], Iterable[str]],
-        progress: Progress | None = None,
+        progress: Progress | None,
         *,
         accept_deletions: bool = False,
-    ) -> Iterator[tuple[str, str, Swept]]:
-        """Sweep study-date partitions; yield each, after its data store, as it lands.
-
-        Args:
-            datastores: The data stores. One that fails holds up no other.
-            keys_of: Gives the study months (YYYY-MM) of a data store, `undated` among them.
-            progress: Told how it goes.
-            accept_deletions: Close what is gone however much it is.
-
-        Raises:
-            ServiceError: The search of a data store did not reach its end. What landed stays.
-            DeletionsRefused: In some of them too much was gone; the others landed.
-            SeveralFailed: Several of these.
-        """
-        most = 1.0 if accept_deletions else self.settings.max_deleted_share
+    ) -> Iterator[tuple[str, str, SweepResult]]:
+        largest_share = 1.0 if accept_deletions else self.settings.max_deleted_share
         refused: dict[str, dict[str, int]] = {}
         failures = Failures()
         for datastore_id in datastores:
             with failures.of(datastore_id):
-                store = self.datastore(datastore_id)
-                for key, swept in self._swept(store, keys_of(store), most, progress):
+                run = self._run_of(self.datastore(datastore_id))
+                for key, swept in sweep_partitions(
+                    run, keys_of(run.store), largest_share, progress
+                ):
                     if swept.refused:
                         refused.setdefault(datastore_id, {})[key] = swept.refused
                     yield datastore_id, key, swept
         if refused:
             failures.add(DeletionsRefused(refused))
-        failures.raise_them()
+        failures.raise_all()
 
-    def confirm_gone(self, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
-        """Write down which of some image sets, said to be deleted, are gone.
+    def confirm_deletions(self, store: Datastore, image_set_ids: Iterable[str]) -> DeletionResult:
+        """Close those of some image sets, said to be deleted, that are deleted.
 
         Args:
             store: The data store.
@@ -238,43 +270,58 @@ class Sync:
         Raises:
             ServiceError: See `errors`. Nothing was written.
         """
-        return confirm(self._extractor(store), store, image_set_ids)
+        return confirm_deletions(self._run_of(store), image_set_ids)
 
-    def fill_versions(self, store: Datastore) -> Iterator[Filled]:
-        """Read versions that no search saw; yield what came as it lands.
+    def fill_versions(self, progress: Progress | None = None) -> VersionsResult:
+        """Read the versions that no search saw, of all data stores.
 
-        Each costs a request for its metadata document, which moves an archived image set back
-        to the frequent tier. What the increments hold already is applied first: it need not be
-        asked for.
+        Each version costs a request for its metadata document, which moves an archived image set
+        back to the frequent tier. Pending increments are applied first, because the versions that
+        they hold need not be read.
 
         Args:
-            store: The data store.
+            progress: Gets what has come so far.
 
         Raises:
-            ServiceError: See `errors`. What landed before stays.
+            CohortlakeError: See `errors`. What was written stays. The error of a data store is
+                raised at the end, after the others were read.
         """
-        self.apply()
-        yield from older_versions.fill(self._extractor(store), store)
+        failures = Failures()
+        result = self._fill_versions(progress, failures)
+        failures.raise_all()
+        return result
+
+    def _fill_versions(self, progress: Progress | None, failures: Failures) -> VersionsResult:
+        result = VersionsResult()
+        for datastore_id in self.settings.require_datastores():
+            if datastore_id in failures.datastores:
+                continue
+            with failures.of(datastore_id):
+                self.apply()
+                for part in older_versions.fill(self._run_of(self.datastore(datastore_id))):
+                    result += part
+                    (progress or Progress()).versions_read(result)
+        return result
 
     def apply(self) -> ApplyResult:
-        """Bring the memory and the ledger up to date with the increments there are."""
+        """Apply the pending increments to the version history, and record them in the coverage."""
         pending = coverage.pending(self.root)
         pending += refiled.drop_late(self.root, pending)
         applied = image_sets.apply(self.root, pending)
-        # After the commit: a run that dies in between applies them again, to no effect.
+        # After the commit: if the run dies in between, they are applied again, without effect.
         coverage.record(self.root, pending)
         return applied
 
     def policy_change(self) -> PolicyChange | None:
-        """Return how the policy differs from that of what is published, or None."""
+        """Return how the policy differs from that of the published tables, or None."""
         return policy_change(self.settings, self.policy, read_marker(self.root))
 
     def publish(self, *, verify: bool = False) -> Publication | None:
-        """Bring `published/` up to date with the memory, and write again what was altered there.
+        """Update `published/` from the version history, and rewrite published files that changed.
 
         Args:
-            verify: Whether to compare the content of all files too, which reads them; else their
-                sizes are compared.
+            verify: Whether to read all files and compare their content. By default their sizes
+                are compared.
 
         Raises:
             PolicyNotAskedFor: It would change the policy, and no setting asks for that.
@@ -284,314 +331,194 @@ class Sync:
             return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
 
     def rebuild(self) -> ApplyResult:
-        """Make the memory, the ledger and `published/` anew from the increments.
+        """Rebuild the version history, the coverage and `published/` from the increments.
 
-        Brings over what an older release wrote, frozen cohorts too.
+        Also upgrades what an older release wrote, frozen cohorts included.
 
         Raises:
-            PolicyNotAskedFor: See `publish`; then nothing was done.
+            PolicyNotAskedFor: See `publish`. Nothing was done.
             SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
         """
         self._require_policy()
-        applied = self._rebuild_tables()
-        # If its log was damaged, the memory's versions begin at 0 again, and tell nothing.
+        applied = rebuild_tables(self.root, self.settings)
+        # After a damaged log the table's versions begin at 0 again, so they show no difference.
         request_full_publish(self.root)
         self.publish()
         return applied
 
     def set_aside(self, path: str) -> str:
-        """Move a damaged increment aside, and make its window due again.
-
-        The memory and the ledger are made anew from the other increments, because a search keeps
-        only what the memory does not know. Until the next search they lack what only this
-        increment held. Earlier versions that the service does not find any more are lost.
-
-        Args:
-            path: The increment, below the root. One that was set aside already may be given again.
-
-        Returns:
-            The path that it has now.
-
-        Raises:
-            SettingError: It is no increment of this lake, or is not damaged.
-            DamagedFile: Another increment is damaged too: set that aside next.
-            LakeInUse: Another run is at work.
-        """
-        moved = f"{path}{files.DAMAGED_SUFFIX}"
-        is_there = path in files.paths(self.root)
-        if not is_there and not self.root.exists(moved):
-            raise SettingError(
-                f"{path} is no increment below {self.root.uri}; give the path as the error names it"
-            )
-        if is_there and not files.is_damaged(self.root, path):
-            raise SettingError(f"{path} can be read, so it is not set aside")
-        with self.root.alone():
-            if is_there:
-                files.set_aside(self.root, path)
-            self._rebuild_tables()
-        return moved
+        """Set a damaged increment aside, and make its window due. See `admin.set_aside`."""
+        return set_aside(self.root, self.settings, path)
 
     def maintain(self) -> tuple[Maintained, ...]:
-        """Compact the memory and the ledger, and delete what is older than the retention.
+        """Compact the tables, and delete what is older than the retention.
 
-        Versions that a tag names stay. `published/` moves on too: it never stands on a version
+        Versions that a tag names stay. Publishes too, so that `published/` never shows a version
         that can no longer be read.
 
         Raises:
             CommitConflict: Other writers kept committing first.
-            PolicyNotAskedFor: See `publish`; then nothing was done.
+            PolicyNotAskedFor: See `publish`. Nothing was done.
         """
         self._require_policy()
-        held = snapshots.tagged_versions(self.root)
-        maintained = maintenance.maintain(self.root, self.settings.retention, held)
+        tagged = snapshots.tagged_versions(self.root)
+        maintained = maintenance.maintain(self.root, self.settings.retention, tagged)
         self.root.delete_abandoned()
         self.publish()
         return maintained
 
     def erase(self, patient_id: str, datastore_id: str) -> Erasure:
-        """Erase a patient from all of the lake, frozen cohorts too, and keep them out.
-
-        Ended midway, by whatever, it is finished by doing it again.
+        """Erase a patient from the whole lake, and keep them out. See `admin.erase_patient.erase`.
 
         Args:
             patient_id: The PatientID, in any spelling.
-            datastore_id: The data store that it is unique in.
+            datastore_id: The data store in which it is unique.
 
         Raises:
-            NoSuchPatient: The lake holds none.
-            LakeInUse: Another run is at work. None brings them back from now on.
-            MissingKey: The lake was published before, and its key is gone.
-            PolicyNotAskedFor: See `publish`; then nothing was erased.
+            PolicyNotAskedFor: See `publish`. Nothing was erased.
         """
         self._require_policy()
         patient = Patient(datastore_id, patient_id)
-        begun = erase_patient.begin(self.root, patient, self._patient_key())
-        if begun.erased_at:
-            return begun
-        with self.root.alone():
-            removed = erase_patient.remove(self.root, patient, begun)
-            self.publish()
-            day = datetime.fromisoformat(removed.began_at).date()
-            erase_members(self.root, removed.patient_keys, day)
-            self.root.delete_abandoned(whatever_its_age=True)
-            return erasures.finish(self.root, removed)
+        return erase_patient.erase(self.root, self.settings, patient, self.publish)
 
     def rotate_key(self, source: str) -> int:
-        """Take up another patient key: all is published anew, and frozen cohorts get new keys.
-
-        The link between old and new keys stays in `keys/links/` of the restricted zone. Ended
-        midway, by whatever, it is finished by doing it again.
+        """Publish under another patient key. See `admin.rotate_patient_key.rotate`.
 
         Args:
-            source: Where the new key is, or is to be, see COHORTLAKE_PATIENT_KEY.
+            source: Where the new key is, or will be. See COHORTLAKE_PATIENT_KEY.
 
         Returns:
             How many frozen cohorts got new keys.
 
         Raises:
-            LakeInUse: Another run is at work.
-            MissingKey: One of the keys cannot be read.
-            WrongKey: COHORTLAKE_PATIENT_KEY is not the key that the lake was published with.
-            SettingError: A source cannot be understood, or there is no key to sign cohorts with.
-            PolicyNotAskedFor: See `publish`; then nothing was done.
+            PolicyNotAskedFor: See `publish`. Nothing was done.
         """
         self._require_policy()
-        cohort_key = read_cohort_key(self.settings.cohort_key_file)
-        with self.root.alone():
-            rotate_cohort_keys.require_key(self.root, cohort_key)
-            new = key_store.next_key(self.root, source)
-            changed = 0
-            if not key_store.is_taken_up(self.root, new):
-                link = rotate_patient_key.write_link(self.root, self._patient_key(), new)
-                changed = rotate_cohort_keys.rekey(self.root, link, cohort_key)
-                request_full_publish(self.root)
-            key_store.take_up(self.root, source, new)
-            publish(self.root, self.policy, source, with_new_key=True)
-            key_store.forget_next_key(self.root)
-        return changed
+        return rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
 
     def status(self) -> status.Status:
-        """Read how the lake stands."""
+        """Read the state of the lake."""
         return status.status(self.root, self.settings.datastores, self.settings.settle)
 
+    def check_coverage(self) -> CheckResult:
+        """Check that nothing is missing up to a day ago. See `admin.checks.check_coverage`."""
+        return checks.check_coverage(self.status(), self.settings.settle, self._now_of)
+
     def run(self, progress: Progress | None = None, *, fill_versions: bool = False) -> Outcome:
-        """Bring the lake up to date: the first run backfills, later ones take what is new.
+        """Bring the lake up to date: the first run loads everything, later runs what is new.
 
         Args:
-            progress: Told how it goes.
-            fill_versions: Then read the versions that no search saw, see `fill_versions`. What
-                was found is published before: this may take hours.
+            progress: Gets how far the run has come.
+            fill_versions: Then read the versions that no search saw, see `fill_versions`. This may
+                take hours, so what was found is published before.
 
         Raises:
-            CohortlakeError: See `errors`. What landed stays, and the next run goes on. A data
-                store that fails holds up no other; it is raised in the end.
+            CohortlakeError: See `errors`. What was written stays, and the next run goes on. The
+                error of a data store is raised at the end, after the others were searched.
         """
         failures = Failures()
-        outcome = self._run(self._searched(progress, failures), _SEARCH_STOPPED)
+        everything_due = dict.fromkeys(self.settings.require_datastores())
+        found = (f for *_, f in self._search_days(everything_due, progress, failures))
+        outcome = self._apply_and_publish(found, _SEARCH_STOPPED)
         if fill_versions:
-            outcome = self._filled(outcome, progress or Progress(), failures)
-        failures.raise_them()
+            try:
+                filled = self._fill_versions(progress, failures)
+            finally:
+                self.apply()
+                publication = self.publish()
+            outcome = replace(outcome, publication=publication, filled=filled)
+        failures.raise_all()
         return outcome
 
     def reconcile(
         self, progress: Progress | None = None, *, accept_deletions: bool = False
     ) -> Outcome:
-        """Sweep all study-date partitions, and close what is gone.
+        """Sweep all study-date partitions, and close what was deleted.
 
         Args:
-            progress: Told how it goes.
-            accept_deletions: Close what is gone however much it is.
+            progress: Gets how far the run has come.
+            accept_deletions: Close everything that was deleted, however much it is.
 
         Raises:
-            CohortlakeError: See `errors`. What landed stays.
+            CohortlakeError: See `errors`. What was written stays.
         """
-        datastores = self.settings.require_datastores()
-        sweeps_of_all = self.sweep(
-            datastores, _all_partitions, progress, accept_deletions=accept_deletions
-        )
         unconfirmed = list[int]()
 
-        def landing() -> Iterator[Found]:
-            for _, _, swept in sweeps_of_all:
+        def found() -> Iterator[SearchResult]:
+            for *_, swept in self._sweep(
+                self.settings.require_datastores(),
+                partitions.all_partitions,
+                progress,
+                accept_deletions=accept_deletions,
+            ):
                 unconfirmed.append(swept.unconfirmed)
-                yield swept.found
+                yield swept.search
 
-        outcome = self._run(landing(), _SWEEP_STOPPED)
+        outcome = self._apply_and_publish(found(), _SWEEP_STOPPED)
         return replace(outcome, unconfirmed=sum(unconfirmed))
 
-    def _run(self, landing: Iterable[Found], if_stopped: str) -> Outcome:
-        """Let everything land, then apply and publish it."""
-        found: list[Found] = []
+    def _apply_and_publish(self, found: Iterable[SearchResult], if_stopped: str) -> Outcome:
+        """Search to the end, then apply and publish what was found."""
+        results: list[SearchResult] = []
         is_stopped = False
         try:
-            found.extend(landing)
+            results.extend(found)
         except Stopped:
             is_stopped = True
         finally:
-            # What landed before a failure counts: the next run need not ask for it again.
+            # Also after a failure: the next run need not search again what was written.
             applied = self.apply()
             publication = self.publish()
         if is_stopped:
-            raise Stopped(if_stopped.format(rows=applied.rows, partitions=len(found)))
+            raise Stopped(if_stopped.format(rows=applied.rows, partitions=len(results)))
         return Outcome(
-            partitions=len(found),
-            rows=sum(f.rows for f in found),
-            requests=sum(f.requests for f in found),
-            throttles=sum(f.throttles for f in found),
+            partitions=len(results),
+            rows=sum(result.rows for result in results),
+            requests=sum(result.requests for result in results),
+            throttles=sum(result.throttles for result in results),
             applied=applied,
             publication=publication,
         )
 
-    def _filled(self, outcome: Outcome, progress: Progress, failures: Failures) -> Outcome:
-        filled = Filled()
-        try:
-            for datastore_id in self.settings.require_datastores():
-                if datastore_id in failures.datastores:
-                    continue
-                with failures.of(datastore_id):
-                    for landed in self.fill_versions(self.datastore(datastore_id)):
-                        filled += landed
-                        progress.filled(filled)
-        finally:
-            self.apply()
-            publication = self.publish()
-        return replace(outcome, publication=publication, filled=filled)
+    def _search_days(
+        self,
+        wanted: Mapping[str, Sequence[str] | None],
+        progress: Progress | None,
+        failures: Failures,
+    ) -> Iterator[tuple[str, str, SearchResult]]:
+        for datastore_id, days in wanted.items():
+            with failures.of(datastore_id), self._turn(datastore_id, days, progress) as store:
+                due = self.due(store)
+                windows = due if days is None else windows_of_days(store, days, due)
+                for day, found in self.extract(store, windows, progress):
+                    yield datastore_id, day, found
 
-    def _searched(self, progress: Progress | None, failures: Failures) -> Iterator[Found]:
-        for datastore_id in self.settings.require_datastores():
-            with failures.of(datastore_id), self.searching(datastore_id, progress) as store:
-                for _, found in self.extract(store, self.due(store), progress):
-                    yield found
+    def _turn(
+        self, datastore_id: str, days: Sequence[str] | None, progress: Progress | None
+    ) -> AbstractContextManager[Datastore]:
+        """Search what is due alone. Named days may be searched beside other runs."""
+        if days is None:
+            return self.searching(datastore_id, progress)
+        return nullcontext(self.datastore(datastore_id))
 
-    def _swept(
-        self, store: Datastore, keys: Iterable[str], most: float, progress: Progress | None
-    ) -> Iterator[tuple[str, Swept]]:
-        wanted = [sweeps.search_of(store, key) for key in sorted(keys)]
-        run = self._extractor(store)
-        with Held(self.root, store) as held:
-            for search, found in self._landed(store, wanted, run, progress):
-                yield search.partition, sweeps.close_missing(run, held, search, found, most)
+    def _now_of(self, datastore_id: str) -> datetime:
+        return self.datastore(datastore_id).now
 
     def _require_policy(self) -> None:
         change = self.policy_change()
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
 
-    def _rebuild_tables(self) -> ApplyResult:
-        for table in (image_sets.TABLE, coverage.TABLE):
-            delta.discard_unreadable(self.root, table)
-        refiled.drop_late(self.root, files.paths(self.root), are_all=True)
-        applied, paths = image_sets.rebuild(self.root)
-        coverage.record(self.root, paths, rebuild=True)
-        if read_marker(self.root):
-            link = rotate_patient_key.respelled(self.root, self._patient_key())
-            rotate_cohort_keys.rekey(
-                self.root, link, read_cohort_key(self.settings.cohort_key_file)
-            )
-        return applied
-
-    def _patient_key(self) -> bytes:
-        marker = read_marker(self.root)
-        return key_to_publish_with(self.root, self.settings.patient_key, marker)
-
-    def _extractor(self, store: Datastore) -> Extractor:
-        return Extractor(
-            self.root,
-            self._service,
-            KnownStates(self.root),
-            Erased(self.root),
-            new_run_id(store.now),
-            self.settings.settle,
-            self.settings.trust_search,
+    def _run_of(self, store: Datastore) -> SearchRun:
+        return SearchRun(
+            root=self.root,
+            service=self._service,
+            store=store,
+            is_unknown=KnownStates(self.root).lacks,
+            erased=Erased(self.root),
+            run_id=new_run_id(store.now),
+            settle=self.settings.settle,
+            workers=self.settings.workers,
+            stop=self._stop,
+            trusts_search=self.settings.trust_search,
         )
-
-    def _landed(
-        self,
-        store: Datastore,
-        wanted: Sequence[Search],
-        run: Extractor,
-        progress: Progress | None,
-    ) -> Iterator[tuple[Search, Found]]:
-        """Search partitions, join their parts, and yield each once all of it has landed."""
-        if not wanted:
-            return
-        windows = _stretches(search.window for search in wanted)
-        searching = WindowSearch(self._service, store, windows, self.settings.workers, self._stop)
-        missing: Counter[str] = Counter()
-        for search in wanted:
-            missing[search.partition] += _length(search.window)
-        landed: dict[str, list[Found]] = {key: [] for key in missing}
-        with (progress or Progress()).watching(searching):
-            for search, part in run.land(searching, wanted):
-                key = search.partition
-                landed[key].append(part)
-                missing[key] -= sum(_length(record) for record in part.records)
-                if not missing[key]:
-                    yield search, joined(self.root, landed.pop(key))
-
-
-def _all_partitions(store: Datastore) -> list[str]:
-    return [*partitions.months_until_now(store), UNDATED]
-
-
-def _stretches(windows: Iterable[Window]) -> Iterator[Window]:
-    """Join windows that follow one another: days that share pages cost one request."""
-    stretch: Window | None = None
-    for window in windows:
-        if stretch and (stretch.axis, stretch.end) == (window.axis, window.start):
-            stretch = replace(stretch, end=window.end)
-            continue
-        if stretch:
-            yield stretch
-        stretch = window
-    if stretch:
-        yield stretch
-
-
-def _length(stretch: Window | Record) -> int:
-    return (stretch.end - stretch.start) // timedelta(microseconds=1)
-
-
-def new_run_id(now: datetime) -> str:
-    """Return an id that sorts by time and that no other run has."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"

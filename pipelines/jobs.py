@@ -2,8 +2,8 @@
 
 A run that names no partitions takes whatever is due, for all data stores: that is how the
 schedules run them, and how a new lake is filled. One that names a range takes that range,
-in one run. What a job costs the account's quota is bounded by a pool, see `dagster.yaml`;
-when it runs by itself is `schedules`' and `sensors`'.
+in one run. A pool limits what a job takes of the account's quota, see `dagster.yaml`. See
+`schedules` and `sensors` for when a job runs by itself.
 """
 
 import dagster as dg
@@ -15,7 +15,7 @@ from assets.increments import image_set_increments, study_date_sweeps, undated_s
 from assets.published import published
 from assets.versions import older_versions
 
-# A run that takes longer is ended, and frees the pool. What landed stays, and the next goes on.
+# A run that takes longer is ended, and frees the pool. What was written stays.
 _TICK = {"dagster/max_runtime": f"{6 * 3600}"}
 _LONG = {"dagster/max_runtime": f"{7 * 24 * 3600}", "dagster/priority": "-1"}
 

@@ -1,4 +1,4 @@
-"""The resources: the library, put together from the environment's settings."""
+"""The resources: the library, with the settings of the environment."""
 
 import dagster as dg
 

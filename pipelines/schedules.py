@@ -1,8 +1,8 @@
 """The schedules: when the jobs run by themselves.
 
-A schedule asks for one run that names no partitions. Which windows are due is decided when
-that run starts, by the lake's ledger and the service's clock: so it does not matter how
-many ticks were missed meanwhile, and what Dagster remembers of earlier runs decides nothing.
+A schedule asks for one run that names no partitions. When that run starts, the lake's coverage
+and the service's clock decide which windows are due. So missed ticks do not matter, and neither
+does what Dagster remembers of earlier runs.
 """
 
 import dagster as dg
@@ -33,7 +33,7 @@ def _every(cron_schedule: str, job_name: str) -> dg.ScheduleDefinition:
 
 
 def unless_unfinished(instance: dg.DagsterInstance, job_name: str) -> dg.RunRequest | dg.SkipReason:
-    """Ask for a run of a job, but pass while an earlier one waits or is at work."""
+    """Ask for a run of a job, unless an earlier one waits or is at work."""
     unfinished = dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED)
     if instance.get_runs_count(unfinished):
         return dg.SkipReason(f"an earlier run of {job_name} has not finished")

@@ -1,13 +1,13 @@
 """The sensor: runs the job `hints` when events wait in the queue.
 
-It only asks the queue how many there are: a sensor has a minute, and a message that it
-received itself would be nobody's until its visibility timeout. The run receives them.
+The sensor only asks the queue how many messages wait. A sensor has a minute, and a message that
+it received itself would be hidden from the run until its visibility timeout. The run receives them.
 """
 
 import dagster as dg
 
 from cohortlake import Sync
-from cohortlake.hints import waiting
+from cohortlake.hints import count_waiting
 from pipelines.jobs import hints
 from pipelines.schedules import unless_unfinished
 
@@ -24,7 +24,7 @@ def queue_of_events(
     """Ask for a run when there are messages."""
     if not sync.settings.events_queue:
         return dg.SkipReason("COHORTLAKE_EVENTS_QUEUE is not set")
-    if not waiting(sync):
+    if not count_waiting(sync):
         return dg.SkipReason("no events wait")
     return unless_unfinished(context.instance, hints.name)
 

@@ -1,4 +1,4 @@
-"""The job `maintain`: it makes nothing, so it is an op and no asset."""
+"""The job `maintain`. It produces no data, so it is an op and not an asset."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from cohortlake import Sync
 
 @dg.op(retry_policy=RETRY)
 def compact_and_clean_up(context: dg.OpExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
-    """Compact the memory and the ledger, and delete what is older than the retention."""
+    """Compact the version history and the coverage, and delete what is older than the retention."""
     with failures_told():
         change = sync.policy_change()
         if change and change.is_asked_for:

@@ -1,34 +1,176 @@
-"""What must hold of a lake, counted: the figures behind the asset checks.
+"""Checks of a lake: what must hold after every run. Each returns whether it holds, and counts.
 
-Each function reads what lies on disk and returns counts; it raises nothing and decides
-nothing. What is too many is the caller's to say.
+A check reads the lake and changes nothing. Counts, months and column names only.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import pyarrow.compute as pc
 
 from cohortlake import schema
+from cohortlake.admin.reconciliation_check import reconciliation_check
+from cohortlake.admin.status import Status
+from cohortlake.cohort import cohort_files
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
 from cohortlake.publish.marker import read_marker
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
+LATEST_COVERAGE = timedelta(days=1)
+"""Largest distance between proven coverage and the service's clock, without `settle`."""
+
+HIGHEST_INVALID_SHARE = 0.01
+"""Largest share of values of a column that cannot be parsed. More means a broken import."""
+
 _IDENTITY = schema.arrow_schema((schema.DATASTORE_ID, schema.SUMMARY_FIELDS[0]))
 
 
 @dataclass(frozen=True)
-class RowCounts:
-    """Rows of the memory and of what was published from it, counted in the files.
+class CheckResult:
+    """What a check found.
 
     Attributes:
-        current: Image sets that are true now in the version of the memory that was published.
+        passed: Whether it holds.
+        counts: Name -> what was counted; never the value of a tag.
+    """
+
+    passed: bool
+    counts: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def check_coverage(
+    state: Status, settle: timedelta, now_of: Callable[[str], datetime]
+) -> CheckResult:
+    """Check that nothing is missing up to `LATEST_COVERAGE` ago, in any data store.
+
+    Args:
+        state: The state of the lake.
+        settle: How long the search index may lag.
+        now_of: Returns the service's present instant for a data store.
+
+    Raises:
+        ServiceError: See `errors`.
+    """
+    stores = state.datastores
+    tolerance = LATEST_COVERAGE + settle
+    late = sum(not store.reaches(now_of(store.datastore_id) - tolerance) for store in stores)
+    return CheckResult(
+        not late,
+        {
+            "late": late,
+            "gaps": sum(len(store.gaps) for store in stores),
+            **{f"{s.datastore_id}_complete_until": str(s.complete_until) for s in stores},
+        },
+    )
+
+
+def check_reconciliation(root: Root) -> CheckResult:
+    """Check that unchanged study months hold what their last sweep found."""
+    found = reconciliation_check(root)
+    return CheckResult(
+        not found.differing,
+        {
+            "agreeing": found.agreeing,
+            "differing": len(found.differing),
+            "differing_months": ", ".join(found.differing),
+            "changed": found.changed,
+            "unswept": found.unswept,
+            "studies": found.studies,
+            "studies_with_fewer_series": found.studies_with_fewer_series,
+            "studies_with_more_series": found.studies_with_more_series,
+        },
+    )
+
+
+def check_deletions(root: Root) -> CheckResult:
+    """Check that the last sweeps closed every image set that they did not find.
+
+    They leave image sets open that are too many to close unasked, and those that GetImageSet
+    cannot confirm because it is denied.
+    """
+    with engine.connection() as con:
+        con.register("coverage", coverage.read(root))
+        left_open = engine.count(con, _LEFT_OPEN)
+    return CheckResult(not left_open, {"left_open": left_open})
+
+
+def check_values(root: Root) -> CheckResult:
+    """Check that few values could not be parsed, in each column.
+
+    Counts what the searches by updatedAt found. An image set that was found twice, because it
+    changed, counts twice.
+    """
+    searched = coverage.read(root)
+    found = searched.filter(pc.equal(searched["axis"], Axis.UPDATED_AT.value))
+    rows = pc.sum(found["rows"]).as_py() or 0
+    invalid: Counter[str] = Counter()
+    for counts in found["invalid_values"].to_pylist():
+        invalid.update(json.loads(counts))
+    shares = {column: count / rows for column, count in sorted(invalid.items()) if rows}
+    return CheckResult(
+        all(share <= HIGHEST_INVALID_SHARE for share in shares.values()),
+        {f"invalid_share_{column}": share for column, share in shares.items()},
+    )
+
+
+def check_unique(root: Root) -> CheckResult:
+    """Check that the published table `image_sets` has one row per image set."""
+    names = ", ".join(_IDENTITY.names)
+    with engine.connection() as con:
+        _register_published(con, root, "image_sets")
+        repeated = engine.count(
+            con,
+            f"SELECT count(*) FROM (SELECT {names} FROM published_image_sets "
+            f"GROUP BY {names} HAVING count(*) > 1)",
+        )
+    return CheckResult(not repeated, {"repeated": repeated})
+
+
+def check_published_rows(root: Root) -> CheckResult:
+    """Check that as many image sets are published as the version history holds as current."""
+    rows = _row_counts(root)
+    return CheckResult(
+        rows.image_sets == rows.current,
+        {"image_sets_rows": rows.image_sets, "current_rows": rows.current},
+    )
+
+
+def check_history_rows(root: Root) -> CheckResult:
+    """Check that the table `history` has at least as many rows as the table `image_sets`."""
+    rows = _row_counts(root)
+    return CheckResult(
+        rows.history >= rows.image_sets,
+        {"history_rows": rows.history, "image_sets_rows": rows.image_sets},
+    )
+
+
+def check_cohort_files(folder: str | Path) -> CheckResult:
+    """Check that each YAML file in the folder of cohorts has a name that a cohort can have."""
+    misnamed = cohort_files.misnamed(folder)
+    return CheckResult(
+        not misnamed,
+        {
+            "files": ", ".join(misnamed),
+            "rename_to": "lower case letters, digits and underscores, and the suffix .yaml",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _RowCounts:
+    """Rows counted in the files.
+
+    Attributes:
+        current: Current image sets, in the version of the history that was published.
         image_sets: Rows of the published table `image_sets`.
         history: Rows of the published table `history`.
     """
@@ -38,66 +180,27 @@ class RowCounts:
     history: int = 0
 
 
-def row_counts(root: Root) -> RowCounts:
-    """Count the rows of the memory and of what was published from it."""
+def _row_counts(root: Root) -> _RowCounts:
     marker = read_marker(root)
     if marker is None:
-        return RowCounts()
+        return _RowCounts()
     with engine.connection() as con:
         image_sets.register(con, root, marker.image_sets_version)
         for table in ("image_sets", "history"):
             _register_published(con, root, table)
-        return RowCounts(
+        return _RowCounts(
             current=engine.count(con, "SELECT count(*) FROM current"),
             image_sets=engine.count(con, "SELECT count(*) FROM published_image_sets"),
             history=engine.count(con, "SELECT count(*) FROM published_history"),
         )
 
 
-def repeated_image_sets(root: Root) -> int:
-    """Count the image sets that the published table `image_sets` holds more than once."""
-    names = ", ".join(_IDENTITY.names)
-    with engine.connection() as con:
-        _register_published(con, root, "image_sets")
-        return engine.count(
-            con,
-            f"SELECT count(*) FROM (SELECT {names} FROM published_image_sets "
-            f"GROUP BY {names} HAVING count(*) > 1)",
-        )
-
-
-def invalid_shares(root: Root) -> dict[str, float]:
-    """Return which share of the values that were found could not be parsed, by column.
-
-    Counts what the searches by updatedAt found; an image set that was found twice, because
-    it changed, counts twice.
-    """
-    ledger = coverage.read(root)
-    found = ledger.filter(pc.equal(ledger["axis"], Axis.UPDATED_AT.value))
-    rows = pc.sum(found["rows"]).as_py() or 0
-    invalid: Counter[str] = Counter()
-    for counts in found["invalid_values"].to_pylist():
-        invalid.update(json.loads(counts))
-    return {column: count / rows for column, count in sorted(invalid.items()) if rows}
-
-
-def left_open(root: Root) -> int:
-    """Count the image sets that the last sweeps did not find and that were not closed.
-
-    They are too many to close unasked, or nobody can tell whether they are gone, because
-    GetImageSet is denied.
-    """
-    with engine.connection() as con:
-        con.register("ledger", coverage.read(root))
-        return engine.count(con, _LEFT_OPEN)
-
-
 _LEFT_OPEN = f"""
 SELECT coalesce(sum(missing), 0)::BIGINT FROM (
     SELECT DISTINCT ON (datastore_id, "partition") missing FROM (
         SELECT datastore_id, "partition", run_id, max(searched_at) AS swept_at,
-               max(missing) AS missing  -- each part of a sweep says it of the whole
-        FROM ledger WHERE axis IN ('study_date', 'created_at', 'absence')
+               max(missing) AS missing  -- each part of a sweep has the number of the whole sweep
+        FROM coverage WHERE axis IN ('study_date', 'created_at', 'absence')
             AND "partition" SIMILAR TO '{schema.UNDATED}|[0-9]{{4}}-[0-9]{{2}}'
         GROUP BY ALL
     ) ORDER BY datastore_id, "partition", swept_at DESC, run_id

@@ -123,7 +123,7 @@ def diagnose(
                 found += _in_progress(figures)
                 for store in figures.datastores:
                     found += _in_datastore(store, since)
-                found += _in_agreement(figures)
+                found += _in_reconciliation(figures)
                 return Diagnosis(_gravest_first(found), figures)
     except RootNotUsable as error:
         if error.transient:
@@ -365,7 +365,7 @@ def _in_datastore(store: DatastoreStatus, since: datetime | None) -> Iterator[Fi
         )
 
 
-def _in_agreement(figures: Status) -> Iterator[Finding]:
+def _in_reconciliation(figures: Status) -> Iterator[Finding]:
     if months := figures.agreement.differing:
         yield Finding(
             Verdict.INCOMPLETE,

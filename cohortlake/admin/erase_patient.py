@@ -12,19 +12,24 @@ may be done twice. What the rows told is in the record for as long as they may b
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NoSuchPatient
 from cohortlake.history import coverage, image_sets, maintenance, refiled, timeline
 from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.publish import publisher
+from cohortlake.publish.marker import read_marker
+from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -44,6 +49,37 @@ class _Traces:
     image_sets: int
     whole: frozenset[str]
     counted_with: tuple[str, ...]
+
+
+def erase(
+    root: Root, settings: Settings, patient: Patient, publish: Callable[[], object]
+) -> Erasure:
+    """Erase a patient from the whole lake, frozen cohorts included, and keep them out.
+
+    If it ends midway for any reason, repeat it: it goes on to the end.
+
+    Args:
+        root: The lake.
+        settings: Where the patient key is.
+        patient: The patient.
+        publish: Updates `published/`.
+
+    Raises:
+        NoSuchPatient: The lake holds no such patient.
+        LakeInUse: Another run is at work. From now on no run brings the patient back.
+        MissingKey: The lake was published before, and its key is gone.
+    """
+    key = key_to_publish_with(root, settings.patient_key, read_marker(root))
+    begun = begin(root, patient, key)
+    if begun.erased_at:
+        return begun
+    with root.alone():
+        removed = remove(root, patient, begun)
+        publish()
+        day = datetime.fromisoformat(removed.began_at).date()
+        erase_members(root, removed.patient_keys, day)
+        root.delete_abandoned(whatever_its_age=True)
+        return erasures.finish(root, removed)
 
 
 def begin(root: Root, patient: Patient, key: bytes) -> Erasure:

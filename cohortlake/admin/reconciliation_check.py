@@ -1,9 +1,9 @@
-"""Do the two axes agree?
+"""The reconciliation check: does the version history hold what the last sweeps found?
 
-What updatedAt windows brought makes the memory; a sweep by study date looks at the same data
-store from the other side. Where nothing changed since a study month was swept, the rows that
-the memory holds true there and those that the sweep found must be the same: in number, and
-in the sum of their hashes. A study also says how many series it has. Counts and months only.
+The version history is made from the windows of updatedAt. A sweep by study date reads the same data
+store along another axis. If nothing changed since a study month was swept, the current rows of
+that month and the rows of the sweep must be the same, in number and in the sum of their hashes. A
+study also states its number of series, which is compared too. Counts and months only.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ _HASHES = 2**63
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How the memory compares with the last sweeps, and studies with what they say.
+class Reconciliation:
+    """How the version history compares with the last sweeps, and studies with their own counts.
 
     Attributes:
-        agreeing: Study months, over all data stores, that hold what their last sweep found. What
-            lies in no month is one more, `undated`, and is swept by creation.
-        differing: Those that hold something else although nothing changed since: YYYY-MM, or
+        agreeing: Study months, of all data stores, that hold what their last sweep found.
+            `undated` counts as a month; it is swept by creation.
+        differing: Months that hold something else although nothing changed since: YYYY-MM, or
             `undated`.
-        changed: Those that changed since their last sweep, or lost what it counted to an erasure.
-        unswept: Those that hold rows and were never swept to the end.
-        studies: Studies that say how many series they have.
-        studies_with_fewer_series: Those of which the lake holds fewer.
-        studies_with_more_series: Those of which it holds more.
+        changed: Months that changed since their last sweep, or of which an erasure removed rows
+            that the sweep counted.
+        unswept: Months that hold rows and were never swept to the end.
+        studies: Studies that state how many series they have.
+        studies_with_fewer_series: Studies of which the lake holds fewer series.
+        studies_with_more_series: Studies of which the lake holds more series.
     """
 
     agreeing: int = 0
@@ -49,24 +50,24 @@ class Agreement:
     studies_with_more_series: int = 0
 
 
-def agreement(root: Root) -> Agreement:
-    """Compare what the memory holds with the last sweeps."""
+def reconciliation_check(root: Root) -> Reconciliation:
+    """Compare the version history with the last sweeps."""
     with engine.connection() as con:
         image_sets.register(con, root)
-        con.register("ledger", coverage.read(root))
+        con.register("coverage", coverage.read(root))
         con.execute(_SWEPT)
         _add_mixed(con, root)
         held, changes = _by_partition("current"), _by_partition("changes")
         months = con.sql(_MONTHS.format(held=held, changes=changes)).fetchall()
         studies, fewer, more = con.sql(_STUDIES).fetchall()[0]
-    by_verdict: dict[str, list[str]] = {}
-    for month, verdict in months:
-        by_verdict.setdefault(verdict, []).append(month)
-    return Agreement(
-        agreeing=len(by_verdict.get("agrees", ())),
-        differing=tuple(sorted(by_verdict.get("differs", ()))),
-        changed=len(by_verdict.get("changed", ())),
-        unswept=len(by_verdict.get("unswept", ())),
+    by_outcome: dict[str, list[str]] = {}
+    for month, outcome in months:
+        by_outcome.setdefault(outcome, []).append(month)
+    return Reconciliation(
+        agreeing=len(by_outcome.get("agrees", ())),
+        differing=tuple(sorted(by_outcome.get("differs", ()))),
+        changed=len(by_outcome.get("changed", ())),
+        unswept=len(by_outcome.get("unswept", ())),
         studies=studies,
         studies_with_fewer_series=fewer,
         studies_with_more_series=more,
@@ -94,7 +95,7 @@ WITH sweeps AS (
            bool_and(counted) AS counted, coalesce(sum(rows) FILTER (NOT is_mixed), 0) AS n,
            coalesce(sum(content_hash::HUGEINT) FILTER (NOT is_mixed), 0) % {_HASHES} AS hash,
            list(increment) FILTER (is_mixed) AS mixed
-    FROM (SELECT *, axis = '{Axis.CREATED_AT}' AND kept_rows > 0 AS is_mixed FROM ledger)
+    FROM (SELECT *, axis = '{Axis.CREATED_AT}' AND kept_rows > 0 AS is_mixed FROM coverage)
     WHERE axis IN ('{Axis.STUDY_DATE}', '{Axis.CREATED_AT}')
     GROUP BY datastore_id, "partition", run_id
     HAVING sum(epoch_us("end") - epoch_us("start")) = CASE "partition"
@@ -144,7 +145,7 @@ WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
 _MONTHS = f"""
 WITH closed_by_sweep AS (
     SELECT datastore_id, "partition" AS study_month, run_id, sum(rows) AS n
-    FROM ledger WHERE axis = 'absence' GROUP BY ALL
+    FROM coverage WHERE axis = 'absence' GROUP BY ALL
 ), held AS (
     SELECT datastore_id, study_month, count(*) AS n,
            sum(state_key::HUGEINT) % {_HASHES} AS hash
@@ -166,7 +167,7 @@ SELECT study_month, CASE
     WHEN NOT swept.counted OR coalesce(later.others, 0) > 0
         OR coalesce(later.deleted, 0) > coalesce(closed_by_sweep.n, 0) THEN 'changed'
     WHEN (coalesce(held.n, 0), coalesce(held.hash, 0)) = (swept.n, swept.hash) THEN 'agrees'
-    ELSE 'differs' END AS verdict
+    ELSE 'differs' END AS outcome
 FROM held FULL JOIN swept USING (datastore_id, study_month)
 LEFT JOIN later USING (datastore_id, study_month)
 LEFT JOIN closed_by_sweep ON closed_by_sweep.datastore_id = swept.datastore_id

@@ -1,8 +1,9 @@
-"""Which new keys stand for which old ones: under another patient key, or of ids read otherwise.
+"""Rotating the patient key, and the link between old and new keys.
 
-The link of a rotation is written into the restricted zone and nowhere else: whoever has it can tell
-that two releases of `published/` speak of one patient. See `cohort.freeze.rotate_cohort_keys` for
-frozen cohorts, which are keyed beside `published/`, and `privacy.key_store` for where keys lie.
+Keys also change when a release reads ids in another way. The link is written into `keys/links/` of
+the restricted zone and nowhere else: with it, anyone can see that two releases of `published/` are
+about one patient. See `cohort.freeze.rotate_cohort_keys` for frozen cohorts, and
+`privacy.key_store` for where the keys are.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cohortlake.cohort.freeze import rotate_cohort_keys
+from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
 from cohortlake.history import image_sets
-from cohortlake.privacy import fingerprint
+from cohortlake.privacy import Policy, fingerprint, key_store
 from cohortlake.privacy.keyed_hashes import create_macros
+from cohortlake.publish.marker import read_marker
+from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publisher import publish, request_full_publish
+from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -26,13 +33,49 @@ LINK = pa.schema([
 ])  # fmt: skip
 
 
+def rotate(root: Root, settings: Settings, policy: Policy, source: str) -> int:
+    """Publish a lake under another patient key, and give frozen cohorts the new keys.
+
+    If it ends midway for any reason, repeat it: it goes on to the end.
+
+    Args:
+        root: The lake.
+        settings: Where the present keys are.
+        policy: The policy to publish under.
+        source: Where the new key is, or will be. See COHORTLAKE_PATIENT_KEY.
+
+    Returns:
+        How many frozen cohorts got new keys.
+
+    Raises:
+        LakeInUse: Another run is at work.
+        MissingKey: One of the keys cannot be read.
+        WrongKey: COHORTLAKE_PATIENT_KEY is not the key that the lake was published with.
+        SettingError: A source cannot be understood, or there is no key to sign cohorts with.
+    """
+    cohort_key = read_cohort_key(settings.cohort_key_file)
+    with root.alone():
+        rotate_cohort_keys.require_key(root, cohort_key)
+        new = key_store.next_key(root, source)
+        changed = 0
+        if not key_store.is_taken_up(root, new):
+            old = key_to_publish_with(root, settings.patient_key, read_marker(root))
+            link = write_link(root, old, new)
+            changed = rotate_cohort_keys.rekey(root, link, cohort_key)
+            request_full_publish(root)
+        key_store.take_up(root, source, new)
+        publish(root, policy, source, with_new_key=True)
+        key_store.forget_next_key(root)
+    return changed
+
+
 def write_link(root: Root, old: bytes, new: bytes) -> pa.Table:
-    """Write down which new keys stand for which old ones, of everybody the memory ever held.
+    """Write the link between the old and new keys of everybody who was ever in the version history.
 
     Args:
         root: The lake.
         old: The key that it was published with.
-        new: The key that it will be.
+        new: The key that it will be published with.
 
     Returns:
         The link, with the columns of `LINK`.
@@ -53,17 +96,16 @@ def write_link(root: Root, old: bytes, new: bytes) -> pa.Table:
 
 
 def respelled(root: Root, key: bytes) -> pa.Table:
-    """Return which keys stand for those that a release before format 4 made of ids as sent.
+    """Return the link from the keys of a release before format 4, which hashed ids as sent.
 
-    That release took ` P1` and `P1 ` for two patients; both are `P1` now.
+    That release took ` P1` and `P1 ` for two patients. Both are `P1` now.
 
     Args:
         root: The lake.
         key: The key that it is published with.
 
     Returns:
-        The link, with the columns of `LINK`. Only ids that were sent in another spelling than the
-        canonical one are in it.
+        The link, with the columns of `LINK`, of the ids whose spelling was not canonical.
     """
     with engine.connection() as con:
         image_sets.register(con, root)

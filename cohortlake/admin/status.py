@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cohortlake.admin.reconciliation_check import Agreement, agreement
+from cohortlake.admin.reconciliation_check import Reconciliation, reconciliation_check
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.coverage import CoverageInterval
@@ -58,7 +58,7 @@ class Status:
         published_version: The version `published/` shows, or None.
         policy: The policy of `published/`, or None.
         rows: Published table -> rows.
-        agreement: How the memory compares with the last sweeps.
+        agreement: How the version history compares with the last sweeps.
         erasures: Patients who were erased.
         erasures_under_way: Those of them of whom something may be left: the command is to be
             repeated.
@@ -70,7 +70,7 @@ class Status:
     published_version: int | None
     policy: str | None
     rows: dict[str, int]
-    agreement: Agreement
+    agreement: Reconciliation
     erasures: int
     erasures_under_way: int
 
@@ -91,7 +91,7 @@ def status(root: Root, datastore_ids: tuple[str, ...], settle: timedelta) -> Sta
         published_version=marker.image_sets_version if marker else None,
         policy=marker.policy if marker else None,
         rows={table: marker.rows(table) if marker else 0 for table in PUBLISHED},
-        agreement=agreement(root),
+        agreement=reconciliation_check(root),
         erasures=len(erased),
         erasures_under_way=sum(erasure.erased_at is None for erasure in erased),
     )

@@ -45,15 +45,15 @@ from cohortlake.errors import CohortlakeError, MissingExtra, SettingError, Stopp
 from cohortlake.healthimaging import HealthImaging, SearchProgress
 from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.hints import take_hints
-from cohortlake.ingest.older_versions import Filled
+from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.progress import (
+    PeriodicProgress,
     Progress,
-    Told,
-    filled_in_words,
-    in_words,
-    unconfirmed_in_words,
+    describe_search,
+    describe_unconfirmed,
+    describe_versions,
 )
-from cohortlake.ingest.search_frame import search as search_frame
+from cohortlake.ingest.search_frame import search_image_sets
 from cohortlake.published.read import PublishedTables
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
@@ -314,7 +314,7 @@ def search(
     datastore_id = _only_datastore(settings, "a search")
     _require_known(output)
     wanted = parse_criteria(equal or (), between or (), sort)
-    frame = search_frame(HealthImaging(settings), datastore_id, wanted, limit)
+    frame = search_image_sets(HealthImaging(settings), datastore_id, wanted, limit)
     _give(frame, output, as_json, _print_frame)
 
 
@@ -446,21 +446,23 @@ def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
     Quiet or not, what people should know is written.
     """
     if quiet:
-        yield Told(lambda _: None, seconds=3600, note=_tell)
+        yield PeriodicProgress(lambda _: None, seconds=3600, note=_tell)
     elif not err.is_terminal:
-        yield Told(lambda now: _tell(in_words(now, quota)), seconds=60, note=_tell)
+        yield PeriodicProgress(
+            lambda now: _tell(describe_search(now, quota)), seconds=60, note=_tell
+        )
     else:
         columns = BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
         with Bar(*columns, console=err) as bar:
             task = bar.add_task("", total=1)
 
             def draw(now: SearchProgress) -> None:
-                bar.update(task, completed=now.covered, description=in_words(now, quota))
+                bar.update(task, completed=now.covered, description=describe_search(now, quota))
 
-            def draw_filled(so_far: Filled) -> None:
-                bar.update(task, description=filled_in_words(so_far))
+            def draw_filled(so_far: VersionsResult) -> None:
+                bar.update(task, description=describe_versions(so_far))
 
-            yield Told(draw, 0.5, draw_filled, _tell)
+            yield PeriodicProgress(draw, 0.5, draw_filled, _tell)
 
 
 def _tell(line: str) -> None:
@@ -491,7 +493,7 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
     _print_changes(outcome.applied.changes)
     _print_unconfirmed(outcome.unconfirmed)
     if outcome.filled:
-        out.print(filled_in_words(outcome.filled))
+        out.print(describe_versions(outcome.filled))
     if outcome.publication:
         out.print(f"published version {outcome.publication.image_sets_version} "
                    f"under {outcome.publication.policy}")  # fmt: skip
@@ -499,7 +501,7 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
 
 def _print_unconfirmed(image_sets: int) -> None:
     if image_sets:
-        err.print(unconfirmed_in_words(image_sets), soft_wrap=True)
+        err.print(describe_unconfirmed(image_sets), soft_wrap=True)
 
 
 def _print_changes(changes: dict[str, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cohortlake.admin.diagnosis import Diagnosis, diagnose, misconfigured
-from cohortlake.admin.reconciliation_check import Agreement
+from cohortlake.admin.reconciliation_check import Reconciliation
 from cohortlake.admin.status import DatastoreStatus, Status
 from cohortlake.cli.console import (
     DatastoreOption,
@@ -86,7 +86,7 @@ def _figures(figures: Status) -> list[str]:
         f"published under {figures.policy}: {rows}",
         f"image_sets version {figures.image_sets_version}, published version "
         f"{figures.published_version}, {figures.pending:,} increments to apply",
-        *_of_agreement(figures.agreement),
+        *_of_reconciliation(figures.agreement),
         f"{figures.erasures:,} patients erased, {figures.erasures_under_way:,} of them not to the "
         "end",
     ]
@@ -103,7 +103,7 @@ def _of_store(store: DatastoreStatus) -> list[str]:
     ]
 
 
-def _of_agreement(both: Agreement) -> list[str]:
+def _of_reconciliation(both: Reconciliation) -> list[str]:
     differing = f" ({', '.join(both.differing)})" if both.differing else ""
     return [
         f"study months: {both.agreeing:,} agree with their last sweep, {both.changed:,} changed "

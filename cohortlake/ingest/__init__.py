@@ -1,4 +1,5 @@
 """From the service to increments: searches, sweeps, confirmed deletions, older versions, events.
 
-What follows from an increment belongs to `history`.
+Here: which windows to search, and writing what the service answers. Not here: which states follow
+from an increment (see `history`), and how a window is paged (see `healthimaging`).
 """

@@ -1,73 +1,72 @@
-"""Deletions that events told of: what of it the lake holds, and what of that is gone.
+"""Deletions that events announce: which of these image sets the lake holds, and which are deleted.
 
-An event alone closes nothing. It takes what it takes after a sweep: a search that does not
-find the image set, and a second call that confirms it (`ingest.sweep`). The search matters
-even where GetImageSet is sure: while the index still shows an image set that is gone, the
-next tick would find it, and take it for one that came back.
+An event alone closes nothing. Like a sweep, it takes a search that does not find the image set and
+a second call that confirms it (see `ingest.absences`). The search matters even where GetImageSet
+is sure: while the search index still has a deleted image set, the next tick would find it and take
+it for one that came back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
-from cohortlake.ingest.extract import Extractor, Search
-from cohortlake.ingest.sweep import close, confirmed, is_not_found, register_seen
+from cohortlake.healthimaging import EPOCH, Axis, Window
+from cohortlake.ingest.absences import Candidate, confirm_absences, is_not_found, write_absences
+from cohortlake.ingest.held_index import register_held
+from cohortlake.ingest.partition_search import PartitionSearch, SearchRun
 from cohortlake.storage import engine
 
 _EVENTS = "events"
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """What became of deletions that events told of. The lake holds none of all others.
+class DeletionResult:
+    """What became of image sets that events say are deleted.
+
+    An image set in none of the three is not in the lake.
 
     Attributes:
         gone: Ids of those that are closed now.
-        unsettled: Ids of those that the service does not say are gone, or not yet.
-        unconfirmed: Ids of those of them that no search finds, and of which nobody can tell
-            because GetImageSet is denied.
+        unsettled: Ids of those that the service does not confirm, or not yet.
+        unconfirmed: Ids of those in `unsettled` that no search finds, where GetImageSet is denied.
     """
 
-    gone: frozenset[str]
-    unsettled: frozenset[str]
-    unconfirmed: frozenset[str]
-
-    @classmethod
-    def of_nothing(cls) -> Confirmed:
-        """Return what there is to say where no deletion was told of."""
-        return cls(frozenset(), frozenset(), frozenset())
+    gone: frozenset[str] = frozenset()
+    unsettled: frozenset[str] = frozenset()
+    unconfirmed: frozenset[str] = frozenset()
 
 
-def confirm(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> Confirmed:
-    """Close which of some image sets of a data store are gone.
+def confirm_deletions(run: SearchRun, image_set_ids: Iterable[str]) -> DeletionResult:
+    """Close those of some image sets that are deleted.
 
     Args:
-        run: The client, and where to write.
-        store: The data store; only what the lake saw before its `now` can be gone after it.
-        image_set_ids: What events said was deleted.
+        run: The client, and where to write. Only what the lake saw before the run began can be
+            deleted after it.
+        image_set_ids: The image sets that events say are deleted.
 
     Raises:
         ServiceError: See `errors`. Nothing was written.
     """
-    held = _held(run, store, image_set_ids)
-    missing = [c for c in held if c["is_earlier"] and is_not_found(run.service, c)]
-    window = Window(Axis.CREATED_AT, EPOCH, store.now)
-    verdict = confirmed(run, missing)
-    close(run, Search(store, _EVENTS, window), missing, verdict.gone)
-    ids = frozenset(verdict.gone)
-    unsettled = frozenset(c["image_set_id"] for c in held) - ids
-    return Confirmed(ids, unsettled, verdict.unconfirmed)
+    ids = set(image_set_ids)
+    if not ids:
+        return DeletionResult()
+    held = _held(run, ids)
+    missing = [row for row in held if row["is_earlier"] and is_not_found(run.service, row)]
+    search = PartitionSearch(_EVENTS, Window(Axis.CREATED_AT, EPOCH, run.store.now))
+    confirmation = confirm_absences(run, missing)
+    write_absences(run, search, missing, confirmation.gone)
+    gone = frozenset(confirmation.gone)
+    unsettled = frozenset(row["image_set_id"] for row in held) - gone
+    return DeletionResult(gone, unsettled, confirmation.unconfirmed)
 
 
-def _held(run: Extractor, store: Datastore, image_set_ids: Iterable[str]) -> list[dict[str, Any]]:
+def _held(run: SearchRun, image_set_ids: Iterable[str]) -> list[Candidate]:
     with engine.connection() as con:
-        register_seen(con, run.root, store)
-        con.register("told", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
-        held = con.sql("FROM seen SEMI JOIN told USING (image_set_id)")
-        rows: list[dict[str, Any]] = held.to_arrow_table().to_pylist()
+        register_held(con, run.root, run.store)
+        con.register("wanted", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
+        held = con.sql("FROM held SEMI JOIN wanted USING (image_set_id)")
+        rows: list[Candidate] = held.to_arrow_table().to_pylist()
     return rows

@@ -1,10 +1,10 @@
-"""Versions that no search saw: which are missing, and the increments that bring them.
+"""Versions that no search saw: find which are missing, and read them from the service.
 
-A search shows the newest version of an image set, so one that was superseded between two ticks
-was never seen. The service still has it. What it says of an older version is an observation made
-now: the time line puts it where it belongs (`history.timeline`), and it never was what was known.
+A search returns the newest version of an image set. A version that was superseded between two
+ticks was never seen, but the service still has it. Reading it is an observation made now.
+See `history.timeline` for its place among the other versions.
 
-What the service does not give is written down too, so that nothing is asked for twice.
+Versions that the service does not give are recorded too, so that nothing is asked for twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import (
     EPOCH,
     BrokenAnswer,
-    Datastore,
     HealthImaging,
     Meter,
     NotMetadata,
@@ -42,38 +41,38 @@ from cohortlake.history import image_sets
 from cohortlake.increments import kinds, writer
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import IncrementWriter
-from cohortlake.ingest.extract import Extractor
+from cohortlake.ingest.partition_search import SearchRun
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _PARTITION = "versions"
-_CALLS_AT_ONCE = 8  # the buckets pace them
-_IMAGE_SETS_AT_ONCE = 200  # what a run that is killed may have to ask for again
+_CALLS_AT_ONCE = 8  # the client limits the request rate
+_IMAGE_SETS_AT_ONCE = 200  # at most these are asked for again after a kill
 
-# Final: the answer will be the same at any later time.
+# Final: a later call would get the same answer.
 _REASONS: dict[type[ServiceError], str] = {
-    NoSuchDatastore: "not found",  # ResourceNotFoundException does not say what of it
+    NoSuchDatastore: "not found",  # ResourceNotFoundException does not say what was not found
     RequestRefused: "refused",
     NotMetadata: "no metadata document",
 }
-# Not final, and no reason to give up the other image sets.
+# Not final. The other image sets are read anyway.
 _LATER = (BrokenAnswer, ImageSetBusy, TokenRefused)
 
 
 @dataclass(frozen=True)
-class Filled:
-    """What asking for older versions brought.
+class VersionsResult:
+    """What reading older versions brought.
 
     Attributes:
         image_sets: Image sets asked for.
         documents: Metadata documents read.
-        archived: Image sets of which one was read although they were in the archive tier when
-            the lake first saw their newest version. Reading moves them to the frequent tier.
-        versions: Versions that the lake gained.
-        unavailable: Versions that the service does not give; they are not asked for again.
-        postponed: Image sets that could not be read whole; the next time asks for the rest.
+        archived: Image sets that were in the archive tier when the lake first saw their newest
+            version, and of which a version was read. Reading moves them to the frequent tier.
+        versions: Versions that are new in the lake.
+        unavailable: Versions that the service does not give. They are not asked for again.
+        postponed: Image sets that could not be read completely. The next run reads the rest.
         requests: Requests sent, retries included.
-        throttles: Requests the service threw back.
+        throttles: Requests that the service throttled.
     """
 
     image_sets: int = 0
@@ -85,12 +84,12 @@ class Filled:
     requests: int = 0
     throttles: int = 0
 
-    def __add__(self, other: Filled) -> Filled:
-        return Filled(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
+    def __add__(self, other: VersionsResult) -> VersionsResult:
+        return VersionsResult(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
 
 
-def _counts(filled: Filled) -> tuple[int, ...]:
-    return tuple(vars(filled).values())
+def _counts(result: VersionsResult) -> tuple[int, ...]:
+    return tuple(vars(result).values())
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,10 @@ class Gap:
 
 
 def gaps(root: Root, datastore_id: str) -> pa.Table:
-    """Return the image sets of which versions are missing that were not asked for yet.
+    """Return the image sets with missing versions that were not asked for yet.
 
-    Those that are gone are left out. Of one that came back only versions after its return count:
-    in which of its lives an older one was, no call tells.
+    Deleted image sets are left out. Of an image set that came back, only versions after its
+    return count: no call shows to which presence interval an older version belongs.
 
     Args:
         root: The lake.
@@ -166,24 +165,23 @@ ORDER BY image_set_id
 """
 
 
-def fill(run: Extractor, store: Datastore) -> Iterator[Filled]:
-    """Ask for the versions that are missing, and yield what came as it lands.
+def fill(run: SearchRun) -> Iterator[VersionsResult]:
+    """Read the missing versions; yield what came each time some of it is written.
 
     Args:
-        run: The client, and where to write.
-        store: The data store. What is read counts as seen at its `now`: it was there by then.
+        run: The client, and where to write. What is read counts as seen when the run began.
 
     Raises:
-        AccessDenied: A right is missing; the message names it. What landed stays.
-        ServiceError: The service kept failing. What landed stays.
+        AccessDenied: A right is missing. The message names it. What was written stays.
+        ServiceError: The service kept failing. What was written stays.
         RootNotUsable: An increment could not be written.
     """
-    missing = gaps(run.root, store.datastore_id)
+    missing = gaps(run.root, run.store.datastore_id)
     for number, start in enumerate(range(0, len(missing), _IMAGE_SETS_AT_ONCE)):
-        # A file is named by its run and where its window starts, and all these start alike.
+        # The run id tells the files apart, because all these windows have the same start.
         part = replace(run, run_id=f"{run.run_id}-{number:04}")
         rows = missing.slice(start, _IMAGE_SETS_AT_ONCE).to_pylist()
-        yield _filled(part, store, [Gap(**row) for row in rows])
+        yield _read_all(part, [Gap(**row) for row in rows])
 
 
 @dataclass
@@ -199,12 +197,12 @@ class _Reading:
 
     @property
     def unavailable(self) -> int:
-        """How many versions are not to be had."""
+        """How many versions the service does not give."""
         return 0 if self.is_postponed else self.gap.size - len(self.summaries)
 
-    def counts(self) -> Filled:
-        """Return it counted."""
-        return Filled(
+    def counts(self) -> VersionsResult:
+        """Return its counts."""
+        return VersionsResult(
             image_sets=1,
             documents=self.documents,
             archived=int(self.gap.is_archived and self.documents > 0),
@@ -216,18 +214,18 @@ class _Reading:
         )
 
 
-def _filled(run: Extractor, store: Datastore, missing: Sequence[Gap]) -> Filled:
+def _read_all(run: SearchRun, missing: Sequence[Gap]) -> VersionsResult:
     began = monotonic()
     readings: list[_Reading] = []
-    read = partial(_read, run.service, store.datastore_id)
+    read = partial(_read, run.service, run.store.datastore_id)
     try:
         with ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
             for reading in pool.map(read, missing):
                 readings.append(reading)
     except (ServiceError, Stopped):
-        _land(run, store, readings, monotonic() - began)
+        _write(run, readings, monotonic() - began)
         raise
-    return _land(run, store, readings, monotonic() - began)
+    return _write(run, readings, monotonic() - began)
 
 
 def _read(service: HealthImaging, datastore_id: str, gap: Gap) -> _Reading:
@@ -254,10 +252,10 @@ def _read_listed(service: HealthImaging, datastore_id: str, reading: _Reading) -
 
 
 def _why_not(version: Version) -> str | None:
-    """Return why a version is not worth a call, or None where it is."""
+    """Return why a version is not read, or None where it is."""
     if version.is_deleted:
         return "deleted"
-    # Without an instant it has no place among the others.
+    # Without an instant it has no place in the version history.
     return None if version.updated_at else "without updatedAt"
 
 
@@ -275,16 +273,16 @@ def _read_version(
     return None
 
 
-def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], seconds: float) -> Filled:
-    states = _not_erased(run, store, readings)
-    counts = sum((reading.counts() for reading in readings), Filled())
+def _write(run: SearchRun, readings: Sequence[_Reading], seconds: float) -> VersionsResult:
+    states = _not_erased(run, readings)
+    counts = sum((reading.counts() for reading in readings), VersionsResult())
     record = Record(
-        datastore_id=store.datastore_id,
+        datastore_id=run.store.datastore_id,
         axis=kinds.VERSIONS_AXIS,
         partition=_PARTITION,
         start=EPOCH,
-        end=store.now,
-        searched_at=store.now,
+        end=run.store.now,
+        searched_at=run.store.now,
         run_id=run.run_id,
     )
     if len(states):
@@ -292,15 +290,15 @@ def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], second
         increment.add(states.append_column("page", pa.nulls(len(states), pa.int32())))
         increment.commit(
             increment.summary(
-                end=store.now,
+                end=run.store.now,
                 pages=0,
                 requests=counts.requests,
                 throttles=counts.throttles,
                 seconds=seconds,
             )
         )
-    # After the versions: of a run that dies in between nothing counts as asked for.
-    unread = [_unread(store, reading) for reading in readings if reading.unavailable]
+    # After the versions: if the run is killed in between, all of them are asked for again.
+    unread = [_unread(run, reading) for reading in readings if reading.unavailable]
     if unread:
         about = replace(record, axis=kinds.UNREAD_AXIS, rows=len(unread), kept_rows=len(unread))
         rows = pa.Table.from_pylist(unread, kinds.UNREAD_WITHOUT_RUN)
@@ -308,10 +306,10 @@ def _land(run: Extractor, store: Datastore, readings: Sequence[_Reading], second
     return counts
 
 
-def _not_erased(run: Extractor, store: Datastore, readings: Sequence[_Reading]) -> pa.Table:
-    """Return the states that were read; those of erased patients count as not to be had."""
+def _not_erased(run: SearchRun, readings: Sequence[_Reading]) -> pa.Table:
+    """Return the states that were read. States of erased patients count as unavailable."""
     read = [(reading, summary) for reading in readings for summary in reading.summaries]
-    states = flatten_summaries([summary for _, summary in read], store.datastore_id)
+    states = flatten_summaries([summary for _, summary in read], run.store.datastore_id)
     is_erased = run.erased.among(states)
     for (reading, summary), erased in zip(read, is_erased.to_pylist(), strict=True):
         if erased:
@@ -320,9 +318,9 @@ def _not_erased(run: Extractor, store: Datastore, readings: Sequence[_Reading]) 
     return states.filter(pc.invert(is_erased))
 
 
-def _unread(store: Datastore, reading: _Reading) -> dict[str, Any]:
+def _unread(run: SearchRun, reading: _Reading) -> dict[str, Any]:
     return {
-        "datastore_id": store.datastore_id,
+        "datastore_id": run.store.datastore_id,
         "image_set_id": reading.gap.image_set_id,
         "below_version": reading.gap.newest,
         "why": json.dumps(reading.why),

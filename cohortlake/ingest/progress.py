@@ -1,8 +1,8 @@
-"""How a long run goes, told while it is at work.
+"""Progress of a long run: what is known while it is at work.
 
-Nobody knows how many rows there are, so what is told is what is known: how much of the time
-range has been seen, what came, how fast, and what the density of the last pages makes
-likely. Where it is shown is the caller's: a bar, a log, Dagster's events.
+The number of rows is unknown in advance. So progress is the share of the time range that was
+searched, the rows that came, the rate, and an estimate from the density of the last pages. The
+caller decides where it is shown: a bar, a log, or Dagster's events.
 """
 
 from __future__ import annotations
@@ -12,79 +12,79 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
-from cohortlake.ingest.older_versions import Filled
+from cohortlake.ingest.older_versions import VersionsResult
 
 
 class Progress:
-    """Told which search is at work. This one tells nobody."""
+    """Progress interface. This implementation does nothing."""
 
     def watching(self, search: WindowSearch) -> AbstractContextManager[None]:
-        """Return what to hold open while a search is at work."""
+        """Return a context to keep open while a search is at work."""
         del search
         return nullcontext()
 
-    def filled(self, so_far: Filled) -> None:
-        """Take note of what asking for older versions has brought so far."""
+    def versions_read(self, so_far: VersionsResult) -> None:
+        """Report what reading older versions has brought so far."""
         del so_far
 
     def note(self, text: str) -> None:
-        """Take note of something that people should know, such as what is waited for."""
+        """Report something that people should know, such as waiting for another run."""
         del text
 
 
-class Told(Progress):
-    """Tells how a search goes, every few seconds and once at its end.
+class PeriodicProgress(Progress):
+    """Reports a search every few seconds, and once at its end.
 
     Args:
-        tell: Called with what there is to tell, from another thread.
-        seconds: How often.
-        tell_filled: Called with what asking for older versions has brought so far.
-        note: Called with what people should know.
+        show: Gets the progress of a search, from another thread.
+        seconds: Time between two reports.
+        show_versions: Gets what reading older versions has brought so far.
+        note: Gets what people should know.
     """
 
     def __init__(
         self,
-        tell: Callable[[SearchProgress], None],
+        show: Callable[[SearchProgress], None],
         seconds: float,
-        tell_filled: Callable[[Filled], None] | None = None,
+        show_versions: Callable[[VersionsResult], None] | None = None,
         note: Callable[[str], None] | None = None,
     ) -> None:
-        self._tell = tell
+        self._show = show
         self._seconds = seconds
-        self._tell_filled = tell_filled
+        self._show_versions = show_versions
         self._note = note
 
     @contextmanager
     def watching(self, search: WindowSearch) -> Iterator[None]:
-        """Tell how a search goes until the block ends."""
+        """Report a search until the block ends."""
         ended = threading.Event()
 
         def repeat() -> None:
             while not ended.wait(self._seconds):
-                self._tell(search.progress())
+                self._show(search.progress())
 
-        teller = threading.Thread(target=repeat, name="progress", daemon=True)
-        teller.start()
+        thread = threading.Thread(target=repeat, name="progress", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             ended.set()
-            teller.join()
-            self._tell(search.progress())
+            thread.join()
+            self._show(search.progress())
 
-    def filled(self, so_far: Filled) -> None:
-        """Tell at once: it comes some hundred image sets at a time."""
-        if self._tell_filled:
-            self._tell_filled(so_far)
+    def versions_read(self, so_far: VersionsResult) -> None:
+        """Report at once: results come after some hundred image sets each."""
+        if self._show_versions:
+            self._show_versions(so_far)
 
     def note(self, text: str) -> None:
-        """Tell at once."""
+        """Report at once."""
         if self._note:
             self._note(text)
 
 
-def in_words(progress: SearchProgress, quota: float) -> str:
-    """Return one line: counts and rates only.
+def describe_search(progress: SearchProgress, quota: float) -> str:
+    """Return one line with counts and rates.
 
     Args:
         progress: How far the search has come.
@@ -98,20 +98,21 @@ def in_words(progress: SearchProgress, quota: float) -> str:
     )
 
 
-def unconfirmed_in_words(image_sets: int) -> str:
-    """Say why image sets that no search finds stay, and what to do."""
+def describe_unconfirmed(image_sets: int) -> str:
+    """Return why image sets stay that no search finds, and what to do."""
     return (
-        f"{image_sets:,} image sets were not found and stay: whether they are gone only "
-        "medical-imaging:GetImageSet can tell, and it is denied. Add it to the IAM policy "
-        "(docs/how-to/aws.md), or give --trust-search if the searches may find every image set"
+        f"{image_sets:,} image sets were not found and stay in the lake: only "
+        "medical-imaging:GetImageSet shows whether they are deleted, and it is denied. Add it to "
+        "the IAM policy (docs/how-to/aws.md), or give --trust-search if the searches may find "
+        "every image set"
     )
 
 
-def filled_in_words(filled: Filled) -> str:
-    """Return one line about older versions, with what reading them moved."""
+def describe_versions(result: VersionsResult) -> str:
+    """Return one line about older versions, and about the image sets that reading moved."""
     return (
-        f"{filled.image_sets:,} image sets asked for older versions, {filled.documents:,} metadata "
-        f"documents read, which moved {filled.archived:,} archived image sets to the frequent "
-        f"tier; {filled.versions:,} versions gained, {filled.unavailable:,} not to be had, "
-        f"{filled.postponed:,} image sets to be asked again"
+        f"{result.image_sets:,} image sets asked for older versions, {result.documents:,} metadata "
+        f"documents read, which moved {result.archived:,} archived image sets to the frequent "
+        f"tier; {result.versions:,} versions gained, {result.unavailable:,} not available, "
+        f"{result.postponed:,} image sets to be asked again"
     )

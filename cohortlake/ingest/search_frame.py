@@ -1,4 +1,4 @@
-"""A question to the service, answered as a frame: for notebooks and `cohortlake search`."""
+"""One search as a pandas frame, for notebooks and `cohortlake search`. Writes nothing."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def search(
+def search_image_sets(
     service: HealthImaging,
     datastore_id: str,
     criteria: Mapping[str, Any],
     limit: int | None = None,
 ) -> pd.DataFrame:
-    """Search a data store, page after page.
+    """Search a data store, and return what it finds as a frame.
 
     Args:
         service: The client.
         datastore_id: The data store.
-        criteria: `searchCriteria` as the SearchImageSets API takes them: one or two
-            `filters`, and `sort`.
-        limit: The most rows to return; all by default.
+        criteria: `searchCriteria` of the SearchImageSets API: one or two `filters`, and `sort`.
+        limit: Maximum number of rows; all by default.
 
     Returns:
         One row per image set, with the columns of `schema.STATE` and Arrow-backed dtypes.

@@ -120,10 +120,10 @@ def fail(root: str) -> None:
                 told(service.versions, store, "0" * 32)
                 told(service.tags_of, store, "0" * 32, 1)
                 criteria = {"filters": [_equal(plant.text("PatientID"))]}
-                told(cohortlake.search, service, store, criteria)
+                told(cohortlake.search_image_sets, service, store, criteria)
         token = plant.text("nextToken")
         told(service.search_page, store, {"filters": [_equal("x")]}, token)
-        told(cohortlake.search, service, store, {"filters": plant.text("PatientID")})
+        told(cohortlake.search_image_sets, service, store, {"filters": plant.text("PatientID")})
     lake = cohortlake.open(root)
     for column in lake.columns("image_sets"):
         told(lake.sql(f'SELECT CAST("{column}" AS INTEGER) FROM image_sets').to_arrow)

@@ -68,7 +68,7 @@ STEPS = (
     ),
     Step("absence", "cohortlake.storage.root:Draft.keep", command="reconcile",
          on=_draft_of("/absence/")),
-    Step("day", "cohortlake.sync:joined", often=3),
+    Step("day", "cohortlake.ingest.extract:merge_results", often=3),
     Step("memory made", "cohortlake.storage.delta:make_table", on=_table("image_sets")),
     Step("memory committed", "cohortlake.storage.delta:commit", on=_table("image_sets")),
     Step("increments applied", "cohortlake.history.image_sets:apply"),

@@ -330,7 +330,10 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
     sync.publish()
     with cohortlake.open(root.uri) as lake:
         _cohort(lake).freeze()
-    for step in ("cohortlake.privacy.key_store.take_up", "cohortlake.sync.publish"):
+    for step in (
+        "cohortlake.privacy.key_store.take_up",
+        "cohortlake.admin.rotate_patient_key.publish",
+    ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
             def dies(*_: object, **_options: object) -> None:

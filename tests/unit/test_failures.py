@@ -34,20 +34,20 @@ def test_nothing_is_raised_where_nothing_failed() -> None:
     failures = Failures()
     with failures.of("a"):
         pass
-    failures.raise_them()
+    failures.raise_all()
     assert failures.datastores == set()
 
 
 def test_one_failure_is_raised_as_it_is() -> None:
     failures = _failures(("a", UNKNOWN))
     with pytest.raises(NoSuchDatastore, match=r"^no data store a in region"):
-        failures.raise_them()
+        failures.raise_all()
     assert failures.datastores == {"a"}
 
 
 def test_a_message_that_names_no_data_store_gets_its_name() -> None:
     with pytest.raises(ServiceUnavailable, match=r"^data store c1: SearchImageSets kept failing$"):
-        _failures(("c1", ServiceUnavailable("SearchImageSets kept failing"))).raise_them()
+        _failures(("c1", ServiceUnavailable("SearchImageSets kept failing"))).raise_all()
 
 
 def test_several_are_all_named() -> None:
@@ -55,7 +55,7 @@ def test_several_are_all_named() -> None:
     failures = _failures(("a", UNKNOWN), ("b", DENIED), ("c1", busy))
     failures.add(GONE)
     with pytest.raises(SeveralFailed) as raised:
-        failures.raise_them()
+        failures.raise_all()
     first, *others = str(raised.value).splitlines()
     assert first.startswith("4 things went wrong")
     assert others == [f"- {UNKNOWN}", f"- {DENIED}", f"- {busy}", f"- {GONE}"]

@@ -22,7 +22,7 @@ from small_hospital import change, fill
 import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.admin.checks import row_counts
-from cohortlake.admin.reconciliation_check import agreement
+from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page
@@ -203,16 +203,16 @@ def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:
 
 
 def test_the_axes_agree_afterwards(sync: Sync, endpoint: Endpoint) -> None:
-    before = agreement(sync.root)
+    before = reconciliation_check(sync.root)
     assert before.differing == ()
     sync.erase("CANARY-ID", DATASTORE)
-    after = agreement(sync.root)
+    after = reconciliation_check(sync.root)
     # What sweeps of their months had counted is not known any more, until the next ones.
     # One month's, and those of `undated`.
     assert (after.differing, after.agreeing, after.changed) == ((), before.agreeing - 2, 2)
     endpoint.now += timedelta(hours=2)
     assert sync.reconcile().applied.changes == {}
-    again = agreement(sync.root)
+    again = reconciliation_check(sync.root)
     assert (again.differing, again.agreeing, again.changed) == ((), before.agreeing, 0)
     ledger = coverage.read(sync.root).to_pylist()
     newest = max(row["searched_at"] for row in ledger)
@@ -271,7 +271,7 @@ def test_one_that_comes_to_be_theirs_is_closed(
         assert f"{number:032x}" not in set(
             read_table(lake_settings.root, "image_sets")["image_set_id"]
         )
-        assert agreement(sync.root).differing == ()
+        assert reconciliation_check(sync.root).differing == ()
         endpoint.now += timedelta(hours=2)
         change(endpoint, number, DICOMPatientId="P5")  # it was a mistake
         assert Sync(lake_settings).run().applied.changes == {"reappeared": 1}
@@ -376,7 +376,7 @@ def test_rows_that_a_run_with_an_older_list_landed_do_not_come_back(
     assert late == set()
     if not is_applied:
         assert left(sync.settings.root, wanted | {"CANARY"}) == {}
-        assert agreement(sync.root).differing == ()
+        assert reconciliation_check(sync.root).differing == ()
     assert coverage.pending(sync.root) == []
     assert sum(coverage.read(sync.root)["erased_rows"].to_pylist()) >= 2
 

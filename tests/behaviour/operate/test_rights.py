@@ -18,7 +18,7 @@ from aws import ACTIONS
 
 import cohortlake
 from cohortlake import Settings, Sync, take_hints
-from cohortlake.hints import waiting
+from cohortlake.hints import count_waiting
 from cohortlake.ingest import partitions
 from emulator import Emulator, running
 
@@ -87,7 +87,7 @@ def everything(hospital: Emulator, settings: Settings) -> None:
     }
     sqs = boto3.client("sqs", region_name="us-east-1")
     sqs.send_message(QueueUrl=settings.events_queue, MessageBody=json.dumps(event))
-    assert waiting(Sync(settings)) == 1
+    assert count_waiting(Sync(settings)) == 1
     assert take_hints(Sync(settings)).removed == 1
     Sync(settings).run(fill_versions=True)
     assert Sync(settings).reconcile().applied.changes == {"deleted": 1}

@@ -13,7 +13,7 @@ from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
 from cohortlake import Settings, Sync
-from cohortlake.admin.reconciliation_check import Agreement, agreement
+from cohortlake.admin.reconciliation_check import Reconciliation, reconciliation_check
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.history import image_sets
 from cohortlake.increments import files
@@ -24,13 +24,13 @@ def test_the_axes_agree_until_something_changes(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     sync = Sync(lake_settings)
-    assert agreement(sync.root) == Agreement()
+    assert reconciliation_check(sync.root) == Reconciliation()
     fill(endpoint, 90)  # of thirty studies three have no date, the others lie in eleven months
     for row in endpoint.image_sets:
         row["DICOMTags"]["DICOMNumberOfStudyRelatedSeries"] = 3
     endpoint.image_sets[4]["DICOMTags"]["DICOMNumberOfStudyRelatedSeries"] = 5
     sync.run()
-    before = agreement(sync.root)
+    before = reconciliation_check(sync.root)
     assert (before.agreeing, before.changed, before.differing) == (0, 0, ())
     months = before.unswept  # eleven, and `undated`
     assert (before.studies, before.studies_with_fewer_series) == (30, 1)
@@ -38,14 +38,14 @@ def test_the_axes_agree_until_something_changes(
     endpoint.now += timedelta(hours=2)
     del endpoint.image_sets[7]
     sync.reconcile()
-    after = agreement(sync.root)
+    after = reconciliation_check(sync.root)
     assert (after.agreeing, after.changed, after.differing) == (months, 0, ())
     assert after.studies_with_fewer_series == 2
 
     endpoint.now += timedelta(hours=2)
     change(endpoint, 20, DICOMPatientSex="F")
     sync.run()
-    changed = agreement(sync.root)
+    changed = reconciliation_check(sync.root)
     assert (changed.agreeing, changed.changed) == (months - 1, 1)
 
 
@@ -92,21 +92,21 @@ def test_after_a_reconcile_nothing_was_never_swept(
     fill(endpoint, 30)
     _give_odd_dates(endpoint)
     sync.run()
-    assert agreement(sync.root).unswept > 0
+    assert reconciliation_check(sync.root).unswept > 0
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=2)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=2)
 
     endpoint.now += timedelta(hours=2)
     fill(endpoint, 30)  # unknown to the sweep of `undated`: that keeps those of all months
     _give_odd_dates(endpoint)
     endpoint.image_sets.pop(1)
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=2)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=2)
 
     endpoint.now += timedelta(hours=2)
     change(endpoint, 2, DICOMPatientSex="F")  # of the undated ones, once the others have gone
     sync.run()
-    assert agreement(sync.root) == Agreement(agreeing=1, changed=1)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=1, changed=1)
 
 
 def test_a_month_that_was_in_the_future_is_compared_with_its_own_sweep(
@@ -118,14 +118,14 @@ def test_a_month_that_was_in_the_future_is_compared_with_its_own_sweep(
         row["DICOMTags"]["DICOMStudyDate"] = "20260315"
     sync.run()
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=1)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=1)
     endpoint.now += timedelta(days=60)
     sync.run()
-    list(sync.sweep([DATASTORE], lambda _: ["2026-03"]))
+    list(sync.sweep_months({DATASTORE: ["2026-03"]}))
     sync.apply()
-    assert agreement(sync.root).differing == ()
+    assert reconciliation_check(sync.root).differing == ()
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=1)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=1)
 
 
 @pytest.mark.parametrize("undated", [False, True])
@@ -139,17 +139,17 @@ def test_a_change_at_the_instant_of_the_sweep_is_no_difference(
         row["DICOMTags"]["DICOMStudyDate"] = "" if undated else "20250115"
     sync.run()
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=1)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=1)
     endpoint.now += timedelta(hours=2)
     change(endpoint, 3, DICOMPatientSex="F")
     endpoint.image_sets[3]["updatedAt"] = endpoint.now.timestamp() + seconds
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(changed=1)
+    assert reconciliation_check(sync.root) == Reconciliation(changed=1)
     endpoint.now += timedelta(hours=2)
     sync.run()
-    assert agreement(sync.root) == Agreement(changed=1)
+    assert reconciliation_check(sync.root) == Reconciliation(changed=1)
     sync.reconcile()
-    assert agreement(sync.root) == Agreement(agreeing=1)
+    assert reconciliation_check(sync.root) == Reconciliation(agreeing=1)
 
 
 def test_what_the_memory_has_lost_is_seen(endpoint: Endpoint, lake_settings: Settings) -> None:
@@ -197,7 +197,7 @@ def _sweep(endpoint: Endpoint, sync: Sync, month: str) -> None:
     endpoint.now += timedelta(hours=2)
     change(endpoint, 615)  # of the month's last day
     try:
-        list(sync.sweep([DATASTORE], lambda _: [month]))
+        list(sync.sweep_months({DATASTORE: [month]}))
     finally:
         sync.apply()
 

@@ -18,11 +18,11 @@ import pytest
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, fill
 
-from cohortlake import HealthImaging, Settings, Sync, search
+from cohortlake import HealthImaging, Settings, Sync, search_image_sets
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
 from cohortlake.healthimaging.search_criteria import parse_criteria
-from cohortlake.ingest.progress import Told, in_words
+from cohortlake.ingest.progress import PeriodicProgress, describe_search
 from emulator import running
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -55,7 +55,7 @@ def test_rows_go_to_disk_as_they_come(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cohortlake.ingest.extract._BATCH_BYTES", 1)
-    monkeypatch.setattr("cohortlake.ingest.extract._BUFFERED_BYTES", 0)
+    monkeypatch.setattr("cohortlake.ingest.writer._BUFFERED_BYTES", 0)
     fill(endpoint, 600)
     for row in endpoint.image_sets:
         row["updatedAt"] = round(endpoint.created_at + row["updatedAt"] % 3600, 3)
@@ -143,21 +143,21 @@ def test_a_search_finds_the_whole_of_its_last_day(
         emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         service = HealthImaging(Settings(emulator.datastores, tps=1000))
-        rows = search(service, emulator.datastores[0], parse_criteria(equal, between))
+        rows = search_image_sets(service, emulator.datastores[0], parse_criteria(equal, between))
     assert sorted(rows["StudyID"]) == found
 
 
 def test_progress_is_told_in_words(endpoint: Endpoint, lake_settings: Settings) -> None:
     fill(endpoint, 400)
     told: list[SearchProgress] = []
-    Sync(replace(lake_settings, tps=60, burst=1)).run(Told(told.append, 0.01))
+    Sync(replace(lake_settings, tps=60, burst=1)).run(PeriodicProgress(told.append, 0.01))
     assert len(told) > 3
     assert [p.covered for p in told] == sorted(p.covered for p in told)
     assert [p.rows for p in told] == sorted(p.rows for p in told)
     last = told[-1]
     assert (last.covered, last.rows, last.rows_left, last.throttles) == (1.0, 400, 0, 0)
     assert Counter(p.requests <= 60 * p.seconds + 10 for p in told)[False] == 0
-    words = in_words(last, 60)
+    words = describe_search(last, 60)
     assert words.startswith("100.0% of the time range, 400 rows, ")
     assert words.endswith(" of 60 requests/s, 0 throttled, about 0 rows to come")
 
@@ -198,7 +198,5 @@ def test_a_sweep_over_a_month_that_ends_at_its_last_instant(
 
     monkeypatch.setattr(endpoint, "search", slowly)
     sync = Sync(replace(lake_settings, workers=16))
-    swept = {
-        key: s.found for _, key, s in sync.sweep([DATASTORE], lambda _: ["2025-02", "2025-03"])
-    }
+    swept = {key: s.search for _, key, s in sync.sweep_months({DATASTORE: ["2025-02", "2025-03"]})}
     assert {key: found.rows for key, found in swept.items()} == {"2025-02": 300, "2025-03": 400}

@@ -21,7 +21,7 @@ from small_hospital import assert_equal_to_truth, fill
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import SearchedByOthers, Stopped
 from cohortlake.history import coverage
-from cohortlake.ingest.progress import Told
+from cohortlake.ingest.progress import PeriodicProgress
 from cohortlake.stop import Stop
 
 COHORTLAKE = Path(sys.executable).parent / "cohortlake"
@@ -157,7 +157,7 @@ def test_a_second_run_waits_and_finds_little_left_and_a_third_says_that_both_are
         is_waiting.set()
 
     def run(name: str) -> None:
-        progress = Told(lambda _: None, 60, note=note)
+        progress = PeriodicProgress(lambda _: None, 60, note=note)
         rows[name] = Sync(lake_settings).run(progress).rows
 
     runs = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
@@ -181,7 +181,7 @@ def test_whoever_waits_for_another_run_can_be_stopped(
 ) -> None:
     stop, sync = Stop(), Sync(lake_settings)
     with sync.searching(DATASTORE):
-        progress = Told(lambda _: None, 60, note=lambda _: stop.ask())
+        progress = PeriodicProgress(lambda _: None, 60, note=lambda _: stop.ask())
         with pytest.raises(Stopped):
             Sync(lake_settings, stop=stop).run(progress)
     assert Sync(lake_settings).run().rows == 0

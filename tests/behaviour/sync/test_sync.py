@@ -199,7 +199,7 @@ def test_a_sweep_by_creation_finds_what_moved_between_months(
     # Nothing says when it changed, so no tick finds it; and it left its month.
     endpoint.image_sets[8]["DICOMTags"]["DICOMStudyDate"] = "20240115"
     sync = Sync(lake_settings)
-    ((store, partition, _),) = sync.sweep([DATASTORE], lambda _: ["undated"])
+    ((store, partition, _),) = sync.sweep_undated([DATASTORE])
     assert (store, partition) == (DATASTORE, "undated")
     assert sync.apply().changes == {"updated": 1}
     sync.publish()
@@ -223,15 +223,15 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
     assert "medical-imaging:GetImageSet" in unconfirmed_in_words(kept.unconfirmed)
     assert "deleted" not in kept.applied.changes
     root = Root(lake_settings.root)
-    assert checks.left_open(root) == 1
+    assert checks.check_deletions(root).counts["left_open"] == 1
     endpoint.now += timedelta(hours=1)
     assert Sync(lake_settings).reconcile().unconfirmed == 1
-    assert checks.left_open(root) == 1
+    assert checks.check_deletions(root).counts["left_open"] == 1
 
     endpoint.image_sets.insert(7, hidden)  # the right is given
     endpoint.now += timedelta(hours=1)
     assert Sync(lake_settings).reconcile().unconfirmed == 0
-    assert checks.left_open(root) == 0
+    assert checks.check_deletions(root).counts["left_open"] == 0
     assert_equal_to_truth(lake_settings.root, endpoint)
 
     del endpoint.image_sets[7]

@@ -19,6 +19,7 @@ from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
 from cohortlake.history.coverage import CoverageInterval, complete_until, covered_intervals
 from cohortlake.history.timeline import STUDY_MONTH_SQL
 from cohortlake.ingest import partitions
+from cohortlake.ingest.due import due_windows, without_overlap
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -80,7 +81,7 @@ def test_what_is_in_no_month_is_undated(text: str | None) -> None:
 
 
 def _partition_of(row: pa.Table) -> str:
-    partition_sql = partitions.of_row_sql(_store(None))
+    partition_sql = partitions.partition_sql(_store(None))
     dated = f"SELECT *, {STUDY_MONTH_SQL} AS study_month FROM row"
     ((partition,),) = duckdb.sql(f"SELECT {partition_sql} FROM ({dated})").fetchall()
     return str(partition)
@@ -135,7 +136,7 @@ def test_due_days_leave_no_gap_however_long_between_runs(minutes: list[int]) -> 
         now += timedelta(minutes=pause)
         store = _store(created, now)
         stretches = covered_intervals(_ledger(searches), "d" * 32, SETTLE)
-        due = partitions.due_windows(store, stretches, LOOKBACK)
+        due = due_windows(store, stretches, LOOKBACK)
         windows = [window for own in due.values() for window in own]
         assert windows[-1].end == now, "what is open is always due"
         searches += [(w.start, w.end, now) for w in windows]
@@ -151,7 +152,7 @@ def test_what_is_due_and_what_is_proven_cover_all_time(
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     done = [CoverageInterval(*pair, are_open) for pair in zip(cuts[::2], cuts[1::2], strict=False)]
     store = _store(datetime(2026, 1, 1, 9, tzinfo=UTC), now)
-    windows = partitions.disjoint(partitions.due_windows(store, done, LOOKBACK))
+    windows = without_overlap(due_windows(store, done, LOOKBACK))
     due = [window for _, window in windows]
     for earlier, later in pairwise(due):
         assert earlier.end <= later.start, "windows of a run do not overlap"
@@ -177,7 +178,7 @@ def test_a_gap_is_due_again() -> None:
         CoverageInterval(noon, noon + timedelta(hours=1)),
         CoverageInterval(day[2], now - timedelta(hours=1), is_open=True),
     ]
-    due = partitions.due_windows(_store(created, now), done, LOOKBACK)
+    due = due_windows(_store(created, now), done, LOOKBACK)
     assert due == {
         "2026-01-06": [
             Window(Axis.UPDATED_AT, day[1], noon),

@@ -24,8 +24,8 @@ from cohortlake.history.image_sets import KnownStates
 from cohortlake.increments import files, kinds, writer
 from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions
-from cohortlake.ingest.extract import Extractor
-from cohortlake.ingest.older_versions import Filled
+from cohortlake.ingest.older_versions import VersionsResult
+from cohortlake.ingest.partition_search import SearchRun
 from cohortlake.privacy.erasures import Erased
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -77,7 +77,7 @@ class Lake:
     def __init__(self, folder: str, store: Store) -> None:
         self.root = Root(folder)
         self.store = store
-        self.filled = Filled()
+        self.filled = VersionsResult()
 
     def see(self, at: datetime, found: list[Row], absent: list[str]) -> None:
         record = Record(DATASTORE, "updated_at", "day", EPOCH, at, at, f"run-{at:%d%H%M}")
@@ -99,17 +99,18 @@ class Lake:
             writer.write_table(self.root, gone, kinds.with_run_columns(table, gone))
         self.apply()
 
-    def fill(self, at: datetime) -> Filled:
+    def fill(self, at: datetime) -> VersionsResult:
         service = cast("HealthImaging", self.store)
-        run = Extractor(
-            self.root,
-            service,
-            KnownStates(self.root),
-            Erased(self.root),
-            f"fill-{at:%d%H%M%S}",
-            timedelta(minutes=5),
+        run = SearchRun(
+            root=self.root,
+            service=service,
+            store=Datastore(DATASTORE, START, at),
+            is_unknown=KnownStates(self.root).lacks,
+            erased=Erased(self.root),
+            run_id=f"fill-{at:%d%H%M%S}",
+            settle=timedelta(minutes=5),
         )
-        filled = sum(older_versions.fill(run, Datastore(DATASTORE, START, at)), Filled())
+        filled = sum(older_versions.fill(run), VersionsResult())
         self.apply()
         return filled
 
@@ -174,11 +175,11 @@ def test_what_was_missing_is_there_and_nothing_else_changes(
     _assert_lines_hold(after)
 
     store.calls = 0
-    assert lake.fill(end + timedelta(minutes=1)) == Filled()
+    assert lake.fill(end + timedelta(minutes=1)) == VersionsResult()
     assert store.calls == 0, "nothing is asked for twice"
     image_sets.rebuild(lake.root)
     assert lake.rows("history") == after, "rebuilt"
-    assert lake.fill(end + timedelta(minutes=2)) == Filled()
+    assert lake.fill(end + timedelta(minutes=2)) == VersionsResult()
 
 
 def _of(row: Row, *names: str) -> tuple[Any, ...]:
