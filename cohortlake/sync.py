@@ -1,15 +1,12 @@
-"""The stages of a run in order, for those who run without Dagster; Dagster's assets call them too.
+"""Whole runs: the stages in order, for those who run without Dagster, and an operator's commands.
 
-Data flows one way: search -> increments -> image_sets -> published. `Sync` connects the lake, the
-service and the settings. Not here: which windows are due and how they are searched (see `ingest`),
-and how the version history and the tables are made (see `history` and `publish`).
+See `stages` for the stages one by one, which Dagster's assets call, and `admin` for what the
+commands do.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,30 +14,20 @@ from cohortlake.admin import checks, erase_patient, rotate_patient_key, status
 from cohortlake.admin.checks import CheckResult
 from cohortlake.admin.rebuild_tables import rebuild_tables
 from cohortlake.admin.set_aside import set_aside
-from cohortlake.errors import DeletionsRefused, PolicyNotAskedFor, Stopped
+from cohortlake.errors import Stopped
 from cohortlake.failures import Failures
-from cohortlake.healthimaging import Datastore, HealthImaging, Window
-from cohortlake.history import coverage, image_sets, maintenance, refiled
-from cohortlake.history.image_sets import ApplyResult, KnownStates
+from cohortlake.history import maintenance
+from cohortlake.history.image_sets import ApplyResult
 from cohortlake.history.maintenance import Maintained
-from cohortlake.ingest import older_versions, partitions
-from cohortlake.ingest.confirm_deletions import DeletionResult, confirm_deletions
-from cohortlake.ingest.due import due_windows, windows_of_days
-from cohortlake.ingest.extract import search_days
+from cohortlake.ingest import partitions
 from cohortlake.ingest.older_versions import VersionsResult
-from cohortlake.ingest.partition_search import SearchResult, SearchRun, new_run_id
+from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.ingest.progress import Progress
-from cohortlake.ingest.sweep import SweepResult, sweep_partitions
-from cohortlake.privacy import policy_of
-from cohortlake.privacy.erasures import Erased, Erasure, Patient
+from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.publish import snapshots
-from cohortlake.publish.marker import Publication, read_marker
-from cohortlake.publish.policy_change import PolicyChange, policy_change
-from cohortlake.publish.publisher import publish, request_full_publish
-from cohortlake.schema import UNDATED
-from cohortlake.settings import Settings
-from cohortlake.stop import Stop
-from cohortlake.storage.root import Root
+from cohortlake.publish.marker import Publication
+from cohortlake.publish.publisher import request_full_publish
+from cohortlake.stages import Stages
 
 _SEARCH_STOPPED = (
     "{rows:,} new rows had come; they are kept, applied and published. Run it again: it goes on "
@@ -79,330 +66,8 @@ class Outcome:
     unconfirmed: int = 0
 
 
-class Sync:
-    """The stages of a run over one lake.
-
-    Args:
-        settings: Data stores, root, request rate and policy.
-        service: The client; by default one with boto3's own configuration.
-        stop: Ends searches early. They raise `Stopped`, and what had come is kept. A given
-            service must have the same one.
-
-    Attributes:
-        settings: The settings.
-        policy: The privacy policy of `published/`.
-
-    Raises:
-        PolicyError: The policy file cannot be used.
-        SettingError: There is no such policy.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        service: HealthImaging | None = None,
-        stop: Stop | None = None,
-    ) -> None:
-        self.settings = settings
-        self._stop = stop or Stop()
-        self.policy = policy_of(settings)
-        self._given_service = service
-
-    @functools.cached_property
-    def root(self) -> Root:
-        """The root of the lake, created when first used.
-
-        Raises:
-            RootNotUsable: It cannot be written.
-        """
-        root = Root(self.settings.root, self.settings.published)
-        root.prepare()
-        return root
-
-    @functools.cached_property
-    def _service(self) -> HealthImaging:
-        # Created when first used: applying and publishing need no service.
-        return self._given_service or HealthImaging(self.settings, stop=self._stop)
-
-    def datastore(self, datastore_id: str) -> Datastore:
-        """Look up a data store. Its `now` is the instant at which searches of it begin.
-
-        Raises:
-            ServiceError: See `errors`.
-        """
-        return self._service.datastore(datastore_id)
-
-    @contextmanager
-    def searching(self, datastore_id: str, progress: Progress | None = None) -> Iterator[Datastore]:
-        """Let only this run search what is due of a data store; wait for another run to end.
-
-        Ask for what is due inside the block. Then what the other run found is not searched again.
-        Runs on other machines, and all runs on S3, are not seen.
-
-        Args:
-            datastore_id: The data store.
-            progress: Gets a note when another run is waited for.
-
-        Yields:
-            The data store. Its `now` is after the waiting.
-
-        Raises:
-            SearchedByOthers: Another run waits already.
-            Stopped: Somebody asked to end.
-            ServiceError: See `errors`.
-        """
-        note = (progress or Progress()).note
-        if not self.root.knows_who_is_there and read_marker(self.root) is None:
-            note(
-                f"{self.root.uri} is on S3, where runs cannot see each other: start no second run "
-                "before this first load has ended, or both read everything"
-            )
-        waiting = f"another run searches data store {datastore_id}; waiting for it to end"
-        with self.root.searching(datastore_id, self._stop, lambda: note(waiting)):
-            yield self.datastore(datastore_id)
-
-    def due(self, store: Datastore) -> dict[str, list[Window]]:
-        """Return the windows to search, by day, so that nothing is missing up to now."""
-        searched = coverage.searched(self.root)
-        proven = coverage.covered_intervals(searched, store.datastore_id, self.settings.settle)
-        return due_windows(store, proven, self.settings.lookback)
-
-    def extract(
-        self,
-        store: Datastore,
-        windows: Mapping[str, Sequence[Window]],
-        progress: Progress | None = None,
-    ) -> Iterator[tuple[str, SearchResult]]:
-        """Search windows of one data store; yield each day as soon as it is written.
-
-        Args:
-            store: The data store.
-            windows: Day -> windows. A day without windows has an empty result.
-            progress: Gets how far the search has come.
-
-        Raises:
-            ServiceError: The search did not reach its end. Days that were written stay, and so do
-                the rows that had come of other days.
-        """
-        return search_days(self._run_of(store), windows, progress)
-
-    def search_days(
-        self, wanted: Mapping[str, Sequence[str] | None], progress: Progress | None = None
-    ) -> Iterator[tuple[str, str, SearchResult]]:
-        """Search days of several data stores; yield each day as soon as it is written.
-
-        Args:
-            wanted: Data store -> days (YYYY-MM-DD), or None for everything that is due. Of a named
-                day, what is due is searched, or the whole day where nothing is due.
-            progress: Gets how far the searches have come.
-
-        Yields:
-            Data store, day, and what was found.
-
-        Raises:
-            CohortlakeError: See `errors`. What was written stays. The error of a data store is
-                raised at the end, after the others were searched.
-        """
-        failures = Failures()
-        yield from self._search_days(wanted, progress, failures)
-        failures.raise_all()
-
-    def sweep_months(
-        self, wanted: Mapping[str, Sequence[str] | None], progress: Progress | None = None
-    ) -> Iterator[tuple[str, str, SweepResult]]:
-        """Sweep study months; yield each as soon as what it misses is confirmed.
-
-        Args:
-            wanted: Data store -> months (YYYY-MM), or None for all of them.
-            progress: Gets how far the searches have come.
-
-        Yields:
-            Data store, month, and what the sweep brought.
-
-        Raises:
-            ServiceError: The search of a data store did not reach its end. What was written stays.
-            DeletionsRefused: In some months too much was deleted. The others were closed.
-            SeveralFailed: Several of these.
-        """
-        return self._sweep(
-            wanted,
-            lambda store: wanted[store.datastore_id] or partitions.months_until_now(store),
-            progress,
-        )
-
-    def sweep_undated(
-        self, datastores: Iterable[str], progress: Progress | None = None
-    ) -> Iterator[tuple[str, str, SweepResult]]:
-        """Sweep what lies in no study month, which reads whole data stores. See `sweep_months`."""
-        return self._sweep(datastores, lambda _: [UNDATED], progress)
-
-    def _sweep(
-        self,
-        datastores: Iterable[str],
-        keys_of: Callable[[Datastore], Iterable[str]],
-        progress: Progress | None,
-        *,
-        accept_deletions: bool = False,
-    ) -> Iterator[tuple[str, str, SweepResult]]:
-        largest_share = 1.0 if accept_deletions else self.settings.max_deleted_share
-        refused: dict[str, dict[str, int]] = {}
-        failures = Failures()
-        for datastore_id in datastores:
-            with failures.of(datastore_id):
-                run = self._run_of(self.datastore(datastore_id))
-                for key, swept in sweep_partitions(
-                    run, keys_of(run.store), largest_share, progress
-                ):
-                    if swept.refused:
-                        refused.setdefault(datastore_id, {})[key] = swept.refused
-                    yield datastore_id, key, swept
-        if refused:
-            failures.add(DeletionsRefused(refused))
-        failures.raise_all()
-
-    def confirm_deletions(self, store: Datastore, image_set_ids: Iterable[str]) -> DeletionResult:
-        """Close those of some image sets, said to be deleted, that are deleted.
-
-        Args:
-            store: The data store.
-            image_set_ids: The image sets.
-
-        Raises:
-            ServiceError: See `errors`. Nothing was written.
-        """
-        return confirm_deletions(self._run_of(store), image_set_ids)
-
-    def fill_versions(self, progress: Progress | None = None) -> VersionsResult:
-        """Read the versions that no search saw, of all data stores.
-
-        Each version costs a request for its metadata document, which moves an archived image set
-        back to the frequent tier. Pending increments are applied first, because the versions that
-        they hold need not be read.
-
-        Args:
-            progress: Gets what has come so far.
-
-        Raises:
-            CohortlakeError: See `errors`. What was written stays. The error of a data store is
-                raised at the end, after the others were read.
-        """
-        failures = Failures()
-        result = self._fill_versions(progress, failures)
-        failures.raise_all()
-        return result
-
-    def _fill_versions(self, progress: Progress | None, failures: Failures) -> VersionsResult:
-        result = VersionsResult()
-        for datastore_id in self.settings.require_datastores():
-            if datastore_id in failures.datastores:
-                continue
-            with failures.of(datastore_id):
-                self.apply()
-                for part in older_versions.fill(self._run_of(self.datastore(datastore_id))):
-                    result += part
-                    (progress or Progress()).versions_read(result)
-        return result
-
-    def apply(self) -> ApplyResult:
-        """Apply the pending increments to the version history, and record them in the coverage."""
-        pending = coverage.pending(self.root)
-        pending += refiled.drop_late(self.root, pending)
-        applied = image_sets.apply(self.root, pending)
-        # After the commit: if the run dies in between, they are applied again, without effect.
-        coverage.record(self.root, pending)
-        return applied
-
-    def policy_change(self) -> PolicyChange | None:
-        """Return how the policy differs from that of the published tables, or None."""
-        return policy_change(self.settings, self.policy, read_marker(self.root))
-
-    def publish(self, *, verify: bool = False) -> Publication | None:
-        """Update `published/` from the version history, and rewrite published files that changed.
-
-        Args:
-            verify: Whether to read all files and compare their content. By default their sizes
-                are compared.
-
-        Raises:
-            PolicyNotAskedFor: It would change the policy, and no setting asks for that.
-        """
-        with self.root.publishing():
-            self._require_policy()
-            return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
-
-    def rebuild(self) -> ApplyResult:
-        """Rebuild the version history, the coverage and `published/` from the increments.
-
-        Also upgrades what an older release wrote, frozen cohorts included.
-
-        Raises:
-            PolicyNotAskedFor: See `publish`. Nothing was done.
-            SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
-        """
-        self._require_policy()
-        applied = rebuild_tables(self.root, self.settings)
-        # After a damaged log the table's versions begin at 0 again, so they show no difference.
-        request_full_publish(self.root)
-        self.publish()
-        return applied
-
-    def set_aside(self, path: str) -> str:
-        """Set a damaged increment aside, and make its window due. See `admin.set_aside`."""
-        return set_aside(self.root, self.settings, path)
-
-    def maintain(self) -> tuple[Maintained, ...]:
-        """Compact the tables, and delete what is older than the retention.
-
-        Versions that a tag names stay. Publishes too, so that `published/` never shows a version
-        that can no longer be read.
-
-        Raises:
-            CommitConflict: Other writers kept committing first.
-            PolicyNotAskedFor: See `publish`. Nothing was done.
-        """
-        self._require_policy()
-        tagged = snapshots.tagged_versions(self.root)
-        maintained = maintenance.maintain(self.root, self.settings.retention, tagged)
-        self.root.delete_abandoned()
-        self.publish()
-        return maintained
-
-    def erase(self, patient_id: str, datastore_id: str) -> Erasure:
-        """Erase a patient from the whole lake, and keep them out. See `admin.erase_patient.erase`.
-
-        Args:
-            patient_id: The PatientID, in any spelling.
-            datastore_id: The data store in which it is unique.
-
-        Raises:
-            PolicyNotAskedFor: See `publish`. Nothing was erased.
-        """
-        self._require_policy()
-        patient = Patient(datastore_id, patient_id)
-        return erase_patient.erase(self.root, self.settings, patient, self.publish)
-
-    def rotate_key(self, source: str) -> int:
-        """Publish under another patient key. See `admin.rotate_patient_key.rotate`.
-
-        Args:
-            source: Where the new key is, or will be. See COHORTLAKE_PATIENT_KEY.
-
-        Returns:
-            How many frozen cohorts got new keys.
-
-        Raises:
-            PolicyNotAskedFor: See `publish`. Nothing was done.
-        """
-        self._require_policy()
-        return rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
-
-    def status(self) -> status.Status:
-        """Read the state of the lake."""
-        return status.status(self.root, self.settings.datastores, self.settings.settle)
-
-    def check_coverage(self) -> CheckResult:
-        """Check that nothing is missing up to a day ago. See `admin.checks.check_coverage`."""
-        return checks.check_coverage(self.status(), self.settings.settle, self._now_of)
+class Sync(Stages):
+    """Whole runs over one lake. See `Stages` for its arguments and for the single stages."""
 
     def run(self, progress: Progress | None = None, *, fill_versions: bool = False) -> Outcome:
         """Bring the lake up to date: the first run loads everything, later runs what is new.
@@ -480,45 +145,79 @@ class Sync:
             publication=publication,
         )
 
-    def _search_days(
-        self,
-        wanted: Mapping[str, Sequence[str] | None],
-        progress: Progress | None,
-        failures: Failures,
-    ) -> Iterator[tuple[str, str, SearchResult]]:
-        for datastore_id, days in wanted.items():
-            with failures.of(datastore_id), self._turn(datastore_id, days, progress) as store:
-                due = self.due(store)
-                windows = due if days is None else windows_of_days(store, days, due)
-                for day, found in self.extract(store, windows, progress):
-                    yield datastore_id, day, found
+    def rebuild(self) -> ApplyResult:
+        """Rebuild the version history, the coverage and `published/` from the increments.
 
-    def _turn(
-        self, datastore_id: str, days: Sequence[str] | None, progress: Progress | None
-    ) -> AbstractContextManager[Datastore]:
-        """Search what is due alone. Named days may be searched beside other runs."""
-        if days is None:
-            return self.searching(datastore_id, progress)
-        return nullcontext(self.datastore(datastore_id))
+        Also upgrades what an older release wrote, frozen cohorts included.
+
+        Raises:
+            PolicyNotAskedFor: See `publish`. Nothing was done.
+            SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
+        """
+        self._require_policy()
+        applied = rebuild_tables(self.root, self.settings)
+        # After a damaged log the table's versions begin at 0 again, so they show no difference.
+        request_full_publish(self.root)
+        self.publish()
+        return applied
+
+    def set_aside(self, path: str) -> str:
+        """Set a damaged increment aside, and make its window due. See `admin.set_aside`."""
+        return set_aside(self.root, self.settings, path)
+
+    def maintain(self) -> tuple[Maintained, ...]:
+        """Compact the tables, and delete what is older than the retention.
+
+        Versions that a tag names stay. Publishes too, so that `published/` never shows a version
+        that can no longer be read.
+
+        Raises:
+            CommitConflict: Other writers kept committing first.
+            PolicyNotAskedFor: See `publish`. Nothing was done.
+        """
+        self._require_policy()
+        tagged = snapshots.tagged_versions(self.root)
+        maintained = maintenance.maintain(self.root, self.settings.retention, tagged)
+        self.root.delete_abandoned()
+        self.publish()
+        return maintained
+
+    def erase(self, patient_id: str, datastore_id: str) -> Erasure:
+        """Erase a patient from the whole lake, and keep them out. See `admin.erase_patient.erase`.
+
+        Args:
+            patient_id: The PatientID, in any spelling.
+            datastore_id: The data store in which it is unique.
+
+        Raises:
+            PolicyNotAskedFor: See `publish`. Nothing was erased.
+        """
+        self._require_policy()
+        patient = Patient(datastore_id, patient_id)
+        return erase_patient.erase(self.root, self.settings, patient, self.publish)
+
+    def rotate_key(self, source: str) -> int:
+        """Publish under another patient key. See `admin.rotate_patient_key.rotate`.
+
+        Args:
+            source: Where the new key is, or will be. See COHORTLAKE_PATIENT_KEY.
+
+        Returns:
+            How many frozen cohorts got new keys.
+
+        Raises:
+            PolicyNotAskedFor: See `publish`. Nothing was done.
+        """
+        self._require_policy()
+        return rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
+
+    def status(self) -> status.Status:
+        """Read the state of the lake."""
+        return status.status(self.root, self.settings.datastores, self.settings.settle)
+
+    def check_coverage(self) -> CheckResult:
+        """Check that nothing is missing up to a day ago. See `admin.checks.check_coverage`."""
+        return checks.check_coverage(self.status(), self.settings.settle, self._now_of)
 
     def _now_of(self, datastore_id: str) -> datetime:
         return self.datastore(datastore_id).now
-
-    def _require_policy(self) -> None:
-        change = self.policy_change()
-        if change and not change.is_asked_for:
-            raise PolicyNotAskedFor(change)
-
-    def _run_of(self, store: Datastore) -> SearchRun:
-        return SearchRun(
-            root=self.root,
-            service=self._service,
-            store=store,
-            is_unknown=KnownStates(self.root).lacks,
-            erased=Erased(self.root),
-            run_id=new_run_id(store.now),
-            settle=self.settings.settle,
-            workers=self.settings.workers,
-            stop=self._stop,
-            trusts_search=self.settings.trust_search,
-        )

@@ -12,11 +12,13 @@ study months while these were swept, and keeps what the lake does not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from cohortlake import schema
+from cohortlake.errors import DeletionsRefused
+from cohortlake.failures import Failures
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
 from cohortlake.increments.writer import write_empty
 from cohortlake.ingest import partitions
@@ -69,6 +71,41 @@ def sweep_partitions(
     with HeldIndex(run.root, run.store) as held:
         for search, found in search_partitions(run, wanted, progress):
             yield search.partition, close_missing(run, held, search, found, largest_share)
+
+
+def sweep_datastores(
+    datastores: Iterable[str],
+    run_of: Callable[[str], SearchRun],
+    keys_of: Callable[[Datastore], Iterable[str]],
+    largest_share: float,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, str, SweepResult]]:
+    """Sweep partitions of several data stores; yield data store, partition and result of each.
+
+    Args:
+        datastores: The data stores.
+        run_of: Begins the run over a data store.
+        keys_of: Returns the partitions to sweep of a data store.
+        largest_share: Largest share of a partition that may be closed.
+        progress: Gets how far the searches have come.
+
+    Raises:
+        ServiceError: The search of a data store did not reach its end. What was written stays.
+        DeletionsRefused: In some partitions too much was deleted. The others were closed.
+        SeveralFailed: Several of these.
+    """
+    refused: dict[str, dict[str, int]] = {}
+    failures = Failures()
+    for datastore_id in datastores:
+        with failures.of(datastore_id):
+            run = run_of(datastore_id)
+            for key, swept in sweep_partitions(run, keys_of(run.store), largest_share, progress):
+                if swept.refused:
+                    refused.setdefault(datastore_id, {})[key] = swept.refused
+                yield datastore_id, key, swept
+    if refused:
+        failures.add(DeletionsRefused(refused))
+    failures.raise_all()
 
 
 def sweep_of(store: Datastore, partition: str) -> PartitionSearch:

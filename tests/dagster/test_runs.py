@@ -305,7 +305,7 @@ def test_a_run_that_is_ended_keeps_what_came(endpoint: Endpoint, run: Run, lake:
     ended = run("tick")
     assert not ended.success
     (failure,) = [e for e in ended.all_events if e.event_type_value == "STEP_FAILURE"]
-    assert "the run was ended; what had come is kept" in str(failure.step_failure_data.error)
+    assert "somebody ended the run; what had come is kept" in str(failure.step_failure_data.error)
     released.set()
     endpoint.search = answer  # type: ignore[method-assign]
     assert Sync(Settings.from_env()).apply().changes == {"created": 150}

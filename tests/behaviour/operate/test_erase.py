@@ -21,7 +21,7 @@ from small_hospital import change, fill
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
-from cohortlake.admin.checks import row_counts
+from cohortlake.admin.checks import check_published_rows
 from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.healthimaging import HealthImaging
@@ -173,8 +173,8 @@ def test_nothing_of_theirs_is_left_and_all_of_the_others(
     assert_same(tables(root), without(before, key))
     assert len(tables(root)["image_sets"]) == 60
     assert erasures.erased_on(sync.root) == {key: date.fromisoformat(erasure.began_at[:10])}
-    counts = row_counts(sync.root)
-    assert counts.current == counts.image_sets == 60
+    rows = check_published_rows(sync.root)
+    assert rows.passed and rows.counts == {"image_sets_rows": 60, "current_rows": 60}
     with cohortlake.open(root) as lake:
         (reason,) = lake.verify("everybody").reasons.to_dict("records")
     day = erasure.began_at[:10]

@@ -127,7 +127,7 @@ def test_a_stopped_sweep_closes_nothing_and_records_nothing(
     del endpoint.image_sets[::2]
     stop = Stop()
     answer_again(lambda: threading.Timer(0.5, stop.ask).start(), hold=True)
-    with pytest.raises(Stopped, match="Part of a sweep proves nothing"):
+    with pytest.raises(Stopped, match="A partial sweep proves nothing"):
         Sync(lake_settings, stop=stop).reconcile(accept_deletions=True)
     ledger = coverage.read(Sync(lake_settings).root).to_pandas()[rows:]
     assert "created_at" not in set(ledger["axis"]), "what has no study date was at work"

@@ -34,7 +34,7 @@ from cohortlake.errors import (
     UnknownColumn,
     UnknownTable,
 )
-from cohortlake.ingest.progress import unconfirmed_in_words
+from cohortlake.ingest.progress import describe_unconfirmed
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
@@ -220,7 +220,7 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
     change(endpoint, 8, DICOMStudyDate=hidden["DICOMTags"]["DICOMStudyDate"])
     kept = Sync(lake_settings).reconcile()
     assert kept.unconfirmed == 1
-    assert "medical-imaging:GetImageSet" in unconfirmed_in_words(kept.unconfirmed)
+    assert "medical-imaging:GetImageSet" in describe_unconfirmed(kept.unconfirmed)
     assert "deleted" not in kept.applied.changes
     root = Root(lake_settings.root)
     assert checks.check_deletions(root).counts["left_open"] == 1
