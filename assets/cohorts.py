@@ -1,8 +1,8 @@
-"""After the layer `published`: the cohorts kept as YAML files, drawn anew.
+"""After the layer `published`: the members of the cohorts that are kept as YAML files.
 
-There is an asset for each file of COHORTLAKE_COHORTS when the code location loads; what is in
-it is read when it runs, so that one that cannot be read fails alone. Freezing is a person's
-act, and none of Dagster's.
+Each file in COHORTLAKE_COHORTS has an asset from when the code location loads. Its content is read
+when the asset runs, so that a file that cannot be read fails alone. People freeze cohorts, not
+Dagster.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""What an operator asks for: status, checks, erasing a patient, rotating the key, reviewing texts.
+"""What an operator asks for: status, checks, erasure, key rotation, set-aside, review of texts.
 
-The daily stages belong to `ingest`, `history` and `publish`.
+Not here: the stages of a daily run (see `ingest`, `history` and `publish`).
 """

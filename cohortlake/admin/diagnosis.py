@@ -1,8 +1,8 @@
-"""Is anything wrong with a lake, and which command mends it?
+"""The diagnosis of a lake: what is wrong, and which command repairs it.
 
-Reads the lake and the settings, and changes nothing. The service is not asked: what is new in a
-data store is found by `cohortlake sync`. A cheap look lists files and compares their sizes;
-`verify` reads what they hold.
+Reads the lake and the settings, and changes nothing. Does not call the service: `cohortlake sync`
+finds what is new in a data store. By default the diagnosis lists files and compares their sizes;
+with `verify` it reads their content.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_NAMED = 3
 
 
 class Verdict(StrEnum):
-    """How a lake stands. The gravest comes last, and of several findings it is the verdict."""
+    """The state of a lake. The most severe comes last; it is the verdict on several findings."""
 
     HEALTHY = "healthy"
     BEHIND = "behind"
@@ -47,11 +47,11 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """What `cohortlake status` exits with."""
+        """Exit code of `cohortlake status`."""
         return _EXIT_CODES[self]
 
 
-# 2 and 5 are the codes of the errors that other commands end with then.
+# 2 and 5 are also the exit codes of other commands for such errors.
 _EXIT_CODES = {
     Verdict.HEALTHY: 0,
     Verdict.BEHIND: 1,
@@ -66,7 +66,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        verdict: What it makes of the lake.
+        verdict: The state of a lake with this finding.
         what: What is wrong.
         remedy: What to do; commands stand between backticks.
     """
@@ -81,8 +81,8 @@ class Diagnosis:
     """All that is wrong with a lake.
 
     Attributes:
-        findings: What is wrong, the gravest first.
-        status: The figures; None where the lake cannot be read.
+        findings: What is wrong, the most severe first.
+        status: The figures; None if the lake cannot be read.
     """
 
     findings: tuple[Finding, ...]
@@ -90,7 +90,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict of the gravest finding; healthy where there is none."""
+        """The verdict of the most severe finding; healthy if there is none."""
         return self.findings[0].verdict if self.findings else Verdict.HEALTHY
 
 
@@ -101,12 +101,12 @@ def diagnose(
 
     Args:
         root: The lake.
-        settings: How it is run.
-        since: The instant up to which all must be proven, if there is one.
-        verify: Whether to read what the files hold.
+        settings: The settings.
+        since: The instant up to which coverage must be proven, if any.
+        verify: Whether to read the content of the files.
 
     Raises:
-        RootUnreachable: S3 gave no answer, or one that asks to try again.
+        RootUnreachable: S3 gave no answer, or asked to try again.
         NoCredentials: There are none.
     """
     found = list(_in_settings(settings))
@@ -124,7 +124,7 @@ def diagnose(
                 for store in figures.datastores:
                     found += _in_datastore(store, since)
                 found += _in_reconciliation(figures)
-                return Diagnosis(_gravest_first(found), figures)
+                return Diagnosis(_most_severe_first(found), figures)
     except RootNotUsable as error:
         if error.transient:
             raise
@@ -134,11 +134,11 @@ def diagnose(
     except DamagedFile as error:
         what, _, remedy = str(error).partition("; ")
         at_root = [Finding(Verdict.DAMAGED, what, remedy)]
-    return Diagnosis(_gravest_first([*found, *at_root]))
+    return Diagnosis(_most_severe_first([*found, *at_root]))
 
 
 def misconfigured(error: CohortlakeError) -> Finding:
-    """Return the finding that an error of the settings, or of the root, makes."""
+    """Return the finding for an error in the settings or at the root."""
     return _of_error(Verdict.MISCONFIGURED, error)
 
 
@@ -147,7 +147,7 @@ def _of_error(verdict: Verdict, error: CohortlakeError) -> Finding:
     return Finding(verdict, str(error), remedy[:1].lower() + remedy[1:].rstrip("."))
 
 
-def _gravest_first(findings: list[Finding]) -> tuple[Finding, ...]:
+def _most_severe_first(findings: list[Finding]) -> tuple[Finding, ...]:
     order = list(Verdict)
     return tuple(sorted(findings, key=lambda finding: -order.index(finding.verdict)))
 
@@ -164,7 +164,7 @@ def _in_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
-    """Say why there is no lake at the root, if there is none."""
+    """Yield why there is no lake at the root, if there is none."""
     if _is_file(root):
         yield Finding(
             Verdict.MISCONFIGURED,
@@ -201,13 +201,13 @@ def _marker(root: Root) -> tuple[Publication | None, list[Finding]]:
             Finding(
                 Verdict.DAMAGED,
                 f"{root.uri_of(MARKER_PATH)}, which says what is published, cannot be read",
-                "delete that file, and run `cohortlake publish` to publish everything anew",
+                "delete that file, and run `cohortlake publish`, which publishes everything again",
             )
         ]
 
 
 def _in_key(root: Root, settings: Settings, marker: Publication | None) -> Iterator[Finding]:
-    """Say what is wrong with the key of a lake that was published."""
+    """Yield what is wrong with the key of a published lake."""
     if marker is None:
         return
     try:
@@ -222,7 +222,7 @@ def _in_key(root: Root, settings: Settings, marker: Publication | None) -> Itera
 def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Finding]:
     try:
         change = policy_change(settings, policy_of(settings), marker)
-    except SettingError:  # told by `_in_settings`
+    except SettingError:  # `_in_settings` has yielded it
         return
     if change is None:
         return
@@ -240,7 +240,9 @@ def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Findi
     else:
         remedy = ""
     yield Finding(
-        Verdict.MISCONFIGURED, what, f"{remedy}run `cohortlake publish` to publish everything anew"
+        Verdict.MISCONFIGURED,
+        what,
+        f"{remedy}run `cohortlake publish`, which publishes everything again",
     )
 
 
@@ -251,7 +253,7 @@ def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> It
         yield Finding(
             Verdict.BEHIND,
             "the tables were published by another release",
-            "run `cohortlake publish` to publish them anew",
+            "run `cohortlake publish`, which publishes them again",
         )
     altered = intact.altered(root, marker, intact.sizes(root), verify=verify)
     if altered and (root.is_publishing() or read_marker(root) != marker):
@@ -270,8 +272,8 @@ def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> It
 
 
 def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
-    """Say what is wrong with the version history, the ledger and the increments."""
-    rebuild = "run `cohortlake rebuild`, which makes them anew from the increments"
+    """Yield what is wrong with the version history, the coverage and the increments."""
+    rebuild = "run `cohortlake rebuild`, which rebuilds them from the increments"
     if not _has_history(root) and not _has_increments(root):
         yield Finding(
             Verdict.DAMAGED,
@@ -286,19 +288,19 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
     if altered:
         yield Finding(
             Verdict.DAMAGED,
-            f"files of the version history or the ledger are damaged: {_listed(altered)}",
+            f"files of the version history or the coverage are damaged: {_listed(altered)}",
             rebuild,
         )
         return
-    ledger = coverage.read(root)
-    if len(ledger) and not _has_history(root):
+    searched = coverage.read(root)
+    if len(searched) and not _has_history(root):
         yield Finding(
             Verdict.DAMAGED,
             f"{root.uri_of(image_sets.TABLE)} is not there, and increments were applied to it",
             rebuild,
         )
         return
-    lost = intact.altered_increments(root, ledger, verify=verify)
+    lost = intact.altered_increments(root, searched, verify=verify)
     gone = {path: why for path, why in lost.items() if why == intact.IS_MISSING}
     if gone:
         yield Finding(

@@ -1,13 +1,14 @@
-"""Erasing a patient: everything of theirs goes, from every layer.
+"""Erasing a patient: all rows of the patient are removed from every layer.
 
-An image set is its last known patient's: all its states go, also those from when it was filed
-under another id. Where it was theirs once and is somebody else's now, only the states under
-their id go.
+An image set belongs to its last known patient. All states of such an image set are removed, also
+those that were filed under another id. If an image set was the patient's once and belongs to
+somebody else now, only the states under the patient's id are removed.
 
-The record comes first: from then on searches drop their rows. Increments are written anew
-without them, the memory and the ledger are made anew from these, and their past is deleted, log
-included, for Delta Lake keeps the least and the greatest value of each column there. All of it
-may be done twice. What the rows told is in the record for as long as they may be half gone.
+The record of the erasure is written first: from then on, searches drop the patient's rows. Then
+the increments are rewritten without them, and the version history and the coverage are rebuilt
+from the increments. Their old versions are deleted, and their logs too, because Delta Lake keeps
+the minimum and maximum of each column there. Each step may be repeated. Until the end, the record
+holds what the removed rows showed, so that a repeated erasure knows it.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from cohortlake.storage.root import Root
 
 @dataclass(frozen=True)
 class _Traces:
-    """What increments tell of a patient.
+    """What the increments show about a patient.
 
     Attributes:
-        spellings: Their id, as it was sent.
-        image_sets: Image sets that ever carried it.
-        whole: Ids of those that are the patient's.
-        counted_with: Increments without rows of which some may have been counted.
+        spellings: The patient's id, in each spelling that the service sent.
+        image_sets: How many image sets ever carried the id.
+        whole: Ids of the image sets that belong to the patient.
+        counted_with: Increments without rows whose counts may include the patient's rows.
     """
 
     spellings: tuple[str, ...]
@@ -83,7 +84,7 @@ def erase(
 
 
 def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
-    """Write down that a patient is being erased: no search brings them back from then on.
+    """Record that a patient is being erased. From then on no search brings the patient back.
 
     Args:
         root: The lake.
@@ -91,11 +92,11 @@ def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
         key: The key that the lake is published with.
 
     Returns:
-        The record; with `erased_at` where they were erased before, and nothing came since.
+        The record. It has `erased_at` if the patient was erased before, and no row came since.
 
     Raises:
-        NoSuchPatient: The lake holds none, and none was erased.
-        MissingKey: Some were erased before, and the key that they are known by is gone.
+        NoSuchPatient: The lake holds no such patient, and none was erased.
+        MissingKey: Patients were erased before, and the key that identifies them is gone.
     """
     older_format.upgrade(root, files.paths_of_datastore(root, patient.datastore_id))
     traces, earlier = _traces(root, patient, ()), erasures.find(root, patient)
@@ -108,24 +109,24 @@ def begin(root: Root, patient: Patient, key: bytes) -> Erasure:
 
 
 def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
-    """Remove a patient from increments, memory and ledger, and have all published anew.
+    """Remove a patient from increments, version history and coverage, and request a full publish.
 
     No other run may be at work.
 
     Args:
         root: The lake.
         patient: The patient.
-        begun: Their record.
+        begun: The record.
 
     Returns:
         The record, with what was removed.
     """
     traces = _traces(root, patient, begun.image_set_ids or ())
-    is_theirs = _is_theirs(patient, traces.whole)
+    is_of_patient = _is_of_patient(patient, traces.whole)
     paths = files.paths_of_datastore(root, patient.datastore_id)
-    rows = {path: n for path in paths if (n := files.count_rows(root, path, is_theirs))}
+    rows = {path: n for path in paths if (n := files.count_rows(root, path, is_of_patient))}
     planned = replace(begun, image_set_ids=tuple(sorted(traces.whole)))
-    if begun.image_set_ids is None:  # or an attempt that ended midway has counted them
+    if begun.image_set_ids is None:  # otherwise an earlier attempt has counted them
         planned = replace(
             planned,
             image_sets=begun.image_sets + traces.image_sets,
@@ -133,13 +134,13 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
             files=begun.files + len(rows),
         )
     erasures.write(root, planned)
-    # While their rows are there to tell which.
+    # Before the rows are removed that show which increments these are.
     for path in traces.counted_with:
         rewrite.clear_counts(root, path)
     for path in rows:
-        rewrite.remove_rows(root, path, is_theirs)
-    refiled.drop_late(root, files.paths(root), are_all=True)  # of those who were erased before
-    # They cannot be read, so they may hold rows of the patient.
+        rewrite.remove_rows(root, path, is_of_patient)
+    refiled.drop_late(root, files.paths(root), are_all=True)  # rows of patients erased before
+    # These files cannot be read, so they may hold rows of the patient.
     for path in files.paths_set_aside(root, patient.datastore_id):
         root.delete(path)
     _, applied_paths = image_sets.rebuild(root)
@@ -150,17 +151,17 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     return planned
 
 
-def _is_theirs(patient: Patient, whole: Collection[str]) -> files.RowFilter:
+def _is_of_patient(patient: Patient, whole: Collection[str]) -> files.RowFilter:
     ids = pa.array(sorted(whole), pa.string())
 
-    def is_theirs(rows: pa.Table) -> pa.Array:
+    def is_of_patient(rows: pa.Table) -> pa.Array:
         theirs = pc.is_in(rows["image_set_id"], value_set=ids)
-        if "PatientID" not in rows.column_names:  # of stateless axes
+        if "PatientID" not in rows.column_names:  # in stateless axes
             return theirs
         carries = pc.equal(rows["PatientID"], patient.canonical_id)
         return pc.or_(theirs, pc.fill_null(carries, fill_value=False))
 
-    return is_theirs
+    return is_of_patient
 
 
 def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:
@@ -169,13 +170,13 @@ def _traces(root: Root, patient: Patient, whole: Collection[str]) -> _Traces:
     Args:
         root: The lake.
         patient: The patient.
-        whole: Image sets that are known to be theirs.
+        whole: Image sets that are known to belong to the patient.
     """
     own = files.paths_of_datastore(root, patient.datastore_id)
     found = [path for path in own if files.axis_of(path) not in kinds.STATELESS_AXES]
     with engine.connection() as con:
         engine.register(con, "found", root, found, kinds.FOUND_SCHEMA)
-        con.register("ledger", coverage.searched(root))
+        con.register("coverage", coverage.searched(root))
         con.register("known_whole", pa.table({"image_set_id": pa.array(whole, pa.string())}))
         con.execute(_CARRIED, {"patient": patient.canonical_id})
         con.execute(_WHOLE, {"patient": patient.canonical_id})
@@ -217,11 +218,11 @@ WHERE image_set_id IN (FROM whole) OR PatientID = $patient
 """
 
 _COUNTED_WITH = """
-SELECT increment FROM ledger
+SELECT increment FROM coverage
 WHERE datastore_id = $datastore AND rows > 0 AND kept_rows = 0 AND EXISTS (
     FROM states WHERE CASE axis
-        WHEN 'updated_at' THEN updated_at >= ledger.start AND updated_at < ledger."end"
-        WHEN 'study_date' THEN study_month = ledger."partition"
+        WHEN 'updated_at' THEN updated_at >= coverage.start AND updated_at < coverage."end"
+        WHEN 'study_date' THEN study_month = coverage."partition"
         ELSE true END
 )
 """

@@ -75,7 +75,7 @@ def reconciliation_check(root: Root) -> Reconciliation:
 
 
 def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
-    """Add to the sweeps of `undated` their own rows in increments that hold others, too."""
+    """Add to the sweeps of `undated` their own rows in increments that also hold other rows."""
     mixed = con.sql("SELECT datastore_id, mixed FROM swept WHERE len(mixed) > 0").fetchall()
     for datastore_id, paths in mixed:
         engine.register(con, "mixed", root, paths, kinds.FOUND_SCHEMA)
@@ -83,11 +83,11 @@ def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
         con.execute(_ADD_MIXED.format(rows=rows), {"datastore_id": datastore_id})
 
 
-# The sweep of `undated` is the one by creation. It finds all that lay in no month at that instant,
-# also what is dated later than it. A month with a sweep of its own is compared with that sweep.
-# Of a sweep that failed midway some parts are there; parts of a run share no instant, so the sum of
-# their lengths tells whether all are. `n` and `hash` leave out the increments by creation that hold
-# rows: those also hold what other partitions had new.
+# The sweep of `undated` is the sweep by creation. It finds everything that lay in no month at that
+# instant, also what is dated later. A month with its own sweep is compared with that sweep. A sweep
+# that failed midway left some of its parts. The parts of a run do not overlap, so the sum of their
+# lengths shows whether all are there. `n` and `hash` leave out the increments by creation that hold
+# rows, because these also hold new rows of other partitions.
 _SWEPT = f"""
 CREATE TEMP TABLE swept AS
 WITH sweeps AS (
@@ -109,7 +109,7 @@ CREATE TEMP TABLE own_sweeps AS SELECT datastore_id, study_month AS swept_month 
 CREATE TEMP TABLE undated_sweeps AS
 SELECT datastore_id, strftime(make_timestamp(epoch_us(searched_at)), '%Y-%m') AS last_month
 FROM swept WHERE study_month = '{schema.UNDATED}';
--- A later month was swept on its own since: it is not of `undated` any more.
+-- A later month has its own sweep since then, so `undated` no longer counts it.
 UPDATE swept SET counted = false FROM undated_sweeps
 WHERE study_month = '{schema.UNDATED}' AND swept.datastore_id = undated_sweeps.datastore_id
   AND EXISTS (
@@ -120,7 +120,7 @@ WHERE study_month = '{schema.UNDATED}' AND swept.datastore_id = undated_sweeps.d
 
 
 def _by_partition(rows: str) -> str:
-    """Return SQL that gives rows of the memory the partition that the last sweeps had them in."""
+    """Return SQL for the study month in which the last sweeps counted rows of the history."""
     first = f"{partitions.FIRST_MONTH:%Y-%m}"
     return f"""
         SELECT * EXCLUDE (swept_month, last_month, has_own) REPLACE (
@@ -141,7 +141,7 @@ UPDATE swept SET n = swept.n + added.n, hash = (swept.hash + added.hash) % {_HAS
 WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
 """
 
-# What the sweep itself showed to be gone was closed after it began, and is no later change.
+# Image sets that the sweep itself closed were closed after it began, but are not later changes.
 _MONTHS = f"""
 WITH closed_by_sweep AS (
     SELECT datastore_id, "partition" AS study_month, run_id, sum(rows) AS n

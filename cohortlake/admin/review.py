@@ -1,8 +1,8 @@
-"""Which values of free text and of typed-in codes there are, for a person to look through.
+"""The values of free text and of typed-in codes, for a person to review.
 
-A value that many patients share names none of them; a rare one may, and is not even shown here.
-Reads the memory, so it needs the rights of those who write the lake. What a reviewed value is
-allowed by is `privacy.policy`'s.
+A value that many patients share identifies none of them. A rare value may, so it is withheld here
+too. The review reads the version history, so it needs the rights of those who write the lake. See
+`privacy.policy` for how a reviewed value is allowed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Reviewed:
 
     Attributes:
         column: The column.
-        values: Value -> patients that share it, the most first; those of enough patients only.
-        rare: Values of fewer patients, which are withheld here too.
+        values: Value -> patients that share it, most patients first. Rare values are left out.
+        rare: Number of values that too few patients share.
     """
 
     column: str
@@ -36,16 +36,16 @@ class Reviewed:
 
 
 def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Reviewed]:
-    """Look through the values that a policy does not show.
+    """Return the values that a policy does not show, and that may be reviewed.
 
     Args:
         root: The lake.
         policy: The policy.
-        least: The fewest patients that a value must have to be shown here.
-        most_values: How many values of each column to show at most.
+        least: Minimum number of patients that share a value.
+        most_values: Maximum number of values of each column.
 
     Returns:
-        For each column that the policy shows reviewed values of, what may be reviewed.
+        The values to review, for each column of which the policy shows reviewed values.
     """
     with engine.connection() as con:
         prepare(con, policy)
@@ -63,7 +63,7 @@ def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Rev
 
 
 def as_yaml(reviewed: list[Reviewed]) -> str:
-    """Return the entry `allow` of a policy file, to take out of what must not be shown."""
+    """Return the entry `allow` of a policy file. Delete from it what must not be shown."""
     allow = {one.column: list(one.values) for one in reviewed if one.values}
     return yaml.safe_dump({"allow": allow}, allow_unicode=True, sort_keys=False, width=10_000)
 

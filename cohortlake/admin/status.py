@@ -1,4 +1,4 @@
-"""Is the lake complete, and up to when? Answered from the lake alone, without the service."""
+"""The state of a lake: complete up to when, and what is published. Read without the service."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class DatastoreStatus:
 
     Attributes:
         datastore_id: Its id.
-        complete_until: The instant up to which nothing is missing; the epoch if nothing is proven.
+        complete_until: Nothing is missing before this instant; the epoch if nothing is proven.
         gaps: Intervals that were not searched although later ones were.
-        stopped_at: Where the last search stopped although it had to go on; None where it did not.
-        last_search_at: When the last search on the ledger began.
+        stopped_at: Where the last search stopped before its end; None if it reached its end.
+        last_search_at: When the last recorded search began.
         last_sweep_at: When the last sweep by study date began.
-        windows: Searches on the ledger.
+        windows: Number of recorded searches.
     """
 
     datastore_id: str
@@ -42,26 +42,25 @@ class DatastoreStatus:
     windows: int
 
     def reaches(self, instant: datetime | None) -> bool:
-        """Return whether all is proven without a gap, up to an instant if one is given."""
+        """Return whether coverage has no gap, and reaches an instant if one is given."""
         is_whole = self.windows > 0 and not self.gaps and self.stopped_at is None
         return is_whole and (instant is None or self.complete_until >= instant)
 
 
 @dataclass(frozen=True)
 class Status:
-    """How the lake stands.
+    """The state of a lake.
 
     Attributes:
-        datastores: One each.
-        pending: Increments not applied yet.
-        image_sets_version: Version of the memory, or None where there is none.
+        datastores: One for each data store.
+        pending: Number of increments that are not applied yet.
+        image_sets_version: Version of the version history, or None where there is none.
         published_version: The version `published/` shows, or None.
         policy: The policy of `published/`, or None.
         rows: Published table -> rows.
         agreement: How the version history compares with the last sweeps.
-        erasures: Patients who were erased.
-        erasures_under_way: Those of them of whom something may be left: the command is to be
-            repeated.
+        erasures: Number of patients who were erased.
+        erasures_under_way: Number of those whose erasure did not reach its end. Repeat the command.
     """
 
     datastores: tuple[DatastoreStatus, ...]
@@ -76,11 +75,11 @@ class Status:
 
 
 def status(root: Root, datastore_ids: tuple[str, ...], settle: timedelta) -> Status:
-    """Read how the lake stands.
+    """Read the state of a lake.
 
     Args:
         root: The lake.
-        datastore_ids: Ids; by default those on the ledger.
+        datastore_ids: Ids; by default those in the coverage.
         settle: How long the search index may lag.
     """
     marker, erased = read_marker(root), erasures.read(root)
@@ -100,14 +99,14 @@ def status(root: Root, datastore_ids: tuple[str, ...], settle: timedelta) -> Sta
 def datastores(
     root: Root, datastore_ids: tuple[str, ...], settle: timedelta
 ) -> tuple[DatastoreStatus, ...]:
-    """Read from the ledger how complete each data store is; the arguments are `status`'s."""
-    ledger = coverage.read(root)
-    ids = datastore_ids or tuple(sorted(set(ledger["datastore_id"].to_pylist())))
-    return tuple(_datastore(ledger, datastore_id, settle) for datastore_id in ids)
+    """Read from the coverage how complete each data store is. See `status` for the arguments."""
+    searched = coverage.read(root)
+    ids = datastore_ids or tuple(sorted(set(searched["datastore_id"].to_pylist())))
+    return tuple(_datastore(searched, datastore_id, settle) for datastore_id in ids)
 
 
-def _datastore(ledger: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:
-    own = ledger.filter(pc.equal(ledger["datastore_id"], datastore_id))
+def _datastore(searched: pa.Table, datastore_id: str, settle: timedelta) -> DatastoreStatus:
+    own = searched.filter(pc.equal(searched["datastore_id"], datastore_id))
     proven = coverage.covered_intervals(own, datastore_id, settle)
     until = coverage.complete_until(proven)
     origin = CoverageInterval(EPOCH, EPOCH)

@@ -1,10 +1,8 @@
-"""The queue of events: what EventBridge says that HealthImaging did, read from SQS.
+"""The queue of events: EventBridge reports what HealthImaging did; the lake reads it from SQS.
 
-Every event about an image set is a hint, whatever its detail type says; deletions are told
-apart, because they are confirmed before anything is closed.
-
-Owns the calls to SQS and the shape of an event. What an event may cause, and when its
-message is removed, is `cohortlake.hints`'.
+Every event about an image set is a hint, whatever its detail type. Deletions are marked, because
+they are confirmed before anything is closed. Here are the calls to SQS and the parsing of an
+event. See `cohortlake.hints` for what an event may cause, and when its message is removed.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _DELETED = "Image Set Deleted"
 
 _MOST_AT_ONCE = 10_000
 _BATCH = 10  # the most that SQS gives or deletes in a call
-# A call that waits asks all of SQS's servers; one that does not may overlook messages.
+# A call that waits asks all servers of SQS. One that does not wait may miss messages.
 _WAIT_SECONDS = 1
 
 _NO_SUCH_QUEUE = (
@@ -45,12 +43,12 @@ _NO_SUCH_QUEUE = (
 
 @dataclass(frozen=True)
 class Event:
-    """What an event says.
+    """An event about an image set.
 
     Attributes:
-        datastore_id: The data store, or nothing where it names none.
-        image_set_id: The image set, or nothing where it is about something else.
-        is_deletion: Whether it says that the image set was deleted.
+        datastore_id: The data store; empty if the event names none.
+        image_set_id: The image set; empty if the event is about something else.
+        is_deletion: Whether the event reports a deletion.
     """
 
     datastore_id: str
@@ -63,8 +61,8 @@ class Message:
     """A message of the queue.
 
     Attributes:
-        receipt: What removes it.
-        event: What it holds, or None where that is no event of HealthImaging's.
+        receipt: The handle that removes it.
+        event: Its event, or None if it is not an event of HealthImaging.
     """
 
     receipt: str
@@ -88,7 +86,7 @@ class Queue:
                 "EventBridge rule feeds (docs/how-to/events.md)"
             )
         self._url = url
-        # A Dagster sensor has a minute: three attempts must fit in it.
+        # A Dagster sensor has a minute, and three attempts must fit in it.
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 3},
             connect_timeout=5,
@@ -97,7 +95,7 @@ class Queue:
         self._client = connect("sqs", config)
 
     def waiting(self) -> int:
-        """Return about how many messages there are to receive.
+        """Return about how many messages wait.
 
         Raises:
             ServiceError: See `errors`.
@@ -108,9 +106,9 @@ class Queue:
         return int(answer["Attributes"][name])
 
     def receive(self) -> list[Message]:
-        """Return the messages there are, 10,000 at the most, each once.
+        """Return the messages in the queue, at most 10,000, each once.
 
-        They stay in the queue, unseen by others until its visibility timeout has passed.
+        They stay in the queue, hidden from others until its visibility timeout has passed.
 
         Raises:
             ServiceError: See `errors`.
@@ -125,12 +123,12 @@ class Queue:
             for message in answer.get("Messages", ()):
                 receipt, body = message["ReceiptHandle"], message["Body"]
                 received[message["MessageId"]] = Message(receipt, read_event(body))
-            if len(received) == before:  # nothing, or only what has come again meanwhile
+            if len(received) == before:  # no message, or only repeated ones
                 break
         return list(received.values())
 
     def remove(self, messages: Sequence[Message]) -> int:
-        """Remove messages, and return how many were; the others come again.
+        """Remove messages, and return how many were removed. The others return.
 
         Raises:
             ServiceError: See `errors`.
@@ -177,13 +175,13 @@ class Queue:
 
 
 _DATASTORE_ID = re.compile(r"[0-9a-z]{32}")
-# Wider than what the service gives today; it is asked for in a URL.
+# Wider than today's ids. The id becomes part of a URL.
 _IMAGE_SET_ID = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 class _Detail(msgspec.Struct):
     datastore_id: Any = msgspec.field(name="datastoreId", default=None)
-    # The developer guide writes it one way, and AWS's own code the other.
+    # The developer guide has one spelling, and AWS's own code the other.
     image_set_id: Any = msgspec.field(name="imageSetId", default=None)
     imageset_id: Any = msgspec.field(name="imagesetId", default=None)
 
@@ -198,9 +196,9 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 def read_event(body: str) -> Event | None:
-    """Read a message's body; None where it is no event of HealthImaging's.
+    """Parse a message's body; return None if it is not an event of HealthImaging.
 
-    Whoever may write to the queue can put anything there, so nothing of it makes this fail.
+    Anyone with write access to the queue can send anything, so no content makes this fail.
     """
     try:
         envelope = _decode(body)
@@ -217,7 +215,7 @@ def read_event(body: str) -> Event | None:
 
 
 def _id(shape: re.Pattern[str], *spellings: object) -> str | None:
-    """Return the id that a message gives; nothing where it gives none, None where it is no id."""
+    """Return the id in a message: empty if it has none, None if its value is not an id."""
     given = [value for value in spellings if value is not None]
     ids = [value for value in given if isinstance(value, str) and shape.fullmatch(value)]
     return ids[0] if ids else None if given else ""

@@ -135,7 +135,7 @@ def _garble_state_file(lake: Lake) -> None:
     file.write_bytes(b"PAR1" + bytes(file.stat().st_size - 8) + b"PAR1")
 
 
-def _cut_ledger_file(lake: Lake) -> None:
+def _cut_coverage_file(lake: Lake) -> None:
     file = lake.files("coverage/*.parquet")[0]
     file.write_bytes(file.read_bytes()[:-100])
 
@@ -203,9 +203,9 @@ MISCONFIGURED = Verdict.MISCONFIGURED
         (_delete_published, (), DAMAGED, "studies.parquet is not there", ["publish"]),
         (_cut_published, (), DAMAGED, "bytes, and was written with", ["publish"]),
         (_flip_published, ("--verify",), DAMAGED, "does not hold what", ["publish --verify"]),
-        (_delete_state_file, (), DAMAGED, "version history or the ledger", ["rebuild"]),
+        (_delete_state_file, (), DAMAGED, "version history or the coverage", ["rebuild"]),
         (_garble_state_file, (), DAMAGED, "is damaged, cut off or gone", ["rebuild"]),
-        (_cut_ledger_file, (), DAMAGED, "version history or the ledger", ["rebuild"]),
+        (_cut_coverage_file, (), DAMAGED, "version history or the coverage", ["rebuild"]),
         (_cut_log, (), DAMAGED, ".json cannot be read", ["rebuild"]),
         (_empty_log, (), DAMAGED, ".json is empty", ["rebuild"]),
         (_delete_history, (), DAMAGED, "image_sets is not there", ["rebuild"]),
