@@ -267,8 +267,8 @@ def test_faults_lose_no_version(
 # As the command line, with a few image sets a file, so that a kill comes between two of them.
 _FEW_AT_ONCE = """
 from cohortlake.cli.app import app
-from cohortlake.ingest import versions
-versions._IMAGE_SETS_AT_ONCE = 4
+from cohortlake.ingest import older_versions
+older_versions._IMAGE_SETS_AT_ONCE = 4
 app(["sync", "--fill-versions"])
 """
 
