@@ -180,3 +180,28 @@ def test_each_file_of_the_repository_that_the_docs_name_exists() -> None:
     named = {(page.name, name) for page in pages for name in path.findall(page.read_text())}
     assert len(named) > 10
     assert [one for one in sorted(named) if not (REPOSITORY / one[1]).exists()] == []
+
+
+HOW_TO = sorted((REPOSITORY / "docs/how-to").glob("*.md"))
+DECISIONS = sorted((REPOSITORY / "docs/adr").glob("*.md"))
+# Words that earlier texts used for coverage, an end event and "again", and other old phrases.
+RETIRED = re.compile(r"\b(ledger|closures?|anew|whence|let go of|comes? to light)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in HOW_TO])
+def test_each_how_to_page_ends_with_the_files_that_it_touches(page: Path) -> None:
+    assert page.read_text().rstrip().rpartition("\n\n")[2].startswith("*Files this touches: ")
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in DECISIONS])
+def test_each_decision_has_its_number_context_decision_and_consequences(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith(f"# {int(page.stem[:4])}. ")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+
+
+def test_no_page_uses_a_retired_word() -> None:
+    pages = [*HOW_TO, *DECISIONS, REPOSITORY / "docs/security.md"]
+    prose = {page.name: re.sub(r"```.*?```", "", page.read_text(), flags=re.S) for page in pages}
+    assert {name: found for name, text in prose.items() if (found := RETIRED.findall(text))} == {}
+    assert RETIRED.search("the Ledger says so")
