@@ -50,7 +50,7 @@ def _cohort(name: str) -> dg.AssetsDefinition:
     return cohort
 
 
-def _result(sync: Sync, ran: runs.Ran) -> dg.MaterializeResult[None]:
+def _result(sync: Sync, ran: runs.RunResult) -> dg.MaterializeResult[None]:
     found = ran.verification
     differing: dict[str, int | str] = {**found.counts} if found else {}
     if ran.unverified:

@@ -1,12 +1,11 @@
-"""A cohort of an opened lake: its criteria, step by step, and who is left.
+"""A cohort of an opened lake: the object that people build step by step in a notebook.
 
-Owns the words a notebook uses. A cohort is never changed: each step gives a new one. What a
-step means is `select`'s; what can be told about members is in the modules named after it.
+A cohort never changes: each step gives a new one. The work is done below: see `select` for what a
+step means, `describe`, `freeze` and `export` for what can be done with the members.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -32,62 +31,67 @@ from cohortlake.cohort.describe.plot import Plots
 from cohortlake.cohort.export.cohort_file import export
 from cohortlake.cohort.freeze.manifest import Manifest, freeze
 from cohortlake.cohort.freeze.signature import read_key
-from cohortlake.cohort.select import compile
+from cohortlake.cohort.select.condition_sql import check_values
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
+from cohortlake.cohort.select.selected import Selected, select
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cohortlake.cohort.lake import Lake
-
-Given = Value | list[Value] | tuple[Value, ...]
+Values = Value | list[Value] | tuple[Value, ...]
 
 
 @dataclass(frozen=True, repr=False)
 class Cohort:
-    """Who meets some criteria. Make one with `Lake.cohort` or `Lake.load_cohort`.
+    """The patients, studies or series that meet some criteria.
+
+    Make one with `Lake.cohort` or `Lake.load_cohort`.
 
     Attributes:
-        lake: Where it is drawn from.
-        criteria: What it is, as data; `criteria.to_yaml()` is a file that says the same.
+        selected: The members, as a query over the tables of the lake.
     """
 
-    lake: Lake
-    criteria: Criteria
+    selected: Selected
 
-    def where(self, *conditions: str, **values: Given) -> Cohort:
+    @property
+    def criteria(self) -> Criteria:
+        """The criteria, as data; `criteria.to_yaml()` is the same as a file."""
+        return self.selected.criteria
+
+    def where(self, *conditions: str, **values: Values) -> Cohort:
         """Keep the rows that meet all of some conditions.
 
-        They are over the first table that has all their columns: a series', else a study's
-        or a patient's, else an outside table's.
+        They are about the first table that has all of their columns: series, studies, patients,
+        then the outside tables.
 
         Args:
             *conditions: In SQL: "age_at_study_years between 40 and 65".
-            **values: Column and value, or a list of which it has one; None is a missing value.
-                A list column has a value that is in it.
+            **values: Column and value, or a list of values of which it has one. None is a missing
+                value. A column of lists has a value if one of its items is that value.
 
         Raises:
-            BadCondition: One cannot be read or names what is not there.
+            BadCondition: One cannot be read, or names what is not there.
             UnknownValue: No row has a coded value.
         """
         return self._with(Where(_condition(conditions, values)))
 
-    def exclude(self, *conditions: str, **values: Given) -> Cohort:
-        """Leave out the rows that meet all of some conditions; the arguments are `where`'s.
+    def exclude(self, *conditions: str, **values: Values) -> Cohort:
+        """Leave out the rows that meet all of some conditions; see `where` for the arguments.
 
         Raises:
-            BadCondition: One cannot be read or names what is not there.
+            BadCondition: One cannot be read, or names what is not there.
             UnknownValue: No row has a coded value.
         """
         return self._with(Exclude(_condition(conditions, values)))
 
-    def with_study(self, when: str, *conditions: str, **values: Given) -> Cohort:
-        """Keep the studies whose patient has another one, so far away.
+    def with_study(self, when: str, *conditions: str, **values: Values) -> Cohort:
+        """Keep the studies whose patient has another study at some distance in time.
 
         Args:
             when: "within 30 days", "6 to 18 months after", "any time before"; both ends count.
-            *conditions: What the other study is; see `where`. It may be any of the lake's.
+            *conditions: What the other study must meet; see `where`. It may be outside the cohort.
             **values: The same.
 
         Raises:
@@ -97,8 +101,8 @@ class Cohort:
         """
         return self._with(WithStudy(Period.parse(when), _condition(conditions, values)))
 
-    def without_study(self, when: str, *conditions: str, **values: Given) -> Cohort:
-        """Keep the studies whose patient has no such other one; see `with_study`.
+    def without_study(self, when: str, *conditions: str, **values: Values) -> Cohort:
+        """Keep the studies whose patient has no such other study; see `with_study`.
 
         Raises:
             BadCriteria: `when` is no period.
@@ -108,15 +112,15 @@ class Cohort:
         return self._with(WithoutStudy(Period.parse(when), _condition(conditions, values)))
 
     def first_study_per_patient(self) -> Cohort:
-        """Keep each patient's earliest study; of one day the earliest time, then the least UID."""
+        """Keep the earliest study of each patient; on one day by time, then by UID."""
         return self._with(OneStudyPerPatient("first"))
 
     def last_study_per_patient(self) -> Cohort:
-        """Keep each patient's latest study; of one day the latest time, then the greatest UID."""
+        """Keep the latest study of each patient; on one day by time, then by UID."""
         return self._with(OneStudyPerPatient("last"))
 
     def closest_study_per_patient(self, to: date | str) -> Cohort:
-        """Keep each patient's study closest to a day; of two as close the earlier one.
+        """Keep the study of each patient that is closest to a day; of two, the earlier one.
 
         Args:
             to: A date, also as text (2020-01-31), or the name of a date column of a table that
@@ -129,11 +133,11 @@ class Cohort:
         return self._with(OneStudyPerPatient("closest", to=to))
 
     def random_study_per_patient(self, seed: int) -> Cohort:
-        """Keep one of each patient's studies at random, the same one for the same seed."""
+        """Keep one study of each patient at random. The same seed keeps the same study."""
         return self._with(OneStudyPerPatient("random", seed=seed))
 
     def join(self, table: str) -> Cohort:
-        """Keep the patients that an outside table has a row for; its columns can then be used.
+        """Keep the patients with a row in an outside table; later steps can use its columns.
 
         Args:
             table: The name it was attached under; see `Lake.attach`.
@@ -141,15 +145,15 @@ class Cohort:
         Raises:
             UnknownTable: None was attached under that name.
         """
-        file = self.lake.file_of(table)
-        formats = self.lake.date_formats_of(table) if file else ()
-        return self._with(Join(table, file, formats))
+        outside = self.selected.tables.outside_table(table)
+        formats = outside.date_formats if outside.path else ()
+        return self._with(Join(table, outside.path, formats))
 
     def split(self, *, seed: int = 0, **shares: float) -> Cohort:
         """Divide the members into parts by patient: `split(train=0.8, test=0.2)`.
 
-        A patient's part follows from its key, the seed and the shares alone. So no patient is in
-        two parts, and nobody moves when others are added. The shares are met about, not exactly.
+        The part of a patient depends on its key, the seed and the shares alone. So no patient is in
+        two parts, and nobody moves when others are added. The shares are met approximately.
 
         Args:
             seed: Another gives other parts.
@@ -158,49 +162,43 @@ class Cohort:
         Raises:
             BadCriteria: The shares do not add up to 1.
         """
-        return replace(
-            self, criteria=replace(self.criteria, split=Split(tuple(shares.items()), seed))
-        )
-
-    @functools.cached_property
-    def selection(self) -> compile.Selection:
-        """The criteria as SQL."""
-        return compile.compile_criteria(self.lake, self.criteria)
+        split = Split(tuple(shares.items()), seed)
+        return Cohort(select(self.selected.tables, replace(self.criteria, split=split)))
 
     @property
     def members(self) -> Rows:
         """The members: a row of the level's table each, with what was joined, and the part."""
-        return self.ask(self.selection.members)
+        return self.selected.members
 
     def ask(self, query: str) -> Rows:
         """Ask something in SQL about what is left after each step.
 
         Args:
-            query: A SELECT over the stages of `selection`, by name.
+            query: A SELECT over the stages of `selected.query`, by name.
         """
-        return self.lake.sql(*self.selection.query(query))
+        return self.selected.ask(query)
 
     def count(self, *by: str, suppress_below: int = 0) -> pd.DataFrame:
-        """Count the members and their patients, by columns of theirs.
+        """Count the members and their patients, by columns of the members.
 
         Args:
             *by: The columns; none counts all.
-            suppress_below: Cells of fewer patients are missing, and so are those that would
-                give them away by a total.
+            suppress_below: Cells of fewer patients are missing, and so are others from which they
+                could be computed.
 
         Raises:
             UnknownColumn: The members have no such column.
             BadCriteria: `suppress_below` is negative, a column is named twice, or there are too
-                many small cells to see what could be worked out of their totals.
+                many small cells to check what could be computed from their totals.
         """
-        return counts.count(self, by, suppress_below)
+        return counts.count(self.selected, by, suppress_below)
 
     def attrition(self) -> Attrition:
         """Count who is left after each step: a table, and a CONSORT diagram."""
-        return attrition(self)
+        return attrition(self.selected)
 
     def table_one(self, by: str | None = None, columns: list[str] | None = None) -> Any:
-        """Describe the members, as the first table of a paper does.
+        """Describe the members, as Table 1 of a paper does.
 
         Args:
             by: A column whose values become columns of the table, with standardised differences.
@@ -213,35 +211,34 @@ class Cohort:
             UnknownColumn: The members have no such column.
             MissingExtra: tableone is not installed.
         """
-        from cohortlake.cohort.describe.table_one import (
-            table_one,  # made of pandas, see flatten.frame
-        )
+        # It imports pandas: see flatten.frame.
+        from cohortlake.cohort.describe.table_one import table_one
 
-        return table_one(self, by, columns)
+        return table_one(self.selected, by, columns)
 
     @property
     def plot(self) -> Plots:
         """Plots: `studies_over_time()`, `age_sex_pyramid()`, `modality_by_body_part()`."""
-        return Plots(self)
+        return Plots(self.selected)
 
     def freeze(self) -> Manifest:
-        """Write down who the members are, how they were drawn and from what.
+        """Write the members, the criteria and the source of the data, as proof.
 
-        The files lie in `cohorts/<name>/` below the lake's root: a manifest with the next number,
-        and the members. Where all is as it was the last time, nothing is written. It is signed
-        where COHORTLAKE_COHORT_KEY_FILE names a key.
+        The files are in `cohorts/<name>/` below the root of the lake: a manifest with the next
+        number, and the members. If nothing changed since the last freezing, nothing is written. The
+        manifest is signed if COHORTLAKE_COHORT_KEY_FILE names a key.
 
         Raises:
             RootNotUsable: They cannot be written.
             SettingError: The key cannot be read.
         """
-        return freeze(self, read_key(Settings.from_env().cohort_key_file))
+        return freeze(self.selected, read_key(Settings.from_env().cohort_key_file))
 
     def export(self, path: str | Path) -> int:
         """Write the members to a file, for a spreadsheet.
 
-        To .xlsx the attrition is written too, and what the members were drawn from and how. A
-        text that a spreadsheet would take for a formula has an apostrophe in front in .csv.
+        An .xlsx file also holds the attrition, the criteria and the source of the data. In .csv, a
+        text that a spreadsheet would read as a formula gets an apostrophe in front.
 
         Args:
             path: A .csv, .xlsx or .parquet file.
@@ -253,7 +250,7 @@ class Cohort:
             ExportError: It cannot be written, or cannot hold them.
             MissingExtra: openpyxl is not installed, which .xlsx needs.
         """
-        return export(self, Path(path))
+        return export(self.selected, Path(path))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""
@@ -272,25 +269,24 @@ class Cohort:
 
     def _with(self, step: Step) -> Cohort:
         if isinstance(step, Where | Exclude | WithStudy | WithoutStudy):
-            compile.check_values(self.lake, self.criteria.joins, step.condition)
-        cohort = replace(self, criteria=replace(self.criteria, steps=(*self.criteria.steps, step)))
-        _ = cohort.selection  # what is wrong with it is said where it was written
-        return cohort
+            check_values(self.selected.tables, self.criteria.joins, step.condition)
+        criteria = replace(self.criteria, steps=(*self.criteria.steps, step))
+        return Cohort(select(self.selected.tables, criteria))
 
 
-def drawn(lake: Lake, criteria: Criteria) -> Cohort:
-    """Return the cohort of some criteria, each step checked as a notebook's would be.
+def draw(tables: OpenedTables, criteria: Criteria) -> Cohort:
+    """Make the cohort of some criteria. Each step is checked as in a notebook.
 
     Raises:
         BadCondition: A condition cannot be read or names what is not there.
         UnknownValue: No row has a coded value.
     """
-    cohort = Cohort(lake, replace(criteria, steps=()))
+    cohort = Cohort(select(tables, replace(criteria, steps=())))
     for step in criteria.steps:
         cohort = cohort._with(step)
     return cohort
 
 
-def _condition(conditions: tuple[str, ...], values: dict[str, Given]) -> Condition:
+def _condition(conditions: tuple[str, ...], values: dict[str, Values]) -> Condition:
     listed = {c: tuple(v) if isinstance(v, list | tuple) else (v,) for c, v in values.items()}
     return Condition(tuple(listed.items()), conditions)

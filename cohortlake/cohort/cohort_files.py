@@ -1,7 +1,7 @@
-"""Cohorts that are kept as YAML files: found, drawn, and their present members written.
+"""Runs cohorts that are kept as YAML files, and writes their present members for BI.
 
-Owns `cohorts/<name>/current/` below the lake's root, which BI reads: it follows the published
-tables and proves nothing. Proof is `freeze`'s. When this runs is the scheduler's to say.
+The members are in `cohorts/<name>/current/` below the root of the lake. They follow the published
+tables and prove nothing: see `freeze` for proof. A scheduler decides when this runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cohortlake.cohort.describe.attrition import Attrition, attrition
 from cohortlake.cohort.freeze import digest, manifest
 from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.cohort.lake import Lake
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.errors import (
     BadCondition,
     BadCriteria,
@@ -26,25 +27,25 @@ from cohortlake.errors import (
     UnknownCohort,
     UnknownTable,
 )
+from cohortlake.storage.root import Root
 
 _NOT_DRAWN = (BadCondition, BadOutsideTable, BadQuery, NotShown, UnknownTable)
-"""Errors of criteria that could be drawn once: a table or a column is not there any more."""
+"""Errors of criteria that worked once: a table or a column is not there any more."""
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a run of a cohort brought.
+class RunResult:
+    """The result of a run of a cohort.
 
     Attributes:
         attrition: Who was left after each step.
         members: How many members there are.
-        columns: What is told of each.
-        path: Where they lie, below the lake's root.
-        is_written: Whether they are others than the last time.
-        frozen: The last freezing, `name@number`; None where nothing was ever frozen.
-        verification: What became of it; None where nothing was ever frozen, or it
-            cannot be drawn again.
-        unverified: Why it cannot, as where it joins a table that is gone; None where it could.
+        columns: The columns of the members.
+        path: Their file, below the root of the lake.
+        is_written: Whether they differ from those of the last run.
+        frozen: The last freezing, `name@number`; None if there is none.
+        verification: How it compares with today; None if there is none, or it cannot be verified.
+        unverified: Why it cannot be verified, for example because a table that it joins is gone.
     """
 
     attrition: Attrition
@@ -58,13 +59,13 @@ class Ran:
 
 
 def files(folder: str | Path) -> dict[str, Path]:
-    """Return the YAML files of a folder by their cohort's name; none where there is no folder."""
+    """Return the YAML files of a folder by their cohort's name; none if there is no folder."""
     found = sorted(Path(folder).glob("*.yaml"))
     return {path.stem: path for path in found if NAME.fullmatch(path.stem)}
 
 
 def misnamed(folder: str | Path) -> list[str]:
-    """Return the names of YAML files of a folder that can be no cohort's: `files` leaves them out.
+    """Return the names of YAML files in a folder that cannot name a cohort. `files` skips them.
 
     The name of a cohort is in lower case letters, digits and underscores, and its file ends in
     `.yaml`.
@@ -74,11 +75,11 @@ def misnamed(folder: str | Path) -> list[str]:
 
 
 def load(lake: Lake, folder: str | Path, name: str) -> Cohort:
-    """Draw the cohort of a file; see `Lake.load_cohort`.
+    """Load the cohort of a file; see `Lake.load_cohort`.
 
     Raises:
         UnknownCohort: There is no such file.
-        BadCriteria: It makes no cohort, or one of another name, or its name can be no cohort's.
+        BadCriteria: It makes no cohort, or one of another name, or its name cannot be used.
     """
     known = files(folder)
     if (Path(folder) / f"{name}.yaml").exists():
@@ -91,28 +92,28 @@ def load(lake: Lake, folder: str | Path, name: str) -> Cohort:
     return cohort
 
 
-def run(cohort: Cohort, folder: str | Path) -> Ran:
-    """Draw a cohort, write its members if they are others, and verify its last freezing.
+def run(cohort: Cohort, folder: str | Path) -> RunResult:
+    """Write the members of a cohort if they changed, and verify its last freezing.
 
     Args:
         cohort: The cohort.
-        folder: Where the files are that its last freezing joins.
+        folder: The folder of the files that its last freezing joins.
 
     Raises:
         RootNotUsable: The members cannot be written.
         NotAsFrozen: The frozen files themselves were changed.
     """
-    lake, name = cohort.lake, cohort.criteria.name
+    tables, name = cohort.selected.tables, cohort.criteria.name
     members = manifest.with_digests(cohort.to_arrow())
     whole = digest.of_all(members[digest.COLUMN].to_pylist())
     path = f"{manifest.FOLDER}/{name}/{manifest.CURRENT}"
-    is_other = _written_digest(lake, path) != whole
+    is_other = _written_digest(tables.root, path) != whole
     if is_other:
-        manifest.write_members(lake.root, path, members, whole)
-    frozen = lake.frozen(name) if name in manifest.numbers_of(lake.root) else None
-    verification, unverified = _verified(lake, frozen, folder) if frozen else (None, None)
-    return Ran(
-        attrition(cohort),
+        manifest.write_members(tables.root, path, members, whole)
+    frozen = manifest.read(tables.root, name) if name in manifest.numbers_of(tables.root) else None
+    verification, unverified = _verified(tables, frozen, folder) if frozen else (None, None)
+    return RunResult(
+        attrition(cohort.selected),
         len(members),
         tuple(members.column_names),
         path,
@@ -124,25 +125,24 @@ def run(cohort: Cohort, folder: str | Path) -> Ran:
 
 
 def _verified(
-    lake: Lake, frozen: manifest.Manifest, folder: str | Path
+    tables: OpenedTables, frozen: manifest.Manifest, folder: str | Path
 ) -> tuple[Verification, None] | tuple[None, str]:
-    """Verify a freezing, or say why it cannot be drawn again."""
+    """Verify a freezing, or return why it cannot be verified."""
     criteria = frozen.read_criteria()
-    # What was frozen may join another table than the cohort does now, under the same name.
-    with Lake(lake.root, lake.as_of) as other:
+    # The frozen cohort may join another table than the cohort of today, under the same name.
+    with Lake(tables.root, tables.as_of) as other:
         try:
-            for join in criteria.joins:
-                if join.file is None and join.table in lake.outside:
-                    other.attach_from(lake, join.table)
+            frames = {join.table for join in criteria.joins if join.file is None}
+            other.opened.attach_from(tables, sorted(frames & tables.outside.keys()))
             other.attach_files(criteria, folder)
             return other.verify(frozen.label), None
         except _NOT_DRAWN as error:
             return None, str(error)
 
 
-def _written_digest(lake: Lake, path: str) -> str | None:
-    if not lake.root.exists(path):
+def _written_digest(root: Root, path: str) -> str | None:
+    if not root.exists(path):
         return None
-    with lake.root.open(path) as file:
-        told: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
-    return told.get(b"cohortlake.digest", b"").decode()
+    with root.open(path) as file:
+        metadata: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
+    return metadata.get(b"cohortlake.digest", b"").decode()

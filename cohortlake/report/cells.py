@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cohortlake.cohort import Lake
 from cohortlake.cohort.describe.counts import few
 from cohortlake.cohort.describe.suppress import Cell, hidden
+from cohortlake.cohort.select.opened_tables import OpenedTables
 
 PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
 """SQL for whose a row is. A study of no known patient is taken for one of its own."""
@@ -80,12 +80,12 @@ def label(expression: str) -> str:
 
 
 def breakdown(
-    lake: Lake, relation: str, value: str, counted: str, below: int, most: int
+    tables: OpenedTables, relation: str, value: str, counted: str, below: int, most: int
 ) -> Breakdown:
     """Count by the values of a column.
 
     Args:
-        lake: Where to count.
+        tables: The opened tables.
         relation: SQL for rows, with a column `person`.
         value: SQL for the value.
         counted: SQL that counts rows: `count(*)`.
@@ -93,24 +93,24 @@ def breakdown(
         most: How many values to name.
     """
     source = f"(SELECT {label(value)} AS value, * FROM ({relation}))"
-    rows = lake.sql(f"""
+    rows = tables.sql(f"""
         SELECT value, count(DISTINCT person) AS patients, {counted} AS n
         FROM {source} GROUP BY value ORDER BY n DESC, value
     """).fetchall()
     cells = [Cell((value,), patients, n) for value, patients, n in rows]
     out = hidden(cells, below)
     kept = [cell for i, cell in enumerate(cells) if i not in out][:most]
-    patients, n = _others(lake, source, counted, kept)
+    patients, n = _others(tables, source, counted, kept)
     # Those who have several of the other values are counted once here, and in `hidden` in each.
     if kept and len(kept) < len(cells) and patients < below:
         kept.pop()
-        patients, n = _others(lake, source, counted, kept)
+        patients, n = _others(tables, source, counted, kept)
     shown = tuple(Value(str(cell.key[0]), cell.members) for cell in kept)
     return Breakdown(shown, len(cells) - len(kept), n if patients >= below else None)
 
 
 def grid(
-    lake: Lake,
+    tables: OpenedTables,
     relation: str,
     keys: tuple[str, str],
     counted: str,
@@ -121,7 +121,7 @@ def grid(
     """Count by two columns.
 
     Args:
-        lake: Where to count.
+        tables: The opened tables.
         relation: SQL for rows, with a column `person`.
         keys: The columns: along the axis, and told apart in each.
         counted: SQL that counts rows.
@@ -136,7 +136,7 @@ def grid(
         SELECT across, down, count(DISTINCT person), {counted}, {few("person", below)}
         FROM {source} GROUP BY ALL ORDER BY ALL
     """
-    found = lake.sql(query, params).fetchall()
+    found = tables.sql(query, params).fetchall()
     cells = [Cell((c, r), patients, n, frozenset(own)) for c, r, patients, n, own in found]
     out = hidden(cells, below)
     return Grid(
@@ -155,8 +155,10 @@ def _place(row: str, rows: Sequence[str]) -> tuple[int, str]:
     return (rows.index(row) if row in rows else len(rows), row)
 
 
-def _others(lake: Lake, source: str, counted: str, kept: Sequence[Cell]) -> tuple[int, int]:
-    ((patients, n),) = lake.sql(
+def _others(
+    tables: OpenedTables, source: str, counted: str, kept: Sequence[Cell]
+) -> tuple[int, int]:
+    ((patients, n),) = tables.sql(
         f"SELECT count(DISTINCT person), {counted} AS n FROM {source} "
         "WHERE NOT list_contains($kept, value)",
         {"kept": [str(cell.key[0]) for cell in kept]},

@@ -1,4 +1,4 @@
-"""The way from the whole lake to a cohort, with small counts left out.
+"""The way from the whole lake to a selected, with small counts left out.
 
 A step's count less the one before says how many it left out, so both cannot be told where those are
 few: steps are then told as one, over as many as it takes. See `cohort.describe.attrition` for the
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cohortlake.cohort import Cohort
-from cohortlake.cohort.describe.attrition import Attrition, Counts, attrition
+from cohortlake.cohort.describe.attrition import Attrition, attrition
+from cohortlake.cohort.describe.attrition_step import Counts
 from cohortlake.cohort.describe.suppress import Cell, hidden
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.report.cells import is_few
 
 
@@ -50,17 +51,17 @@ class Flow:
         return self.steps[-1].left is not None
 
 
-def flow(cohort: Cohort, below: int) -> Flow:
+def flow(selected: Selected, below: int) -> Flow:
     """Count who is left after each step.
 
     Args:
-        cohort: The cohort.
+        selected: The members of a cohort.
         below: The least number of patients that may be shown.
     """
-    found = attrition(cohort)
+    found = attrition(selected)
     words = [step.criterion for step in found.steps]
     counts = [step.counts for step in found.steps]
-    told = _told(cohort, counts, below)
+    told = _told(selected, counts, below)
     steps = [FlowStep((words[0],), None if is_few(counts[0].patients, below) else counts[0])]
     for before, step in pairwise(told):
         criteria = tuple(words[before + 1 : step + 1])
@@ -71,28 +72,28 @@ def flow(cohort: Cohort, below: int) -> Flow:
     return Flow(flown.steps, _parts(found, below)) if flown.is_told else flown
 
 
-def _told(cohort: Cohort, counts: Sequence[Counts], below: int) -> list[int]:
+def _told(selected: Selected, counts: Sequence[Counts], below: int) -> list[int]:
     """Return the steps whose counts can be told: between two of them nobody or enough are lost."""
     last, told = len(counts) - 1, [0]
     for step in range(1, last + 1):
         if is_few(counts[step].patients, below):
             return told
-        if _may_tell(cohort, counts, told[-1], step, below):
+        if _may_tell(selected, counts, told[-1], step, below):
             told.append(step)
     while told[-1] != last and len(told) > 1:
         told.pop()
-        if _may_tell(cohort, counts, told[-1], last, below):
+        if _may_tell(selected, counts, told[-1], last, below):
             told.append(last)
     return told
 
 
-def _may_tell(cohort: Cohort, counts: Sequence[Counts], a: int, b: int, below: int) -> bool:
+def _may_tell(selected: Selected, counts: Sequence[Counts], a: int, b: int, below: int) -> bool:
     lost = counts[a] - counts[b]
     if is_few(lost.patients, below):
         return False
-    before, after = (cohort.selection.stages[i].name for i in (a, b))
+    before, after = (selected.query.stages[i].name for i in (a, b))
     person = "count(DISTINCT coalesce(a.patient_key, a.StudyInstanceUID))"
-    ((of_studies, of_series),) = cohort.ask(f"""
+    ((of_studies, of_series),) = selected.ask(f"""
         SELECT (SELECT {person} FROM {before} a ANTI JOIN {after} b
                 ON a.datastore_id = b.datastore_id
                 AND coalesce(a.StudyInstanceUID, a.series_id)

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 from cohortlake.admin.status import DatastoreStatus
-from cohortlake.cohort import Cohort, Lake
+from cohortlake.cohort.select.opened_tables import OpenedTables
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.publish.marker import Publication
 from cohortlake.report import holdings, quality, trends
 from cohortlake.report.completeness import completeness
@@ -51,33 +52,35 @@ class Report:
     cohort: Members | None = None
 
 
-def gather(lake: Lake, cohort: Cohort | None, below: int, settle: timedelta) -> Report:
+def gather(
+    tables: OpenedTables, selected: Selected | None, below: int, settle: timedelta
+) -> Report:
     """Count all that a report says.
 
     Args:
-        lake: The lake.
-        cohort: A cohort of it, or None.
+        tables: The opened tables.
+        selected: The members of a cohort of the lake, or None.
         below: The least number of patients that may be shown.
         settle: How long the search index may lag.
     """
     head = (
-        lake.root.uri.rstrip("/").rpartition("/")[2],
-        lake.as_opened,
-        lake.as_of,
+        tables.root.uri.rstrip("/").rpartition("/")[2],
+        tables.publication,
+        tables.as_of,
         datetime.now(UTC),
         version("cohortlake"),
         below,
-        completeness(lake.root, settle),
+        completeness(tables.root, settle),
     )
-    if holdings.persons(lake) < below:
+    if holdings.persons(tables) < below:
         return Report(*head)
-    held = holdings.holdings(lake, below)
+    held = holdings.holdings(tables, below)
     shown = held.modalities.shown if held.modalities else ()
     told = [value.label for value in shown[:_MOST_MODALITIES]]
     return Report(
         *head,
         held,
-        quality.quality(lake, below),
-        trends.trends(lake, told, below),
-        members(cohort, below) if cohort else None,
+        quality.quality(tables, below),
+        trends.trends(tables, told, below),
+        members(selected, below) if selected else None,
     )

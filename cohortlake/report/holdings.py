@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.cohort import Lake
 from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.report.cells import PERSON, Breakdown, breakdown, is_few
 
 _MOST_VALUES = 12
@@ -28,29 +28,30 @@ class Holdings:
     body_parts: Breakdown | None
 
 
-def persons(lake: Lake) -> int:
+def persons(tables: OpenedTables) -> int:
     """Return how many patients there are, as cells count them."""
-    ((number,),) = lake.sql(
+    ((number,),) = tables.sql(
         f"SELECT count(DISTINCT person) FROM (SELECT {PERSON} FROM image_sets)"
     ).fetchall()
     return int(number)
 
 
-def holdings(lake: Lake, below: int) -> Holdings:
+def holdings(tables: OpenedTables, below: int) -> Holdings:
     """Count what the lake holds.
 
     Args:
-        lake: The lake.
+        tables: The opened tables.
         below: The least number of patients that may be shown.
     """
-    tables = ("patients", "studies", "series", "image_sets", "history")
-    counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables)
-    (rows,) = lake.sql(f"SELECT {counts}").fetchall()
-    known = lake.columns("series")
+    names = ("patients", "studies", "series", "image_sets", "history")
+    counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in names)
+    (rows,) = tables.sql(f"SELECT {counts}").fetchall()
+    known = tables.columns("series")
+    shown = {c: withheld.value_or_withheld(c, pa.string(), known) for c in known}
     by = {
         column: breakdown(
-            lake,
-            f"SELECT {withheld.told(column, pa.string(), known)} AS {column}, {PERSON} FROM series",
+            tables,
+            f"SELECT {shown[column]} AS {column}, {PERSON} FROM series",
             column,
             "count(*)",
             below,
@@ -59,7 +60,7 @@ def holdings(lake: Lake, below: int) -> Holdings:
         for column in ("Modality", "BodyPartExamined")
         if column in known
     }
-    told = dict(zip(tables, rows, strict=True))
-    if is_few(told["patients"], below):  # of a lake where most series have none
-        told["patients"] = None
-    return Holdings(told, by.get("Modality"), by.get("BodyPartExamined"))
+    n_rows = dict(zip(names, rows, strict=True))
+    if is_few(n_rows["patients"], below):  # of a lake where most series have none
+        n_rows["patients"] = None
+    return Holdings(n_rows, by.get("Modality"), by.get("BodyPartExamined"))

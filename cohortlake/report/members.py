@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.cohort import Cohort, Lake
-from cohortlake.cohort.describe.table_one import is_number, told_columns
+from cohortlake.cohort.describe.table_one import default_columns, is_number
 from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import explained
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.report.cells import Breakdown, Grid, breakdown, grid, is_few, label
 from cohortlake.report.flow import Flow, flow
 from cohortlake.report.trends import STUDIES, StudyDates, by_year, study_dates
@@ -79,55 +80,60 @@ class Members:
     not_shown: tuple[str, ...] = ()
 
 
-def members(cohort: Cohort, below: int) -> Members:
+def members(selected: Selected, below: int) -> Members:
     """Describe a cohort.
 
     Args:
-        cohort: The cohort.
+        selected: The members.
         below: The least number of patients that may be shown.
     """
-    criteria = cohort.criteria
-    flown = flow(cohort, below)
+    criteria = selected.criteria
+    flown = flow(selected, below)
     head = (criteria.name, criteria.about, criteria.level, criteria.to_yaml(), flown)
     if not flown.is_told:
         return Members(*head)
-    lake, dates, columns = cohort.lake, study_dates(cohort.lake), told_columns(cohort)
-    ((n,),) = cohort.ask(f"SELECT count(*) FROM ({cohort.selection.entities})").fetchall()
+    tables, dates, columns = (
+        selected.tables,
+        study_dates(selected.tables),
+        default_columns(selected),
+    )
+    ((n,),) = selected.ask(f"SELECT count(*) FROM ({selected.query.entities})").fetchall()
     charted = (*_PARTS, *_AGES)
-    known = [name for name in charted if name in lake.columns("series")]
+    known = [name for name in charted if name in tables.columns("series")]
     date = [dates.column] if dates else []
-    with _drawn(cohort, tuple(columns), (*_ALWAYS, *known, *date)):
+    with _drawn(selected, tuple(columns), (*_ALWAYS, *known, *date)):
         return Members(
             *head,
             n,
-            {column: _told(lake, column, kind, below) for column, kind in columns.items()},
+            {column: _told(tables, column, kind, below) for column, kind in columns.items()},
             dates,
-            _years(lake, dates, below) if dates else None,
-            _ages(lake, dates, below) if dates and {*_AGES} <= {*known} else None,
-            _body_parts(lake, below) if {*_PARTS} <= {*known} else None,
+            _years(tables, dates, below) if dates else None,
+            _ages(tables, dates, below) if dates and {*_AGES} <= {*known} else None,
+            _body_parts(tables, below) if {*_PARTS} <= {*known} else None,
             tuple(name for name in charted if name not in known),
         )
 
 
 @contextmanager
 def _drawn(
-    cohort: Cohort, of_members: tuple[str, ...], of_series: tuple[str, ...]
+    selected: Selected, of_members: tuple[str, ...], of_series: tuple[str, ...]
 ) -> Iterator[None]:
     """Keep what is counted, for all counts to draw the cohort once: two tables of DuckDB's."""
     drawn = {
-        _MEMBERS: (cohort.selection.members, of_members),
-        _SERIES: (cohort.selection.series, of_series),
+        _MEMBERS: (selected.query.members, of_members),
+        _SERIES: (selected.query.series, of_series),
     }
-    connection = cohort.lake.connection
+    connection = selected.tables.connection
     try:
         for name, (source, kept) in drawn.items():
-            found = cohort.ask(f"FROM ({source}) LIMIT 0").to_arrow().schema
-            shown = "".join(
-                f', {withheld.told(column, found.field(column).type, found.names)} AS "{column}"'
-                for column in kept
-            )
-            query, params = cohort.selection.query(
-                f"SELECT patient_key AS person{shown} FROM ({source})"
+            found = selected.ask(f"FROM ({source}) LIMIT 0").to_arrow().schema
+            types = {name: found.field(name).type for name in kept}
+            shown = [
+                f'{withheld.value_or_withheld(name, type_, found.names)} AS "{name}"'
+                for name, type_ in types.items()
+            ]
+            query, params = selected.query.with_stages(
+                f"SELECT {', '.join(['patient_key AS person', *shown])} FROM ({source})"
             )
             with explained():
                 connection.execute(f"CREATE TEMP TABLE {name} AS {query}", params)
@@ -137,13 +143,13 @@ def _drawn(
             connection.execute(f"DROP TABLE IF EXISTS {name}")
 
 
-def _told(lake: Lake, column: str, kind: pa.DataType, below: int) -> Breakdown | Number:
+def _told(tables: OpenedTables, column: str, kind: pa.DataType, below: int) -> Breakdown | Number:
     if not is_number(kind):
         value = f'"{column}"'
         if pa.types.is_list(kind):
             value = f"nullif(array_to_string({value}, ' + '), '')"
-        return breakdown(lake, f"FROM {_MEMBERS}", value, "count(*)", below, _MOST_VALUES)
-    ((missing, without, have, mean, deviation, median),) = lake.sql(f"""
+        return breakdown(tables, f"FROM {_MEMBERS}", value, "count(*)", below, _MOST_VALUES)
+    ((missing, without, have, mean, deviation, median),) = tables.sql(f"""
         SELECT count(*) - count("{column}"), count(DISTINCT person) FILTER ("{column}" IS NULL),
                count(DISTINCT person) FILTER ("{column}" IS NOT NULL),
                avg("{column}"), stddev_samp("{column}"), median("{column}")
@@ -156,12 +162,12 @@ def _told(lake: Lake, column: str, kind: pa.DataType, below: int) -> Breakdown |
     return Number(mean, deviation, median, n_missing)
 
 
-def _years(lake: Lake, dates: StudyDates, below: int) -> Grid | None:
-    relation = by_year(lake, f"FROM {_SERIES}", dates, "'studies'", below)
-    return grid(lake, relation, ("year", "row"), STUDIES, below) if relation else None
+def _years(tables: OpenedTables, dates: StudyDates, below: int) -> Grid | None:
+    relation = by_year(tables, f"FROM {_SERIES}", dates, "'studies'", below)
+    return grid(tables, relation, ("year", "row"), STUDIES, below) if relation else None
 
 
-def _ages(lake: Lake, dates: StudyDates, below: int) -> Grid:
+def _ages(tables: OpenedTables, dates: StudyDates, below: int) -> Grid:
     first = f'arg_min_null({{}}, ("{dates.column}", StudyInstanceUID))'
     age, sex = map(first.format, _AGES)
     lowest = f"age // {_BAND_YEARS} * {_BAND_YEARS}"
@@ -172,12 +178,12 @@ def _ages(lake: Lake, dates: StudyDates, below: int) -> Grid:
               FROM {_SERIES} WHERE "{dates.column}" IS NOT NULL GROUP BY person)
         WHERE age IS NOT NULL AND sex IN ('F', 'M')
     """
-    return grid(lake, relation, ("band", "sex"), "count(*)", below, ("F", "M"))
+    return grid(tables, relation, ("band", "sex"), "count(*)", below, ("F", "M"))
 
 
-def _body_parts(lake: Lake, below: int) -> Grid:
+def _body_parts(tables: OpenedTables, below: int) -> Grid:
     parts, modalities = (
-        breakdown(lake, f"FROM {_SERIES}", column, "count(*)", below, _MOST_ROWS)
+        breakdown(tables, f"FROM {_SERIES}", column, "count(*)", below, _MOST_ROWS)
         for column in _PARTS
     )
     params = {
@@ -192,4 +198,4 @@ def _body_parts(lake: Lake, below: int) -> Grid:
         FROM (SELECT person, {label("Modality")} AS modality, {label("BodyPartExamined")} AS part
               FROM {_SERIES})
     """
-    return grid(lake, relation, ("modality", "part"), "count(*)", below, params["parts"], params)
+    return grid(tables, relation, ("modality", "part"), "count(*)", below, params["parts"], params)

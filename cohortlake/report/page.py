@@ -52,7 +52,9 @@ def write(
     if suppress_below < 0:
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
     template = _environment().get_template("report.html")
-    page = template.render(report=gather(lake, cohort, suppress_below, settle))
+    selected = cohort.selected if cohort else None
+    facts = gather(lake.opened, selected, suppress_below, settle)
+    page = template.render(report=facts)
     _replace(Path(path), page)
 
 

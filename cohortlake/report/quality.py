@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.cohort import Lake
 from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.dicom_values import holds_value_sql
 from cohortlake.report.cells import PERSON
 
@@ -68,17 +68,17 @@ class Field:
     implausible: Share | None
 
 
-def quality(lake: Lake, below: int) -> list[Field]:
+def quality(tables: OpenedTables, below: int) -> list[Field]:
     """Look at each field of the image sets.
 
     Args:
-        lake: The lake.
+        tables: The opened tables.
         below: The least number of patients that may be shown.
     """
-    known, tags = lake.columns("image_sets"), {name: c.tag for name, c in _FIELDS.items()}
+    known, tags = tables.columns("image_sets"), {name: c.tag for name, c in _FIELDS.items()}
     names = [name for name in known if tags.get(name) or name in _KEYS]
     asked = {(name, what): sql for name in names for what, sql in _conditions(name, known).items()}
-    shares = dict(zip(asked, _shares(lake, list(asked.values()), below), strict=True))
+    shares = dict(zip(asked, _shares(tables, list(asked.values()), below), strict=True))
     return [
         Field(
             name,
@@ -117,7 +117,7 @@ def _may_be_hidden(name: str, known: Sequence[str]) -> bool:
     return column.vr in schema.PARSED_VRS and column.raw_name not in known
 
 
-def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
+def _shares(tables: OpenedTables, conditions: list[str], below: int) -> list[Share]:
     """Return the share of image sets that meet each condition; all in one pass."""
     met = ", ".join(f"count(*) FILTER ({c}) AS met_{i}" for i, c in enumerate(conditions))
     told = ", ".join(
@@ -125,7 +125,7 @@ def _shares(lake: Lake, conditions: list[str], below: int) -> list[Share]:
         f"count(person) FILTER (met_{i} > 0), count(person) FILTER (met_{i} < n)"
         for i in range(len(conditions))
     )
-    ((total, *counts),) = lake.sql(f"""
+    ((total, *counts),) = tables.sql(f"""
         SELECT coalesce(sum(n), 0), {told} FROM (
             SELECT person, count(*) AS n, {met} FROM (SELECT *, {PERSON} FROM image_sets)
             GROUP BY person

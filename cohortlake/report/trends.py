@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cohortlake.cohort import Lake
+from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.report.cells import PERSON, Breakdown, Grid, breakdown, grid
 
 _MOST_YEARS, _MOST_KINDS = 25, 10
@@ -69,51 +69,53 @@ class Trends:
     changed_in: Grid | None
 
 
-def trends(lake: Lake, modalities: Sequence[str], below: int) -> Trends:
+def trends(tables: OpenedTables, modalities: Sequence[str], below: int) -> Trends:
     """Count what changes over time.
 
     Args:
-        lake: The lake.
+        tables: The opened tables.
         modalities: Those to tell apart.
         below: The least number of patients that may be shown.
     """
-    dates, known = study_dates(lake), {*lake.columns("history")}
+    dates, known = study_dates(tables), {*tables.columns("history")}
     with_deletions = "ended_by" in known
     changes = None
     if "kind" in known:
         states = _changes(with_deletions)
-        changes = breakdown(lake, states, "kind", "count(*)", below, _MOST_KINDS)
+        changes = breakdown(tables, states, "kind", "count(*)", below, _MOST_KINDS)
     by_month = {"valid_from", "valid_to"} <= known
     return Trends(
         dates,
-        _years(lake, dates, modalities, below) if dates else None,
-        "Modality" in lake.columns("series"),
-        _months(lake, below) if dates and dates.is_true else None,
+        _years(tables, dates, modalities, below) if dates else None,
+        "Modality" in tables.columns("series"),
+        _months(tables, below) if dates and dates.is_true else None,
         changes,
         with_deletions,
-        _changed_in(lake, changes, with_deletions, below) if changes and by_month else None,
+        _changed_in(tables, changes, with_deletions, below) if changes and by_month else None,
     )
 
 
-def study_dates(lake: Lake) -> StudyDates | None:
+def study_dates(tables: OpenedTables) -> StudyDates | None:
     """Return what the lake's policy says of when studies were."""
-    known = lake.columns("series")
+    known = tables.columns("series")
     return next((dates for dates in _STUDY_DATES if dates.column in known), None)
 
 
-def by_year(lake: Lake, relation: str, dates: StudyDates, row: str, below: int) -> str | None:
+def by_year(
+    tables: OpenedTables, relation: str, dates: StudyDates, row: str, below: int
+) -> str | None:
     """Return SQL for rows with the columns `year` and `row`; None where no year has enough.
 
     Years before the first one that enough patients have are one, and so are those after the last.
 
     Args:
-        lake: Where to count.
+        tables: The opened tables.
         relation: SQL for series, with a column `person`.
         dates: What says when.
         row: SQL for what is told apart.
         below: The least number of patients that may be shown.
     """
-    found = lake.sql(f"""
+    found = tables.sql(f"""
         SELECT {dates.year} AS year, count(DISTINCT person) FROM ({relation})
         GROUP BY year ORDER BY year
     """).fetchall()
@@ -134,17 +136,19 @@ def by_year(lake: Lake, relation: str, dates: StudyDates, row: str, below: int) 
     """
 
 
-def _years(lake: Lake, dates: StudyDates, modalities: Sequence[str], below: int) -> Grid | None:
+def _years(
+    tables: OpenedTables, dates: StudyDates, modalities: Sequence[str], below: int
+) -> Grid | None:
     row, told = "'studies'", None
-    if "Modality" in lake.columns("series"):
+    if "Modality" in tables.columns("series"):
         row, told = _told_apart("Modality"), {"told": list(modalities)}
-    relation = by_year(lake, f"SELECT *, {PERSON} FROM series", dates, row, below)
+    relation = by_year(tables, f"SELECT *, {PERSON} FROM series", dates, row, below)
     if relation is None:
         return None
-    return grid(lake, relation, ("year", "row"), STUDIES, below, modalities, told)
+    return grid(tables, relation, ("year", "row"), STUDIES, below, modalities, told)
 
 
-def _months(lake: Lake, below: int) -> Grid:
+def _months(tables: OpenedTables, below: int) -> Grid:
     # By year too: where a year's total is known, one month of it cannot be hidden alone.
     relation = f"""
         SELECT strftime(StudyDate, '%Y-%m') AS month, year(StudyDate) AS year,
@@ -152,16 +156,16 @@ def _months(lake: Lake, below: int) -> Grid:
         FROM studies WHERE StudyDate <= current_date AND year(StudyDate) >= (
             SELECT year(max(StudyDate)) - 1 FROM studies WHERE StudyDate <= current_date)
     """
-    return grid(lake, relation, ("month", "year"), STUDIES, below)
+    return grid(tables, relation, ("month", "year"), STUDIES, below)
 
 
-def _changed_in(lake: Lake, changes: Breakdown, with_deletions: bool, below: int) -> Grid:
+def _changed_in(tables: OpenedTables, changes: Breakdown, with_deletions: bool, below: int) -> Grid:
     relation = f"""
         SELECT {_told_apart("kind")} AS row, month, person
         FROM ({_changes(with_deletions, "valid_from", "valid_to")}) WHERE kind <> 'created'
     """
     told = [value.label for value in changes.shown if value.label != "created"]
-    return grid(lake, relation, ("month", "row"), "count(*)", below, told, {"told": told})
+    return grid(tables, relation, ("month", "row"), "count(*)", below, told, {"told": told})
 
 
 def _told_apart(column: str) -> str:

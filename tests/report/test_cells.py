@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from laws import examples
 
 from cohortlake import Lake
-from cohortlake.cohort import Cohort, Criteria
-from cohortlake.cohort.describe.attrition import Counts
+from cohortlake.cohort import Criteria
+from cohortlake.cohort.describe.attrition_step import Counts
+from cohortlake.cohort.select.selected import select
 from cohortlake.report.cells import PERSON, breakdown, grid
 from cohortlake.report.flow import flow
 
@@ -44,7 +45,7 @@ def test_a_value_is_named_and_counted_only_if_enough_patients_have_it(
     rows: list[tuple[int, str | None]], below: int, most: int
 ) -> None:
     with lake_of(rows) as lake:
-        told = breakdown(lake, SERIES, "Modality", "count(*)", below, most)
+        told = breakdown(lake.opened, SERIES, "Modality", "count(*)", below, most)
     patients: dict[str, set[int]] = {}
     for patient, value in rows:
         patients.setdefault(named(value), set()).add(patient)
@@ -70,7 +71,7 @@ def test_a_value_is_named_and_counted_only_if_enough_patients_have_it(
 def test_a_grid_shows_no_count_of_few(rows: list[tuple[int, str | None]], below: int) -> None:
     with lake_of(rows) as lake:
         relation = f"SELECT coalesce(Modality, '-') AS m, PatientSex AS s, person FROM ({SERIES})"
-        told = grid(lake, relation, ("m", "s"), "count(*)", below, ("M",))
+        told = grid(lake.opened, relation, ("m", "s"), "count(*)", below, ("M",))
     of_cell: dict[tuple[str, str], list[int]] = {}
     for patient, value in rows:
         of_cell.setdefault((value or "-", "FM"[patient % 2]), []).append(patient)
@@ -93,7 +94,7 @@ def test_between_told_steps_nobody_or_enough_are_left_out(
 ) -> None:
     with opened(rows) as lake:
         series = lake.sql("FROM series").to_arrow().to_pylist()
-        told = flow(Cohort(lake, criteria), below)
+        told = flow(select(lake.opened, criteria), below)
     stages = brute.stages(series, criteria)
     ends = [0]
     for step in told.steps[1:]:
@@ -134,15 +135,15 @@ def test_steps_that_leave_out_few_are_told_with_others(hospital: Lake) -> None:
     cohort = hospital.cohort("scans").where(Modality=["CT", "MR", "DX"])
     (one,) = hospital.sql("SELECT patient_key FROM series WHERE Modality = 'CT' LIMIT 1").fetchall()
     cohort = cohort.where(f"patient_key <> '{one[0]}'").where(Modality=["CT", "DX"])
-    told = flow(cohort, 11)
+    told = flow(cohort.selected, 11)
     assert told.is_told
     assert any(len(step.criteria) > 1 for step in told.steps)
-    assert not any(len(step.criteria) > 1 for step in flow(cohort, 0).steps)
+    assert not any(len(step.criteria) > 1 for step in flow(cohort.selected, 0).steps)
 
 
 def test_all_but_a_few_are_not_told(hospital: Lake) -> None:
     (one,) = hospital.sql("SELECT patient_key FROM patients LIMIT 1").fetchall()
-    told = flow(hospital.cohort("most").where(f"patient_key <> '{one[0]}'"), 11)
+    told = flow(hospital.cohort("most").where(f"patient_key <> '{one[0]}'").selected, 11)
     assert not told.is_told
     assert told.parts == {}
 
@@ -150,7 +151,7 @@ def test_all_but_a_few_are_not_told(hospital: Lake) -> None:
 @pytest.mark.parametrize("share", [0.5, 0.999])
 def test_small_parts_of_a_split_are_hidden(hospital: Lake, share: float) -> None:
     cohort = hospital.cohort("scans").where(Modality="CT").split(a=share, b=1 - share)
-    told = flow(cohort, 11)
+    told = flow(cohort.selected, 11)
     hidden = [name for name, n in told.parts.items() if n is None]
     assert told.parts.keys() == {"a", "b"}
     assert all(n is None or n == 0 or n >= 11 for n in told.parts.values())

@@ -33,7 +33,7 @@ def text_of(path: Path) -> str:
 
 
 def test_holdings_are_what_the_tables_hold(hospital: Lake) -> None:
-    held = holdings(hospital, 0)
+    held = holdings(hospital.opened, 0)
     series = hospital.sql("FROM series").to_pandas()
     assert held.rows == {t: len(hospital.table(t)) for t in held.rows}
     modalities = series["Modality"].fillna("missing").value_counts().to_dict()
@@ -46,12 +46,12 @@ def test_holdings_are_what_the_tables_hold(hospital: Lake) -> None:
 
 def test_quality_is_the_share_of_the_image_sets(hospital: Lake) -> None:
     rows = hospital.sql("FROM image_sets").to_pandas()
-    told = {field.name: field for field in quality(hospital, 0)}
+    told = {field.name: field for field in quality(hospital.opened, 0)}
     assert {"PatientSex", "Modality", "patient_key", "age_at_study_years"} <= told.keys()
     assert told["Modality"].tag == "(0008,0060)"
     for name, field in told.items():
         assert field.missing.share == pytest.approx(lacks(rows, name).mean())
-    few = {field.name for field in quality(hospital, 11) if field.missing.share is None}
+    few = {field.name for field in quality(hospital.opened, 11) if field.missing.share is None}
     for name in told:
         lacking = rows[lacks(rows, name)]
         persons = lacking["patient_key"].fillna(lacking["StudyInstanceUID"]).nunique()
@@ -70,7 +70,7 @@ def test_what_a_policy_may_hide_is_not_told_as_missing(tmp_path: Path) -> None:
     for name in ("limited", "identified"):
         publish(str(tmp_path / name), rows, policy=built_in(name))
         with cohortlake.open(str(tmp_path / name)) as lake:
-            marked[name] = {field.name for field in quality(lake, 11) if field.may_be_hidden}
+            marked[name] = {field.name for field in quality(lake.opened, 11) if field.may_be_hidden}
             report.write(lake, tmp_path / f"{name}.html")
         is_noted = "missing or not shown" in text_of(tmp_path / f"{name}.html")
         assert is_noted == bool(marked[name])
@@ -92,7 +92,7 @@ def test_a_field_that_all_but_a_few_lack_is_not_told() -> None:
     rows = [image_set(n, f"p{n}", f"1.{n}", Modality="CT") for n in range(30)]
     rows[0]["SeriesNumber"] = 1
     with opened(rows) as lake:
-        told = {field.name: field.missing for field in quality(lake, 11)}
+        told = {field.name: field.missing for field in quality(lake.opened, 11)}
     assert (told["SeriesNumber"].share, told["SeriesNumber"].is_small) == (None, False)
     assert told["Modality"].share == 0
     assert told["accession_key"].share == 1
@@ -113,11 +113,11 @@ def test_a_status_says_what_is_wrong(hospital: Lake, monkeypatch: pytest.MonkeyP
         FROM range(200) t(n)
     """)
     columns = tuple(hospital.sql("FROM image_sets").columns)
-    monkeypatch.setattr(hospital, "columns", lambda _: columns)
+    monkeypatch.setattr(hospital.opened, "columns", lambda _: columns)
     told = {
         field.name: [share and share.share for share in
                      (field.missing, field.invalid, field.implausible)]
-        for field in quality(hospital, 11)
+        for field in quality(hospital.opened, 11)
     }  # fmt: skip
     assert told == {
         "patient_key": [0, None, None],
@@ -129,9 +129,9 @@ def test_a_status_says_what_is_wrong(hospital: Lake, monkeypatch: pytest.MonkeyP
 
 
 def test_years_are_those_of_the_studies(hospital: Lake) -> None:
-    dates = study_dates(hospital)
+    dates = study_dates(hospital.opened)
     assert dates is not None
-    found = trends(hospital, ["CT", "MR"], 0).years
+    found = trends(hospital.opened, ["CT", "MR"], 0).years
     assert found is not None
     told = f"SELECT {dates.year} AS year, Modality, StudyInstanceUID FROM series"
     series = hospital.sql(told).to_pandas()
@@ -149,18 +149,18 @@ def test_years_of_few_are_one_with_those_beside_them(hospital: Lake, dates: Any)
                              WHEN n > 2 THEN DATE '2010-05-05' + INTERVAL (n // 20) YEAR END AS d
               FROM range(60) t(n))
     """
-    made = by_year(hospital, relation, dates, "'studies'", 11)
+    made = by_year(hospital.opened, relation, dates, "'studies'", 11)
     assert made is not None
     counted = f"SELECT year, count(*) FROM ({made}) GROUP BY 1 ORDER BY 1"
     assert hospital.sql(counted).fetchall() == [
         *[("2010 and before", 18), ("2011", 20), ("2012 and after", 21), ("undated", 1)]
     ]
-    assert by_year(hospital, relation, dates, "'studies'", 61) is None
+    assert by_year(hospital.opened, relation, dates, "'studies'", 61) is None
 
 
 def test_changes_are_told_by_kind(hospital: Lake) -> None:
     history = hospital.sql("FROM history").to_pandas()
-    told = trends(hospital, [], 0)
+    told = trends(hospital.opened, [], 0)
     shown = {value.label: value.n for value in told.changes.shown}
     kinds = history["kind"].value_counts().to_dict()
     deleted = int((history["ended_by"] == "deleted").sum())
@@ -177,7 +177,7 @@ def test_table_one_says_what_tableone_says(hospital: Lake) -> None:
     cohort = hospital.cohort("scans").where(Modality=["CT", "MR"]).first_study_per_patient()
     table = cohort.table_one().tableone
     flat = {" ".join(map(str, key)).strip(): str(row.iloc[-1]) for key, row in table.iterrows()}
-    told = members(cohort, 0)
+    told = members(cohort.selected, 0)
     assert told.n == int(flat["n"])
     assert told.table_one is not None
     for column, said in told.table_one.items():
@@ -195,7 +195,7 @@ def test_what_was_joined_is_told_too(hospital: Lake) -> None:
     hospital.attach("registry", registry.assign(note=keys["patient_key"]))
     for level in ("patient", "study", "series"):
         cohort = hospital.cohort("all", level=level).where(Modality="CT").join("registry")
-        told = members(cohort, 11).table_one
+        told = members(cohort.selected, 11).table_one
         assert told is not None
         assert {"arm", "grade"} <= told.keys()
         assert "note" not in told
@@ -213,8 +213,8 @@ def test_a_number_that_few_have_is_not_told() -> None:
         for n in range(40)
     ]  # fmt: skip
     with opened(rows) as lake:
-        few = members(lake.cohort("a").where(Modality="CT"), 11).table_one
-        all_of_them = members(lake.cohort("a").where(Modality="CT"), 0).table_one
+        few = members(lake.cohort("a").where(Modality="CT").selected, 11).table_one
+        all_of_them = members(lake.cohort("a").where(Modality="CT").selected, 0).table_one
     assert few is not None
     assert few["age_at_study_years"] == Number(None, None, None, None)  # 35 of 40 would tell 5
     assert all_of_them is not None
@@ -225,12 +225,12 @@ def test_a_number_that_few_have_is_not_told() -> None:
 def test_how_many_patients_a_lake_has_is_not_told_where_few_are_known(tmp_path: Path) -> None:
     rows = [image_set(n, f"p{n}" if n < 3 else None, f"1.{n}", Modality="CT") for n in range(40)]
     with opened(rows) as lake:
-        assert holdings(lake, 11).rows["patients"] is None
-        assert holdings(lake, 11).rows["studies"] == 40
-        assert holdings(lake, 3).rows["patients"] == 3
-        told = members(lake.cohort("all").where(Modality="CT"), 11)
+        assert holdings(lake.opened, 11).rows["patients"] is None
+        assert holdings(lake.opened, 11).rows["studies"] == 40
+        assert holdings(lake.opened, 3).rows["patients"] == 3
+        told = members(lake.cohort("all").where(Modality="CT").selected, 11)
         assert [step.left for step in told.flow.steps] == [None, None]
-        assert members(lake.cohort("all"), 11).n is None
+        assert members(lake.cohort("all").selected, 11).n is None
         report.write(lake, tmp_path / "a.html", lake.cohort("all"))
     page = text_of(tmp_path / "a.html")
     assert '<span class="hidden">hidden</span></b> patients' in page

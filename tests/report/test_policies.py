@@ -46,7 +46,7 @@ def facts_without(columns: list[str], folder: Path) -> Report:
     root = str(folder / "lake")
     publish(root, ROWS, policy=withholding(columns, folder))
     with cohortlake.open(root) as lake:
-        return gather(lake, lake.cohort("all"), 11, timedelta(0))
+        return gather(lake.opened, lake.cohort("all").selected, 11, timedelta(0))
 
 
 def page_without(columns: list[str], folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""What a condition in SQL compares, held to one type.
+"""Checks that a condition in SQL compares values of one type.
 
 DuckDB would cast a text column to the type of a number beside it, so that `PatientID = 123` finds
-`0123` too. Which parts a condition may have belongs to `conditions`.
+`0123` too. See `conditions` for which parts a condition may have.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _TEXT, _OTHER = "text", "other"
 def used_as_dates(
     nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]
 ) -> Iterator[str]:
-    """Give the columns that are no dates and stand where a date is meant.
+    """Yield the columns that are used as dates, and hold none.
 
     Args:
-        nodes: Of a condition, see `conditions.Read`.
+        nodes: Of a condition, see `conditions.ParsedCondition`.
         types: Column -> its type.
     """
     for node in nodes:
@@ -57,10 +57,10 @@ def _no_dates(
 
 
 def check(nodes: Iterable[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> None:
-    """Refuse to compare text with what is no text.
+    """Refuse to compare text with anything else than text.
 
     Args:
-        nodes: Of a condition, see `conditions.Read`.
+        nodes: Of a condition, see `conditions.ParsedCondition`.
         types: Column -> its type.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Conditions that people write in SQL, held to be conditions and nothing else.
+"""Parses conditions that people write in SQL, and refuses everything that is no condition.
 
-DuckDB parses the text, and what it makes of it is walked: columns of one table, constants,
-comparisons and an allow-list of functions may stand in it, but no subquery, no parameter and
-nothing that reads a file. What is run is the tree written out again, never the text as it
-came. Values given by keyword are never part of SQL: they are parameters (`select`).
+DuckDB parses the text. Its tree may hold columns of one table, constants, comparisons and an
+allow-list of functions, but no subquery, no parameter and nothing that reads a file. The query
+runs the tree, written out as SQL again, and never the text of the person. Values given by keyword
+are parameters, and never part of the SQL.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ FUNCTIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Read:
-    """A condition that was read.
+class ParsedCondition:
+    """A condition, as DuckDB parsed it.
 
     Attributes:
         tree: What DuckDB's parser made of a query with the condition.
@@ -53,13 +53,13 @@ class Read:
 
     @property
     def condition(self) -> dict[str, Any]:
-        """The condition's own part of the tree."""
+        """The part of the tree that is the condition."""
         where: dict[str, Any] = self.tree["statements"][0]["node"]["where_clause"]
         return where
 
     @property
     def nodes(self) -> tuple[dict[str, Any], ...]:
-        """All nodes of that part."""
+        """All nodes of the condition."""
         return tuple(nodes(self.condition))
 
     def sql(self, con: duckdb.DuckDBPyConnection) -> str:
@@ -69,22 +69,22 @@ class Read:
         return str(sql).removeprefix(_HEAD)
 
 
-def read(con: duckdb.DuckDBPyConnection, text: str) -> Read:
-    """Read a condition.
+def parse(con: duckdb.DuckDBPyConnection, text: str) -> ParsedCondition:
+    """Parse a condition.
 
     Args:
-        con: Any connection; nothing is run but its parser.
+        con: Any connection. Only its parser runs.
         text: The condition.
 
     Raises:
-        BadCondition: It is none, or holds what may not stand in one.
+        BadCondition: The text is no condition, or holds what a condition may not hold.
     """
     tree = _tree(con, text)
-    read = Read(tree, frozenset())
-    columns = frozenset(_column(node) for node in read.nodes if node["class"] == "COLUMN_REF")
-    for node in read.nodes:
+    parsed = ParsedCondition(tree, frozenset())
+    columns = frozenset(_column(node) for node in parsed.nodes if node["class"] == "COLUMN_REF")
+    for node in parsed.nodes:
         _check(node)
-    return Read(tree, columns)
+    return ParsedCondition(tree, columns)
 
 
 def table_of(columns: Iterable[str], tables: Mapping[str, Iterable[str]]) -> str:
@@ -124,7 +124,7 @@ def _tree(con: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
 
 
 def _around(tree: dict[str, Any]) -> Any:
-    """Return all of a statement but its condition, to compare."""
+    """Return a statement without its condition, to compare."""
     shape = json.loads(json.dumps(tree), object_hook=_without_place)
     for statement in shape["statements"]:
         statement["node"].pop("where_clause", None)

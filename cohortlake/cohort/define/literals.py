@@ -1,8 +1,8 @@
-"""Values in a condition that stand beside dates and instants, and all others that fit no column.
+"""Checks the values of a condition: dates and instants, and whether each fits its column.
 
-A date is written as 2024-01-31 or as DICOM does, 20240131. Anything else that DuckDB would take
-for a date, or would fail on when the rows are read, is refused where the condition is written. No
-message holds the value: it may be somebody's birth date.
+A date is written as 2024-01-31, or as in DICOM, 20240131. Other texts are refused when the
+condition is written, because DuckDB would read some of them as dates, and would fail on others
+when it reads the rows. No message holds the value: it may be a birth date.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _BETWEEN_DAYS = frozenset(("date_diff", "datediff"))
 _ONE_ROW = "one_row_of_nulls"
 
 
-def fit(condition: dict[str, Any], kinds: Mapping[str, pa.DataType]) -> None:
-    """Have each text in a condition's tree that stands beside a date be one.
+def fit(condition: dict[str, Any], types: Mapping[str, pa.DataType]) -> None:
+    """Rewrite each text that is compared with a date or an instant in one form.
 
     Args:
-        condition: The tree, which is changed.
-        kinds: Column -> its type.
+        condition: The tree of the condition. It is changed.
+        types: Column -> its type.
 
     Raises:
         BadCondition: A text is no date or no instant, or a date is compared with an instant.
     """
     for node in nodes(condition):
         parts = [node["child"]] if node["class"] == "CAST" else _side_by_side(node)
-        about = _dated(node, kinds) if node["class"] == "CAST" else _first_dated(parts, kinds)
+        about = _dated(node, types) if node["class"] == "CAST" else _first_dated(parts, types)
         if about is None:
             continue
-        name, kind = about
+        name, type_ = about
         for part in parts:
-            if pa.types.is_date(kind):
+            if pa.types.is_date(type_):
                 _fit_date(name, part)
             else:
                 _fit_instant(name, part)
@@ -59,30 +59,30 @@ def check(
     con: duckdb.DuckDBPyConnection,
     sql: str,
     params: Mapping[str, Any],
-    kinds: Mapping[str, pa.DataType],
+    types: Mapping[str, pa.DataType],
 ) -> None:
-    """Try a condition on a row without any value.
+    """Run a condition on one row of nulls, to see whether its values fit its columns.
 
     Args:
         con: A connection.
         sql: The condition.
         params: The values in it.
-        kinds: The columns it names -> their types.
+        types: The columns it names -> their types.
 
     Raises:
         BadCondition: Its values and columns cannot be compared.
     """
-    row = pa.table({name: pa.nulls(1, kind) for name, kind in {"_": pa.int8(), **kinds}.items()})
+    row = pa.table({name: pa.nulls(1, type_) for name, type_ in {"_": pa.int8(), **types}.items()})
     con.register(_ONE_ROW, row)
     try:
         # As a column: a filter would skip what comes after a part that is not true.
         con.execute(f"SELECT ({sql}) FROM {_ONE_ROW}", dict(params) or None).fetchall()
     except duckdb.Error as error:
-        error.args = ()  # it stays the context of ours, and may hold a value
-        told = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "no column"
+        error.args = ()  # it becomes `__context__`, and its text may hold a value
+        columns = ", ".join(f"{name} ({type_})" for name, type_ in types.items()) or "no column"
         raise BadCondition(
-            f"a value does not fit its column, among {told}: {_AS_DATE}, {_AS_INSTANT}, a time as "
-            "13:30:00, a number without quotes, and ask a list with list_contains"
+            f"a value does not fit its column, among {columns}: {_AS_DATE}, {_AS_INSTANT}, a time "
+            "as 13:30:00, a number without quotes, and ask a list with list_contains"
         ) from None
     finally:
         con.unregister(_ONE_ROW)
@@ -118,21 +118,21 @@ def _side_by_side(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _first_dated(
-    parts: Iterable[dict[str, Any]], kinds: Mapping[str, pa.DataType]
+    parts: Iterable[dict[str, Any]], types: Mapping[str, pa.DataType]
 ) -> tuple[str, pa.DataType] | None:
-    """Return what is a date or an instant among some parts: a column first, else a cast."""
-    found = [dated for part in parts if (dated := _dated(part, kinds))]
-    return min(found, key=lambda dated: dated[0] not in kinds, default=None)
+    """Return the name and type of a date or an instant among some parts: a column first."""
+    found = [dated for part in parts if (dated := _dated(part, types))]
+    return min(found, key=lambda dated: dated[0] not in types, default=None)
 
 
 def _dated(
-    part: dict[str, Any], kinds: Mapping[str, pa.DataType]
+    part: dict[str, Any], types: Mapping[str, pa.DataType]
 ) -> tuple[str, pa.DataType] | None:
-    """Return what a part is called and its type, where that is a date or an instant."""
+    """Return the name and type of a part; None if it is no date and no instant."""
     if part["class"] == "COLUMN_REF":
         (name,) = part["column_names"]
-        kind = kinds[name]
-        return (name, kind) if pa.types.is_date(kind) or pa.types.is_timestamp(kind) else None
+        type_ = types[name]
+        return (name, type_) if pa.types.is_date(type_) or pa.types.is_timestamp(type_) else None
     if part["class"] == "CAST":
         if _type_name(part) == "DATE":
             return "a value cast to DATE", pa.date32()
@@ -140,7 +140,7 @@ def _dated(
     is_one_of_its_parts = (
         part.get("function_name") in _ONE_OF or part.get("type") == "OPERATOR_COALESCE"
     )
-    return _first_dated(_side_by_side(part), kinds) if is_one_of_its_parts else None
+    return _first_dated(_side_by_side(part), types) if is_one_of_its_parts else None
 
 
 def _fit_date(column: str, part: dict[str, Any]) -> None:

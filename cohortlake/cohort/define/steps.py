@@ -1,7 +1,7 @@
-"""The steps of a cohort: frozen dataclasses, which know when they make no sense, and their words.
+"""The steps of a cohort: frozen dataclasses that check themselves and describe themselves in words.
 
-What they are called in YAML is `criteria`'s, what they mean in SQL `select`'s; whether a column
-or a value exists is the lake's.
+See `criteria` for their words in YAML, and `cohort.select` for their SQL. Nothing here knows which
+columns and values exist.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 @dataclass(frozen=True)
 class Condition:
-    """What rows must be: all of it.
+    """What a row must meet: all values and all texts.
 
     Attributes:
         values: Column -> the values of which it has one; None is a missing value.

@@ -1,9 +1,9 @@
-"""Values that a condition compares a column with, checked against the column's type.
+"""Checks the values that a condition compares with a column against the type of the column.
 
-The only place that decides which Python or YAML value fits which type. Nothing is guessed: YAML
-reads `0123` as a number and `NO` as false, and a database that casts them to text, or the text
-to a number, finds other patients. A value of another kind is refused, and the message names the
-column and never the value.
+No other module decides which Python or YAML value fits which type. Nothing is guessed: YAML reads
+`0123` as a number and `NO` as false. A database that casts them to text, or the text to a number,
+finds other patients. A value of another kind is refused. The message names the column, and never
+the value.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cohortlake.errors import BadCondition, InstantError
 from cohortlake.instants import instant
 
 Parameter: TypeAlias = Value | time
-"""What DuckDB is given for a value."""
+"""The parameter that DuckDB gets for a value."""
 
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2})", re.ASCII)
 _TIME = re.compile(r"(\d{2}):?(\d{2}):?(\d{2})(\.\d{1,6})?|(\d{2}):(\d{2})", re.ASCII)
 _GREATEST = 2**63
-"""No whole number of a column is as great."""
+"""Whole numbers of a column are below it."""
 
 
 def parameter(column: str, type_: pa.DataType, value: Value) -> Parameter:
-    """Return what a column of a type is compared with; of a list, its items are.
+    """Return the parameter that a column is compared with; of a list, its items are.
 
     Args:
         column: Its name.
@@ -78,7 +78,7 @@ def read_day(text: str) -> date | None:
 
 
 _Kind: TypeAlias = tuple[str, Callable[[Value], Parameter], str]
-"""What the column holds, what reads a value of it, and what to do instead."""
+"""What the column holds, the function that reads a value of it, and what to write instead."""
 
 
 def _kind(type_: pa.DataType) -> _Kind:

@@ -1,6 +1,6 @@
 """How many are left after each step, as patients, studies and series.
 
-The counts of a flow diagram. How it is drawn is `consort`'s.
+These are the counts of a flow diagram. See `consort` for how it is drawn.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cohortlake.cohort.describe import consort
-from cohortlake.cohort.select.compile import Stage
+from cohortlake.cohort.describe.attrition_step import AttritionStep, Counts
+from cohortlake.cohort.select.compiled_query import Stage
+from cohortlake.cohort.select.selected import Selected
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cohortlake.cohort.cohort import Cohort
 
 COUNTED = """
 count(DISTINCT patient_key) AS patients,
@@ -26,37 +26,8 @@ count(*) AS series
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many there are, at each level."""
-
-    patients: int
-    studies: int
-    series: int
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            self.patients - other.patients,
-            self.studies - other.studies,
-            self.series - other.series,
-        )
-
-
-@dataclass(frozen=True)
-class Left:
-    """Who is left after a step.
-
-    Attributes:
-        criterion: What the step asked for, in words.
-        counts: How many met it.
-    """
-
-    criterion: str
-    counts: Counts
-
-
-@dataclass(frozen=True)
 class Attrition:
-    """The way from the whole lake to a cohort.
+    """How many are left after each step, from the whole lake to the cohort.
 
     Attributes:
         cohort: The cohort's name.
@@ -65,7 +36,7 @@ class Attrition:
     """
 
     cohort: str
-    steps: tuple[Left, ...]
+    steps: tuple[AttritionStep, ...]
     parts: dict[str, int]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -90,7 +61,7 @@ class Attrition:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
-        return consort.figure(self)
+        return consort.figure(self.steps, self.parts)
 
     def save(self, path: str | Path) -> None:
         """Write the CONSORT diagram.
@@ -101,37 +72,35 @@ class Attrition:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
-        consort.save(self, Path(path))
+        consort.save(self.steps, self.parts, Path(path), seed=self.cohort)
 
     def _repr_html_(self) -> str:
         import pandas as pd  # which opening a lake does not need
 
-        with pd.option_context("display.max_colwidth", None):  # a criterion is told in full
+        with pd.option_context("display.max_colwidth", None):  # show each criterion in full
             return self.to_pandas().to_html(index=False)
 
 
-def attrition(cohort: Cohort) -> Attrition:
+def attrition(selected: Selected) -> Attrition:
     """Count who is left after each step of a cohort."""
-    stages = cohort.selection.stages
-    counted = cohort.ask(
+    stages = selected.query.stages
+    counted = selected.ask(
         " UNION ALL ".join(map(_count, range(len(stages)), stages)) + " ORDER BY 1"
     )
     steps = tuple(
-        Left(stage.label, Counts(*counts))
+        AttritionStep(stage.label, Counts(*counts))
         for stage, (_, *counts) in zip(stages, counted.fetchall(), strict=True)
     )
-    return Attrition(cohort.criteria.name, steps, _parts(cohort))
+    return Attrition(selected.criteria.name, steps, _parts(selected))
 
 
 def _count(number: int, stage: Stage) -> str:
     return f"SELECT {number} AS step, {COUNTED} FROM {stage.name}"
 
 
-def _parts(cohort: Cohort) -> dict[str, int]:
-    if cohort.criteria.split is None:
+def _parts(selected: Selected) -> dict[str, int]:
+    if selected.criteria.split is None:
         return {}
-    query = (
-        f"SELECT split, count(DISTINCT patient_key) FROM ({cohort.selection.members}) GROUP BY 1"
-    )
-    counts = dict(cohort.ask(query).fetchall())
-    return {name: counts.get(name, 0) for name, _ in cohort.criteria.split.shares}
+    query = f"SELECT split, count(DISTINCT patient_key) FROM ({selected.query.members}) GROUP BY 1"
+    counts = dict(selected.ask(query).fetchall())
+    return {name: counts.get(name, 0) for name, _ in selected.criteria.split.shares}

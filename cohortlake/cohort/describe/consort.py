@@ -1,18 +1,18 @@
-"""The CONSORT flow diagram: drawn once with matplotlib, written as SVG, PNG or PDF.
+"""Draws the CONSORT flow diagram with matplotlib, and writes it as SVG, PNG or PDF.
 
-Boxes down the left hold who is left, boxes to the right who was left out. Nothing here counts.
+Boxes on the left hold who is left, boxes on the right who was left out. See `attrition` for the
+counts.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cohortlake.cohort.describe.attrition_step import AttritionStep, Counts
 from cohortlake.optional_dependencies import matplotlib_figure
-
-if TYPE_CHECKING:
-    from cohortlake.cohort.describe.attrition import Attrition, Counts
 
 _WIDTH_INCHES = 10.0
 _LEFT, _RIGHT, _BOX = 0.2, 5.5, (4.7, 4.3)
@@ -24,41 +24,53 @@ _OUT = {"boxstyle": "square,pad=0", "facecolor": "#ffffff", "edgecolor": "#8a8a8
 _ARROW = {"arrowstyle": "-|>", "color": "#274c77", "linewidth": 1, "shrinkA": 0, "shrinkB": 0}
 
 
-def figure(attrition: Attrition) -> Any:
+def figure(steps: Sequence[AttritionStep], parts: Mapping[str, int]) -> Any:
     """Draw the diagram.
+
+    Args:
+        steps: Who is left after each step; the first is the whole lake.
+        parts: Part of the split -> patients in it.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    texts = [textwrap.wrap(left.criterion, _WRAP) or [""] for left in attrition.steps]
+    texts = [textwrap.wrap(step.criterion, _WRAP) or [""] for step in steps]
     heights = [(len(lines) + 1) * _LINE + 2 * _PAD for lines in texts]
-    parts_height = 2 * _LINE + 2 * _PAD + _GAP if attrition.parts else 0
+    parts_height = 2 * _LINE + 2 * _PAD + _GAP if parts else 0
     height = sum(heights) + _GAP * len(heights) + parts_height + 0.3
     drawn = matplotlib_figure(_WIDTH_INCHES, height)
     axes = drawn.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, _WIDTH_INCHES), ylim=(height, 0))
     axes.axis("off")
     top, before = 0.25, None
-    for left, lines, box in zip(attrition.steps, texts, heights, strict=True):
-        _box(axes, _LEFT, top, (_BOX[0], box), lines, _words(left.counts), _KEPT)
+    for step, lines, box in zip(steps, texts, heights, strict=True):
+        _box(axes, _LEFT, top, (_BOX[0], box), lines, _words(step.counts), _KEPT)
         if before is not None:
-            _left_out(axes, top, before - left.counts)
-        before, top = left.counts, top + box + _GAP
-    _parts(axes, top, attrition.parts)
+            _left_out(axes, top, before - step.counts)
+        before, top = step.counts, top + box + _GAP
+    _parts(axes, top, parts)
     return drawn
 
 
-def save(attrition: Attrition, path: Path) -> None:
-    """Write the diagram; the same one gives the same file.
+def save(
+    steps: Sequence[AttritionStep], parts: Mapping[str, int], path: Path, *, seed: str
+) -> None:
+    """Write the diagram. The same counts give the same file.
+
+    Args:
+        steps: See `figure`.
+        parts: See `figure`.
+        path: An .svg, a .png or a .pdf file.
+        seed: The ids in an SVG are derived from it.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    drawn = figure(attrition)
+    drawn = figure(steps, parts)
     import matplotlib
 
     # Text stays text, and neither a date nor a random id is part of the file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": attrition.cohort}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": seed}):
         dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
         drawn.savefig(path, dpi=150, metadata={dated: None} if dated else None)
 
@@ -94,7 +106,7 @@ def _left_out(axes: Any, top: float, counts: Counts) -> None:
     _box(axes, _RIGHT, down - height / 2, (_BOX[1], height), ["Excluded"], _words(counts), _OUT)
 
 
-def _parts(axes: Any, top: float, parts: dict[str, int]) -> None:
+def _parts(axes: Any, top: float, parts: Mapping[str, int]) -> None:
     middle, fork = _LEFT + _BOX[0] / 2, top - _GAP / 2
     width = (_WIDTH_INCHES - 2 * _LEFT) / max(len(parts), 1)
     for number, (name, patients) in enumerate(parts.items()):

@@ -1,6 +1,6 @@
-"""How many members there are, by any columns, with small cells suppressed.
+"""Counts members by any columns, with small cells suppressed.
 
-Which cells are hidden `suppress` decides.
+See `suppress` for which cells are hidden.
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cohortlake.cohort.describe.columns import shown_columns
 from cohortlake.cohort.describe.suppress import Cell, hidden
-from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import BadCriteria
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cohortlake.cohort.cohort import Cohort
 
-
-def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFrame:
+def count(selected: Selected, by: Sequence[str], suppress_below: int) -> pd.DataFrame:
     """Count members and their patients.
 
     Args:
-        cohort: Whose.
+        selected: The members.
         by: Columns of the members; none gives one row for all.
         suppress_below: Cells of fewer patients are hidden, and what would give them away.
 
@@ -41,22 +40,17 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
     if len({*by}) < len(by):
         raise BadCriteria("members are counted by a column once; name each column once")
-    known = cohort.members.columns
-    for name in by:
-        if name not in known:
-            raise cohort.lake.as_opened.unknown(name, f"members of {cohort.criteria.name}", known)
-    kinds = withheld.kinds(cohort, by)
-    names = "".join(f'{withheld.told(name, kinds[name], known)} AS "{name}", ' for name in by)
-    counted = f"{names}count(DISTINCT patient_key) AS patients, count(*) AS members"
-    counted += f", {few('patient_key', suppress_below)}"
+    counts = ["count(DISTINCT patient_key) AS patients", "count(*) AS members"]
+    counts.append(few("patient_key", suppress_below))
+    counted = ", ".join([*shown_columns(selected, by), *counts])
     if by:
-        query = f"SELECT {counted} FROM ({cohort.selection.members}) GROUP BY ALL ORDER BY ALL"
+        query = f"SELECT {counted} FROM ({selected.query.members}) GROUP BY ALL ORDER BY ALL"
     else:
-        query = f"SELECT {counted} FROM ({cohort.selection.entities})"
-    rows = cohort.ask(query).to_pandas()
-    who = rows.pop("few")
+        query = f"SELECT {counted} FROM ({selected.query.entities})"
+    rows = selected.ask(query).to_pandas()
+    few_patients = rows.pop("few")
     keys = zip(*(rows[name] for name in by), strict=True) if by else [()] * len(rows)
-    told = zip(keys, rows["patients"], rows["members"], who, strict=True)
+    groups = zip(keys, rows["patients"], rows["members"], few_patients, strict=True)
     cells = [
         Cell(
             tuple(map(str, key)),
@@ -64,7 +58,7 @@ def count(cohort: Cohort, by: Sequence[str], suppress_below: int) -> pd.DataFram
             int(members),
             frozenset(own if own is not None else ()),
         )
-        for key, patients, members, own in told
+        for key, patients, members, own in groups
     ]
     rows.loc[sorted(hidden(cells, suppress_below)), ["patients", "members"]] = None
     return rows
@@ -74,7 +68,7 @@ def few(person: str, below: int) -> str:
     """Return SQL for `Cell.few`, in a query that groups rows by cell.
 
     Args:
-        person: SQL for whose a row is.
+        person: SQL for the patient of a row.
         below: The least number of patients that may be shown.
     """
     people = f"list(DISTINCT {person}) FILTER ({person} IS NOT NULL)"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.cohort.select import withheld
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.optional_dependencies import matplotlib_figure
-
-if TYPE_CHECKING:
-    from cohortlake.cohort.cohort import Cohort
 
 _MAIN, _OTHER, _GREY = "#274c77", "#c8553d", "#8a8a8a"
 _BAND_YEARS, _OLDEST = 10, 90
@@ -25,10 +23,10 @@ class Plots:
     """Draws a cohort; each method gives a `matplotlib.figure.Figure`, to show or to save.
 
     Attributes:
-        cohort: The cohort.
+        selected: The members of the cohort.
     """
 
-    cohort: Cohort
+    selected: Selected
 
     def studies_over_time(self) -> Any:
         """Draw how many studies there are by month, or by year over more than four years.
@@ -49,7 +47,7 @@ class Plots:
         figure, axes = _axes(8, 3.2)
         width = {"month": 25, "year": 330}[unit]
         axes.bar([start for start, _ in rows], [n for _, n in rows], width=width, color=_MAIN)
-        column = self.cohort.lake.study_date
+        column = self.selected.tables.study_date
         axes.set(ylabel="studies", xlabel=f"{column}, by {unit}")
         return figure
 
@@ -91,8 +89,10 @@ class Plots:
         Raises:
             MissingExtra: matplotlib is not installed.
         """
-        known, text = self.cohort.lake.columns("series"), pa.string()
-        part, modality = (withheld.told(c, text, known) for c in ("BodyPartExamined", "Modality"))
+        known, text = self.selected.tables.columns("series"), pa.string()
+        part, modality = (
+            withheld.value_or_withheld(c, text, known) for c in ("BodyPartExamined", "Modality")
+        )
         rows = self._ask(f"""
             SELECT coalesce({part}, 'missing') AS part,
                    coalesce({modality}, 'missing') AS modality, count(*) AS series
@@ -120,13 +120,13 @@ class Plots:
     @property
     def _date(self) -> str:
         """SQL for the date of a study; the first of January where only its year is shown."""
-        column = self.cohort.lake.study_date
+        column = self.selected.tables.study_date
         is_year = column == schema.year_of(schema.STUDY_DATE).name
         return f"make_date({column}, 1, 1)" if is_year else column
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
-        series = f"FROM ({self.cohort.selection.series})"
-        return self.cohort.ask(query.replace("FROM left_over", series)).fetchall()
+        series = f"FROM ({self.selected.query.series})"
+        return self.selected.ask(query.replace("FROM left_over", series)).fetchall()
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:

@@ -1,23 +1,21 @@
-"""Table 1: what the members are like, by the library `tableone`, which journals know.
+"""Table 1 describes the members, by the library `tableone`, which journals know.
 
-Owns which columns are told by default, and what of a frame tableone can read.
+Chooses the columns that are described by default, and gives tableone a frame that it can read.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from cohortlake.cohort.select import withheld
+from cohortlake.cohort.describe.columns import columns_of, shown_columns
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import BadCriteria
 from cohortlake.optional_dependencies import module
-
-if TYPE_CHECKING:
-    from cohortlake.cohort.cohort import Cohort
 
 _COLUMNS = {
     "patient": ("sex", "n_studies", "n_series", "modalities"),
@@ -28,11 +26,11 @@ _MISSING, _BLANK = "missing", "blank"
 _MOST_VALUES = 20
 
 
-def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> Any:
+def table_one(selected: Selected, by: str | None, columns: Sequence[str] | None) -> Any:
     """Describe the members.
 
     Args:
-        cohort: Whose.
+        selected: The members.
         by: A column whose values become columns of the table, with standardised differences.
         columns: What to describe; by default age, sex and modalities, and what was joined.
 
@@ -47,49 +45,44 @@ def table_one(cohort: Cohort, by: str | None, columns: Sequence[str] | None) -> 
         MissingExtra: tableone is not installed.
     """
     library = module("tableone")
-    known = cohort.members.columns
-    told = list(columns or told_columns(cohort))
-    wanted = dict.fromkeys((*told, *([by] if by else [])))
-    for name in wanted:
-        if name not in known:
-            whose = f"members of {cohort.criteria.name}"
-            raise cohort.lake.as_opened.unknown(name, whose, known)
-    kinds = withheld.kinds(cohort, wanted)
-    names = ", ".join(f'{withheld.told(name, kinds[name], known)} AS "{name}"' for name in wanted)
-    members = cohort.ask(f"SELECT {names} FROM ({cohort.selection.members})").to_pandas()
+    described = list(columns or default_columns(selected))
+    wanted = shown_columns(selected, dict.fromkeys((*described, *([by] if by else []))))
+    members = selected.ask(
+        f"SELECT {', '.join(wanted)} FROM ({selected.query.members})"
+    ).to_pandas()
     if members.empty:
         raise BadCriteria(
-            f"{cohort.criteria.name} has no members to describe; its attrition says which step "
+            f"{selected.criteria.name} has no members to describe; its attrition says which step "
             "left them out"
         )
-    frame = pd.DataFrame({name: _readable(members[name]) for name in told if name != by})
+    frame = pd.DataFrame({name: _readable(members[name]) for name in described if name != by})
     if by:
         frame[by] = [_text(value) for value in members[by].astype(object)]
-    told = [name for name in told if name != by]
-    numbers = [name for name in told if frame[name].dtype == float]
+    described = [name for name in described if name != by]
+    numbers = [name for name in described if frame[name].dtype == float]
     with warnings.catch_warnings():
-        # tableone 0.9.6 sets a row in a way that pandas 3 still takes, and warns of.
+        # tableone 0.9.6 sets a row in a way that pandas 3 deprecates.
         warnings.simplefilter("ignore", pd.errors.Pandas4Warning)
         return library.TableOne(
             frame,
-            columns=told,
-            categorical=[name for name in told if name not in numbers],
+            columns=described,
+            categorical=[name for name in described if name not in numbers],
             continuous=numbers,
             groupby=by,
             smd=by is not None and frame[by].nunique() > 1,
         )
 
 
-def told_columns(cohort: Cohort) -> dict[str, pa.DataType]:
-    """Return what is described by default: column of the members -> its type."""
-    members = cohort.ask(f"FROM ({cohort.selection.members}) LIMIT 0").to_arrow().schema
+def default_columns(selected: Selected) -> dict[str, pa.DataType]:
+    """Return the columns that are described by default, with their types."""
+    members = columns_of(selected)
     joined = [
         name
-        for join in cohort.criteria.joins
-        for name in cohort.lake.columns(join.table)
-        if name != "patient_key" and _is_told(cohort, members.field(name))
+        for join in selected.criteria.joins
+        for name in selected.tables.columns(join.table)
+        if name != "patient_key" and _is_described(selected, members.field(name))
     ]
-    names = (*(n for n in _COLUMNS[cohort.criteria.level] if n in members.names), *joined)
+    names = (*(n for n in _COLUMNS[selected.criteria.level] if n in members.names), *joined)
     return {name: members.field(name).type for name in names}
 
 
@@ -100,12 +93,12 @@ def is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _is_told(cohort: Cohort, column: pa.Field) -> bool:
-    # A table tells no dates, and not what has nearly as many values as rows.
+def _is_described(selected: Selected, column: pa.Field) -> bool:
+    # Table 1 has no use for dates, nor for a column with nearly as many values as rows.
     if pa.types.is_temporal(column.type):
         return False
-    distinct = f'SELECT count(DISTINCT "{column.name}") FROM ({cohort.selection.members})'
-    return is_number(column.type) or cohort.ask(distinct).fetchall()[0][0] <= _MOST_VALUES
+    distinct = f'SELECT count(DISTINCT "{column.name}") FROM ({selected.query.members})'
+    return is_number(column.type) or selected.ask(distinct).fetchall()[0][0] <= _MOST_VALUES
 
 
 def _readable(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -1,7 +1,7 @@
-"""A cohort as a file for those who live in a spreadsheet.
+"""Writes the members of a cohort to a file for a spreadsheet.
 
-Owns what such a file holds. How a file is written is `spreadsheet`'s; what proves a cohort is
-`freeze`'s.
+Decides what the file holds. See `spreadsheet` for how it is written, and `cohort.freeze` for the
+files that prove a cohort.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from cohortlake.cohort.describe.attrition import attrition
 from cohortlake.cohort.export import spreadsheet
-
-if TYPE_CHECKING:
-    from cohortlake.cohort.cohort import Cohort
+from cohortlake.cohort.select.selected import Selected
 
 
-def export(cohort: Cohort, path: Path) -> int:
+def export(selected: Selected, path: Path) -> int:
     """Write the members; to .xlsx also the attrition, and what they were drawn from and how.
 
     Args:
-        cohort: Whose.
+        selected: The members.
         path: A .csv, .xlsx or .parquet file.
 
     Returns:
@@ -35,25 +32,25 @@ def export(cohort: Cohort, path: Path) -> int:
         MissingExtra: openpyxl is not installed.
     """
     spreadsheet.check(path)
-    sheets = {"members": cohort.to_arrow()}
+    sheets = {"members": selected.members.to_arrow()}
     if path.suffix == ".xlsx":
-        counts = attrition(cohort).to_pandas()
+        counts = attrition(selected).to_pandas()
         sheets["attrition"] = pa.Table.from_pandas(counts, preserve_index=False)
-        sheets["provenance"] = _provenance(cohort)
+        sheets["provenance"] = _provenance(selected)
     spreadsheet.write(path, sheets)
     return len(sheets["members"])
 
 
-def _provenance(cohort: Cohort) -> pa.Table:
-    lake, opened = cohort.lake, cohort.lake.as_opened
-    told = {
-        "cohort": cohort.criteria.name,
+def _provenance(selected: Selected) -> pa.Table:
+    tables, publication = selected.tables, selected.tables.publication
+    facts = {
+        "cohort": selected.criteria.name,
         "drawn_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "published_at": opened.published_at,
-        "image_sets_version": str(opened.image_sets_version),
-        "policy": opened.policy,
-        "as_of": lake.as_of.isoformat() if lake.as_of else "now",
+        "published_at": publication.published_at,
+        "image_sets_version": str(publication.image_sets_version),
+        "policy": publication.policy,
+        "as_of": tables.as_of.isoformat() if tables.as_of else "now",
         "written_by": f"cohortlake {version('cohortlake')}",
     }
-    lines = [*told.items(), *(("criteria", s) for s in cohort.criteria.to_yaml().splitlines())]
+    lines = [*facts.items(), *(("criteria", s) for s in selected.criteria.to_yaml().splitlines())]
     return pa.table({"what": [what for what, _ in lines], "value": [value for _, value in lines]})

@@ -1,13 +1,13 @@
-"""One number for the members of a cohort, that no order of rows changes.
+"""Computes a digest of the members of a cohort, which does not depend on the order of rows.
 
-Each member has a digest of its own, SHA-256 of its values in JSON, and the cohort has that of
-all of them, sorted. So a member can be taken out of the file later, its digest left in place,
-and what is left can still be proven. No library's way to print a date is part of it.
+Each member has its own digest, SHA-256 of its values in JSON. The digest of the cohort is made of
+all of them, sorted. So the values of a member can be erased later while its digest stays, and the
+rest can still be proven. Dates are written here as ISO 8601, and not as some library prints them.
 
-No key is part of it, because whoever freezes cohorts has no right on the lake's. A frozen member
-has a salt instead: 128 random bits beside its values, hashed with them. An erasure empties the
-salt with the values. What is left then confirms nothing, not even to somebody who knows all the
-values and every key.
+No key is part of it, because a person who freezes cohorts may not read the keys of the lake. Each
+frozen member has a salt instead: 128 random bits, hashed with its values. An erasure empties the
+salt too. The digest that is left then confirms nothing, not even to somebody who knows all values
+and every key.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from typing import Any
 
 import pyarrow as pa
 
-COLUMN = "member_digest"
-SALT = "member_salt"
-ERASED_ON = "erased_on"
-OWN_COLUMNS = (COLUMN, SALT, ERASED_ON)
-"""What a file of members has beside the members' own values."""
+from cohortlake.cohort.define.reserved import FROZEN_COLUMNS
+
+OWN_COLUMNS = FROZEN_COLUMNS
+COLUMN, SALT, ERASED_ON = OWN_COLUMNS
 
 _SALT_BYTES = 16
 
 
 def own_values(table: pa.Table) -> pa.Table:
-    """Return a table of members without what its file has beside their own values."""
+    """Return a table of members without the columns that only the file has."""
     return table.drop_columns([name for name in OWN_COLUMNS if name in table.column_names])
 
 
 def salted(members: pa.Table, earlier: pa.Table | None) -> pa.Table:
-    """Give each member a salt, the one that it had where the same row was frozen before.
+    """Add a salt to each member: its earlier salt if the same row was frozen before.
 
     Args:
         members: The members.
-        earlier: Those of the last freezing; None where there was none.
+        earlier: The members of the last freezing; None if there was none.
     """
     salts: dict[str, list[str]] = {}
     if earlier is not None and SALT in earlier.column_names:
         digests = of_members(own_values(earlier))
         for of_row, salt in zip(digests, earlier[SALT].to_pylist(), strict=True):
-            if salt:  # and not the salt of one who was erased
+            if salt:  # an erased member has none
                 salts.setdefault(of_row, []).append(salt)
     given = [
         salts[of_row].pop() if salts.get(of_row) else secrets.token_hex(_SALT_BYTES)
@@ -72,7 +71,7 @@ def of_all(digests: Iterable[str]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, datetime) and value.tzinfo:
-        return value.astimezone(UTC).isoformat()  # an instant, whatever its zone is called
+        return value.astimezone(UTC).isoformat()  # the same for every name of a zone
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     return str(value)

@@ -1,8 +1,8 @@
-"""Frozen cohorts: who the members were, how they were drawn, and from what.
+"""Writes and reads frozen cohorts: the members, the criteria that selected them, and the source.
 
-Owns the files below `cohorts/<name>/`: a numbered manifest per freezing, which is never
-written again, and the members under the name of their digest. What became of members since
-is `verify`'s.
+Below `cohorts/<name>/` there is a numbered manifest for each freezing, and a file of members that
+is named by their digest. Only an erasure or a new key changes them. See `verify` for how members
+changed since.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,13 +22,11 @@ from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.values import Parameter
 from cohortlake.cohort.describe.attrition import attrition
 from cohortlake.cohort.freeze import digest, signature
+from cohortlake.cohort.select.opened_tables import OpenedTables
+from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import NotAsFrozen, UnknownCohort
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
-
-if TYPE_CHECKING:
-    from cohortlake.cohort.cohort import Cohort
-    from cohortlake.cohort.lake import Lake
 
 FOLDER = "cohorts"
 CURRENT = "current/members.parquet"
@@ -47,7 +45,7 @@ class Manifest:
         criteria: The cohort, as YAML.
         sql: The query that gave the members.
         params: The values in it.
-        image_sets_version: Version of the memory that the published tables showed.
+        image_sets_version: Version of the history that the published tables showed.
         published_at: When they were published.
         policy: The privacy policy they were under.
         as_of: The instant they were looked at, or None for what was true then.
@@ -113,29 +111,29 @@ class Manifest:
         return all(getattr(self, name) == getattr(other, name) for name in same)
 
 
-def freeze(cohort: Cohort, key: bytes | None) -> Manifest:
-    """Write down who the members are. Where nothing changed since the last time, nothing is.
+def freeze(selected: Selected, key: bytes | None) -> Manifest:
+    """Write the members and their manifest, unless nothing changed since the last freezing.
 
     Args:
-        cohort: The cohort.
+        selected: The members.
         key: To sign with, or None.
 
     Raises:
-        RootNotUsable: It cannot be written.
+        RootNotUsable: They cannot be written.
     """
-    root = cohort.lake.root
-    name, drawn = cohort.criteria.name, cohort.to_arrow()
+    root = selected.tables.root
+    name, drawn = selected.criteria.name, selected.members.to_arrow()
     while True:
         last = read(root, name) if name in numbers_of(root) else None
         members = with_digests(digest.salted(drawn, _members_there(root, last) if last else None))
-        manifest = _manifest(cohort, members, key, last.number + 1 if last else 1)
+        manifest = _manifest(selected, members, key, last.number + 1 if last else 1)
         if last and last.says_the_same_as(manifest) and (last.signature is None) == (key is None):
             return last
         if not root.exists(manifest.members):
             write_members(root, manifest.members, members, manifest.digest)
         root.create(manifest.path, json.dumps(asdict(manifest), indent=1).encode())
         if read(root, manifest.cohort, manifest.number) == manifest:
-            return manifest  # and not that of one that was faster
+            return manifest  # no other process took this number
 
 
 def read(root: Root, name: str, number: int | None = None) -> Manifest:
@@ -153,8 +151,8 @@ def read(root: Root, name: str, number: int | None = None) -> Manifest:
     wanted = number if number is not None else (numbers or [0])[-1]
     if wanted not in numbers:
         known = [f"{n}@{i}" for n, own in numbers_of(root).items() for i in own]
-        told = name if number is None else f"{name}@{number}"
-        raise UnknownCohort(told, known, f"was frozen below {root.uri}")
+        asked = name if number is None else f"{name}@{number}"
+        raise UnknownCohort(asked, known, f"was frozen below {root.uri}")
     path = f"{FOLDER}/{name}/{wanted:04d}.json"
     content = root.read(path)
     with damage.parsed(path):
@@ -171,12 +169,12 @@ def numbers_of(root: Root) -> dict[str, list[int]]:
 
 
 def read_members(root: Root, manifest: Manifest) -> pa.Table:
-    """Return the members that were frozen, after a look that they are as they were.
+    """Read the members that were frozen, and check that they are unchanged.
 
-    A row that was erased stays, with its digest, the day and nothing else.
+    An erased row is still there. It holds its digest and the day, and nothing else.
 
     Raises:
-        NotAsFrozen: They are not.
+        NotAsFrozen: They were changed, or the file is gone.
     """
     if not root.exists(manifest.members):
         raise NotAsFrozen(f"{root.uri_of(manifest.members)} is gone; restore it from a backup")
@@ -202,7 +200,7 @@ def _members_there(root: Root, manifest: Manifest) -> pa.Table | None:
 
 
 def with_digests(members: pa.Table) -> pa.Table:
-    """Return members with the digest of each."""
+    """Return members with a column of their digests."""
     return members.append_column(digest.COLUMN, pa.array(digest.of_members(members), pa.string()))
 
 
@@ -212,32 +210,32 @@ def write_members(root: Root, path: str, members: pa.Table, whole: str) -> None:
     Raises:
         RootNotUsable: They cannot be written.
     """
-    told = members.replace_schema_metadata({"cohortlake.digest": whole})
+    with_digest = members.replace_schema_metadata({"cohortlake.digest": whole})
     with root.writing(path) as stream:
-        pq.write_table(told, stream, compression="zstd", compression_level=3)
+        pq.write_table(with_digest, stream, compression="zstd", compression_level=3)
 
 
-def _manifest(cohort: Cohort, members: pa.Table, key: bytes | None, number: int) -> Manifest:
-    lake, counted = cohort.lake, attrition(cohort)
-    query, params = cohort.selection.query(cohort.selection.members)
+def _manifest(selected: Selected, members: pa.Table, key: bytes | None, number: int) -> Manifest:
+    tables, counted = selected.tables, attrition(selected)
+    query, params = selected.query.with_stages(selected.query.members)
     whole = digest.of_all(members[digest.COLUMN].to_pylist())
-    name = cohort.criteria.name
+    name = selected.criteria.name
     manifest = Manifest(
         cohort=name,
         number=number,
         frozen_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        criteria=cohort.criteria.to_yaml(),
+        criteria=selected.criteria.to_yaml(),
         sql=query,
         params={name: _plain(value) for name, value in params.items()},
-        image_sets_version=lake.as_opened.image_sets_version,
-        published_at=lake.as_opened.published_at,
-        policy=lake.as_opened.policy,
-        widened=list(lake.as_opened.widened),
-        as_of=lake.as_of.isoformat() if lake.as_of else None,
-        seen_until=_seen_until(lake),
+        image_sets_version=tables.publication.image_sets_version,
+        published_at=tables.publication.published_at,
+        policy=tables.publication.policy,
+        widened=list(tables.publication.widened),
+        as_of=tables.as_of.isoformat() if tables.as_of else None,
+        seen_until=_seen_until(tables),
         attrition=[{"criterion": s.criterion, **vars(s.counts)} for s in counted.steps],
         parts=counted.parts,
-        outside=outside_digests(lake, cohort.criteria),
+        outside=outside_digests(tables, selected.criteria),
         members=f"{FOLDER}/{name}/members/{whole[:32]}.parquet",
         rows=len(members),
         digest=whole,
@@ -247,18 +245,18 @@ def _manifest(cohort: Cohort, members: pa.Table, key: bytes | None, number: int)
     return replace(manifest, signature=signature.sign(key, manifest.signed)) if key else manifest
 
 
-def outside_digests(lake: Lake, criteria: Criteria) -> dict[str, str]:
+def outside_digests(tables: OpenedTables, criteria: Criteria) -> dict[str, str]:
     """Return the digest of each outside table that some criteria join."""
     return {
-        join.table: digest.of_all(digest.of_members(lake.outside[join.table]))
+        join.table: digest.of_all(digest.of_members(tables.outside[join.table].table))
         for join in criteria.joins
     }
 
 
-def _seen_until(lake: Lake) -> str | None:
-    if "observed_from" not in lake.columns("history"):
+def _seen_until(tables: OpenedTables) -> str | None:
+    if "observed_from" not in tables.columns("history"):
         return None
-    seen = lake.sql("SELECT max(greatest(observed_from, observed_to)) AS seen FROM history")
+    seen = tables.sql("SELECT max(greatest(observed_from, observed_to)) AS seen FROM history")
     (latest,) = seen.to_arrow()["seen"].to_pylist()
     return latest.isoformat() if latest else None
 

@@ -1,9 +1,8 @@
-"""Is a frozen cohort what it was, and what became of its members if not?
+"""Verifies a frozen cohort: which members joined, left or changed since, and why.
 
-The criteria are drawn again from what is published now. Who joined, left or changed is
-`compare`'s; why, the published history tells: what happened since the freezing to a member's
-image sets, or to other studies of the same patient. `diff` compares two freezings with each
-other.
+The criteria select again from what is published now. See `compare` for how two sets of members
+differ. The reason comes from the published history: what happened since the freezing to the image
+sets of a member, or to other studies of the same patient. `diff` compares two freezings.
 """
 
 from __future__ import annotations
@@ -18,16 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.cohort.cohort import Cohort
 from cohortlake.cohort.freeze import compare, digest, signature
 from cohortlake.cohort.freeze import manifest as freeze
 from cohortlake.cohort.freeze.manifest import Manifest
+from cohortlake.cohort.select.opened_tables import OpenedTables
+from cohortlake.cohort.select.selected import select
 from cohortlake.flatten import to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cohortlake.cohort.lake import Lake
 
 ERASED = "erased"
 _BY_POLICY = "erased by policy"
@@ -35,7 +33,7 @@ _BY_POLICY = "erased by policy"
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a frozen cohort.
+    """How a frozen cohort compares with the same criteria today.
 
     Attributes:
         manifest: What was frozen.
@@ -95,11 +93,11 @@ class Difference:
         return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
 
 
-def verify(lake: Lake, manifest: Manifest, key: bytes | None) -> Verification:
-    """Draw a frozen cohort again and compare.
+def verify(tables: OpenedTables, manifest: Manifest, key: bytes | None) -> Verification:
+    """Select the members of a frozen cohort again, and compare.
 
     Args:
-        lake: The lake, as of the instant of the freezing, with the outside tables attached.
+        tables: The opened tables, as of the instant of the freezing, with its outside tables.
         manifest: What was frozen.
         key: To check its signature with, or None.
 
@@ -108,26 +106,26 @@ def verify(lake: Lake, manifest: Manifest, key: bytes | None) -> Verification:
         UnknownTable: An outside table is not attached.
     """
     signed = _signature(manifest, key)
-    before = freeze.read_members(lake.root, manifest)
+    before = freeze.read_members(tables.root, manifest)
     criteria = manifest.read_criteria()
     for join in criteria.joins:
-        lake.file_of(join.table)  # it must be attached
-    outside = freeze.outside_digests(lake, criteria)
+        tables.outside_table(join.table)  # it must be attached
+    outside = freeze.outside_digests(tables, criteria)
     erased = before.filter(pc.is_null(before["patient_key"]))
-    after = Cohort(lake, criteria).to_arrow()
-    found = compare.differences(lake.connection, criteria.level, _kept(before), after)
-    told = _with_reasons(lake, criteria.level, found, manifest)
+    after = select(tables, criteria).members.to_arrow()
+    found = compare.differences(tables.connection, criteria.level, _kept(before), after)
+    differing = _with_reasons(tables, criteria.level, found, manifest)
     changed = tuple(sorted(t for t, d in outside.items() if manifest.outside.get(t) != d))
     is_older = manifest.format < schema.FORMAT_VERSION
-    frame = _told(told, _days(erased), changed, is_older=is_older)
+    frame = _as_frame(differing, _days(erased), changed, is_older=is_older)
     return Verification(manifest, frame, signed, changed)
 
 
-def diff(lake: Lake, before: Manifest, after: Manifest) -> Difference:
+def diff(tables: OpenedTables, before: Manifest, after: Manifest) -> Difference:
     """Compare two frozen cohorts.
 
     Args:
-        lake: Where they were frozen.
+        tables: The opened tables of the lake in which they were frozen.
         before: The one.
         after: The other.
 
@@ -143,17 +141,17 @@ def diff(lake: Lake, before: Manifest, after: Manifest) -> Difference:
         )
     )
     one, other = before.read_criteria().level, after.read_criteria().level
-    sets = [_kept(freeze.read_members(lake.root, manifest)) for manifest in (before, after)]
+    sets = [_kept(freeze.read_members(tables.root, manifest)) for manifest in (before, after)]
     level = one if one == other else "patient"
     if one != other:  # what they have in common are patients
         sets = [m.group_by("patient_key").aggregate([]) for m in sets]
     return Difference(
-        before, after, criteria, to_frame(compare.differences(lake.connection, level, *sets))
+        before, after, criteria, to_frame(compare.differences(tables.connection, level, *sets))
     )
 
 
 def _kept(members: pa.Table) -> pa.Table:
-    """Return the members that were not erased, with their own values and digests."""
+    """Return the members that were not erased, with their values and digests."""
     kept = members.filter(pc.is_valid(members["patient_key"]))
     return kept.drop_columns([name for name in (digest.ERASED_ON,) if name in kept.column_names])
 
@@ -167,8 +165,8 @@ def _signature(manifest: Manifest, key: bytes | None) -> str:
     return "valid"
 
 
-# Where the policy shows no instants, or did not when it was frozen, what happened last to each
-# image set is the best guess.
+# If the policy shows no instants, or showed none at the freezing, the last event of each image set
+# is the best guess.
 _EVENTS = """
 SELECT datastore_id, image_set_id, {began} AS happened_at,
        CASE change WHEN 'updated' THEN 'changed ' || array_to_string(changed_fields, ', ')
@@ -191,8 +189,8 @@ _LAST = {
     "has_ended": "true",
 }
 
-# A member's image sets are those that ever stood under it. What happened to them since is told
-# first, then what happened to other image sets of its patient.
+# The image sets of a member are all that ever belonged to it. Their events are the first reason,
+# the events of other image sets of the patient are the second.
 _REASONS = """
 WITH events AS ({events}), happened AS (
     SELECT DISTINCT datastore_id, image_set_id, patient_key, StudyInstanceUID,
@@ -215,26 +213,28 @@ ORDER BY number
 """
 
 
-def _with_reasons(lake: Lake, level: str, found: pa.Table, manifest: Manifest) -> pa.Table:
+def _with_reasons(
+    tables: OpenedTables, level: str, found: pa.Table, manifest: Manifest
+) -> pa.Table:
     seen = datetime.fromisoformat(manifest.seen_until) if manifest.seen_until else None
     numbers = pa.array(range(len(found)), pa.int64())
-    # A lake that held nothing had seen nothing: all that happened did so since. Else None is of a
-    # policy that did not tell.
-    is_told = seen is not None or not manifest.attrition[0]["series"]
-    tells_when = is_told and "observed_from" in lake.columns("history")
-    events = _EVENTS.format_map(_SINCE if tells_when else _LAST)
-    lake.connection.register("differing", found.append_column("number", numbers))
+    # An empty lake had seen nothing, so every event came later. Otherwise None means that the
+    # policy did not show when.
+    is_known = seen is not None or not manifest.attrition[0]["series"]
+    has_instants = is_known and "observed_from" in tables.columns("history")
+    events = _EVENTS.format_map(_SINCE if has_instants else _LAST)
+    tables.connection.register("differing", found.append_column("number", numbers))
     try:
         query = _REASONS.format(events=events, keys=", ".join(compare.KEYS[level]))
-        return lake.sql(query, {"seen": seen} if tells_when else None).to_arrow()
+        return tables.sql(query, {"seen": seen} if has_instants else None).to_arrow()
     finally:
-        lake.connection.unregister("differing")
+        tables.connection.unregister("differing")
 
 
 _DERIVED = "how the tables are derived did"
 
 
-def _told(
+def _as_frame(
     found: pa.Table,
     erased: Sequence[date | None],
     outside_changed: tuple[str, ...],
@@ -255,7 +255,7 @@ def _told(
 
 
 def _days(erased: pa.Table) -> list[date | None]:
-    """Return when erased members were; None where somebody emptied the rows by hand."""
+    """Return the days on which members were erased; None if somebody emptied the rows by hand."""
     if digest.ERASED_ON not in erased.column_names:
         return [None] * len(erased)
     days: list[date | None] = erased[digest.ERASED_ON].to_pylist()

@@ -1,7 +1,7 @@
 """Tables from outside the lake: a registry, a pathology export, anything keyed by patient.
 
-Owns whether one can be joined, and how many of its keys are patients of the lake. How a source
-becomes a table is in `sources`.
+Checks whether one can be joined, and counts how many of its keys are patients of the lake. See
+`sources` for how a source becomes a table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cohortlake.cohort.define.values import is_text
 from cohortlake.cohort.select import sources, text_types
-from cohortlake.cohort.select.sources import Read
+from cohortlake.cohort.select.sources import OutsideTable
 from cohortlake.errors import BadOutsideTable, did_you_mean
 
 KEY = "patient_key"
@@ -22,7 +22,7 @@ KEY = "patient_key"
 
 @dataclass(frozen=True)
 class Attached:
-    """How the keys of an outside table meet the lake.
+    """How many keys of an outside table are patients of the lake.
 
     Attributes:
         table: The name it was attached under.
@@ -47,18 +47,18 @@ class Attached:
         return self.nearly > 0 or (self.rows > 0 and self.matched == 0)
 
     def __str__(self) -> str:
-        told = f"{self.table}: {self.matched:,} of {self.rows:,} keys are patients of the lake"
+        text = f"{self.table}: {self.matched:,} of {self.rows:,} keys are patients of the lake"
         if self.unmatched:
-            told += f", {self.unmatched:,} are not"
+            text += f", {self.unmatched:,} are not"
         if self.nearly:
-            told += f"; {self.nearly:,} of these would be without blanks or in other case"
-        return told
+            text += f"; {self.nearly:,} of these would be without blanks or in other case"
+        return text
 
 
 def read(
     con: duckdb.DuckDBPyConnection, source: object, date_formats: Mapping[str, str] | None = None
-) -> Read:
-    """Return an outside table, after a look whether it can be joined.
+) -> OutsideTable:
+    """Read an outside table, and check that it can be joined.
 
     Args:
         con: Any connection.
@@ -68,8 +68,8 @@ def read(
     Raises:
         BadOutsideTable: It cannot be read, or is not one row per patient.
     """
-    found = sources.read(source, KEY)
-    for column, form in (date_formats or {}).items():
+    found = replace(sources.read(source, KEY), date_formats=tuple((date_formats or {}).items()))
+    for column, form in found.date_formats:
         found = replace(found, table=text_types.dated(con, found, column, form))
     table = found.table
     twice = [name for name in table.column_names if table.column_names.count(name) > 1]
@@ -105,37 +105,37 @@ def matches(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Attac
     return Attached(name, len(table), int(matched), int(nearly))
 
 
-def require_dates(name: str, found: Read, column: str) -> None:
-    """Look whether each value of a column is a date, so that it can be used as one.
+def require_dates(name: str, outside: OutsideTable, column: str) -> None:
+    """Check that each value of a column is a date, so that it can be used as one.
 
     Raises:
         BadOutsideTable: One is not; the message names the column and the line.
     """
-    row = text_types.first_no_date(found.table[column])
+    row = text_types.first_no_date(outside.table[column])
     if row is not None:
         raise BadOutsideTable(
-            f"{name}.{column} is used as a date, and is none in {found.place(row)}: write it as "
-            "2024-01-31 or 20240131, or say how dates are written, as in "
-            f"date_formats={{{column!r}: '%d/%m/%Y'}}"
+            f"{name}.{column} is used as a date, and holds something else in "
+            f"{outside.place(row)}: write it as 2024-01-31 or 20240131, or "
+            f"say how dates are written, as in date_formats={{{column!r}: '%d/%m/%Y'}}"
         )
 
 
 def check_columns(table: pa.Table, taken: Collection[str]) -> None:
-    """Refuse columns that could not be told from others. Case tells nothing apart in SQL.
+    """Refuse columns whose names are taken. SQL ignores upper and lower case.
 
     Args:
         table: The table.
         taken: Names that stand for something else already.
 
     Raises:
-        BadOutsideTable: It has one.
+        BadOutsideTable: The table has such a column.
     """
     seen = {name.casefold() for name in taken} - {KEY}
     for name in table.column_names:
         if name.casefold() in seen or not name or {"'", '"'} & {*name}:
             raise BadOutsideTable(
-                f"{name!r} is a column already, of the lake's, of cohorts or of another table, in "
-                "upper or lower case, or no name for one; rename it"
+                f"{name!r} is already a column of the lake, of cohorts or of another table, in "
+                "upper or lower case, or cannot be the name of a column; rename it"
             )
         seen.add(name.casefold())
 

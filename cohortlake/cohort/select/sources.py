@@ -1,7 +1,7 @@
-"""Anything with columns as an Arrow table: frames, Arrow streams, dicts, Parquet and CSV files.
+"""Reads anything with columns as an Arrow table: frames, streams, dicts, Parquet and CSV files.
 
-Nothing is guessed: a column of a CSV file is text (`text_types` says what else it may be). No
-message holds a cell. Whether cohorts can join the table is decided in `outside`.
+Nothing is guessed: a column of a CSV file is text. See `text_types` for what else it may be, and
+`outside_tables` for whether cohorts can join the table. No message holds a cell.
 """
 
 from __future__ import annotations
@@ -30,25 +30,27 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Read:
-    """A table as it was read.
+class OutsideTable:
+    """A table from outside the lake.
 
     Attributes:
         table: The table.
-        path: The file it is from, or None.
-        lines: Of a CSV file, the line that each row begins in.
+        path: The file that it was read from; None if it was no file.
+        lines: The line in which each row begins; None if the source is no CSV file.
+        date_formats: Column of text -> how its dates were written, as `%d/%m/%Y`.
     """
 
     table: pa.Table
     path: str | None = None
     lines: Sequence[int] | None = None
+    date_formats: tuple[tuple[str, str], ...] = ()
 
     def place(self, row: int) -> str:
-        """Say where a row stands; rows are counted from 0 here, and from 1 to people."""
+        """Return where people find a row; `row` counts from 0."""
         return f"line {self.lines[row]:,}" if self.lines is not None else f"row {row + 1:,}"
 
 
-def read(source: object, key: str) -> Read:
+def read(source: object, key: str) -> OutsideTable:
     """Read a table.
 
     Args:
@@ -57,21 +59,21 @@ def read(source: object, key: str) -> Read:
         key: The column that a CSV file must have.
 
     Raises:
-        BadOutsideTable: It cannot be read; the message names the column where it is one's fault.
+        BadOutsideTable: It cannot be read; the message names the column, if one causes it.
     """
     if isinstance(source, str | os.PathLike):
         return _file(Path(source), key)
     if isinstance(source, pa.Table):
-        return Read(_plain(source))
+        return OutsideTable(_plain(source))
     if isinstance(source, Mapping):
-        return Read(_plain(_of_columns(list(source), list(source.values()))))
+        return OutsideTable(_plain(_of_columns(list(source), list(source.values()))))
     if isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
         names = list(dict.fromkeys(name for row in source for name in row))
-        return Read(_plain(_of_columns(names, [[r.get(n) for r in source] for n in names])))
+        return OutsideTable(_plain(_of_columns(names, [[r.get(n) for r in source] for n in names])))
     if hasattr(source, "iloc") and hasattr(source, "columns"):  # of pandas, column by column
         columns = [source.iloc[:, number] for number in range(len(source.columns))]
-        return Read(_plain(_of_columns(list(source.columns), columns)))
-    return Read(_plain(_of_interface(source)))
+        return OutsideTable(_plain(_of_columns(list(source.columns), columns)))
+    return OutsideTable(_plain(_of_interface(source)))
 
 
 def _of_interface(source: object) -> pa.Table:
@@ -92,10 +94,10 @@ def _of_columns(names: Sequence[object], columns: Sequence[Any]) -> pa.Table:
             raise BadOutsideTable("a column's name is no text; rename it")
         if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
             raise BadOutsideTable(f"the column {name!r} is no list of values")
-        told = (
+        failed = (
             f"the column {name!r} holds values of several kinds, or of one that no table can hold"
         )
-        arrays.append(_quietly(partial(_array, values), f"{told}; make them one kind"))
+        arrays.append(_quietly(partial(_array, values), f"{failed}; make them one kind"))
     if len({len(array) for array in arrays}) > 1:
         raise BadOutsideTable("the columns are not equally long; give each a value per row")
     return pa.Table.from_arrays(arrays, names=list(names))
@@ -109,7 +111,7 @@ def _array(values: Any) -> pa.Array | pa.ChunkedArray:
     return pa.array(values, from_pandas=True)
 
 
-def _file(path: Path, key: str) -> Read:
+def _file(path: Path, key: str) -> OutsideTable:
     if path.suffix not in (".parquet", ".csv"):
         raise BadOutsideTable(f"{path.name}: give a .parquet or a .csv file, or a frame")
     if not path.is_file():
@@ -117,18 +119,18 @@ def _file(path: Path, key: str) -> Read:
     where = str(path.absolute())
     if path.suffix == ".csv":
         table, lines = _csv(path, key)
-        return Read(table, where, lines)
+        return OutsideTable(table, where, lines)
     # Not by name: a folder called `a=b` above the file would be read as a column.
     table = _quietly(
         lambda: pq.ParquetFile(path).read(),
         f"{path} cannot be read as Parquet; write it again, or give a frame",
     )
-    return Read(_plain(table), where)
+    return OutsideTable(_plain(table), where)
 
 
 def _csv(path: Path, key: str) -> tuple[pa.Table, list[int]]:
-    told = f"{path} cannot be read as CSV in UTF-8; write it again, or give a frame"
-    rows = _quietly(lambda: list(_rows(path, key)), told)
+    failed = f"{path} cannot be read as CSV in UTF-8; write it again, or give a frame"
+    rows = _quietly(lambda: list(_rows(path, key)), failed)
     if not rows:
         raise BadOutsideTable(f"{path} is empty; its first line names the columns")
     (_, names), *cells = rows
@@ -146,7 +148,7 @@ def _csv(path: Path, key: str) -> tuple[pa.Table, list[int]]:
 
 
 def _rows(path: Path, key: str) -> Iterator[tuple[int, list[str]]]:
-    """Give the rows that hold anything, each with the line it begins in."""
+    """Yield the rows that are not empty, each with the line in which it begins."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         delimiter = next((d for d in _DELIMITERS if key in _split(head, d)), ",")
@@ -167,8 +169,8 @@ def _plain(table: pa.Table) -> pa.Table:
     """Return a table with one type for text and one zone for instants, so that values compare."""
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        told = f"the column {name!r} has a type that cannot be read; cast it"
-        columns.append(_quietly(partial(column.cast, _plain_type(column.type)), told))
+        failed = f"the column {name!r} has a type that cannot be read; cast it"
+        columns.append(_quietly(partial(column.cast, _plain_type(column.type)), failed))
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
@@ -182,8 +184,8 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def _quietly(do: Callable[[], _T], told: str) -> _T:
-    """Do something whose error may quote a cell.
+def _quietly(do: Callable[[], _T], message: str) -> _T:
+    """Call something whose error may quote a cell, and raise another error instead.
 
     Raises:
         BadOutsideTable: It failed. Raised outside `except`, so that `__context__` cannot show
@@ -191,4 +193,4 @@ def _quietly(do: Callable[[], _T], told: str) -> _T:
     """
     with contextlib.suppress(Exception):
         return do()
-    raise BadOutsideTable(told)
+    raise BadOutsideTable(message)

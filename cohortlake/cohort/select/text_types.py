@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake.cohort.define.values import is_text, read_day
-from cohortlake.cohort.select.sources import Read
+from cohortlake.cohort.select.sources import OutsideTable
 from cohortlake.errors import BadOutsideTable
 from cohortlake.schema import INSTANT
 
@@ -48,12 +48,14 @@ def first_no_date(column: pa.ChunkedArray) -> int | None:
     return _first(pc.and_(pc.is_valid(column), pc.is_null(dates)))
 
 
-def dated(con: duckdb.DuckDBPyConnection, read: Read, column: str, form: str) -> pa.Table:
-    """Return a table in which a column of text is read as dates of one form.
+def dated(
+    con: duckdb.DuckDBPyConnection, outside: OutsideTable, column: str, form: str
+) -> pa.Table:
+    """Return the table with a column of text read as dates of one form.
 
     Args:
         con: Any connection: Python reads months by the machine's language.
-        read: The table.
+        outside: The table.
         column: The column.
         form: How they are written, as in strptime: `%d/%m/%Y`.
 
@@ -61,7 +63,7 @@ def dated(con: duckdb.DuckDBPyConnection, read: Read, column: str, form: str) ->
         BadOutsideTable: There is no such column of text, the form is none, or a value is not
             written so; the message names the line and not the value.
     """
-    table = read.table
+    table = outside.table
     if column not in table.column_names or not is_text(table[column].type):
         raise BadOutsideTable(f"date_formats names {column!r}, and there is no such column of text")
     texts = pc.unique(table[column]).drop_null().cast(pa.string()).to_pylist()
@@ -78,7 +80,7 @@ def dated(con: duckdb.DuckDBPyConnection, read: Read, column: str, form: str) ->
     row = _first(pc.and_(pc.is_valid(table[column]), pc.is_null(dates)))
     if row is not None:
         raise BadOutsideTable(
-            f"{column!r} is no date of the format given in {read.place(row)}; correct it there, "
+            f"{column!r} is no date of the format given in {outside.place(row)}; correct it there, "
             "or give another format"
         )
     return table.set_column(table.column_names.index(column), column, dates)

@@ -1,6 +1,6 @@
 """The published tables as views in DuckDB: as they are now, or as they were at an instant.
 
-Owns which files a view reads. As of an instant, `image_sets` is a filter on `history`, and the
+Decides which files a view reads. As of an instant, `image_sets` is a filter on `history`, and the
 other tables follow from it by the same SQL that publishing runs (`publish.marts`). Nothing is
 read before a query asks for it. Reads `published/` only.
 """
@@ -30,7 +30,7 @@ _MARTS = {
 def create(
     con: duckdb.DuckDBPyConnection, root: Root, publication: Publication, as_of: datetime | None
 ) -> None:
-    """Make a view of each published table.
+    """Create a view for each published table.
 
     Args:
         con: The connection.

@@ -199,7 +199,7 @@ def test_a_closed_lake_and_one_that_was_published_anew_say_so(hospital: Hospital
             call()
     lake = cohortlake.open(root.uri)
     publisher.publish(root, built_in("safe"))
-    with pytest.raises(LakeClosed, match=r"published anew since it was opened.*open it again"):
+    with pytest.raises(LakeClosed, match=r"published again after it was opened.*open it again"):
         lake.sql("FROM studies").to_pandas()
     assert len(cohortlake.open(root.uri).sql("FROM studies").to_pandas()) == 3
 

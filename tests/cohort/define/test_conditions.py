@@ -100,7 +100,7 @@ def test_a_value_is_only_ever_a_value(lake: Lake, value: str) -> None:
     cohort, canonical = lake.cohort("a", level="series"), canonical_text("UI", value)
     found = cohort.where(StudyInstanceUID=canonical or "none").to_pandas()
     assert list(found["StudyInstanceUID"].unique()) == [canonical] * (canonical in ("1.1", "1.2"))
-    params = cohort.where(StudyInstanceUID=value).selection.params.values()
+    params = cohort.where(StudyInstanceUID=value).selected.query.params.values()
     assert list(params) == ([canonical] if canonical else [])
 
 

@@ -13,7 +13,7 @@ from cohort.tiny import image_set, publish
 import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Criteria
-from cohortlake.cohort.cohort import drawn
+from cohortlake.cohort.cohort import draw
 from cohortlake.cohort.define.values import parameter
 from cohortlake.errors import BadCondition, BadCriteria
 from cohortlake.privacy import built_in
@@ -38,7 +38,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 def members(lake: Lake, where: str) -> list[int]:
     """Draw what YAML says of one condition, and return the numbers of its studies."""
     criteria = Criteria.from_yaml(f"cohort: a\nsteps:\n  - where: {{{where}}}\n")
-    found = drawn(lake, criteria).to_pandas()["StudyInstanceUID"]
+    found = draw(lake.opened, criteria).to_pandas()["StudyInstanceUID"]
     return [int(uid.split(".")[1]) for uid in found]
 
 

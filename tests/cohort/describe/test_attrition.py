@@ -16,7 +16,9 @@ from laws import examples
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
-from cohortlake.cohort.describe.attrition import Attrition, Counts
+from cohortlake.cohort.describe.attrition import Attrition
+from cohortlake.cohort.describe.attrition_step import Counts
+from cohortlake.cohort.select.selected import select
 from cohortlake.errors import MissingExtra
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -29,7 +31,7 @@ def test_counts_equal_plain_loops_and_only_ever_shrink(
 ) -> None:
     with opened(rows) as lake:
         series = lake.sql("FROM series").to_arrow().to_pylist()
-        steps = Cohort(lake, criteria).attrition().steps
+        steps = Cohort(select(lake.opened, criteria)).attrition().steps
     expected = [Counts(*brute.counts(left)) for left in brute.stages(series, criteria)]
     assert [step.counts for step in steps] == expected
     for before, after in pairwise(expected):

@@ -77,7 +77,7 @@ def test_plots_draw_what_is_there(cohort: Cohort) -> None:
 
     (grid,) = cohort.plot.modality_by_body_part().axes
     drawn = grid.images[0].get_array()
-    series = cohort.ask(f"SELECT count(*) FROM {cohort.selection.last}").fetchall()
+    series = cohort.ask(f"SELECT count(*) FROM {cohort.selected.query.last}").fetchall()
     assert [(int(drawn.sum()),)] == series
     assert cohort.plot.studies_over_time()._repr_png_().startswith(b"\x89PNG")
 
@@ -122,7 +122,7 @@ def test_ages_are_those_at_the_first_study_also_where_it_has_none() -> None:
     with opened(rows) as lake:
         drawn, below = pyramid(lake.cohort("a"))
         told = cells(lake.cohort("a").table_one())
-        ages = reported(lake.cohort("a"), 0).ages
+        ages = reported(lake.cohort("a").selected, 0).ages
     assert drawn == {"60-69 F": 1}
     assert below == "patients (2 more not shown)"
     assert told["sex, n (%) F"] == "4 (80.0)"

@@ -265,7 +265,7 @@ def test_a_cohort_is_exported_with_its_attrition_and_where_it_is_from(
     assert steps == counted.to_numpy().tolist()
     told = [tuple(row) for row in read_sheet(tmp_path / "ct.xlsx", "provenance")]
     assert ("policy", "limited") in told
-    assert ("published_at", hospital.as_opened.published_at) in told
+    assert ("published_at", hospital.opened.publication.published_at) in told
     yaml = "\n".join(value for what, value in told if what == "criteria")
     assert Criteria.from_yaml(yaml) == cohort.criteria
 

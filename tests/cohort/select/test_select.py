@@ -18,6 +18,7 @@ from laws import examples
 
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, Criteria
+from cohortlake.cohort.select.selected import select
 from cohortlake.errors import (
     BadCondition,
     BadCriteria,
@@ -36,9 +37,9 @@ def test_each_step_leaves_what_plain_loops_leave(
 ) -> None:
     with opened(rows) as lake:
         series = lake.sql("FROM series").to_arrow().to_pylist()
-        cohort = Cohort(lake, criteria)
+        cohort = Cohort(select(lake.opened, criteria))
         expected = brute.stages(series, criteria)
-        for stage, left in zip(cohort.selection.stages, expected, strict=True):
+        for stage, left in zip(cohort.selected.query.stages, expected, strict=True):
             found = cohort.ask(f"SELECT series_id FROM {stage.name}").fetchall()
             assert sorted(uid for (uid,) in found) == sorted(r["SeriesInstanceUID"] for r in left)
         members = cohort.to_arrow().to_pylist()
@@ -68,7 +69,10 @@ def test_the_order_of_the_rows_does_not_matter(
 ) -> None:
     shuffled = order.sample(rows, len(rows))
     with opened(rows) as one, opened(shuffled) as other:
-        assert Cohort(one, criteria).to_arrow() == Cohort(other, criteria).to_arrow()
+        assert (
+            select(one.opened, criteria).members.to_arrow()
+            == select(other.opened, criteria).members.to_arrow()
+        )
 
 
 @given(hospitals(), hospitals(), st.integers(1, 9), st.integers(0, 3))
@@ -195,16 +199,16 @@ def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> Non
         ({"patient_key": [1]}, "must be text"),
         ({"patient_key": ["p", None]}, "1 rows have no patient_key"),
         ({"patient_key": ["p", "p"]}, "1 rows repeat"),
-        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is a column already"),
-        ({"patient_key": ["p"], "modality": ["CT"]}, "'modality' is a column already"),
-        ({"patient_key": ["p"], "grade": [1], "Grade": [1]}, "'Grade' is a column already"),
-        ({"patient_key": ["p"], "": [1]}, "no name for one"),
-        ({"patient_key": ["p"], "erased_on": ["a"]}, "'erased_on' is a column"),
-        ({"patient_key": ["p"], "members": ["a"]}, "'members' is a column"),
-        ({"patient_key": ["p"], "split": ["a"]}, "'split' is a column"),
-        ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is a column"),
-        ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "no name for one"),
-        ({"patient_key": ["p"], 'a" FROM series --': [1]}, "no name for one"),
+        ({"patient_key": ["p"], "Modality": ["CT"]}, "'Modality' is already a column"),
+        ({"patient_key": ["p"], "modality": ["CT"]}, "'modality' is already a column"),
+        ({"patient_key": ["p"], "grade": [1], "Grade": [1]}, "'Grade' is already a column"),
+        ({"patient_key": ["p"], "": [1]}, "cannot be the name"),
+        ({"patient_key": ["p"], "erased_on": ["a"]}, "'erased_on' is already a column"),
+        ({"patient_key": ["p"], "members": ["a"]}, "'members' is already a column"),
+        ({"patient_key": ["p"], "split": ["a"]}, "'split' is already a column"),
+        ({"patient_key": ["p"], "member_digest": ["a"]}, "'member_digest' is already a column"),
+        ({"patient_key": ["p"], "a' THEN (SELECT 1) --": [1]}, "cannot be the name"),
+        ({"patient_key": ["p"], 'a" FROM series --': [1]}, "cannot be the name"),
     ],
 )
 def test_an_outside_table_that_cannot_be_joined_is_told(table: dict[str, Any], says: str) -> None:

@@ -21,7 +21,7 @@ from cohort.tiny import image_set, publish
 import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Criteria
-from cohortlake.cohort.cohort import drawn
+from cohortlake.cohort.cohort import draw
 from cohortlake.cohort.freeze import digest
 from cohortlake.errors import BadCondition, BadOutsideTable
 
@@ -134,7 +134,7 @@ KEYS = ["p0", "p1"]
         ({"patient_key": KEYS, "x": SECRET}, "'x' is no list"),
         ({"patient_key": KEYS, "x": 3}, "'x' is no list"),
         ({"patient_key": KEYS, "x": pa.array([b"a", b"b"]).cast(pa.binary()),
-          "X": [1, 2]}, "'X' is a column already"),
+          "X": [1, 2]}, "'X' is already a column"),
         ({"patient_key": [1, 2]}, "patient_key must be text"),
         ({"patient_key": ["p0", None]}, "have no patient_key"),
         ({"patient_key": ["p0", "p0"]}, "repeat a patient_key"),
@@ -251,7 +251,7 @@ def test_a_format_that_is_given_is_used_in_python_and_in_yaml(lake: Lake, tmp_pa
     cohort.freeze()
     with cohortlake.open(lake.root.uri) as other:
         other.attach_files(criteria, "/")
-        assert drawn(other, criteria).to_pandas().equals(cohort.to_pandas())
+        assert draw(other.opened, criteria).to_pandas().equals(cohort.to_pandas())
         assert other.verify("a").is_identical
     for form, says in {
         "%m/%d/%Y": "no date of the format given in line 3",

@@ -84,12 +84,14 @@ def test_a_date_that_is_shown_as_another_column_is_told_by_its_name(root: str) -
             lake.cohort("a").plot.modality_by_body_part()
         with pytest.raises(NotShown, match="'ours' does not show Modality"):
             lake.cohort("a").where(Modality="CT")
-    assert str(lake.as_opened.not_shown("modality")).startswith("the privacy policy 'ours'")
+    assert str(lake.opened.publication.not_shown("modality")).startswith(
+        "the privacy policy 'ours'"
+    )
 
 
 def test_a_policy_that_shifts_dates_says_what_stands_in_their_place(lake: Lake) -> None:
     safe = built_in("safe")
-    shown = lake.as_opened.__class__(
+    shown = lake.opened.publication.__class__(
         0, safe.name, safe.digest, (), safe.tables, 0, "2026-01-01T00:00:00+00:00", {}
     )
     told = str(shown.not_shown("StudyDate"))

@@ -198,7 +198,7 @@ def test_a_policy_that_shows_all_has_no_such_column() -> None:
 
 
 def test_the_report_tells_them_apart(lake: Lake) -> None:
-    told = {field.name: field for field in quality(lake, 0)}
+    told = {field.name: field for field in quality(lake.opened, 0)}
     for name in ("Modality", "StudyDescription", "SeriesNumber"):
         assert told[name].withheld is not None
         assert (told[name].missing.share, told[name].withheld.share) == (0.25, 0.25), name
@@ -209,7 +209,7 @@ def test_the_report_tells_them_apart(lake: Lake) -> None:
         "withheld": 1,
         "missing": 1,
     }
-    of = members_of(lake.cohort("a", level="series"), 0).table_one
+    of = members_of(lake.cohort("a", level="series").selected, 0).table_one
     assert of
     assert {value.label for value in of["Modality"].shown} == {"CT", "withheld", "missing"}
 

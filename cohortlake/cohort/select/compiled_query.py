@@ -1,0 +1,95 @@
+"""Criteria as SQL: a stage for each step, and the values in it as parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cohortlake.cohort.define.values import Parameter
+
+SERIES_ID = "coalesce(SeriesInstanceUID, image_set_id)"
+SERIES_ID_OF_ROW = "coalesce(t.SeriesInstanceUID, t.image_set_id)"
+"""The same, for a row of the table `t`."""
+
+_PARAMETER = re.compile(r"\$(value_\d+)\b")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is left after a step.
+
+    Attributes:
+        name: Of the relation.
+        label: What the step asked for, in words.
+        sql: The relation, a filter on the one before.
+        those: A SELECT for the ids that it keeps or leaves out, or None. `sql` names it `name`
+            with `_those` after it.
+    """
+
+    name: str
+    label: str
+    sql: str
+    those: str | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of a WITH clause.
+
+        `those` is materialized: it is small, as it holds the ids of one level. What is left is
+        not: to read ten million series again takes less time than to copy them.
+        """
+        kept = [f"{self.name}_those AS MATERIALIZED ({self.those})"] if self.those else []
+        return [*kept, f"{self.name} AS NOT MATERIALIZED ({self.sql})"]
+
+
+@dataclass(frozen=True)
+class CompiledQuery:
+    """Criteria as SQL.
+
+    Attributes:
+        stages: What is left after each step; the first is the whole lake.
+        params: The values in it.
+        entities: A SELECT for what identifies the members, over the last stage.
+        members: A SELECT for their whole rows, over the last stage.
+    """
+
+    stages: tuple[Stage, ...]
+    params: Mapping[str, Parameter]
+    entities: str
+    members: str
+
+    def with_stages(self, select: str) -> tuple[str, dict[str, Parameter]]:
+        """Return a query that can run, and the values for it.
+
+        Args:
+            select: A SELECT over the stages, by their names.
+        """
+        parts = [part for stage in self.stages for part in stage.parts]
+        query = "WITH " + ",\n".join(parts) + f"\n{select}"
+        named = set(_PARAMETER.findall(query))
+        return query, {name: value for name, value in self.params.items() if name in named}
+
+    @property
+    def last(self) -> str:
+        """The name of the last stage."""
+        return self.stages[-1].name
+
+    @property
+    def series(self) -> str:
+        """A SELECT for the whole rows of the series that are left, over the last stage."""
+        same = f"l.datastore_id = t.datastore_id AND l.series_id = {SERIES_ID_OF_ROW}"
+        return f"SELECT t.* FROM series t SEMI JOIN {self.last} l ON {same}"
+
+
+@dataclass
+class Parameters:
+    """The values in a query that is being compiled."""
+
+    values: dict[str, Parameter] = field(default_factory=dict)
+
+    def add(self, value: Parameter) -> str:
+        """Add a value, and return what stands for it in SQL."""
+        name = f"value_{len(self.values) + 1}"
+        self.values[name] = value
+        return f"${name}"

@@ -1,0 +1,265 @@
+"""The tables of an opened lake: views over the published files, and tables from outside.
+
+Opening loads nothing: each table is a view over its files. See `cohort.lake` for what a notebook
+does with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.cohort.define import reserved
+from cohortlake.cohort.define.steps import check_name
+from cohortlake.cohort.select import outside_tables, views
+from cohortlake.cohort.select.outside_tables import Attached
+from cohortlake.cohort.select.rows import Rows, explained
+from cohortlake.cohort.select.sources import OutsideTable
+from cohortlake.dicom_values import SEPARATOR
+from cohortlake.errors import (
+    BadOutsideTable,
+    BadQuery,
+    DamagedFile,
+    LakeClosed,
+    UnknownTable,
+)
+from cohortlake.publish.marker import Publication
+from cohortlake.published.read import PublishedTables
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
+
+
+class OpenedTables:
+    """The tables of a lake, opened for queries.
+
+    Args:
+        root: The lake.
+        as_of: The instant that the tables show; None is now. `history` always holds all states.
+
+    Attributes:
+        root: The lake.
+        as_of: The instant, or None.
+        publication: What was published when the tables were opened.
+        connection: DuckDB, with the tables as views.
+        outside: Name -> the table that was attached from outside the lake.
+
+    Raises:
+        NotALake: Nothing was ever published there.
+        OldFormat: An older release published it.
+    """
+
+    def __init__(self, root: Root, as_of: datetime | None = None) -> None:
+        self.root, self.as_of = root, as_of
+        self.connection = engine.spilling()
+        self.outside: dict[str, OutsideTable] = {}
+        self._value_counts: dict[tuple[str, str], Mapping[str, int]] = {}
+        self._published = PublishedTables(root)
+        self.publication = self._published.reading(self._create_views)
+
+    def __enter__(self) -> OpenedTables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, and the rows that were not taken out yet."""
+        self.connection.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tables. Those that were attached come last."""
+        return (*schema.PUBLISHED, *self.outside)
+
+    def described(self, table: str) -> tuple[schema.Column, ...]:
+        """Return the columns of a table, as the policy shows them.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        if table not in self.names:
+            raise UnknownTable(table, self.names)
+        if table not in self.outside:
+            return self.publication.shown(table)
+        fields = self.outside[table].table.schema
+        return tuple(schema.Column(f.name, f.type, "From outside the lake.") for f in fields)
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """Return the names of the columns of a table.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        return tuple(column.name for column in self.described(table))
+
+    def types(self, table: str) -> dict[str, pa.DataType]:
+        """Return the names of the columns of a table, and their types.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        return {column.name: column.type for column in self.described(table)}
+
+    def require_columns(self, names: Iterable[str], table: str, known: Iterable[str]) -> None:
+        """Check that columns are known.
+
+        Args:
+            names: The columns.
+            table: What should have them, in words for the error.
+            known: The columns that it has.
+
+        Raises:
+            UnknownColumn: One is not there.
+            ColumnNotShown: The policy does not show one.
+        """
+        there = list(known)
+        for name in names:
+            if name not in there:
+                raise self.publication.unknown(name, table, there)
+
+    @property
+    def study_date(self) -> str:
+        """The column with the date of a study: StudyDate, study_date_shifted or study_year."""
+        there = self.columns("series")
+        return next(form.name for form in schema.forms(schema.STUDY_DATE) if form.name in there)
+
+    def sql(self, query: str, params: Mapping[str, Any] | None = None) -> Rows:
+        """Run one SELECT over the tables, once its rows are asked for.
+
+        Args:
+            query: The SELECT, in the SQL of DuckDB.
+            params: Values for `$name` in it.
+
+        Raises:
+            BadQuery: It cannot be run.
+            ColumnNotShown: It names a column that the policy does not show.
+        """
+        with self._explained():
+            kinds = [statement.type for statement in self.connection.extract_statements(query)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise BadQuery("a lake is only read: ask with one SELECT")
+            relation = self.connection.sql(query, params=dict(params) if params else None)
+        return Rows(relation, self._explained)
+
+    def attach(
+        self, name: str, source: object, date_formats: Mapping[str, str] | None = None
+    ) -> Attached:
+        """Add a table from outside the lake, with one row per patient.
+
+        Args:
+            name: Its name from now on.
+            source: See `sources.read`.
+            date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`.
+
+        Returns:
+            How many of its keys are patients of the lake.
+
+        Raises:
+            BadCriteria: The name cannot be used.
+            BadOutsideTable: It cannot be read, is not one row per patient, or has a name or a
+                column that is taken.
+        """
+        check_name(name, "a table's name")
+        if name in {*schema.PUBLISHED, *reserved.TABLES} or name.startswith("step_"):
+            raise BadOutsideTable(f"{name!r} is already a table of the lake; take another name")
+        self._register(name, outside_tables.read(self.connection, source, date_formats))
+        return outside_tables.matches(self.connection, name, self.outside[name].table)
+
+    def attach_from(self, other: OpenedTables, names: Iterable[str]) -> None:
+        """Attach outside tables that are attached to other opened tables."""
+        for name in names:
+            self._register(name, other.outside[name])
+
+    def outside_table(self, name: str) -> OutsideTable:
+        """Return a table that was attached.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+        """
+        if name not in self.outside:
+            remedy = f"; attach it with lake.attach({name!r}, ...)"
+            raise UnknownTable(name, self.outside, remedy)
+        return self.outside[name]
+
+    def require_dates(self, table: str, column: str) -> None:
+        """Check that each value of a column of an outside table is a date.
+
+        Raises:
+            UnknownTable: None was attached under that name.
+            BadOutsideTable: One is not; the message names the column and the line.
+        """
+        outside_tables.require_dates(table, self.outside_table(table), column)
+
+    def has_withheld(self, table: str, column: str) -> bool:
+        """Return whether the policy withholds a value of a column in some row of a table."""
+        key = table, schema.WITHHELD_FIELDS.name
+        if key not in self._value_counts:
+            fields = f"SELECT unnest({schema.WITHHELD_FIELDS.name}) AS field FROM {table}"
+            counts = f"SELECT field, count(*) FROM ({fields}) GROUP BY field"
+            self._value_counts[key] = dict(self.sql(counts).fetchall())
+        return column in self._value_counts[key]
+
+    def occurs(self, table: str, column: str, value: object) -> bool:
+        """Return whether any row of a table has a value; of a list, whether any list has it."""
+        has = f'"{column}" = $value'
+        if self.types(table)[column] == pa.list_(pa.string()):
+            has = f'list_contains("{column}", $value)'
+        query = f"SELECT EXISTS (FROM {table} WHERE {has})"
+        return bool(self.sql(query, {"value": value}).fetchall()[0][0])
+
+    def value_counts(self, table: str, column: str) -> Mapping[str, int]:
+        """Return the values of a column of text, with the number of rows that have each.
+
+        A text of several values counts for each of them too.
+        """
+        if (table, column) not in self._value_counts:
+            counts = (
+                f'SELECT "{column}", count("{column}") AS n FROM {table} GROUP BY 1 HAVING n > 0'
+            )
+            found: Counter[str] = Counter()
+            for text, rows in self.sql(counts).fetchall():
+                for value in {text, *text.split(SEPARATOR)}:
+                    found[value] += rows
+            self._value_counts[table, column] = found
+        return self._value_counts[table, column]
+
+    def _register(self, name: str, outside: OutsideTable) -> None:
+        others = self.outside.keys() - {name}
+        known = {c for other in (*schema.PUBLISHED, *others) for c in self.columns(other)}
+        outside_tables.check_columns(outside.table, known | reserved.COLUMNS)
+        self.connection.register(name, outside.table)
+        self.outside[name] = outside
+
+    def _create_views(self, publication: Publication) -> Publication:
+        with engine.explained(self.connection):
+            views.create(self.connection, self.root, publication, self.as_of)
+        return publication
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Explain errors of a query: of the files of the lake, or of the query itself."""
+        try:
+            with (
+                explained(self._words, self.publication.not_shown),
+                engine.explained(self.connection),
+            ):
+                yield
+        except DamagedFile:
+            if self._published.publication() == self.publication:
+                raise
+            raise LakeClosed(
+                "the lake was published again after it was opened, and files that it reads are "
+                "gone; open it again"
+            ) from None
+
+    @property
+    def _words(self) -> frozenset[str]:
+        columns = (column for table in self.names for column in self.columns(table))
+        return frozenset((*self.names, *columns))
