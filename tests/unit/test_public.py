@@ -205,3 +205,16 @@ def test_no_page_uses_a_retired_word() -> None:
     prose = {page.name: re.sub(r"```.*?```", "", page.read_text(), flags=re.S) for page in pages}
     assert {name: found for name, text in prose.items() if (found := RETIRED.findall(text))} == {}
     assert RETIRED.search("the Ledger says so")
+
+
+def test_each_message_that_the_page_on_aws_quotes_is_in_the_code() -> None:
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # a message stands on several lines
+    page = (REPOSITORY / "docs/how-to/aws.md").read_text().partition("For exit code 5")[2]
+    quoted = [
+        piece.strip()
+        for message in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", page)
+        for piece in re.split(r"…|\.\.\.|\bPATH\b|\bN\.|\bN\b", message)
+    ]
+    assert len(quoted) > 8
+    assert [piece for piece in quoted if piece not in source] == []
