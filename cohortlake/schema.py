@@ -262,6 +262,31 @@ SHIFTED_YEAR = Column(
     Identifies.INDIRECTLY,
 )
 
+
+def period_sql(form: str) -> str:
+    """Return SQL for the value of a partition column, over rows with StudyDate.
+
+    Args:
+        form: How the period is written, in `strftime`: `%Y-%m`, or `YEAR_FORMAT`.
+    """
+    return f"coalesce(strftime(StudyDate, '{form}'), '{UNDATED}')"
+
+
+STUDY_MONTH_SQL = period_sql("%Y-%m")
+"""SQL for the study month of a row, over rows with StudyDate."""
+
+
+def dated_sql(period: str) -> str:
+    """Return SQL that turns the value `undated` of a partition column into null.
+
+    DuckDB still skips the files of other folders.
+
+    Args:
+        period: SQL for the value.
+    """
+    return f"nullif({period}, '{UNDATED}')"
+
+
 _OBSERVED_AT = Column(
     "observed_at", INSTANT, "When the search that saw this began, on the service's clock."
 )

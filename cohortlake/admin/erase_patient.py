@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NoSuchPatient
-from cohortlake.history import coverage, image_sets, maintenance, refiled, timeline
+from cohortlake.history import coverage, image_sets, maintenance, refiled
 from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
@@ -31,6 +31,7 @@ from cohortlake.publish import publisher
 from cohortlake.publish.marker import read_marker
 from cohortlake.publish.published_key import key_to_publish_with
 from cohortlake.settings import Settings
+from cohortlake.schema import STUDY_MONTH_SQL
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -213,7 +214,7 @@ UNION SELECT image_set_id FROM known_whole
 
 _STATES = f"""
 CREATE TEMP TABLE states AS
-SELECT updated_at, {timeline.STUDY_MONTH_SQL} AS study_month FROM found
+SELECT updated_at, {STUDY_MONTH_SQL} AS study_month FROM found
 WHERE image_set_id IN (FROM whole) OR PatientID = $patient
 """
 

@@ -15,9 +15,9 @@ import duckdb
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
-from cohortlake.history.timeline import STUDY_MONTH_SQL
 from cohortlake.increments import kinds
 from cohortlake.ingest import partitions
+from cohortlake.schema import STUDY_MONTH_SQL
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -153,9 +153,9 @@ WITH closed_by_sweep AS (
 ), changes AS (
     SELECT datastore_id, study_month, StudyDate_raw, change, observed_at FROM versions
     UNION ALL BY NAME
-    SELECT closures.datastore_id, closures.study_month, StudyDate_raw, closures.change,
-           closures.observed_at
-    FROM closures JOIN versions USING (interval_key)
+    SELECT ends.datastore_id, ends.study_month, StudyDate_raw, ends.change,
+           ends.observed_at
+    FROM end_events ends JOIN versions USING (interval_key)
 ), later AS (
     SELECT datastore_id, study_month, count(*) FILTER (change = 'deleted') AS deleted,
            count(*) FILTER (change <> 'deleted') AS others

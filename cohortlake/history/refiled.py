@@ -139,7 +139,7 @@ WITH own AS (
     WHERE datastore_id = $datastore
 ), ends AS (
     SELECT interval_key, nullif(arg_max(change, revision), 'reopened') AS ended_by
-    FROM closures SEMI JOIN own USING (interval_key) GROUP BY interval_key
+    FROM end_events SEMI JOIN own USING (interval_key) GROUP BY interval_key
 )
 SELECT datastore_id, image_set_id, PatientID, PatientID_raw, effective_at AS valid_from,
        observed_at AS observed_from, ended_by

@@ -147,7 +147,7 @@ WITH jumped AS (
 ), asked AS (
     SELECT image_set_id, max(below_version) AS below_version FROM unread GROUP BY image_set_id
 ), gone AS (
-    SELECT image_set_id, max(observed_at) AS gone_at FROM closures
+    SELECT image_set_id, max(observed_at) AS gone_at FROM end_events
     WHERE datastore_id = $id AND change = 'deleted' GROUP BY image_set_id
 ), spans AS (
     SELECT image_set_id, list(DISTINCT version) AS seen, max(version) AS newest,

@@ -46,7 +46,7 @@ def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
     """Return SQL for rows of the memory made safe.
 
     Args:
-        relation: Rows with `shift_days`, see `publish.marts.keyed`.
+        relation: Rows with `shift_days`, see `publish.rows`.
         columns: The columns of it that are to be looked at.
         policy: What is done with them.
 
@@ -95,7 +95,7 @@ def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]
 def partition_sql(policy: Policy) -> str:
     """Return SQL for a row's value of the partition column, over rows made safe."""
     form = "%Y-%m" if policy.dates is Treatment.KEEP else schema.YEAR_FORMAT
-    return f"coalesce(strftime(StudyDate, '{form}'), '{schema.UNDATED}')"
+    return schema.period_sql(form)
 
 
 def folded(value: str) -> str:

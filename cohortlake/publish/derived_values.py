@@ -1,7 +1,8 @@
-"""The columns beside what was sent that say what it means, and whether it can be trusted.
+"""The columns that are derived from what was sent: keyed hashes, and the meaning of values.
 
-Owns how sex, modality, body part and age come into a table, each with its status. The values are
-mapped, not the rows: there are few of them. See `dicom_terms` for which spelling means which term.
+Sex, modality, body part and age each get a column with their meaning and one with its status. The
+distinct values are mapped and then joined with the rows, because there are few of them. See
+`dicom_terms` for which spelling means which term.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ CASE WHEN age_at_study_years = 0 THEN '<1'
 """SQL for the band of ten years that an age lies in."""
 
 
-# What is read is the text as sent: its spelling decides the status.
+# The text as it was sent is mapped, because its spelling decides the status.
 _AS_SENT = {
     name: f"coalesce({column}_raw, {column})"
     for name, column in (
@@ -59,13 +60,49 @@ _AS_SENT = {
 }
 
 
+def keyed_patients(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
+    """Return the patients of a relation, with the keyed hash and the shift of each.
+
+    Args:
+        con: A connection with the macros of `keyed_hashes`.
+        source: The relation.
+
+    Returns:
+        One row per patient: datastore_id, PatientID, patient_key, shift_days.
+    """
+    return con.sql(f"""
+        SELECT *, keyed_hash('PatientID', datastore_id, PatientID) AS patient_key,
+               shift_days(datastore_id, PatientID) AS shift_days
+        FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE PatientID IS NOT NULL)
+    """).to_arrow_table()
+
+
+def keyed_accessions(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
+    """Return the accession numbers of a relation, with the keyed hash of each.
+
+    Args:
+        con: A connection with the macros of `keyed_hashes`.
+        source: The relation.
+
+    Returns:
+        One row per accession number: datastore_id, AccessionNumber, accession_key.
+    """
+    return con.sql(f"""
+        SELECT *, keyed_hash('AccessionNumber', datastore_id, AccessionNumber) AS accession_key
+        FROM (
+            SELECT DISTINCT datastore_id, AccessionNumber FROM {source}
+            WHERE AccessionNumber IS NOT NULL
+        )
+    """).to_arrow_table()
+
+
 def sexes(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     """Return what each PatientSex of a relation means.
 
     Returns:
         One row per text as sent: sent_sex, sex, sex_status.
     """
-    return _read(con, source, "sex", dicom_terms.sex)
+    return _meanings(con, source, "sex", dicom_terms.sex)
 
 
 def modalities(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
@@ -74,7 +111,7 @@ def modalities(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     Returns:
         One row per text as sent: sent_modality, modality_status.
     """
-    return _read(con, source, "modality", dicom_terms.modality).drop_columns("modality")
+    return _meanings(con, source, "modality", dicom_terms.modality).drop_columns("modality")
 
 
 def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
@@ -83,10 +120,10 @@ def body_parts(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
     Returns:
         One row per text as sent: sent_body_part, body_part, body_part_status.
     """
-    return _read(con, source, "body_part", dicom_terms.body_part)
+    return _meanings(con, source, "body_part", dicom_terms.body_part)
 
 
-def _read(
+def _meanings(
     con: duckdb.DuckDBPyConnection,
     source: str,
     name: str,
@@ -95,15 +132,15 @@ def _read(
     text = _AS_SENT[name]
     query = f"SELECT DISTINCT {text} AS sent_{name} FROM {source} WHERE {text} IS NOT NULL"
     sent = con.sql(query).to_arrow_table()
-    read = [meaning(text) for text in sent[f"sent_{name}"].to_pylist()]
-    values, statuses = ([term[place] for term in read] for place in (0, 1))
+    terms = [meaning(text) for text in sent[f"sent_{name}"].to_pylist()]
+    values, statuses = ([term[place] for term in terms] for place in (0, 1))
     return sent.append_column(name, pa.array(values, pa.string())).append_column(
         f"{name}_status", pa.array(statuses, pa.string())
     )
 
 
 def same(name: str) -> str:
-    """Return SQL that joins rows with what their values mean.
+    """Return the condition that joins rows with the meanings of their values.
 
     Args:
         name: `sex`, `modality` or `body_part`.
@@ -112,5 +149,5 @@ def same(name: str) -> str:
 
 
 def status(name: str) -> str:
-    """Return SQL for a status, over what a value means where one was sent."""
+    """Return SQL for the status of a value: `missing` where none was sent."""
     return f"coalesce({name}_status, '{dicom_terms.MISSING}') AS {name}_status"

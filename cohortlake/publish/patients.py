@@ -1,97 +1,132 @@
-"""The published table `patients`: some are counted anew, all others stay as they were.
+"""The published table `patients`: affected patients are counted again, all others are kept.
 
-A patient's image sets lie in any month, so this table has no partitions. It is one file in
-the order of `patient_key`, written range by range of keys: what is counted at a time fits
-into memory, however many patients there are. All that is known of these is at hand then, so it
-is here that their studies are put in order (`publish.study_order`), which the months ask for.
+A patient's image sets may be in any month, so this table has no partitions. It is one file in the
+order of `patient_key`, written one range of keys at a time. The rows of a range fit into memory,
+however many patients there are. All studies of these patients are in it, so the order of their
+studies is worked out here as well (`study_order`); the table `studies` needs it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
+from cohortlake.publish.plan import PublishPlan
 from cohortlake.publish.writer import Writer
 
 TABLE = "patients"
-_AT_ONCE = 150_000
-_FIRST, _END = "", "g"  # before and behind all keys, which are hex digits
+_RANGE_PATIENTS = 150_000
+_FIRST, _END = "", "g"  # before and after all keys, which are hex digits
+
+_COLUMNS = (
+    *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientSex_raw"),
+    *("StudyDate", "StudyTime"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+)
+"""All that `marts.patients` and `study_order.of` read of the version history."""
+
+_SHOWN = [name for name in _COLUMNS if not name.endswith("UID")]  # UIDs are only counted here
+
+
+@dataclass(frozen=True)
+class _KeyRange:
+    """Affected patients whose keys lie in [first, end)."""
+
+    first: str
+    end: str
+    patients: pa.Table
 
 
 def write(
     con: duckdb.DuckDBPyConnection,
-    writer: Writer,
+    history: HistoryViews,
+    plan: PublishPlan,
     policy: Policy,
-    people: pa.Table,
-    *,
-    is_whole: bool,
-) -> None:
+    writer: Writer,
+) -> str:
     """Write the table.
 
     Args:
-        con: With the views of `image_sets.register`.
-        writer: Writes it.
-        policy: What is done with each value.
-        people: Those to count anew: datastore_id, PatientID, patient_key, shift_days.
-        is_whole: Whether these are all there are; else the published file holds the others.
+        con: The connection of the history's views.
+        history: The version history.
+        plan: What is published.
+        policy: The privacy policy.
+        writer: Writes the file.
 
-    Makes the temporary table `visits` of their studies, see `visits.of`.
+    Returns:
+        The name of a temporary table: the order of the affected patients' studies. See
+        `study_order.of`.
     """
-    con.execute(_VISITS)
-    if not is_whole:
-        writer.register_whole(con, "published_patients", TABLE)
-    present = rows_sql(_MEANT, _SHOWN, policy)
-    touched = f"SELECT {writer.selected(TABLE)} FROM ({_TOUCHED})"
-    query = touched if is_whole else f"{touched} {_AND_OTHERS}"
-    writer.write_whole(con, TABLE, _queries(con, people.sort_by("patient_key"), present, query))
-    con.execute("DROP TABLE of_people")
+    order = "study_order"
+    con.execute(f"""
+        CREATE TEMP TABLE {order} (
+            patient_hash UBIGINT, study_hash UBIGINT, study_ordinal INT, days_since_previous INT
+        )
+    """)
+    kept = None if plan.is_full else writer.register_whole(con, TABLE)
+    # The writer runs each query before it asks for the next one.
+    queries = (
+        _load_range(con, history, policy, writer, each, kept, order)
+        for each in _key_ranges(plan.patients)
+    )
+    writer.write_whole(con, TABLE, queries)
+    con.execute("DROP TABLE patient_rows")
+    return order
 
 
-def _queries(
-    con: duckdb.DuckDBPyConnection, people: pa.Table, present: str, query: str
-) -> Iterator[str]:
-    """Yield the query of each range of keys; it must be run before the next one is asked for."""
-    starts = range(0, max(1, len(people)), _AT_ONCE)
-    bounds = [_FIRST, *(people["patient_key"][start].as_py() for start in starts[1:]), _END]
+def _key_ranges(patients: pa.Table) -> Iterator[_KeyRange]:
+    patients = patients.sort_by("patient_key")
+    starts = range(0, max(1, len(patients)), _RANGE_PATIENTS)
+    bounds = [_FIRST, *(patients["patient_key"][start].as_py() for start in starts[1:]), _END]
     for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
-        con.register("people", people[start : start + _AT_ONCE])
-        con.execute(_OF_PEOPLE)
-        con.register("sexes", derived_values.sexes(con, "of_people"))
-        con.execute(f"CREATE OR REPLACE TEMP VIEW present AS {present}")
-        yield query.format(first=first, end=end)
+        yield _KeyRange(first, end, patients[start : start + _RANGE_PATIENTS])
 
 
-_VISITS = """
-CREATE TEMP TABLE visits (
-    patient_hash UBIGINT, study_hash UBIGINT, study_ordinal INT, days_since_previous INT
-)
-"""
+def _load_range(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    policy: Policy,
+    writer: Writer,
+    own: _KeyRange,
+    kept: str | None,
+    order: str,
+) -> str:
+    """Load the current rows of some patients, and add the order of their studies.
 
-_OF_PEOPLE = f"""
-CREATE OR REPLACE TEMP TABLE of_people AS
-SELECT {", ".join(marts.PATIENT_COLUMNS)}, patient_key, shift_days
-FROM current JOIN people USING (datastore_id, PatientID);
-INSERT INTO visits {study_order.of("of_people")};
-"""
-
-_MEANT = f"""
-SELECT of_people.*, sex, {derived_values.status("sex")}
-FROM of_people LEFT JOIN sexes ON {derived_values.same("sex")}
-"""
-# UIDs are only counted here.
-_SHOWN = [name for name in marts.PATIENT_COLUMNS if not name.endswith("UID")]
-
-# As a number: there are millions of patients, and text takes five times the memory.
-_TOUCHED = marts.patients("patient_key::UUID")
-
-_AND_OTHERS = """
-UNION ALL BY NAME
-SELECT * FROM published_patients ANTI JOIN people USING (patient_key)
-WHERE patient_key >= '{first}' AND patient_key < '{end}'
-"""
+    Returns:
+        SQL for the rows of `patients` whose keys are in the range.
+    """
+    con.register("affected_patients", own.patients)
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE patient_rows AS
+        SELECT {", ".join(_COLUMNS)}, patient_key, shift_days
+        FROM {history.current} JOIN affected_patients USING (datastore_id, PatientID);
+        INSERT INTO {order} {study_order.of("patient_rows")};
+    """)
+    con.register("patient_sexes", derived_values.sexes(con, "patient_rows"))
+    derived = f"""
+        SELECT patient_rows.*, sex, {derived_values.status("sex")}
+        FROM patient_rows LEFT JOIN patient_sexes ON {derived_values.same("sex")}
+    """
+    safe = rows_sql(derived, _SHOWN, policy)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW safe_patient_rows AS {safe}")
+    # The key as a number: there are millions of patients, and text takes five times the memory.
+    affected = marts.patients("safe_patient_rows", "patient_key::UUID")
+    query = f"SELECT {writer.selected(TABLE)} FROM ({affected})"
+    if kept is None:
+        return query
+    return f"""
+        {query}
+        UNION ALL BY NAME
+        SELECT * FROM {kept} ANTI JOIN affected_patients USING (patient_key)
+        WHERE patient_key >= '{own.first}' AND patient_key < '{own.end}'
+    """

@@ -1,8 +1,8 @@
-"""Which periods the published tables are cut into, and which months of the memory each is made of.
+"""The periods that the published tables are cut into, and the study months each is made of.
 
-Where dates stay, a period is a study month. Where they are shifted or cut to the year, it is a
-year: a finer one would tell what the policy hides. Shifts go up to a year into the past, so a
-shifted year is made of two years of the memory. How a change touches months is `publish.plan`'s.
+If the policy keeps dates, a period is a study month. If it shifts dates or cuts them to the year, a
+period is a year, because a shorter one would show what the policy hides. Dates are shifted up to a
+year into the past, so a shifted year is made of two years of the version history.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake import schema
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
 
@@ -24,31 +25,31 @@ class Periods:
     """The periods of a publication.
 
     Attributes:
-        dates: What its policy does with dates.
-        sizes: Month of the memory -> rows.
+        dates: What the policy does with dates.
+        sizes: Study month of the version history -> its number of rows.
     """
 
     dates: Treatment
     sizes: Mapping[str, int]
 
     @classmethod
-    def of(cls, con: duckdb.DuckDBPyConnection, policy: Policy) -> Periods:
-        """Return the periods of what a connection has as `versions`."""
-        sizes = con.sql("SELECT study_month, count(*) FROM versions GROUP BY ALL").fetchall()
-        return cls(policy.dates, dict(sizes))
+    def of(cls, con: duckdb.DuckDBPyConnection, history: HistoryViews, policy: Policy) -> Periods:
+        """Return the periods of a version history."""
+        query = f"SELECT study_month, count(*) FROM {history.versions} GROUP BY ALL"
+        return cls(policy.dates, dict(con.sql(query).fetchall()))
 
     def of_months(self, months: Collection[str]) -> frozenset[str]:
-        """Return the periods that rows of some months may stand in."""
+        """Return the periods in which rows of some months may be."""
         return frozenset(period for month in months for period in self._of_month(month))
 
     def months(self, periods: Collection[str]) -> frozenset[str]:
-        """Return the months of the memory whose rows may stand in some periods."""
+        """Return the months whose rows may be in some periods."""
         return frozenset(
             month for month in self.sizes if not self.of_months([month]).isdisjoint(periods)
         )
 
     def batches(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
-        """Cut some periods, in order, into batches whose rows fit into memory."""
+        """Yield some periods, in order, in batches whose rows fit into memory."""
         batch: frozenset[str] = frozenset()
         for period in sorted(periods):
             if batch and self._rows(batch | {period}) > _BATCH_ROWS:

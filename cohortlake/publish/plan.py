@@ -1,123 +1,134 @@
-"""What a publication must write anew, and which rows that takes.
+"""What a publication writes and which rows that takes, worked out before any file is written.
 
-A commit touches image sets, and with them the months in which their states began and ended,
-their studies, series and patients. Owns how far that reaches: a study or series whose image
-sets lie in several months ties these together. There are few of those, so what they hold is
-looked up once. And a patient's later studies get another place (`publish.study_order`). Writing is
-`publish.publisher`'s, what a table holds `publish.marts`'.
+A commit changes the image sets of some months, and with them their studies, series and patients.
+A study or series may have image sets in several months; then all these months are affected. A
+study that is found late changes the order of its patient's later studies, so their months are
+affected too. See `rows` and `marts` for what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 
-from cohortlake.publish import change_kinds, study_order
+from cohortlake.history.views import AppendedViews, HistoryViews
+from cohortlake.privacy import Policy
+from cohortlake.publish import change_kinds, derived_values, study_order
 from cohortlake.publish.periods import Periods
+from cohortlake.storage import engine
 
 
 @dataclass(frozen=True)
-class Touched:
-    """Which months must be written anew.
+class Batch:
+    """Periods that are written together.
 
     Attributes:
-        changed: Months in which a state began or ended.
-        affected: These, and those that share a study or series with what changed.
-        reordered: Those with a study that has another place among its patient's.
-        read: The months of all periods that any of these are in.
+        periods: The periods.
+        months: The months whose rows may be in them.
     """
 
-    changed: frozenset[str]
-    affected: frozenset[str]
-    reordered: frozenset[str]
-    read: frozenset[str]
-
-    @property
-    def months(self) -> frozenset[str]:
-        """All that must be written anew."""
-        return self.affected | self.reordered
+    periods: frozenset[str]
+    months: frozenset[str]
 
 
-def find(
+@dataclass(frozen=True)
+class PublishPlan:
+    """What a publication writes. Every file that it does not name is kept.
+
+    Attributes:
+        is_full: Whether every file is written, and every other file is removed.
+        changed_months: Months in which a state began or ended.
+        affected_months: These, and months with image sets of a study or series that changed.
+        reordered_months: Months of studies whose position among their patient's studies changed.
+        periods: Table -> the periods whose file is written. `patients` has no periods: its file
+            is always written.
+        batches: All these periods, cut so that the rows of each batch fit into memory.
+        patients: The affected patients: datastore_id, PatientID, patient_key, shift_days. A full
+            publication affects all patients. Otherwise `patients` keeps the rows of the others.
+        multi_month_rows: The name of a temporary table: the states of studies and series that
+            have image sets in several months, one of them to be read; with study_hash and
+            series_hash.
+        previous_states: The name of a temporary table with the columns `change_kinds.FORMER`:
+            the states before a change of the study month, if the state after it is read.
+    """
+
+    is_full: bool
+    changed_months: frozenset[str]
+    affected_months: frozenset[str]
+    reordered_months: frozenset[str]
+    periods: Mapping[str, frozenset[str]]
+    batches: tuple[Batch, ...]
+    patients: pa.Table
+    multi_month_rows: str
+    previous_states: str
+
+
+def make_plan(
     con: duckdb.DuckDBPyConnection,
-    periods: Periods,
-    *,
-    is_whole: bool,
-    again: Collection[str] = (),
-) -> Touched:
-    """Find what the rows committed last touch.
+    history: HistoryViews,
+    appended: AppendedViews | None,
+    policy: Policy,
+    rewrite: frozenset[str] = frozenset(),
+) -> PublishPlan:
+    """Work out what a publication writes.
 
     Args:
-        con: With the views of `image_sets.register` and `image_sets.register_appended`.
-        periods: What is written anew as a whole.
-        is_whole: Whether to take all there is instead.
-        again: Periods to write anew although nothing in them changed.
-
-    Makes the temporary tables `touched_rows` (datastore_id, PatientID, study_hash,
-    series_hash), `scattered` (rows of the view `history` that belong to a study or series
-    in several months, where one of these is to be read; with both hashes) and `moved_from`
-    (states whose next one lies in another month, where that one is to be read or scattered).
+        con: The connection of the views, with the macros of `keyed_hashes`.
+        history: The version history.
+        appended: The rows committed since the last publication; None to publish everything.
+        policy: The privacy policy.
+        rewrite: Periods to write although nothing in them changed.
     """
-    con.execute(_TIES)
-    changed = _months(con, "SELECT study_month FROM appended WHERE study_month IS NOT NULL")
-    affected, reordered = changed, frozenset[str]()
-    if not is_whole:
-        con.execute(_TOUCHED_ROWS.format(months=listed(changed)))
-        study_order.find_moved(con)
-        affected = changed | _months(con, _TIED_TO_TOUCHED)
-        reordered = _months(con, _OF_MOVED)
-    read = periods.months(periods.of_months(affected | reordered) | frozenset(again))
-    near = _months(con, _TIED_TO_MONTHS.format(months=listed(read)))
-    con.execute(_SCATTERED.format(months=listed(near)))
-    con.execute(_MOVES.format(months=listed(read)))
-    whence = _months(con, "FROM moves")
-    con.execute(_MOVED_FROM.format(months=listed(whence)))
-    return Touched(changed, affected, reordered, read)
+    periods = Periods.of(con, history, policy)
+    multi_month_keys = _find_multi_month_keys(con, history)
+    affected_rows = None
+    if appended is None:
+        changed = affected = frozenset(periods.sizes)
+        reordered, rewrite = frozenset[str](), frozenset[str]()
+    else:
+        changed = _months(con, f"FROM {appended.rows} WHERE study_month IS NOT NULL")
+        affected_rows = _find_affected_rows(con, history, appended, changed)
+        studies = study_order.find_reordered(con, history, appended, affected_rows)
+        affected = changed | _months(con, _rows_sharing(multi_month_keys, affected_rows))
+        reordered = _months(con, _rows_of_reordered(multi_month_keys, studies))
+    written = {
+        "image_sets": periods.of_months(changed) | rewrite,
+        "series": periods.of_months(affected) | rewrite,
+        "studies": periods.of_months(affected | reordered) | rewrite,
+        "history": periods.of_months(affected) | rewrite,
+    }
+    to_read = periods.months(written["studies"])
+    multi_month_rows = _find_multi_month_rows(con, history, multi_month_keys, to_read)
+    previous_states = _find_previous_states(con, history, multi_month_rows, to_read)
+    if affected_rows is None:
+        people = history.current
+    else:
+        people = f"({_affected_people(history, affected_rows, multi_month_rows, to_read)})"
+    patients = derived_values.keyed_patients(con, people)
+    con.execute(f"DROP TABLE {multi_month_keys}")
+    batches = (Batch(own, periods.months(own)) for own in periods.batches(written["studies"]))
+    return PublishPlan(
+        appended is None,
+        changed,
+        affected,
+        reordered,
+        written,
+        tuple(batches),
+        patients,
+        multi_month_rows,
+        previous_states,
+    )
 
 
-def people(months: Collection[str], *, is_whole: bool) -> str:
-    """Return SQL for whose rows are in some months, tied to them or touched.
-
-    Args:
-        months: Those that are read.
-        is_whole: Whether these are all there are.
-
-    Returns:
-        A relation with datastore_id and PatientID, after `find`.
-    """
-    if is_whole:
-        return "current"
-    return f"({_PEOPLE.format(months=listed(months))})"
-
-
-def load_batch(con: duckdb.DuckDBPyConnection, months: Collection[str]) -> None:
-    """Make the temporary table `batch`: the history of some months, and what is tied to it.
-
-    The latter are the current rows of other months whose study or series has rows in these.
-
-    Args:
-        con: After `find`.
-        months: Some of those that are written anew.
-    """
-    con.execute(_IN_MONTHS.format(months=listed(months)))
-    change_kinds.find_changes(con)
-    con.execute(_STUDY_STATES)
-    change_kinds.find_study_wide(con)
-    con.execute(_BATCH.format(months=listed(months)))
-
-
-def _months(con: duckdb.DuckDBPyConnection, query: str) -> frozenset[str]:
-    found = con.sql(f"SELECT DISTINCT study_month FROM ({query})").fetchall()
+def _months(con: duckdb.DuckDBPyConnection, rows: str) -> frozenset[str]:
+    found = con.sql(f"SELECT DISTINCT study_month FROM ({rows})").fetchall()
     return frozenset(str(month) for (month,) in found)
 
 
-def listed(months: Collection[str]) -> str:
-    """Return SQL for a list of months: constants, so that row groups of others are skipped."""
-    return "(" + ", ".join(f"'{month}'" for month in sorted(months) or [""]) + ")"
-
-
+# If two UIDs share a hash, a row too many is read. The UID itself decides what belongs together.
 _HASHES = """
 CASE WHEN StudyInstanceUID IS NOT NULL
      THEN hash(datastore_id, StudyInstanceUID) END AS study_hash,
@@ -125,104 +136,126 @@ CASE WHEN SeriesInstanceUID IS NOT NULL
      THEN hash(datastore_id, SeriesInstanceUID) END AS series_hash
 """
 
-# Where two UIDs have one hash, a row too many is looked at; what it is, the UID itself says.
-_TIES = f"""
-CREATE TEMP VIEW hashed AS
-SELECT interval_key, study_month, {_HASHES} FROM versions;
-CREATE TEMP TABLE ties AS
-SELECT interval_key, study_month, study_hash, series_hash FROM hashed
-WHERE study_hash IN (
-    SELECT study_hash FROM hashed GROUP BY study_hash HAVING min(study_month) < max(study_month)
-) OR series_hash IN (
-    SELECT series_hash FROM hashed GROUP BY series_hash HAVING min(study_month) < max(study_month)
-);
-"""
 
-_TOUCHED_ROWS = f"""
-CREATE TEMP TABLE touched_rows AS
-SELECT DISTINCT datastore_id, PatientID, {_HASHES} FROM versions
-SEMI JOIN (SELECT DISTINCT image_set_key FROM appended) USING (image_set_key)
-WHERE study_month IN {{months}}
-"""
+def _find_multi_month_keys(con: duckdb.DuckDBPyConnection, history: HistoryViews) -> str:
+    """Find the versions of studies and series that have image sets in several months.
 
-_TIED_TO_TOUCHED = """
-SELECT study_month FROM ties
-WHERE study_hash IN (SELECT study_hash FROM touched_rows)
-   OR series_hash IN (SELECT series_hash FROM touched_rows)
-"""
+    Returns:
+        The name of a temporary table: interval_key, study_month, study_hash, series_hash.
+    """
+    hashed = f"SELECT interval_key, study_month, {_HASHES} FROM {history.versions}"
+    several = "HAVING min(study_month) < max(study_month)"
+    con.execute(f"""
+        CREATE TEMP TABLE multi_month_keys AS
+        SELECT interval_key, study_month, study_hash, series_hash FROM ({hashed})
+        WHERE study_hash IN (
+            SELECT study_hash FROM ({hashed}) GROUP BY study_hash {several}
+        ) OR series_hash IN (
+            SELECT series_hash FROM ({hashed}) GROUP BY series_hash {several}
+        )
+    """)
+    return "multi_month_keys"
 
-_OF_MOVED = """
-SELECT study_month FROM moved
-UNION ALL
-SELECT study_month FROM ties WHERE study_hash IN (SELECT study_hash FROM moved)
-"""
 
-_TIED_TO_MONTHS = """
-SELECT study_month FROM ties
-WHERE study_hash IN (SELECT study_hash FROM ties WHERE study_month IN {months})
-   OR series_hash IN (SELECT series_hash FROM ties WHERE study_month IN {months})
-"""
+def _find_affected_rows(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    appended: AppendedViews,
+    changed: Collection[str],
+) -> str:
+    """Find all versions of the image sets that changed, in the months in which they changed.
 
-_SCATTERED = """
-CREATE TEMP TABLE scattered AS
-SELECT history.*, study_hash, series_hash
-FROM history JOIN (SELECT interval_key, study_hash, series_hash FROM ties) USING (interval_key)
-WHERE study_month IN {months}
-"""
+    Returns:
+        The name of a temporary table: datastore_id, PatientID, study_hash, series_hash.
+    """
+    con.execute(f"""
+        CREATE TEMP TABLE affected_rows AS
+        SELECT DISTINCT datastore_id, PatientID, {_HASHES} FROM {history.versions}
+        SEMI JOIN (SELECT DISTINCT image_set_key FROM {appended.rows}) USING (image_set_key)
+        WHERE study_month IN {engine.text_list(changed)}
+    """)
+    return "affected_rows"
 
-# Few: the study month of an image set hardly ever changes. Rows of `scattered` come without the
-# rest of their month, so each state before them is looked up.
-_MOVES = """
-CREATE TEMP TABLE moves AS
-SELECT prior_study_month AS study_month, prior_state_key AS state_key
-FROM versions WHERE study_month IN {months} AND prior_study_month <> study_month
-UNION
-SELECT prior_study_month, prior_state_key FROM scattered WHERE prior_state_key IS NOT NULL
-"""
 
-_MOVED_FROM = f"""
-CREATE TEMP TABLE moved_from AS
-SELECT {change_kinds.FORMER} FROM versions SEMI JOIN moves USING (study_month, state_key)
-WHERE study_month IN {{months}}
-"""
+def _rows_sharing(multi_month_keys: str, rows: str) -> str:
+    """Return SQL for the versions that share a study or series in several months with some rows."""
+    return f"""
+        SELECT study_month FROM {multi_month_keys}
+        WHERE study_hash IN (SELECT study_hash FROM {rows})
+           OR series_hash IN (SELECT series_hash FROM {rows})
+    """
 
-_PEOPLE = """
-SELECT datastore_id, PatientID FROM versions WHERE study_month IN {months}
-UNION ALL
-SELECT datastore_id, PatientID FROM touched_rows
-UNION ALL
-SELECT datastore_id, PatientID FROM scattered
-"""
 
-_IN_MONTHS = f"""
-CREATE OR REPLACE TEMP TABLE in_months AS SELECT * FROM history WHERE study_month IN {{months}};
-CREATE OR REPLACE TEMP VIEW states AS
-FROM in_months UNION ALL
-SELECT * EXCLUDE (study_hash, series_hash) FROM scattered WHERE study_month NOT IN {{months}};
-CREATE OR REPLACE TEMP VIEW former_states AS
-SELECT {change_kinds.FORMER} FROM in_months UNION ALL FROM moved_from;
-"""
+def _rows_of_reordered(multi_month_keys: str, reordered: str) -> str:
+    """Return SQL for the versions of reordered studies."""
+    return f"""
+        SELECT study_month FROM {reordered}
+        UNION ALL
+        SELECT study_month FROM {multi_month_keys}
+        WHERE study_hash IN (SELECT study_hash FROM {reordered})
+    """
 
-# Studies without any change but creations, nearly all, have no cascade to look for.
-_STUDY_STATES = """
-CREATE OR REPLACE TEMP TABLE study_states AS
-SELECT datastore_id, StudyInstanceUID, image_set_id, interval_key,
-       coalesce(kind, 'created') AS kind, valid_from, valid_to
-FROM states LEFT JOIN changes USING (interval_key) SEMI JOIN (
-    SELECT DISTINCT datastore_id, StudyInstanceUID FROM states WHERE change <> 'created'
-) USING (datastore_id, StudyInstanceUID)
-"""
 
-_BATCH = """
-CREATE OR REPLACE TEMP TABLE batch AS
-SELECT in_months.*, changed_fields, coalesce(kind, 'created') AS kind,
-       interval_key IN (SELECT interval_key FROM study_wide) AS is_study_wide
-FROM in_months LEFT JOIN changes USING (interval_key)
-UNION ALL BY NAME
-SELECT * EXCLUDE (study_hash, series_hash) FROM scattered
-WHERE study_month NOT IN {months} AND ended_by IS NULL AND (
-    study_hash IN (SELECT study_hash FROM scattered WHERE study_month IN {months})
-    OR series_hash IN (SELECT series_hash FROM scattered WHERE study_month IN {months})
-);
-DROP TABLE in_months;
-"""
+def _find_multi_month_rows(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    multi_month_keys: str,
+    to_read: Collection[str],
+) -> str:
+    """Look up the table of `PublishPlan.multi_month_rows`. There are few of these rows."""
+    in_months = f"(FROM {multi_month_keys} WHERE study_month IN {engine.text_list(to_read)})"
+    adjacent_months = _months(con, _rows_sharing(multi_month_keys, in_months))
+    con.execute(f"""
+        CREATE TEMP TABLE multi_month_rows AS
+        SELECT h.*, study_hash, series_hash
+        FROM {history.history} h
+        JOIN (SELECT interval_key, study_hash, series_hash FROM {multi_month_keys})
+            USING (interval_key)
+        WHERE study_month IN {engine.text_list(adjacent_months)}
+    """)
+    return "multi_month_rows"
+
+
+def _find_previous_states(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    multi_month_rows: str,
+    to_read: Collection[str],
+) -> str:
+    """Look up the table of `PublishPlan.previous_states`.
+
+    There are few, because the study month of an image set hardly ever changes. Rows of studies in
+    several months are read without the rest of their month, so each state before them is in it.
+    """
+    con.execute(f"""
+        CREATE TEMP TABLE previous_keys AS
+        SELECT prior_study_month AS study_month, prior_state_key AS state_key
+        FROM {history.versions}
+        WHERE study_month IN {engine.text_list(to_read)} AND prior_study_month <> study_month
+        UNION
+        SELECT prior_study_month, prior_state_key FROM {multi_month_rows}
+        WHERE prior_state_key IS NOT NULL
+    """)
+    previous_months = _months(con, "FROM previous_keys")
+    con.execute(f"""
+        CREATE TEMP TABLE previous_states AS
+        SELECT {change_kinds.FORMER} FROM {history.versions}
+        SEMI JOIN previous_keys USING (study_month, state_key)
+        WHERE study_month IN {engine.text_list(previous_months)};
+        DROP TABLE previous_keys;
+    """)
+    return "previous_states"
+
+
+def _affected_people(
+    history: HistoryViews, affected_rows: str, multi_month_rows: str, to_read: Collection[str]
+) -> str:
+    """Return SQL for the patients of all rows that are read or affected."""
+    return f"""
+        SELECT datastore_id, PatientID FROM {history.versions}
+        WHERE study_month IN {engine.text_list(to_read)}
+        UNION ALL
+        SELECT datastore_id, PatientID FROM {affected_rows}
+        UNION ALL
+        SELECT datastore_id, PatientID FROM {multi_month_rows}
+    """

@@ -1,9 +1,8 @@
-"""Publishing: plain Parquet that any reader lists and reads, each row once.
+"""Publishes the version history as plain Parquet, each row once, under a privacy policy.
 
-Writes only what changed since the last time. The privacy policy is applied here and nowhere
-earlier. See `touched` for how far a change reaches, `marts` for what a table holds, `writer` for
-where it lies, `publication` for what says that it stands there, and `export.catalogue` for what
-tells other tools of it.
+Only files in which something changed are written. The steps of a publication, in order: `plan` says
+what is written, `patients` and `rows` read the rows and apply the policy, `marts` makes the tables
+from them, `writer` writes the files, and `marker` names the files that readers read.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.history import image_sets
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
-from cohortlake.privacy.treatments import prepare, rows_sql
-from cohortlake.publish import derived_values, intact, marts, patients, plan, snapshots
+from cohortlake.privacy.treatments import prepare
+from cohortlake.publish import intact, marts, patients, rows, snapshots
 from cohortlake.publish.export import catalogue
 from cohortlake.publish.marker import (
     Publication,
@@ -30,16 +30,15 @@ from cohortlake.publish.marker import (
     read_marker_with_tag,
     write_marker,
 )
-from cohortlake.publish.periods import Periods
-from cohortlake.publish.plan import Touched
+from cohortlake.publish.plan import PublishPlan, make_plan
 from cohortlake.publish.published_key import key_to_publish_with
 from cohortlake.publish.writer import Writer
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _YEAR_ALONE = re.compile(r"=\d{4}/")
-"""What folders of a year were called by earlier releases, see `schema.YEAR_FORMAT`."""
-_ANEW_PATH = "published/_anew"
+"""The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
+_REQUEST_PATH = "published/_anew"
 
 
 def publish(
@@ -52,23 +51,23 @@ def publish(
 ) -> Publication | None:
     """Bring `published/` up to date.
 
-    What the marker names and is not there as it was written is written again.
+    Files that are missing, or are not as they were written, are written again.
 
     Args:
         root: The lake.
-        policy: The privacy policy. Another than before publishes all anew.
-        key_source: Where the key of the hashes is, see `privacy.key_store`.
-        verify: Whether to compare the content of all files too, which reads them; else their
-            sizes are compared.
-        with_new_key: Whether a rotation of the key asks. Only then may the key be another one
-            than that of the files that stand there; all of them must be due.
+        policy: The privacy policy. Under another policy than before, every file is written.
+        key_source: Where the key of the hashes is. See `privacy.key_store`.
+        verify: Whether to read all files and compare their content. By default only their sizes
+            are compared.
+        with_new_key: Whether a rotation of the key asks for this publication. Only then may the
+            key differ from that of the published files, and a full publish must be requested.
 
     Returns:
-        What stands there now, or None where nothing was ever applied.
+        What is published now, or None if nothing was ever applied.
 
     Raises:
-        MissingKey: The lake was published before, and its key is gone.
-        WrongKey: It was published with another one.
+        MissingKey: The lake was published before, and its key is missing.
+        WrongKey: The lake was published with another key.
     """
     before, tag = read_marker_with_tag(root)
     latest = before
@@ -76,9 +75,9 @@ def publish(
         version, request = image_sets.version(root), _full_request(root)
         sizes = intact.sizes(root) if before else {}
         altered = intact.altered(root, before, sizes, verify=verify) if before else {}
-        # Of `patients` only those who changed are counted anew: the file must hold the others.
-        is_anew = request or any(map(_is_of_patients, altered))
-        since = None if is_anew else _since(before, policy)
+        # The file of `patients` must hold the patients that are not counted again.
+        must_be_full = request or any(map(_is_of_patients, altered))
+        since = None if must_be_full else _version_to_continue(before, policy)
         is_up_to_date = since == version and before and before.policy == policy.name
         if version is None or (is_up_to_date and not altered):
             if before:
@@ -86,34 +85,52 @@ def publish(
             return before
         key = key_to_publish_with(root, key_source, latest, with_new_key=with_new_key)
         if since is None and not request:
-            # A run that dies midway leaves files that its successor has to replace or remove.
+            # A run that is killed leaves files that the next run has to replace or remove.
             request = request_full_publish(root)
         files = intact.with_sizes(before.files, sizes) if before else {}
-        again = frozenset(period for path in altered if (period := _period(path)))
-        publication = _publish_since(root, policy, key, files, since, version, again)
+        rewrite = frozenset(period for path in altered if (period := _period(path)))
+        publication = _publish_since(root, policy, key, files, since, version, rewrite)
         catalogue.bring_up_to_date(root, publication, policy)
         snapshots.record(root, publication.snapshot())
-        # After all new files: a run that dies before it leaves its months due. Before any is
-        # removed: a reader of the marker finds every file that it names, or reads it again.
+        # Write the marker after all new files, so that a run that is killed before it leaves its
+        # months due. Remove files after it, so that readers of the marker find all that it names.
         if write_marker(root, publication, tag):
             _remove(root, publication.removed)
-            if request and request == _full_request(root):  # and nobody asked again meanwhile
-                root.delete(_ANEW_PATH)
+            if request and request == _full_request(root):  # and not requested again meanwhile
+                root.delete(_REQUEST_PATH)
             return publication
-        # Another run published meanwhile, and may have put its older files over ours. What changed
-        # since `before` is written again.
+        # Another run published meanwhile, and may have replaced our files by older ones. Write
+        # what changed since `before` again.
         latest, tag = read_marker_with_tag(root)
         if latest is None or _made_by(latest) != _made_by(publication):
             request_full_publish(root)
 
 
-def _since(before: Publication | None, policy: Policy) -> int | None:
-    """Return the version whose files can stay, or None where all are to be written."""
+def request_full_publish(root: Root) -> bytes:
+    """Ask the next publication to write every file and to remove all others.
+
+    Returns:
+        The id of this request.
+    """
+    request = uuid.uuid4().hex.encode()
+    root.write(_REQUEST_PATH, request)
+    return request
+
+
+def _full_request(root: Root) -> bytes | None:
+    """Return the id of the request for a full publication that is not done yet, or None."""
+    if not root.exists(_REQUEST_PATH):
+        return None
+    return root.read(_REQUEST_PATH) or b"of an older release"
+
+
+def _version_to_continue(before: Publication | None, policy: Policy) -> int | None:
+    """Return the version that was published, or None if all its files must be written again."""
     if before is None or not before.key_fingerprint:
-        # Files that do not say which key they were made with may be of two.
+        # Without a fingerprint, some files may have been made with another key.
         return None
     is_same = (before.policy_digest, before.format) == (policy.digest, schema.FORMAT_VERSION)
-    # Of one policy, two releases may publish other columns.
+    # Two releases may publish different columns under one policy.
     is_same = is_same and before.columns == policy.tables
     is_same = is_same and not any(map(_YEAR_ALONE.search, before.files))
     return before.image_sets_version if is_same else None
@@ -123,6 +140,15 @@ def _made_by(publication: Publication) -> tuple[str, int, str]:
     return publication.policy_digest, publication.format, publication.key_fingerprint
 
 
+def _is_of_patients(path: str) -> bool:
+    return path.startswith(f"published/{patients.TABLE}/")
+
+
+def _period(path: str) -> str:
+    """Return the period of a published file; empty if its table has none."""
+    return path.split("/")[-2].partition("=")[2]
+
+
 def _publish_since(
     root: Root,
     policy: Policy,
@@ -130,34 +156,31 @@ def _publish_since(
     before: dict[str, PublishedFile],
     since: int | None,
     version: int,
-    again: frozenset[str],
+    rewrite: frozenset[str],
 ) -> Publication:
-    """Write what changed in the memory from one version to another; all where `since` is None.
+    """Write what changed in the version history between two versions of it.
 
     Args:
         root: The lake.
         policy: The privacy policy.
         key: The key of the hashes.
         before: The files that were published.
-        since: The version of the memory that they show.
+        since: The version that they show; None to write everything.
         version: The version to show.
-        again: Periods to write again, changed or not.
+        rewrite: Periods to write although nothing in them changed.
     """
     writer = Writer(root, policy, before)
     with engine.connection() as con:
         create_macros(con, key)
         prepare(con, policy)
-        image_sets.register(con, root, version)
-        is_whole = not image_sets.register_appended(con, root, since, version)
-        periods = Periods.of(con, policy)
-        again = frozenset[str]() if is_whole else again
-        what = plan.find(con, periods, is_whole=is_whole, again=again)
-        people = _people(con, plan.people(what.read, is_whole=is_whole)).to_arrow_table()
-        patients.write(con, writer, policy, people, is_whole=is_whole)
-        _write_periods(con, writer, policy, periods, what, again)
-        observed_since, observed_until = image_sets.observed(con)
-    removed = set(writer.unwritten() if is_whole else ())
-    files = {path: rows for path, rows in sorted(writer.files.items()) if path not in removed}
+        history = image_sets.register(con, root, version)
+        appended = image_sets.register_appended(con, history, root, since, version)
+        plan = make_plan(con, history, appended, policy, rewrite)
+        study_order = patients.write(con, history, plan, policy, writer)
+        _write_periods(con, history, plan, study_order, policy, writer)
+        observed_since, observed_until = image_sets.observed(con, history)
+    removed = set(writer.unwritten() if plan.is_full else ())
+    files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(
         version,
         policy.name,
@@ -175,85 +198,31 @@ def _publish_since(
     )
 
 
+def _write_periods(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    plan: PublishPlan,
+    study_order: str,
+    policy: Policy,
+    writer: Writer,
+) -> None:
+    """Write the tables that are cut into periods."""
+    for batch in plan.batches:
+        loaded = rows.load(con, history, plan, batch.months, policy)
+        queries = {
+            "image_sets": f"FROM {loaded.current}",
+            "series": marts.series(loaded.current),
+            "studies": marts.studies(loaded.current, study_order),
+            "history": f"FROM {loaded.states}",
+        }
+        for table, query in queries.items():
+            writer.write_periods(con, table, query, batch.periods & plan.periods[table])
+
+
 def _remove(root: Root, paths: Iterable[str]) -> None:
-    """Delete files of earlier publications that this one does not name."""
+    """Delete files of earlier publications, unless the marker names them."""
     latest = read_marker(root)
     # On S3 another run may have published meanwhile, and have written one of them again.
     for path in paths:
         if latest is None or path not in latest.files:
             root.delete(path)
-
-
-def request_full_publish(root: Root) -> bytes:
-    """Have the next publication write every file, and delete all others.
-
-    Returns:
-        What tells this request from others.
-    """
-    request = uuid.uuid4().hex.encode()
-    root.write(_ANEW_PATH, request)
-    return request
-
-
-def _full_request(root: Root) -> bytes | None:
-    """Return the request of `request_full_publish` that waits, or None."""
-    if not root.exists(_ANEW_PATH):
-        return None
-    return root.read(_ANEW_PATH) or b"of an older release"
-
-
-def _is_of_patients(path: str) -> bool:
-    return path.startswith(f"published/{patients.TABLE}/")
-
-
-def _period(path: str) -> str:
-    """Return the period of a published file; nothing where its table has none."""
-    return path.split("/")[-2].partition("=")[2]
-
-
-def _write_periods(
-    con: duckdb.DuckDBPyConnection,
-    writer: Writer,
-    policy: Policy,
-    periods: Periods,
-    what: Touched,
-    again: frozenset[str],
-) -> None:
-    changed = periods.of_months(what.changed) | again
-    affected = periods.of_months(what.affected) | again
-    for batch in periods.batches(periods.of_months(what.months) | again):
-        plan.load_batch(con, periods.months(batch))
-        con.register("people", _people(con, "batch").to_arrow_table())
-        con.register("orders", _orders(con, "batch").to_arrow_table())
-        con.register("sexes", derived_values.sexes(con, "batch"))
-        con.register("modalities", derived_values.modalities(con, "batch"))
-        con.register("body_parts", derived_values.body_parts(con, "batch"))
-        rows = rows_sql(marts.keyed("batch"), con.table("batch").columns, policy)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE rows AS {rows}")
-        con.execute("CREATE OR REPLACE TEMP VIEW present AS FROM rows WHERE ended_by IS NULL")
-        con.execute("DROP TABLE batch")
-        writer.write_periods(con, "image_sets", "present", batch & changed)
-        writer.write_periods(con, "series", f"({marts.SERIES})", batch & affected)
-        writer.write_periods(con, "studies", f"({marts.STUDIES})", batch)
-        writer.write_periods(con, "history", "rows", batch & affected)
-    con.execute("DROP TABLE IF EXISTS rows")
-
-
-def _people(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelation:
-    """Return the patients of a relation, with the key and the shift of each."""
-    return con.sql(f"""
-        SELECT *, keyed_hash('PatientID', datastore_id, PatientID) AS patient_key,
-               shift_days(datastore_id, PatientID) AS shift_days
-        FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE PatientID IS NOT NULL)
-    """)
-
-
-def _orders(con: duckdb.DuckDBPyConnection, source: str) -> duckdb.DuckDBPyRelation:
-    """Return the accession numbers of a relation, with the key of each."""
-    return con.sql(f"""
-        SELECT *, keyed_hash('AccessionNumber', datastore_id, AccessionNumber) AS accession_key
-        FROM (
-            SELECT DISTINCT datastore_id, AccessionNumber FROM {source}
-            WHERE AccessionNumber IS NOT NULL
-        )
-    """)

@@ -1,7 +1,7 @@
-"""Writing the published files under a policy, and keeping account of them.
+"""Writes the published files, and records what each one holds.
 
-One file per table and period under a constant name, replaced whole; `patients` is one file.
-Which periods are written, and from which rows, is `publish.publisher`'s.
+There is one file per table and period, with a constant name; `patients` is one file. A file is
+always replaced as a whole. See `plan` for which files are written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
-from cohortlake.publish import plan
 from cohortlake.publish.marker import PublishedFile
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -32,11 +31,11 @@ class Writer:
     Args:
         root: The lake.
         policy: The privacy policy.
-        files: Path below the root -> what was published there before.
+        files: Path below the root -> the file that was published there before.
 
     Attributes:
-        files: The same, as it is now.
-        written: Paths written.
+        files: Path below the root -> the file that is there now.
+        written: The paths that were written.
     """
 
     def __init__(self, root: Root, policy: Policy, files: dict[str, PublishedFile]) -> None:
@@ -45,22 +44,28 @@ class Writer:
         self.written: list[str] = []
 
     def write_periods(
-        self, con: duckdb.DuckDBPyConnection, table: str, relation: str, periods: Collection[str]
+        self, con: duckdb.DuckDBPyConnection, table: str, query: str, periods: Collection[str]
     ) -> None:
         """Write one file per period.
 
-        The file of a period that holds nothing any more is replaced by one without rows. To delete
-        it would break the query of a reader who has listed it and has yet to open it.
+        If a period has no rows any more, its file is replaced by one without rows. Deleting it
+        would break the query of a reader who has listed the file and not opened it yet.
+
+        Args:
+            con: The connection of the query.
+            table: The published table.
+            query: SQL for all columns of the table.
+            periods: The periods to write.
         """
         columns, partition = self._columns(table), self._policy.partition
-        rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM {relation}"
-        query = (
+        rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM ({query})"
+        ordered = (
             f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {plan.listed(periods)} ORDER BY {self._order(table)}"
+            f"WHERE period IN {engine.text_list(periods)} ORDER BY {self._order(table)}"
         )
         with_period = columns.append(pa.field("period", partition.type))
         filled = set()
-        for period, batches in _by_period(engine.batches(con, query, with_period)):
+        for period, batches in _by_period(engine.batches(con, ordered, with_period)):
             self._write(self._path(table, period), columns, batches)
             filled.add(period)
         for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
@@ -70,19 +75,32 @@ class Writer:
     def write_whole(
         self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
     ) -> None:
-        """Write a table that has no partitions, from queries for its columns as shown."""
+        """Write a table without partitions.
+
+        Args:
+            con: The connection of the queries.
+            table: The published table.
+            queries: Queries for its columns as the policy shows them. Each is run before the next
+                one is asked for.
+        """
         columns = self._columns(table)
         names = ", ".join(columns.names)
         ordered = (f"SELECT {names} FROM ({query}) ORDER BY patient_key" for query in queries)
         batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
         self._write(self._path(table), columns, batches)
 
-    def register_whole(self, con: duckdb.DuckDBPyConnection, view: str, table: str) -> None:
-        """Make a table without partitions readable as it was published before."""
+    def register_whole(self, con: duckdb.DuckDBPyConnection, table: str) -> str:
+        """Make a table without partitions readable, as it was published before.
+
+        Returns:
+            The name of a view of it.
+        """
+        view = f"published_{table}"
         engine.register(con, view, self._root, [self._path(table)], self._columns(table))
+        return view
 
     def unwritten(self) -> list[str]:
-        """Return the files that earlier publications wrote and this whole one did not."""
+        """Return the published files that this writer did not write."""
         written = set(self.written)
         return [p for p in self._root.files("published", ".parquet") if p not in written]
 
@@ -91,12 +109,12 @@ class Writer:
         return schema.arrow_schema(c for c in shown if c != self._policy.partition)
 
     def selected(self, table: str) -> str:
-        """Return SQL for a table's columns as they are shown, over rows made safe."""
+        """Return SQL for a table's columns as the policy shows them, over rows made safe."""
         sql = published_sql(schema.published(table), self._policy)
         return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
 
     def _order(self, table: str) -> str:
-        # Where only years are shown, an order by date would tell the days.
+        # If only years are shown, an order by date would reveal the order of the days.
         day = "" if self._policy.dates is Treatment.YEAR else "StudyDate, "
         by = {"studies": f"{day}StudyInstanceUID"}
         return "period, " + by.get(table, f"Modality, {day}image_set_id")
@@ -122,7 +140,7 @@ class Writer:
 
 
 class _Hashed(io.RawIOBase):
-    """Writes to a stream, and keeps the size and the hash of what was written."""
+    """Writes to a stream, and records the size and the hash of what was written."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream
@@ -131,11 +149,11 @@ class _Hashed(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written so far, in hex."""
+        """The SHA-256 of what was written so far, in hex."""
         return self._hash.hexdigest()
 
     def writable(self) -> bool:
-        """Say that it can be written to."""
+        """Return true: this is a stream to write to."""
         return True
 
     def write(self, content: Any) -> int:
@@ -151,10 +169,10 @@ class _Hashed(io.RawIOBase):
 
 
 def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
-    """Return how a file is laid out, given the rows of its first row group.
+    """Return the layout of a file, from the number of rows in its first row group.
 
-    Ids get bloom filters, by which a reader finds the one file that has an id, and no
-    dictionary, which would say each value once more.
+    Columns of ids get bloom filters, with which a reader finds the file that has an id. They get no
+    dictionary, because it would hold each value once more.
     """
     ids = [name for name in columns.names if name in schema.IDS]
     return {
@@ -166,7 +184,7 @@ def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Join batches to row groups of no fewer than so many rows, but for the last one."""
+    """Join batches to row groups of at least `ROW_GROUP_ROWS` rows; the last may have fewer."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)
@@ -180,7 +198,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _by_period(
     batches: Iterable[pa.RecordBatch],
 ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """Cut a result that is ordered by period into its periods, without holding it."""
+    """Yield the rows of each period, from a result that is ordered by period."""
     for period, group in itertools.groupby(_period_pieces(batches), key=lambda piece: piece[0]):
         yield period, (batch for _, batch in group)
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from cohortlake.schema import UNDATED
 from cohortlake.storage import damage, locks
 from cohortlake.storage.root import Root
 
@@ -167,23 +166,23 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
     )
 
 
-def dated(folder: str) -> str:
-    """Return SQL for the date in a folder's name, which is null for undated rows.
-
-    DuckDB still skips the files of other folders.
-
-    Args:
-        folder: SQL for the name.
-    """
-    return f"nullif({folder}, '{UNDATED}')"
-
-
 def _quoted(path: str) -> str:
     return "'" + path.replace("'", "''") + "'"
 
 
 def _descending_size(path: str) -> int:
     return -Path(path).stat().st_size
+
+
+def text_list(texts: Iterable[str]) -> str:
+    """Return SQL for a list of texts, sorted, to compare a column with by `IN`.
+
+    The list is made of constants, so that DuckDB skips the row groups and files of others.
+
+    Args:
+        texts: The texts; none gives a list that holds the empty text only.
+    """
+    return f"({', '.join(map(_quoted, sorted(texts) or ['']))})"
 
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:

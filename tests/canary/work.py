@@ -282,7 +282,7 @@ def die(root: str) -> None:
     cohortlake.protect_process()
     with serving() as endpoint, pytest.MonkeyPatch.context() as patch:
         plant.fill(endpoint)
-        patch.setattr("cohortlake.publish.marts.keyed", lambda *_: os.abort())
+        patch.setattr("cohortlake.publish.rows.keyed_sql", lambda *_: os.abort())
         _sync(root, endpoint).run()
 
 

@@ -24,12 +24,12 @@ POLICY = built_in("limited")
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _QUERIES = {
     "image_sets": "FROM now",
-    "series": marts.SERIES,
-    "studies": marts.STUDIES,
-    "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
+    "series": marts.series("present"),
+    "studies": marts.studies("present", "study_order"),
+    "patients": f"FROM ({marts.patients('present')}) WHERE patient_key IS NOT NULL",
     "history": "FROM states",
 }
-_MONTH = f"coalesce(strftime(StudyDate, '%Y-%m'), '{schema.UNDATED}')"
+_MONTH = schema.STUDY_MONTH_SQL
 
 
 def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def publish(
             f"CREATE VIEW present AS SELECT *, image_set_id AS interval_key, "
             f"hash({marts.STUDY}) AS study_hash FROM now"
         )
-        con.execute(f"CREATE VIEW visits AS {study_order.of('present')}")
+        con.execute(f"CREATE VIEW study_order AS {study_order.of('present')}")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
                 c for c in policy.shown(schema.published(table)) if c != schema.STUDY_MONTH

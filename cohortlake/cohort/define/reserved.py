@@ -6,5 +6,5 @@ FROZEN_COLUMNS = ("member_digest", "member_salt", "erased_on")
 COLUMNS = frozenset((*FROZEN_COLUMNS, "few", "members", "patients", "series_id", "split"))
 """Columns that stand beside those of members, in a file or in a count."""
 
-TABLES = frozenset(("after", "before", "differing", "in_the_lake", "present", "visits"))
+TABLES = frozenset(("after", "before", "differing", "in_the_lake", "present", "study_order"))
 """Relations in queries of cohorts. Others are the stages: `step_1`, `step_2` and so on."""

@@ -21,9 +21,9 @@ from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _MARTS = {
-    "series": marts.SERIES,
-    "studies": marts.STUDIES,
-    "patients": f"FROM ({marts.patients()}) WHERE patient_key IS NOT NULL",
+    "series": marts.series("present"),
+    "studies": marts.studies("present", "study_order"),
+    "patients": f"FROM ({marts.patients('present')}) WHERE patient_key IS NOT NULL",
 }
 
 
@@ -53,7 +53,7 @@ def create(
     if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
         raise NotShown("tables of the past are made from dates", publication.policy)
     con.execute(_rows_as_of(as_of, publication))
-    con.execute(f"CREATE VIEW visits AS {study_order.of('present')}")
+    con.execute(f"CREATE VIEW study_order AS {study_order.of('present')}")
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
@@ -66,7 +66,7 @@ def _rows(table: str, names: Collection[str], *, is_local: bool) -> str:
     if partition is None:
         return f"FROM {relation}"
     if is_local:
-        return f"SELECT * REPLACE ({engine.dated(partition)} AS {partition}) FROM {relation}"
+        return f"SELECT * REPLACE ({schema.dated_sql(partition)} AS {partition}) FROM {relation}"
     # Arrow skips files by plain comparisons only, so those without a date are read apart.
     return f"""
         FROM {relation} WHERE {partition} <> '{schema.UNDATED}' UNION ALL

@@ -60,7 +60,7 @@ def _view(folder: str, table: Table) -> str:
         return f"\nCREATE VIEW {table.name} AS SELECT {nulls} WHERE false"
     names = ", ".join(map(_name, table.columns))
     if part := table.partition:
-        names += f", {engine.dated(engine.folder_value(part.name))} AS {_name(part)}"
+        names += f", {schema.dated_sql(engine.folder_value(part.name))} AS {_name(part)}"
     return (
         f"\nCREATE VIEW {table.name} AS SELECT {names} FROM read_parquet(\n"
         f"    CASE WHEN current_setting('file_search_path') = '' "

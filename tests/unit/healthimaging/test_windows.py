@@ -17,9 +17,9 @@ from cohortlake.errors import WindowError
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Axis, Datastore, Window
 from cohortlake.history.coverage import CoverageInterval, complete_until, covered_intervals
-from cohortlake.history.timeline import STUDY_MONTH_SQL
 from cohortlake.ingest import partitions
 from cohortlake.ingest.due import due_windows, without_overlap
+from cohortlake.schema import STUDY_MONTH_SQL
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

@@ -70,8 +70,8 @@ def _study_wide(*states: tuple[str, str, int, int | None]) -> list[int]:
     ]
     with engine.connection() as con:
         con.register("study_states", pa.Table.from_pylist(rows))
-        change_kinds.find_study_wide(con)
-        return [key for (key,) in con.sql("FROM study_wide ORDER BY ALL").fetchall()]
+        found = change_kinds.find_study_wide(con, "study_states")
+        return [key for (key,) in con.sql(f"FROM {found} ORDER BY ALL").fetchall()]
 
 
 def _study(size: int, until: dict[int, int]) -> list[tuple[str, str, int, int | None]]:

@@ -1,0 +1,131 @@
+"""The version history as SQL views over the files of its Delta table.
+
+Says which columns are stored, and how version rows and end events give the presence intervals
+of each image set. `image_sets` opens the table and knows which files it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.storage import engine
+from cohortlake.storage.root import Root
+
+# Delta Lake has no type for a time of day: it is stored as microseconds since midnight.
+_TIMES = [column.name for column in schema.STATE if column.type == pa.time64("us")]
+STORED = pa.schema(
+    [pa.field(c.name, pa.int64() if c.name in _TIMES else c.type) for c in schema.IMAGE_SETS]
+)
+
+
+@dataclass(frozen=True)
+class HistoryViews:
+    """The names of the views that `create` makes.
+
+    Attributes:
+        stored: All rows of the table, as they are stored.
+        versions: The version rows: a state, and when it began.
+        end_events: The end events: an interval, and how and when it ended.
+        ends: The end event that counts for each interval.
+        current: The version rows whose interval has not ended.
+        history: All intervals that still count, with how and when they ended.
+    """
+
+    stored: str = "stored"
+    versions: str = "versions"
+    end_events: str = "end_events"
+    ends: str = "ends"
+    current: str = "current"
+    history: str = "history"
+
+
+@dataclass(frozen=True)
+class AppendedViews:
+    """The names of the views that `create_appended` makes.
+
+    Attributes:
+        rows: The rows that were committed after an earlier version of the table.
+        former_ends: The end event that counted for each interval at that version.
+    """
+
+    rows: str = "appended"
+    former_ends: str = "former_ends"
+
+
+def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> HistoryViews:
+    """Make the views of the version history.
+
+    Args:
+        con: Gets the views.
+        root: The lake.
+        files: The files of the Delta table; none gives an empty history.
+    """
+    views = HistoryViews()
+    engine.register(con, views.stored, root, files, STORED)
+    times = ", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)
+    con.execute(f"""
+        CREATE VIEW {views.versions} AS
+            SELECT * EXCLUDE (row_kind) REPLACE ({times})
+            FROM {views.stored} WHERE row_kind = 'version';
+        CREATE VIEW {views.end_events} AS
+            SELECT datastore_id, image_set_id, image_set_key, interval_key, study_month, change,
+                   effective_at, last_seen_at, observed_at, revision
+            FROM {views.stored} WHERE row_kind = 'closure';
+        CREATE VIEW {views.ends} AS {ends_sql(views.end_events)};
+        CREATE VIEW {views.current} AS
+            SELECT * FROM {views.versions}
+            ANTI JOIN (FROM {views.ends} WHERE ended_by IS NOT NULL) USING (interval_key);
+        CREATE VIEW {views.history} AS
+            SELECT v.* EXCLUDE (effective_at, observed_at, last_seen_at),
+                   effective_at AS valid_from, valid_to, ends.last_seen_at,
+                   observed_at AS observed_from, observed_to, ended_by
+            FROM {views.versions} v
+            LEFT JOIN (SELECT * EXCLUDE (revision) FROM {views.ends}) ends USING (interval_key)
+            WHERE ended_by IS DISTINCT FROM 'restated';
+    """)
+    return views
+
+
+def create_appended(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, root: Root, files: Sequence[str]
+) -> AppendedViews:
+    """Make the views of the rows that some files hold, and of how intervals had ended before.
+
+    Args:
+        con: Gets the views.
+        history: The version history.
+        root: The lake.
+        files: The files that were committed after an earlier version.
+    """
+    views = AppendedViews()
+    engine.register(con, views.rows, root, files, STORED)
+    con.execute(f"""
+        CREATE VIEW former_end_events AS
+            FROM {history.end_events}
+            ANTI JOIN (FROM {views.rows} WHERE row_kind = 'closure') USING (interval_key, revision);
+        CREATE VIEW {views.former_ends} AS {ends_sql("former_end_events")};
+    """)
+    return views
+
+
+def ends_sql(end_events: str) -> str:
+    """Return SQL for the end event that counts for each interval: the one revised last.
+
+    An observation that is found late may move an end, or undo it.
+
+    Args:
+        end_events: A relation with the columns of `HistoryViews.end_events`.
+    """
+    return f"""
+        SELECT interval_key, max(revision) AS revision,
+               nullif(arg_max(change, revision), 'reopened') AS ended_by,
+               arg_max_null(effective_at, revision) AS valid_to,
+               arg_max_null(observed_at, revision) AS observed_to,
+               arg_max_null(last_seen_at, revision) AS last_seen_at
+        FROM {end_events} GROUP BY interval_key
+    """
