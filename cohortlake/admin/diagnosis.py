@@ -234,9 +234,9 @@ def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Findi
             f"{change.before!r}"
         )
     if not change.is_asked_for:
-        remedy = f"set {change.to_go_on} to go on, or {change.to_change} to change it, and then "
+        remedy = f"set {change.to_keep} to go on, or {change.to_change} to change it, and then "
     elif change.before != change.after:
-        remedy = f"set {change.to_go_on} to go on as before, or "
+        remedy = f"set {change.to_keep} to go on as before, or "
     else:
         remedy = ""
     yield Finding(

@@ -1,4 +1,4 @@
 """The version history and the coverage: every state ever seen, how it ended, what was searched.
 
-Both are a function of the increments. Nothing here calls the service.
+Both follow from the increments alone. Nothing here calls the service or applies a policy.
 """

@@ -1,8 +1,8 @@
-"""The ledger: which windows were searched, when, and what they held.
+"""The coverage: which windows were searched, when, and what was found in them.
 
-One row per increment that was applied, so it also says which increments those are. Says
-up to which instant a data store is complete, and which windows are due. Nothing here
-trusts a clock of this machine: instants are the service's.
+It has one row per increment that was applied, so it also says which increments were applied. From
+it follows up to which instant a data store is complete. All instants are on the service's clock;
+the clock of this machine is never used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CoverageInterval:
 
 
 def read(root: Root) -> pa.Table:
-    """Return the ledger, with the columns of `schema.COVERAGE`.
+    """Return the coverage, with the columns of `schema.COVERAGE`.
 
     Raises:
         OldFormat: An older release wrote it.
@@ -61,29 +61,29 @@ def read(root: Root) -> pa.Table:
 
 
 def pending(root: Root) -> list[str]:
-    """Return the paths of the increments that were not applied yet."""
+    """Return the paths of the increments that are not applied yet."""
     return _pending(root, read(root))
 
 
 def searched(root: Root) -> pa.Table:
-    """Return the ledger, and with it the increments that were not applied yet."""
-    ledger = read(root)
-    waiting = [_row(files.read_record(root, path)) for path in _pending(root, ledger)]
-    return pa.concat_tables([ledger, pa.Table.from_pylist(waiting, _SCHEMA)])
+    """Return the coverage, with rows for the increments that are not applied yet."""
+    applied = read(root)
+    waiting = [_row(files.read_record(root, path)) for path in _pending(root, applied)]
+    return pa.concat_tables([applied, pa.Table.from_pylist(waiting, _SCHEMA)])
 
 
-def _pending(root: Root, ledger: pa.Table) -> list[str]:
-    applied = set(ledger["increment"].to_pylist())
+def _pending(root: Root, coverage: pa.Table) -> list[str]:
+    applied = set(coverage["increment"].to_pylist())
     return [path for path in files.paths(root) if path not in applied]
 
 
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
-    """Write down that increments were applied; those that are there already stay once.
+    """Record that increments were applied. An increment that is recorded already adds nothing.
 
     Args:
         root: The lake.
         paths: The increments.
-        rebuild: Forget the ledger and make it anew from these increments.
+        rebuild: Whether to replace the whole coverage by these increments.
 
     Raises:
         CommitConflict: Other writers kept committing first.
@@ -101,65 +101,74 @@ def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
 
 
 def covered_intervals(
-    ledger: pa.Table, datastore_id: str, settle: timedelta
+    coverage: pa.Table, datastore_id: str, settle: timedelta
 ) -> list[CoverageInterval]:
-    """Return what is proven complete on the updatedAt axis, in order and merged.
+    """Return the covered intervals of the updatedAt axis, in order and merged.
 
-    A search proves its window only up to `settle` before it began: what changed later may
+    A search covers its window only up to `settle` before the search began. What changed later may
     not have been searchable yet.
+
+    Args:
+        coverage: The coverage. See `read`.
+        datastore_id: The data store.
+        settle: How long the search index may lag.
     """
-    stretches = [
-        _proven_by(row, settle)
-        for row in ledger.to_pylist()
+    intervals = [
+        _covered_by(row, settle)
+        for row in coverage.to_pylist()
         if row["datastore_id"] == datastore_id
         and row["axis"] == Axis.UPDATED_AT
         and row["complete"]
     ]
     merged: list[CoverageInterval] = []
-    for stretch in sorted(stretches, key=lambda s: (s.start, s.end)):
-        if stretch.start >= stretch.end:
+    for interval in sorted(intervals, key=lambda i: (i.start, i.end)):
+        if interval.start >= interval.end:
             continue
-        if merged and stretch.start <= merged[-1].end:
+        if merged and interval.start <= merged[-1].end:
             last = merged.pop()
-            longer = max(last, stretch, key=lambda s: s.end)
-            stretch = replace(longer, start=last.start)
-        merged.append(stretch)
+            longer = max(last, interval, key=lambda i: i.end)
+            interval = replace(longer, start=last.start)
+        merged.append(interval)
     return merged
 
 
-def _proven_by(row: dict[str, Any], settle: timedelta) -> CoverageInterval:
+def _covered_by(row: dict[str, Any], settle: timedelta) -> CoverageInterval:
     trusted = row["searched_at"] - settle
     return CoverageInterval(row["start"], min(row["end"], trusted), is_open=trusted < row["end"])
 
 
-def complete_until(stretches: Sequence[CoverageInterval]) -> datetime:
-    """Return the instant up to which nothing is missing; the epoch if nothing is proven."""
-    return stretches[0].end if stretches and stretches[0].start == EPOCH else EPOCH
+def complete_until(covered: Sequence[CoverageInterval]) -> datetime:
+    """Return the instant up to which nothing is missing; the epoch if nothing is covered.
+
+    Args:
+        covered: See `covered_intervals`.
+    """
+    return covered[0].end if covered and covered[0].start == EPOCH else EPOCH
 
 
 def stopped_at(
-    ledger: pa.Table, stretches: Sequence[CoverageInterval], settle: timedelta
+    coverage: pa.Table, covered: Sequence[CoverageInterval], settle: timedelta
 ) -> datetime | None:
-    """Return where the last search by updatedAt stopped, if it had to go on from there.
+    """Return where the last search by updatedAt stopped, if it did not come to its end.
 
-    A search that comes to its end puts all days that are over on the ledger, and a day with news
-    up to the instant at which it began.
+    A search that comes to its end records all past days, and a day with new rows up to the instant
+    at which the search began.
 
     Args:
-        ledger: The rows of one data store, see `read`.
-        stretches: What they prove, see `covered_intervals`.
+        coverage: The rows of one data store. See `read`.
+        covered: The intervals that they cover. See `covered_intervals`.
         settle: How long the search index may lag.
 
     Returns:
-        The instant, or None where it came to its end, or there was none.
+        The instant; None if the search came to its end, or there was none.
     """
-    searches = ledger.filter(pc.equal(ledger["axis"], Axis.UPDATED_AT.value))
+    searches = coverage.filter(pc.equal(coverage["axis"], Axis.UPDATED_AT.value))
     began = pc.max(searches["searched_at"]).as_py()
     if began is None:
         return None
-    proven_until = stretches[-1].end if stretches else EPOCH
-    if proven_until < _midnight(began - settle):
-        return proven_until
+    covered_until = covered[-1].end if covered else EPOCH
+    if covered_until < _midnight(began - settle):
+        return covered_until
     last = searches.filter(pc.equal(searches["searched_at"], pc.max(searches["searched_at"])))
     reached = last.group_by("partition").aggregate([("end", "max")]).sort_by("partition")
     for row in reached.to_pylist():

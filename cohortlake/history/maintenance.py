@@ -1,12 +1,12 @@
-"""Maintenance of the memory and the ledger: fewer files, a short log, no leftovers.
+"""Maintenance of the version history and the coverage: fewer files, a shorter log, no leftovers.
 
-Each commit adds a file or two. Owns how these become few again, and how long what is no longer
-current can still be read: old versions, for readers and publishers that stand on one, and files
-that killed runs never committed, which look like those of a run at work until they are old.
+Each commit adds a file or two. Maintenance compacts them, and deletes what is older than the
+retention: old versions, which readers and publications may still use before, and files that killed
+runs never committed, which cannot be told from those of a running one until they are old.
 
-Readers and writers go on meanwhile. No row changes, so a publication has nothing to write but
-which version it shows. Increments are never compacted or removed: they are the proof of what was
-found. Published files are few, and replaced whole.
+Other runs may read and write meanwhile. No row changes, so the next publication only writes down
+which version it shows. Increments are never compacted or removed, because they prove what was
+found. Published files are few, and each is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from cohortlake.history import coverage, image_sets
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
-# Fewer are no burden to a reader, and a file is rewritten up to this size to take them in.
+# Fewer small files do not slow a reader down. Compaction makes files up to this size.
 _FEWEST_SMALL_FILES = 16
 _FILE_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did to a table.
+    """What maintenance did to a table. All counts are numbers of files.
 
     Attributes:
-        table: Its name.
+        table: The name of the table.
         version: Its version now.
-        compacted: Files that became fewer.
-        files: Files that hold it now.
-        log_files_deleted: Files of its log that only led to versions older than the retention.
-        files_deleted: Files that no version within the retention holds.
+        compacted: Files that were replaced by fewer ones.
+        files: Files that hold the table now.
+        log_files_deleted: Deleted log files: needed only for versions older than the retention.
+        files_deleted: Deleted data files: not part of any version within the retention.
     """
 
     table: str
@@ -56,12 +56,12 @@ def maintain(
 
     Args:
         root: The lake.
-        retention: How long a version can be read after the next one was committed, and a file
-            may lie about uncommitted: longer than any run takes.
-        held: Versions of the memory to keep longer.
+        retention: How long a version can be read after the next one was committed, and how long an
+            uncommitted file is kept. It must be longer than any run takes.
+        held: Versions of the version history to keep however old they are.
 
     Returns:
-        What was done to each table that there is. Where nothing was to do, no file was written.
+        What was done to each table. If there was nothing to do, no file was written.
 
     Raises:
         CommitConflict: Other writers kept committing first.
@@ -78,7 +78,7 @@ def maintain(
 def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]) -> Maintained:
     state_retention(root, name, retention)
     compacted = compact(root, name)
-    # Those whose log is gone already cannot be kept.
+    # A version whose log was deleted cannot be kept.
     kept = [version for version in sorted(held) if delta.open_table(root, name, version)]
     shortened = shorten_log(root, name, kept)
     deleted = vacuum(root, name, kept)
@@ -88,9 +88,9 @@ def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]
 
 
 def state_retention(root: Root, name: str, retention: timedelta) -> None:
-    """Write the retention into the table, where Delta Lake looks for it; other tools do too.
+    """Write the retention into the table's properties, which Delta Lake and other tools read.
 
-    And that no commit cleans up the log by itself: a compaction would, whatever it is told.
+    The properties also forbid commits to clean up the log. Otherwise a compaction would do it.
     """
     interval = f"interval {retention // timedelta(hours=1)} hours"
     wanted = {
@@ -109,7 +109,11 @@ def state_retention(root: Root, name: str, retention: timedelta) -> None:
 
 
 def compact(root: Root, name: str) -> int:
-    """Make few files of many small ones, in one commit; return how many these were."""
+    """Replace many small files by few large ones, in one commit.
+
+    Returns:
+        How many files were replaced.
+    """
 
     def attempt() -> int:
         table = DeltaTable(root.table_uri_of(name))
@@ -126,7 +130,7 @@ def compact(root: Root, name: str) -> int:
 
 
 def shorten_log(root: Root, name: str, held: Collection[int]) -> int:
-    """Write a checkpoint, and delete what of the log leads only to versions that are too old.
+    """Write a checkpoint, and delete the log files that only versions before it need.
 
     Args:
         root: The lake.
@@ -143,13 +147,13 @@ def shorten_log(root: Root, name: str, held: Collection[int]) -> int:
         for version in {oldest, newest}:
             if f"{name}/_delta_log/{version:020}.checkpoint.parquet" not in before:
                 DeltaTable(root.table_uri_of(name), version=version).create_checkpoint()
-        # Nothing is deleted from the version on that is open here.
+        # Log files of the version that is open here, and of later ones, are kept.
         DeltaTable(root.table_uri_of(name), version=oldest).cleanup_metadata()
     return len(before - _log_files(root, name))
 
 
 def vacuum(root: Root, name: str, held: Collection[int]) -> int:
-    """Delete the files that no version holds any more, and those that none ever held.
+    """Delete the files that no version has any more, and those that none ever had.
 
     Args:
         root: The lake.
@@ -163,14 +167,14 @@ def vacuum(root: Root, name: str, held: Collection[int]) -> int:
     vacuum = functools.partial(table.vacuum, full=True, keep_versions=list(held))
     with delta.explained(root):
         if not vacuum(dry_run=True):
-            return 0  # and commits nothing, where else it would commit that it was there
+            return 0  # the call below would commit even if there is nothing to delete
         return len(vacuum(dry_run=False))
 
 
 def forget_past(root: Root, name: str) -> None:
-    """Delete all of a table but its newest version: every other file, and what its log says.
+    """Delete everything of a table but its newest version: all other files, and their log.
 
-    No other run may be at work.
+    No other run may use the table meanwhile.
     """
     with delta.explained(root):
         DeltaTable(root.table_uri_of(name)).vacuum(

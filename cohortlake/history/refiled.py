@@ -1,13 +1,13 @@
-"""Rows of erased patients: what they end, and those that came into the lake too late.
+"""Image sets that are refiled to erased patients, and rows of erased patients that come late.
 
-An image set that is refiled to an erased patient is closed, as if it were deleted: the state that
-the lake holds of it, under another id, is true no longer. The row that shows this is never kept,
-so the absence is written before the rest of what the search found. A search that stops at any
-instant then leaves either the absence, or a window that is still to be searched.
+If an image set is refiled to an erased patient, its time line ends as if it were deleted: the state
+that the lake holds, under another patient's id, is no longer true. The row that shows this is never
+kept. So the absence is written before the other rows of the search. If the search stops at any
+instant, either the absence is written, or the window is searched again.
 
-A run reads the list of erased patients once. One that began on another machine before an erasure
-lands rows of that patient after it. They are taken out before they are applied, by whoever
-applies them. See `privacy.erasures` for who was erased, and `admin.erase_patient` for how.
+A run reads the list of erased patients once. A run on another machine that began before an erasure
+may write rows of that patient after it. They are removed before they are applied. See
+`privacy.erasures` for the list, and `admin.erase_patient` for the erasure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _JUST_AFTER = timedelta(microseconds=1)
 
 
 def close(root: Root, found: Record, image_set_ids: Collection[str]) -> str | None:
-    """Write down that image sets are an erased patient's now, where the lake holds them.
+    """Write absences for image sets that now belong to an erased patient.
 
     Args:
         root: The lake.
@@ -39,7 +39,8 @@ def close(root: Root, found: Record, image_set_ids: Collection[str]) -> str | No
         image_set_ids: The image sets.
 
     Returns:
-        The path of the absences, or None where the lake holds no such image set of others.
+        The path of the absences; None if the lake holds none of the image sets under another
+        patient.
 
     Raises:
         RootNotUsable: They cannot be written.
@@ -51,19 +52,19 @@ def close(root: Root, found: Record, image_set_ids: Collection[str]) -> str | No
 
 
 def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> list[str]:
-    """Take the rows of erased patients out of increments.
+    """Remove the rows of erased patients from increments.
 
     Args:
         root: The lake.
-        paths: The increments, of which none is applied yet.
-        are_all: Whether these are all there are, to be applied anew: then the version history is
-            not asked, which may be of an older format.
+        paths: The increments. None of them is applied yet.
+        are_all: Whether the version history is rebuilt from them. Then it is not read, because it
+            may have an older format.
 
     Returns:
-        The paths of the absences that were written, which are to be applied too.
+        The paths of the absences that were written. They must be applied too.
 
     Raises:
-        MissingKey: Some were erased, and the key that they are known by is gone.
+        MissingKey: Patients were erased, and the key that identifies them is missing.
         RootNotUsable: An increment cannot be read or written.
     """
     erased, absences = Erased(root), set[str]()
@@ -94,11 +95,11 @@ def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | N
         partition=partition,
         start=found.start,
         end=found.end,
-        # After all that this search saw, and before what any later one does.
+        # After all that this search saw, and before what any later search sees.
         searched_at=found.searched_at + _JUST_AFTER,
         run_id=found.run_id,
     )
-    if root.exists(record.path):  # of an attempt that was killed, perhaps with a shorter list
+    if root.exists(record.path):  # of a killed attempt, perhaps with fewer rows
         with damage.opened(root, record.path) as file:
             held = pa.concat_tables([pq.read_table(file).select(held.column_names), held])
         held = held.group_by(held.column_names).aggregate([])
@@ -132,7 +133,7 @@ def _held(
         return con.sql(_HELD).to_arrow_table().cast(kinds.ABSENCE_WITHOUT_RUN)
 
 
-# As in the view `history`, for these image sets alone: the view works out how every state ended.
+# The same as the view `history`, for these image sets only. The view reads all end events.
 _STATES = """
 WITH own AS (
     SELECT * FROM versions SEMI JOIN refiled USING (image_set_id)
@@ -149,8 +150,8 @@ SELECT datastore_id, image_set_id, PatientID, PatientID_raw, updated_at, observe
 FROM pending SEMI JOIN refiled USING (image_set_id) WHERE datastore_id = $datastore
 """
 
-# What counts is the last state under another id. Where a release that did not look applied the
-# erased patient's, it is superseded by it, and would be true again without it.
+# The last state under another id counts. An older release may have applied the erased patient's
+# state after it. Without that state, it would be current again.
 _HELD = """
 SELECT datastore_id, image_set_id, 'SearchImageSets' AS confirmed_by,
        max(observed_from) AS last_seen_at

@@ -1,4 +1,4 @@
-"""From the version history to the published tables, under a privacy policy.
+"""Makes the published tables from the version history, under a privacy policy.
 
-Reading them belongs to `published`.
+What reads the published tables belongs in `published`; what applies increments in `history`.
 """

@@ -1,9 +1,9 @@
-"""Are the files of the lake still as they were written?
+"""Checks that the files of the lake are still as they were written.
 
-The marker says of each published file which size and which content it was written with, a Delta
-log says of each data file which size, and the ledger says which increments there are. One listing
-of a folder compares them; only who asks for it has the content read. See `publisher` for how
-published files are written again, and `admin.diagnosis` for what an operator is told.
+The marker holds the size and the hash of each published file, a Delta log the size of each data
+file, and the coverage the increments that were applied. One listing of a folder compares the sizes.
+The content is read only on request. See `publisher` for how published files are written again, and
+`admin.diagnosis` for what an operator is told.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _IS_UNREADABLE = "cannot be read"
 def altered(
     root: Root, publication: Publication, sizes: Mapping[str, int], *, verify: bool = False
 ) -> dict[str, str]:
-    """Return which published files are not as they were written, and in what.
+    """Return which published files are not as they were written, and what is wrong.
 
     Args:
         root: The lake.
-        publication: What the marker says.
-        sizes: The size of each file there is, see `sizes`.
+        publication: What is published.
+        sizes: Path -> the size of each file that is there. See `sizes`.
         verify: Whether to read the content of the files whose size is right.
 
     Returns:
@@ -53,11 +53,11 @@ def altered(
 
 
 def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str, str]:
-    """Return which files of a Delta table are not as they were written, and in what.
+    """Return which files of a Delta table are not as they were written, and what is wrong.
 
     Args:
         root: The lake.
-        name: The table; one that was never made has no files.
+        name: The table. A table that was never made has no files.
         verify: Whether to read the content of the files whose size is right.
 
     Returns:
@@ -83,12 +83,12 @@ def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str
 
 
 def altered_increments(root: Root, ledger: pa.Table, *, verify: bool = False) -> dict[str, str]:
-    """Return which increments are not as they were written, and in what.
+    """Return which increments are not as they were written, and what is wrong.
 
     Args:
         root: The lake.
-        ledger: See `coverage.read`.
-        verify: Whether to read them; else those that are gone, or empty, are found.
+        ledger: The coverage. See `coverage.read`.
+        verify: Whether to read them. By default only missing and empty ones are found.
 
     Returns:
         Path below the root -> what is wrong with the file, in words.
@@ -111,11 +111,11 @@ def sizes(root: Root) -> dict[str, int]:
 
 
 def with_sizes(
-    files: Mapping[str, PublishedFile], there: Mapping[str, int]
+    files: Mapping[str, PublishedFile], sizes: Mapping[str, int]
 ) -> dict[str, PublishedFile]:
-    """Give files of a marker without sizes the ones that they have now."""
+    """Add the present sizes to files of a marker that has none."""
     return {
-        path: replace(file, size_bytes=there.get(path)) if file.size_bytes is None else file
+        path: replace(file, size_bytes=sizes.get(path)) if file.size_bytes is None else file
         for path, file in files.items()
     }
 
@@ -125,7 +125,7 @@ def _other_size(size: int, written: int | None) -> str:
 
 
 def _rows(root: Root, path: str) -> int | None:
-    """Read a Parquet file whole and return its rows, or None where it cannot be read."""
+    """Read a whole Parquet file and return the number of its rows, or None if it is damaged."""
     with root.open(path) as file:
         try:
             return sum(len(batch) for batch in pq.ParquetFile(file).iter_batches())

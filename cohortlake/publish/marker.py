@@ -1,6 +1,6 @@
-"""What stands in `published/`: the marker that `publisher` writes last, and all readers read.
+"""The marker: a file that says what is published. It is written last, and read by all readers.
 
-Imports nothing of what publishing needs: whoever opens a lake pays for what is here.
+Imports little, because every reader of a lake imports this module.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class PublishedFile:
     """A published file, as it was written.
 
     Attributes:
-        rows: Its rows.
-        size_bytes: Its size; None in a marker of a release that did not write sizes down.
-        sha256: The SHA-256 of its content in hex; None where that is not known.
+        rows: The number of its rows.
+        size_bytes: Its size; None if an older release wrote the marker.
+        sha256: The SHA-256 of its content in hex; None if it is not known.
     """
 
     rows: int
@@ -37,24 +37,25 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Publication:
-    """What stands in `published/`.
+    """What is published.
 
     Attributes:
-        image_sets_version: Version of the memory that it shows.
-        policy: The name of the privacy policy that was applied.
-        policy_digest: A number for all that this policy does.
-        widened: What it shows more of than the built-in one that it extends.
-        columns: Table -> the columns that it shows.
-        format: Layout of the files.
-        published_at: When, on this machine's clock, UTC.
-        files: Path below the root -> what was written there.
-        observed_since: When the first search began of which it knows, on the service's clock; None
-            where nothing was ever found.
-        observed_until: When the last one did that taught it something.
-        written: Paths this run wrote.
-        removed: Paths of earlier publications that this run deleted once it had written the marker.
-        key_fingerprint: The fingerprint of the key that the files were made with; empty where an
-            older release wrote them.
+        image_sets_version: The version of the version history that it shows.
+        policy: The name of the privacy policy.
+        policy_digest: A hash of everything that this policy does.
+        widened: The columns of which it shows more than the built-in policy that it extends.
+        columns: Table -> the columns that are shown.
+        format: The version of the layout of the files.
+        published_at: When it was published, on the publishing machine's clock, UTC.
+        files: Path below the root -> the file that was written there.
+        observed_since: When the first search with a row in it began, on the service's clock; None
+            if nothing was ever found.
+        observed_until: When the last search with a row in it began.
+        written: The paths that this run wrote.
+        removed: The paths of earlier publications that this run deleted after the marker was
+            written.
+        key_fingerprint: The fingerprint of the key of the hashes; empty if an older release wrote
+            the files.
     """
 
     image_sets_version: int
@@ -89,10 +90,11 @@ class Publication:
         return tuple(by_name[name] for name in self.columns[table])
 
     def not_shown(self, name: str) -> ColumnNotShown | None:
-        """Return the error for a column of the schema that no table has under the policy.
+        """Return the error for a column that the policy hides in all tables, or None.
 
         Args:
-            name: What was asked for; None is returned for what is no column of the schema.
+            name: The column that was asked for. For a name that is not in the schema, None is
+                returned.
         """
         columns = {c.name.casefold(): c for table in schema.PUBLISHED.values() for c in table}
         column = columns.get(name.casefold())
@@ -107,32 +109,32 @@ class Publication:
 
         Args:
             name: The column.
-            table: The table, in words.
-            known: The columns that it has.
+            table: What the error calls the table.
+            known: The columns that the table has.
         """
         return self.not_shown(name) or UnknownColumn(name, table, known)
 
     def snapshot(self) -> Snapshot:
-        """Return what the record keeps of it."""
+        """Return what the list of snapshots keeps of it."""
         rows = {table: self.rows(table) for table in schema.PUBLISHED}
         return Snapshot(
             self.published_at, self.image_sets_version, self.policy, self.observed_until, rows
         )
 
     def to_marker(self) -> bytes:
-        """Return what the marker file says: all but what this run did."""
+        """Return the content of the marker: everything but what this run wrote and removed."""
         done = ("written", "removed")
         items = {name: value for name, value in asdict(self).items() if name not in done}
         return json.dumps(items, indent=1).encode()
 
 
 def read_marker(root: Root) -> Publication | None:
-    """Return what stands in `published/`, or None where nothing was published."""
+    """Return what is published, or None if nothing is."""
     return read_marker_with_tag(root)[0]
 
 
 def read_marker_with_tag(root: Root) -> tuple[Publication | None, str | None]:
-    """Return what stands in `published/`, and the tag that `write_marker` takes."""
+    """Return what is published, and the tag of the marker that `write_marker` takes."""
     if not root.exists(MARKER_PATH):
         return None, None
     content, tag = root.read_with_tag(MARKER_PATH)
@@ -140,37 +142,37 @@ def read_marker_with_tag(root: Root) -> tuple[Publication | None, str | None]:
 
 
 def write_marker(root: Root, publication: Publication, tag: str | None) -> bool:
-    """Write the marker if no other run published since it was read.
+    """Write the marker, unless another run published since it was read.
 
     Two machines may publish to S3 at the same time, and each replaces files of the other. Only
-    one of them can replace the marker that both read. The other one publishes again.
+    one of them can replace the marker that both read. The other one has to publish again.
 
     Args:
         root: The lake.
-        publication: What stands there now.
-        tag: The tag of the marker that the publication began with.
+        publication: What is published now.
+        tag: The tag of the marker that was read before the publication began.
 
     Returns:
-        Whether it was written.
+        Whether the marker was written.
 
     Raises:
-        RootNotUsable: It cannot be written.
+        RootNotUsable: The marker cannot be written.
     """
     return root.replace(MARKER_PATH, publication.to_marker(), tag)
 
 
 def _from_json(content: bytes) -> Publication:
     with damage.parsed(MARKER_PATH):
-        said = json.loads(content)
-    # Of an older format: it is published anew before anybody reads it.
-    said = {"policy_digest": "", "widened": (), "columns": {}} | said
-    columns = {table: tuple(names) for table, names in said["columns"].items()}
-    files = {path: _file(entry) for path, entry in said["files"].items()}
+        items = json.loads(content)
+    # A marker of an older format: everything is published again before it is read.
+    items = {"policy_digest": "", "widened": (), "columns": {}} | items
+    columns = {table: tuple(names) for table, names in items["columns"].items()}
+    files = {path: _file(entry) for path, entry in items["files"].items()}
     return Publication(
-        **said | {"widened": tuple(said["widened"]), "columns": columns, "files": files}
+        **items | {"widened": tuple(items["widened"]), "columns": columns, "files": files}
     )
 
 
 def _file(entry: int | dict[str, Any]) -> PublishedFile:
-    # Earlier releases wrote the rows only.
+    # Older releases wrote the number of rows only.
     return PublishedFile(entry) if isinstance(entry, int) else PublishedFile(**entry)

@@ -1,7 +1,7 @@
-"""Whether a publication would be under another policy than the one before, and who asked for it.
+"""Whether the settings would change the policy of what is published, and whether they ask for it.
 
-Readers rely on what the policy shows. A run whose settings do not name a policy must not change
-it: the setting may only be missing on that machine.
+Readers rely on what the policy shows. If the settings of a run do not name a policy, the run must
+not change it: the setting may only be missing on that machine.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class PolicyChange:
     Attributes:
         before: The name of the policy of what is published.
         after: The name of the policy of the settings.
-        is_asked_for: Whether a setting or an option names it.
-        to_go_on: The settings that keep the policy as it is.
-        to_change: What asks for the change.
+        is_asked_for: Whether a setting or an option names the new policy.
+        to_keep: The settings that keep the policy.
+        to_change: The setting or option that asks for the change.
     """
 
     before: str
     after: str
     is_asked_for: bool
-    to_go_on: str
+    to_keep: str
     to_change: str
 
     def __str__(self) -> str:
         was = f"the lake is published under the policy {self.before!r}"
         if not self.is_asked_for:
-            return f"{was}. Set {self.to_go_on} to go on, or {self.to_change} to change it"
+            return f"{was}. Set {self.to_keep} to go on, or {self.to_change} to change it"
         if self.before == self.after:
             return f"{was}, which shows something else now: everything is published anew"
         return f"{was}: from now on it is published under {self.after!r}, everything anew"
@@ -44,11 +44,11 @@ class PolicyChange:
 def policy_change(
     settings: Settings, policy: Policy, before: Publication | None
 ) -> PolicyChange | None:
-    """Return how the settings' policy differs from that of what is published, or None.
+    """Return how the policy of the settings differs from the published one, or None.
 
     Args:
         settings: The settings.
-        policy: The policy that they make.
+        policy: The policy that the settings give.
         before: What is published, or None.
     """
     if before is None:
@@ -62,7 +62,7 @@ def policy_change(
             f"COHORTLAKE_PRIVACY={before.policy}{file}",
             f"give --policy {policy.name}",
         )
-    # Of an older format the marker may not say what the policy did.
+    # The marker of an older format may not hold the digest of the policy.
     if before.format != schema.FORMAT_VERSION or before.policy_digest == policy.digest:
         return None
     dates = _dates_of(settings, before)
@@ -77,7 +77,7 @@ def policy_change(
 
 
 def _dates_of(settings: Settings, before: Publication) -> str | None:
-    """Return the COHORTLAKE_SAFE_DATES that alone was not set, or None where it is not that."""
+    """Return the COHORTLAKE_SAFE_DATES of what is published, if only this setting is missing."""
     if settings.safe_dates:
         return None
     for dates in SAFE_DATES:

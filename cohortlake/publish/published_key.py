@@ -1,11 +1,10 @@
-"""One publication, one key: the key is refused where published files were made with another one.
+"""The key that a lake is published with: another key is refused.
 
-Two places name the key that a lake is published with: `keys/fingerprint` in the restricted zone
-and the marker in `published/`. A fingerprint is an HMAC of a constant under 256 random bits, so
-whoever reads it cannot find the key by trying. Where both are lost, or an older release wrote the
-marker, a `patient_key` that was published is worked out again from the version history, and a key
-that lies in the lake counts before one from elsewhere.
-See `privacy.key_store` for where keys are kept.
+Two places hold the fingerprint of this key: `keys/fingerprint` in the restricted zone and the
+marker in `published/`. A fingerprint is an HMAC of a constant under 256 random bits, so nobody can
+find the key from it. If both are lost, or an older release wrote the marker, the published
+`patient_key` values are compared with hashes of the version history's patients. Then only a key
+that is kept in the lake is accepted. See `privacy.key_store` for where keys are kept.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ _PATIENT_KEY = pa.schema([(schema.PATIENT_KEY.name, schema.PATIENT_KEY.type)])
 def key_to_publish_with(
     root: Root, source: str, marker: Publication | None, *, with_new_key: bool = False
 ) -> bytes:
-    """Return the key, after a look that it is the one of the files that are published.
+    """Return the key, if it is the one that the published files were made with.
 
     Args:
         root: The lake.
-        source: See COHORTLAKE_PATIENT_KEY.
+        source: The setting COHORTLAKE_PATIENT_KEY.
         marker: What is published now.
-        with_new_key: Whether a rotation asks, which replaces all these files.
+        with_new_key: Whether the key may be another one, because all files will be replaced.
 
     Raises:
-        MissingKey: The lake was published before, and its key is gone.
-        WrongKey: It was published with another one.
+        MissingKey: The lake was published before, and its key is missing.
+        WrongKey: The lake was published with another key.
         SettingError: The source cannot be understood, or holds no key.
     """
     files = root.files("published/patients", ".parquet")
@@ -53,16 +52,16 @@ def key_to_publish_with(
     if not is_theirs:
         raise WrongKey(
             f"COHORTLAKE_PATIENT_KEY={source} is not the key that {root.uri_of('published')} was "
-            "published with, and nothing was published: give that key. `cohortlake key rotate` "
-            "takes up another one; where it did not come to its end, repeat it as it was given. "
-            "docs/how-to/aws.md says what to do if the key is lost for good"
+            "published with, so nothing was published. Give that key. `cohortlake key rotate` "
+            "changes the key; if it was interrupted, run it again with the same arguments. "
+            "docs/how-to/aws.md says what to do if the key is lost"
         )
     key_store.require_fingerprint(root, source, key)
     return key
 
 
 def _made(root: Root, key: bytes, files: list[str]) -> bool:
-    """Return whether any published patient_key was made with a key; true where there is none."""
+    """Return whether any published patient_key was made with a key; true if there is none."""
     with engine.connection() as con:
         engine.register(con, "published", root, files, _PATIENT_KEY)
         if not engine.count(con, "SELECT count(*) FROM published"):

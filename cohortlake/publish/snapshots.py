@@ -1,8 +1,8 @@
-"""The publications there have been, and the tags that people gave them.
+"""All publications so far, and the tags that people gave them.
 
-Beside the marker, `published/_snapshots.jsonl` has a line for each publication, and
-`published/_tags/NAME.json` says which of them a tag names. A tag never moves. Whoever cleans
-the memory up keeps the versions that `tagged_versions` gives. Delete the file to remove the tag.
+`published/_snapshots.jsonl` has one line for each publication. `published/_tags/NAME.json` holds
+the publication that a tag names. A tag never moves. Maintenance keeps the versions of the version
+history that `tagged_versions` returns. Delete the file to remove the tag.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ NOW = "now"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A publication, as the record keeps it.
+    """A publication, as the list of snapshots keeps it.
 
     Attributes:
-        published_at: When, on the publishing machine's clock, UTC.
-        image_sets_version: The version of the memory that it shows.
-        policy: The privacy policy that was applied.
-        observed_until: When the last search began that taught it something, on the service's
-            clock; None where none did.
-        rows: Table -> rows.
+        published_at: When it was published, on the publishing machine's clock, UTC.
+        image_sets_version: The version of the version history that it shows.
+        policy: The name of the privacy policy.
+        observed_until: When the last search with a row in it began, on the service's clock; None
+            if nothing was ever found.
+        rows: Table -> the number of its rows.
     """
 
     published_at: str
@@ -49,7 +49,7 @@ class Snapshot:
 
     @property
     def knew_until(self) -> datetime:
-        """The last instant of which it can know; the first there is where it knows nothing."""
+        """The last instant that it can show; the earliest possible instant if it shows nothing."""
         until = self.observed_until
         return datetime.fromisoformat(until) if until else datetime.min.replace(tzinfo=UTC)
 
@@ -59,16 +59,16 @@ class Snapshot:
 
 
 def record(root: Root, snapshot: Snapshot) -> None:
-    """Add a publication to the record."""
+    """Add a publication to the list of snapshots."""
     is_written = False
-    while not is_written:  # of two machines that publish at once on S3, one reads it again
+    while not is_written:  # if two machines publish to S3 at once, one of them reads it again
         is_there = root.exists(_RECORD_PATH)
         before, tag = root.read_with_tag(_RECORD_PATH) if is_there else (b"", None)
         is_written = root.replace(_RECORD_PATH, before + snapshot.to_json(), tag)
 
 
 def table(root: Root) -> pa.Table:
-    """Return the record, with the columns of `schema.SNAPSHOTS`, the oldest publication first."""
+    """Return all publications, oldest first, with the columns of `schema.SNAPSHOTS`."""
     lines = root.read(_RECORD_PATH).splitlines() if root.exists(_RECORD_PATH) else []
     names: dict[tuple[str, int], list[str]] = defaultdict(list)
     for name, tagged in _tags(root).items():
@@ -78,7 +78,7 @@ def table(root: Root) -> pa.Table:
 
 
 def tag(root: Root, name: str, snapshot: Snapshot) -> None:
-    """Name a publication. To give it the same name again changes nothing.
+    """Give a publication a name. Giving it the same name again changes nothing.
 
     Args:
         root: The lake.
@@ -86,7 +86,7 @@ def tag(root: Root, name: str, snapshot: Snapshot) -> None:
         snapshot: The publication.
 
     Raises:
-        TagError: The name cannot be used, or is another publication's.
+        TagError: The name cannot be used, or names another publication.
     """
     if not _NAME.fullmatch(name) or name == NOW or is_instant(name):
         raise TagError(
@@ -99,7 +99,7 @@ def tag(root: Root, name: str, snapshot: Snapshot) -> None:
     if held.image_sets_version != snapshot.image_sets_version:
         raise TagError(
             f"{name!r} names version {held.image_sets_version} of image_sets, and a tag never "
-            f"moves; use another name, or delete {root.uri_of(path)} to let go of it"
+            f"moves; use another name, or delete {root.uri_of(path)} to remove the tag"
         )
 
 
@@ -116,7 +116,7 @@ def tagged(root: Root, name: str) -> Snapshot:
 
 
 def tagged_versions(root: Root) -> set[int]:
-    """Return the versions of the memory that tags hold."""
+    """Return the versions of the version history that tags name."""
     return {snapshot.image_sets_version for snapshot in _tags(root).values()}
 
 

@@ -1,4 +1,4 @@
-"""Reading the published tables: as they are now, as they were, and what changed between.
+"""Reads the published tables: as they are now, as they were, and what changed in between.
 
-Nothing here writes, and nothing here reads the restricted zone.
+Nothing here writes tables, and nothing here reads the restricted zone.
 """

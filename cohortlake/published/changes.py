@@ -1,9 +1,9 @@
 """What changed between two instants, field by field, from the published history.
 
-A state counts on a clock where it was current for a while: on the service's, `valid_from` to
-`valid_to`, or on ours, `observed_from` to `observed_to`. Of each image set these states follow
-one another without a gap until it is gone, so what begins and ends between two instants is
-exactly what tells the table at the one from the table at the other. Reading is `published.read`'s.
+There are two clocks. On the service's clock a state is current from `valid_from` to `valid_to`, on
+ours from `observed_from` to `observed_to`. The states of an image set follow one another without a
+gap until it is deleted. So the states that begin or end between two instants are exactly the
+difference between the table at the first instant and the table at the second.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cohortlake.storage.root import Root
 
 
 class Clock(Enum):
-    """Whose time it is."""
+    """The clock of an instant: the service's (valid) or ours (observed)."""
 
     VALID = "valid"
     OBSERVED = "observed"
 
 
-# What is always new in another state, says how it came about, or what another column means.
+# Columns that differ in every state, describe the change, or give the meaning of another column.
 _NO_FIELDS = {
     *("datastore_id", "image_set_id", "version", "created_at", "updated_at", "study_month"),
     *("valid_from", "valid_to", "last_seen_at", "observed_from", "observed_to", "change", "kind"),
@@ -37,7 +37,7 @@ _NO_FIELDS = {
     *(part.name for part in schema.NAME_PARTS),
 }
 FIELDS = tuple(c.name for c in schema.PUBLISHED["history"] if c.name not in _NO_FIELDS)
-"""The columns whose changes are told, where the policy shows them."""
+"""The columns whose changes are listed, if the policy shows them."""
 
 
 def between(
@@ -48,15 +48,15 @@ def between(
     since: datetime,
     until: datetime | None,
 ) -> pa.Table:
-    """Return what began or ended after an instant and not after another.
+    """Return the states that began or ended after an instant, and at or before a later one.
 
     Args:
         root: The lake.
         files: The files of the published history.
         shown: The columns that they have.
-        clock: Whose time the bounds are.
-        since: The one.
-        until: The other; None for no bound.
+        clock: The clock of the two instants.
+        since: The instant.
+        until: The later instant; None for no bound.
 
     Returns:
         One row per image set, change and field, with the columns of `schema.CHANGES`.
@@ -83,17 +83,17 @@ CASE WHEN {name} IS DISTINCT FROM prior_{name} THEN
     {{'field': '{name}', 'before': prior_{name}::VARCHAR, 'after': {name}::VARCHAR}} END
 """
 
-# A state of which no shown field differs has one row all the same. What was there before it may
-# never have been true on this clock: then the image set began with it.
+# A state gets one row even if no shown field differs. If the state before it was never current on
+# this clock, the image set was created with it.
 _QUERY = """
-WITH touched AS (
+WITH affected AS (
     SELECT *, {clock}_from AS began, {clock}_to AS ended FROM history
     WHERE ({clock}_to IS NULL OR {clock}_to > {clock}_from)
       AND ({clock}_from > {since} AND {clock}_from <= {until}
            OR {clock}_to > {since} AND {clock}_to <= {until})
 ), ordered AS (
     SELECT *, lag(ended) OVER whole AS prior_ended, lead(began) OVER whole AS next_began, {priors}
-    FROM touched WINDOW whole AS (PARTITION BY datastore_id, image_set_id ORDER BY began)
+    FROM affected WINDOW whole AS (PARTITION BY datastore_id, image_set_id ORDER BY began)
 ), begun AS (
     SELECT * REPLACE (
                CASE WHEN prior_ended IS DISTINCT FROM began AND kind <> 'reappeared'
@@ -102,7 +102,7 @@ WITH touched AS (
            CASE WHEN prior_ended = began
                 THEN list_filter([{differences}], lambda one: one IS NOT NULL) END AS found
     FROM ordered WHERE began > {since} AND began <= {until}
-), told AS (
+), changes AS (
     SELECT datastore_id, image_set_id, version, kind, is_study_wide, began AS changed_at,
            unnest(CASE WHEN len(found) > 0 THEN found ELSE [NULL] END) AS one
     FROM begun
@@ -113,5 +113,5 @@ WITH touched AS (
 )
 SELECT datastore_id, image_set_id, version, kind, is_study_wide, changed_at,
        one.field AS field, one.before AS before, one.after AS after
-FROM told ORDER BY changed_at, datastore_id, image_set_id, field
+FROM changes ORDER BY changed_at, datastore_id, image_set_id, field
 """

@@ -1,7 +1,7 @@
-"""Reading a lake: what is true now, what was true or known at an instant, what changed.
+"""Reads the published tables: what is true now, what was true or known earlier, what changed.
 
-Needs no right on anything but `published/`, and sees what the policy shows. How the time
-lines come about is `history.timeline`'s.
+Needs the right to read `published/` only, and sees what the policy shows. See `history.timeline`
+for the time lines.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
 
 
 class PublishedTables:
-    """The published tables of a lake, as they are whenever they are asked for.
+    """The published tables of a lake. Each call reads what is published at that moment.
 
     Args:
         root: The lake.
@@ -63,7 +63,7 @@ class PublishedTables:
         self.root = root
 
     def publication(self) -> Publication:
-        """Return what stands in `published/` now.
+        """Return what is published now.
 
         Raises:
             NotALake: Nothing was ever published there.
@@ -80,12 +80,12 @@ class PublishedTables:
         return marker
 
     def reading(self, read: Callable[[Publication], T]) -> T:
-        """Read files that the marker names, and again where a publication came in between.
+        """Read files that the marker names, and read again if a publication replaced the marker.
 
-        A publication that writes all anew removes files that the marker named before.
+        A full publication removes files that the marker named before.
 
         Args:
-            read: Reads them.
+            read: Reads the files of a publication.
 
         Raises:
             NotALake: Nothing was ever published there.
@@ -114,8 +114,8 @@ class PublishedTables:
             name: `image_sets`, `series`, `studies`, `patients` or `history`.
             columns: Which columns; all that the policy shows by default.
             as_of: Only for `image_sets`: what was true at this instant, as far as is known now.
-            known_at: Only for `image_sets`: what the lake had seen to be true by this instant, or
-                by the snapshot that this tag names.
+            known_at: Only for `image_sets`: what the lake knew at this instant, or at the snapshot
+                that this tag names.
 
         Returns:
             One row per entity, with Arrow-backed dtypes.
@@ -130,7 +130,7 @@ class PublishedTables:
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
         """
-        schema.published(name)  # or there is none, and nobody published it
+        schema.published(name)  # raises UnknownTable even if nothing is published
         return self.reading(lambda marker: self._table(marker, name, columns, as_of, known_at))
 
     def _table(
@@ -154,18 +154,20 @@ class PublishedTables:
         return self._rows(marker, "history", wanted, _current(clock, at))
 
     def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
-        """Tell what changed in the data store, on the service's clock.
+        """Return what changed in the data store, on the service's clock.
 
-        It is what tells `table("image_sets", as_of=since)` from the one as of `until`.
+        The changes are the difference between `table("image_sets", as_of=since)` and the table as
+        of `until`.
 
         Args:
-            since: The instant after which.
-            until: The last instant; no bound by default.
+            since: Changes after this instant.
+            until: Changes up to this instant; no bound by default.
 
         Returns:
             One row per image set, change and field that differs and that the policy shows, with
-            the value before and after as text; one row without a field where an image set began
-            or ended, or where none of them differs. The columns are those of `schema.CHANGES`.
+            the value before and after as text. A change has one row without a field if an image
+            set began or ended, or if no shown field differs. The columns are those of
+            `schema.CHANGES`.
 
         Raises:
             InstantError: The instants cannot be used; the message says why.
@@ -177,15 +179,15 @@ class PublishedTables:
         return self._changes(Clock.VALID, instant(since), end)
 
     def diff(self, a: str, b: str) -> pd.DataFrame:
-        """Tell two states of the lake apart.
+        """Return the difference between two states of the lake.
 
         Args:
             a: A date, an instant or a tag.
             b: A later one, or `now`.
 
         Returns:
-            What `changes` gives between two instants. Where one of the two is a tag: what the
-            lake came to know in between, and so what tells its snapshot from the other state.
+            Between two instants, the same as `changes`. If one of the two is a tag, what the lake
+            came to know in between: the difference between the snapshot and the other state.
 
         Raises:
             InstantError: The instants cannot be used; the message says why.
@@ -203,24 +205,24 @@ class PublishedTables:
         return self._changes(Clock.OBSERVED, self._known_at(a), end)
 
     def snapshots(self) -> pd.DataFrame:
-        """List the publications there have been, the oldest first.
+        """List all publications so far, the oldest first.
 
         Returns:
-            One row each, with the columns of `schema.SNAPSHOTS`.
+            One row per publication, with the columns of `schema.SNAPSHOTS`.
         """
         return to_frame(snapshots.table(self.root))
 
     def tag(self, name: str) -> Publication:
-        """Name what is published now, and hold it against retention. A tag never moves.
+        """Give what is published now a name, and keep it from maintenance. A tag never moves.
 
         Args:
-            name: Letters, digits and `._-`. All who may read the lake can read it.
+            name: Letters, digits and `._-`. Everybody who may read the lake can read the name.
 
         Returns:
-            What the tag names.
+            The publication that the tag names.
 
         Raises:
-            TagError: The name cannot be used, or is another snapshot's.
+            TagError: The name cannot be used, or names another snapshot.
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
             RootNotUsable: The lake cannot be written.
@@ -234,8 +236,8 @@ class PublishedTables:
     ) -> tuple[Clock, datetime]:
         if name != "image_sets":
             raise InstantError(
-                f"{name!r} is published as it is now only; as_of and known_at are for "
-                "'image_sets', and 'history' holds all states"
+                f"{name!r} is published as it is now only. Use as_of and known_at with "
+                "'image_sets'; 'history' holds all states"
             )
         if as_of is not None and known_at is not None:
             raise InstantError(
@@ -282,7 +284,7 @@ PARTITIONS = schema.forms(schema.STUDY_MONTH)
 
 
 def _frame(rows: pa.Table) -> pd.DataFrame:
-    """Return rows as a frame; the folder of what has no date is named by no value."""
+    """Return rows as a frame, with null in place of the folder `undated`."""
     for partition in PARTITIONS:
         if partition.name in rows.column_names:
             folders = rows[partition.name]
@@ -293,7 +295,7 @@ def _frame(rows: pa.Table) -> pd.DataFrame:
 
 
 def require_clocks(marker: Publication) -> None:
-    """Look whether the published history says when its states began and ended.
+    """Check that the published history shows when its states began and ended.
 
     Raises:
         NotShown: The policy hides it.
@@ -301,11 +303,11 @@ def require_clocks(marker: Publication) -> None:
     if not {"valid_from", "valid_to", "observed_from", "observed_to"} <= {
         *marker.columns["history"]
     }:
-        raise NotShown("the past is told by the instants of `history`", marker.policy)
+        raise NotShown("reading the past needs the instants of `history`", marker.policy)
 
 
 def _current(clock: Clock, at: datetime) -> pads.Expression:
-    """Return what holds of the states that were current at an instant of a clock."""
+    """Return the condition for the states that were current at an instant of a clock."""
     began, ended = pc.field(f"{clock.value}_from"), pc.field(f"{clock.value}_to")
     current: pads.Expression = (began <= at) & (ended.is_null() | (ended > at))
     return current
@@ -317,7 +319,7 @@ def _require_seen(marker: Publication, at: datetime) -> None:
         raise InstantError("the lake has not seen any image set yet, so it has no past")
     if at < first:
         raise InstantError(
-            f"the lake first looked at {first.isoformat()}, so it cannot say what was there at "
-            f"{at.isoformat()}: what had ended by then it never saw. Give a later instant; "
-            "'history' holds what is known of earlier times"
+            f"the first search began at {first.isoformat()}, so the lake does not know what was "
+            f"there at {at.isoformat()}. Give a later instant; 'history' holds what is known of "
+            "earlier times"
         )

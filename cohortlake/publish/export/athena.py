@@ -1,9 +1,9 @@
 """`athena.sql`: the published tables as external tables of Amazon Athena.
 
-The partitions are projected, so that nobody has to add them. Of Athena's kinds of projection only
-`enum` can name both months and `undated` in a table that may be asked without naming one. Its
-values are written out: all that are published, and those that are to be expected, so that the
-statements change seldom. Tools that read Hive's DDL understand all but the projection.
+The partitions are projected, so that nobody has to add them. Only the projection type `enum` can
+list both months and `undated`, and allows queries that name no partition. Its values are the
+published partitions and those to be expected, so that the statements seldom change. Tools that read
+Hive's DDL understand everything but the projection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cohortlake import schema
 from cohortlake.publish.export.tables import Table
 
 PLACE = "${LAKE}"
-"""Stands for the root's `s3://` URL where the lake lies on a disk."""
+"""Stands for the `s3://` URL of the root, if the lake is on a disk."""
 
 _FIRST_YEAR = 1980
 _LONGEST_COMMENT = 255  # Glue's limit
@@ -34,16 +34,16 @@ _TYPES = {
     schema.INSTANT: "timestamp",
     pa.list_(pa.string()): "array<string>",
 }
-"""Arrow type -> Athena's. It has none for a time of day in a table of files."""
+"""Arrow type -> Athena's type. Athena has none for a time of day in a table of files."""
 
 
 def statements(lake: str, tables: Iterable[Table], last_year: int) -> str:
     """Return the DDL, one statement after another.
 
     Args:
-        lake: The root's URL, or `PLACE`.
-        tables: What to make tables of.
-        last_year: Until when partitions are to be expected.
+        lake: The URL of the root, or `PLACE`.
+        tables: The published tables.
+        last_year: The last year of which partitions are expected.
     """
     replace = (
         f"-- Put the s3:// URL that the lake was copied to in the place of {PLACE}.\n"
@@ -60,8 +60,10 @@ def statements(lake: str, tables: Iterable[Table], last_year: int) -> str:
 
 def _statements(lake: str, table: Table, last_year: int) -> str:
     lines = [f"  {_column(column)}" for column in table.columns if column.type in _TYPES]
-    untold = [column.name for column in table.columns if column.type not in _TYPES]
-    note = f"-- Left out, for Athena has no type for it: {', '.join(untold)}.\n" if untold else ""
+    left_out = [column.name for column in table.columns if column.type not in _TYPES]
+    note = (
+        f"-- Left out, for Athena has no type for it: {', '.join(left_out)}.\n" if left_out else ""
+    )
     return (
         f"\nDROP TABLE IF EXISTS `{table.name}`;\n\n{note}"
         f"CREATE EXTERNAL TABLE `{table.name}` (\n" + ",\n".join(lines) + "\n)\n"
@@ -71,7 +73,7 @@ def _statements(lake: str, table: Table, last_year: int) -> str:
 
 
 def _partitioned(table: Table) -> str:
-    # A folder's name is text, whatever the column is elsewhere: one of them is `undated`.
+    # The value is text: it is the name of a folder, and one of them is `undated`.
     return f"PARTITIONED BY (`{table.partition.name}` string)\n" if table.partition else ""
 
 
@@ -88,7 +90,7 @@ def _projection(table: Table, last_year: int) -> str:
 
 
 def _expected(partition: schema.Column, found: Iterable[str], last_year: int) -> list[str]:
-    """Return the values that there are, and those that may come, sorted."""
+    """Return the values that exist and those that are expected, sorted."""
     years = [f"{year:04d}" for year in range(_FIRST_YEAR, last_year + 1)]
     is_monthly = partition == schema.STUDY_MONTH
     months = [f"{year}-{month:02d}" for year in years for month in range(1, 13)]
@@ -97,6 +99,6 @@ def _expected(partition: schema.Column, found: Iterable[str], last_year: int) ->
 
 
 def _column(column: schema.Column) -> str:
-    # An apostrophe would end the comment, and Hive's and Athena's ways to write one differ.
+    # An apostrophe would end the comment. Hive and Athena escape it in different ways.
     meaning = textwrap.shorten(column.description, _LONGEST_COMMENT).replace("'", _APOSTROPHE)
     return f"`{column.name}` {_TYPES[column.type]} COMMENT '{meaning}'"

@@ -1,7 +1,7 @@
-"""What lies beside the published tables, so that other tools find their way in them.
+"""The catalogue: files beside the published tables that describe them to other tools.
 
-A database of views, the data dictionary, and DDL for Athena. None of it holds a row. A file is
-written only where its content would be another; `publish.publisher` says when it is looked at.
+It has a database of views, the data dictionary, and DDL for Athena. None of them holds a row. A
+file is written only if its content changes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ ATHENA_PATH = "published/athena.sql"
 
 
 def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> None:
-    """Write what is missing, or is not of this publication.
+    """Write the files of the catalogue that are missing or out of date.
 
-    On S3 there is no database: DuckDB reads one from a disk only.
+    On S3 there is no database, because DuckDB opens databases on a disk only.
 
     Args:
         root: The lake.
-        publication: What stands in `published/`.
+        publication: What is published.
         policy: The policy that it was published under.
 
     Raises:
-        RootNotUsable: It cannot be written.
+        RootNotUsable: A file cannot be written.
     """
     known = tables(publication)
     next_year = datetime.fromisoformat(publication.published_at).year + 1
@@ -48,7 +48,7 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
         views = database.views(root.path("published"), known)
         if not (root.exists(DATABASE_PATH) and _is_written(root, VIEWS_PATH, views)):
             root.write(DATABASE_PATH, database.build(views))
-            # After the database: a run that dies between the two leaves both due.
+            # After the database, so that a run that is killed in between leaves both to write.
             root.write(VIEWS_PATH, views.encode())
 
 

@@ -1,9 +1,9 @@
-"""`cohortlake.duckdb`: a database of views over the published files, and of no row.
+"""`cohortlake.duckdb`: a database of views over the published files. It holds no row.
 
-Views that read by pattern see months that come and go, so the database changes only with the
-columns, or with the folder. DuckDB takes a relative path from where its process stands, and knows
-no path relative to the database: the views hold the folder's own path, and give way to
-`file_search_path` where that is set, as for a folder that was copied or mounted elsewhere.
+The views read files by a pattern, so they see new months without a change. The database changes
+only with the columns or with the path of the folder. DuckDB reads relative paths from the working
+directory of its process, and not from the folder of the database. So the views hold the full path
+of the folder. If `file_search_path` is set, they use that instead: set it for a copied folder.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from cohortlake.publish.export.tables import Table
 from cohortlake.storage import engine, locks
 
 _READABLE_SINCE = "v1.0.0"
-"""The oldest DuckDB that can open the database: those in BI tools lag behind."""
+"""The oldest DuckDB that can open the database. BI tools come with old versions."""
 
 
 def views(folder: str, tables: Iterable[Table]) -> str:
-    """Return the views as SQL, with what their columns mean.
+    """Return the SQL of the views, with the descriptions of their columns.
 
     Args:
         folder: The full path of `published/`.
-        tables: What to make views of.
+        tables: The published tables.
     """
     parts = [
         "-- What cohortlake.duckdb holds. The paths are those that the folder had when it was\n"
@@ -40,7 +40,7 @@ def views(folder: str, tables: Iterable[Table]) -> str:
 
 
 def build(statements: str) -> bytes:
-    """Return a database file in which some statements were run."""
+    """Return the content of a database file in which some statements were run."""
     with locks.temporary_folder() as folder:
         file = folder / "views.duckdb"
         with engine.connect() as con:
@@ -54,7 +54,7 @@ def build(statements: str) -> bytes:
 
 def _view(folder: str, table: Table) -> str:
     columns = table.all_columns
-    if not table.has_files:  # DuckDB makes no view over files that are not there
+    if not table.has_files:  # DuckDB makes no view over missing files
         types = [(engine.sql_type(column.type), _name(column)) for column in columns]
         nulls = ", ".join(f"NULL::{type_} AS {name}" for type_, name in types)
         return f"\nCREATE VIEW {table.name} AS SELECT {nulls} WHERE false"

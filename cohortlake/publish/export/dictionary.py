@@ -1,7 +1,7 @@
-"""The data dictionary: what every column means, as a person reads it.
+"""The data dictionary: the meaning of every column, for people.
 
-One description for the pages below `docs/reference/` and for the files beside the published
-tables. The meanings are `schema`'s.
+The pages below `docs/reference/` and the files beside the published tables are both made here. See
+`schema` for the descriptions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ left it is null. What was sent is in the column with `_raw` wherever the value c
 
 
 def canonical_values() -> str:
-    """Return what stands in a column of each VR, as a Markdown table."""
+    """Return the canonical value of each VR, as a Markdown table."""
     return markdown_table(("VR", "canonical value"), schema.CANONICAL_VALUES.items())
 
 
 def cells(column: schema.Column) -> tuple[str, ...]:
-    """Return what is told of a column, in the order of `HEAD`."""
+    """Return the description of a column, in the order of `HEAD`."""
     return column.name, str(column.type), column.tag or "", column.vr or "", column.description
 
 
@@ -55,7 +55,7 @@ def to_markdown(policy: Policy) -> str:
 
 
 def markdown_cells(column: schema.Column) -> tuple[str, ...]:
-    """Return the same for a Markdown table, names and types as code."""
+    """Return `cells` for a Markdown table, with names and types as code."""
     name, type_, *rest = cells(column)
     return f"`{name}`", f"`{type_}`", *rest
 
@@ -68,7 +68,7 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def effect(column: schema.Column, policy: Policy) -> str:
-    """Return what a policy does with a column: a few words, or what is shown in its place."""
+    """Return in a few words what a policy does with a column."""
     shown = policy.shown_as(column)
     if shown is None:
         is_reviewed = policy.treatment(column) is Treatment.REVIEWED

@@ -1,7 +1,6 @@
-"""The published tables as other tools are told of them: columns, partitions and files.
+"""The published tables as the catalogue describes them: columns, partitions and files.
 
-The one place that says by which column the folders of a table are named, and which values of it
-there are. See `database`, `athena` and `dictionary` for how each tool is told.
+See `database`, `athena` and `dictionary` for what is written for each tool.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ class Table:
 
     Attributes:
         name: Its name.
-        columns: What its files hold, under the policy they were published under.
-        partition: The column that its folders are named by, or None where it has none.
-        values: The values of `partition` that there are folders of.
-        has_files: Whether anything is published of it.
+        columns: The columns in its files.
+        partition: The column in the names of its folders, or None if it has no partitions.
+        values: The values of `partition` that have a folder.
+        has_files: Whether it has files.
     """
 
     name: str
@@ -35,12 +34,12 @@ class Table:
 
     @property
     def all_columns(self) -> tuple[schema.Column, ...]:
-        """The columns as a reader sees them, the partition's last."""
+        """The columns that a reader sees. The partition is the last one."""
         return (*self.columns, self.partition) if self.partition else self.columns
 
     @property
     def pattern(self) -> str:
-        """What its files are called below `published/`, and no draft of one is."""
+        """The pattern of the paths of its files below `published/`. It matches no draft."""
         folder = f"{self.partition.name}=*/" if self.partition else ""
         return f"{self.name}/{folder}{self.name}.parquet"
 

@@ -249,8 +249,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> PublishedTables:
 @pytest.mark.parametrize(
     ("name", "past", "says"),
     [
-        ("image_sets", {"as_of": START}, "first looked at 2026-01-01T00:03"),
-        ("image_sets", {"known_at": date(2025, 1, 1)}, "first looked at"),
+        ("image_sets", {"as_of": START}, "first search began at 2026-01-01T00:03"),
+        ("image_sets", {"known_at": date(2025, 1, 1)}, "first search began at"),
         ("image_sets", {"as_of": "yesterday"}, "a date like 2026-06-01"),
         ("image_sets", {"as_of": START, "known_at": START}, "not both"),
         ("studies", {"as_of": _at(9)}, "'history' holds all states"),
@@ -264,7 +264,7 @@ def test_what_has_no_past_says_so(lake: PublishedTables, name: str, past: Any, s
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        ("2025-01-01", "now", "first looked at"),
+        ("2025-01-01", "now", "first search began at"),
         ("now", "2026-01-02", "the earlier one first"),
         ("2026-01-03", "2026-01-02", "is not before"),
     ],
