@@ -30,8 +30,8 @@ from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.publish import publisher
 from cohortlake.publish.marker import read_marker
 from cohortlake.publish.published_key import key_to_publish_with
-from cohortlake.settings import Settings
 from cohortlake.schema import STUDY_MONTH_SQL
+from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
