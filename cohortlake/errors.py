@@ -1,61 +1,56 @@
-"""Every error that Cohortlake raises on purpose. Each class says what happened, and the fix.
+"""Every error Cohortlake raises on purpose, with its remedy.
 
     CohortlakeError
-    ├── SettingError
-    │   └── PolicyError
-    │       └── PolicyNotAskedFor
-    ├── WindowError
-    ├── Stopped
-    ├── SeveralFailed
-    ├── ServiceError
+    ├── SettingError            a setting is missing or cannot be used
+    │   └── PolicyError         a policy file cannot be used, or widens a policy silently
+    │       └── PolicyNotAskedFor  a publication would change the policy, and no setting names it
+    ├── WindowError             a window that holds no instant
+    ├── Stopped                 somebody asked the work to end before it was done
+    ├── SeveralFailed           several data stores failed, each for its own reason
+    ├── ServiceError            AWS did not answer as asked
     │   ├── NoCredentials
-    │   ├── AccessDenied
+    │   ├── AccessDenied        names the missing action
     │   ├── NoSuchDatastore
     │   ├── NoSuchQueue
     │   ├── DatastoreNotActive
-    │   ├── RequestRefused
-    │   ├── TokenRefused
-    │   └── ServiceUnavailable (transient)
-    │       └── ImageSetBusy (transient)
-    └── LakeError
+    │   ├── RequestRefused      the service calls the request invalid; asking again will not help
+    │   ├── TokenRefused        the service does not take a nextToken any more
+    │   └── ServiceUnavailable  transient: throttled, unreachable, 5xx or a cut answer
+    │       └── ImageSetBusy    transient: the image set is being changed
+    └── LakeError               the lake cannot be read or written as asked
         ├── RootNotUsable
-        │   └── RootUnreachable (transient)
-        ├── DamagedFile
-        ├── LakeClosed
-        ├── NotALake
-        ├── OldFormat
-        ├── CommitConflict (transient)
-        ├── LakeInUse (transient)
-        ├── SearchedByOthers (transient)
-        ├── NoSuchPatient
-        ├── DeletionsRefused
-        ├── MissingKey
-        ├── WrongKey
-        ├── NotShown
-        │   ├── ColumnNotShown
-        │   └── ValuesWithheld
+        │   └── RootUnreachable  transient: S3 gave no answer, or one that asks to try again
+        ├── DamagedFile         a file of the lake is damaged, cut off or gone
+        ├── LakeClosed          an opened lake was closed, or published anew meanwhile
+        ├── NotALake            nothing was ever published or applied there
+        ├── OldFormat           written by a release that kept other columns
+        ├── CommitConflict      transient: another writer kept winning
+        ├── LakeInUse           transient: another run is at work where none may be
+        ├── SearchedByOthers    transient: one run searches the data store, and one waits to
+        ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
+        ├── NoSuchPatient       nobody to erase
+        ├── MissingKey          an existing lake without the key its hashes were made with
+        ├── WrongKey            a key that is not the one its hashes were made with
+        ├── NotShown            the privacy policy does not show what a question needs
+        │   ├── ColumnNotShown  a column that the policy leaves out, or shows as another one
+        │   └── ValuesWithheld  a column of which the policy shows some values only
         ├── UnknownTable
         ├── UnknownColumn
-        ├── InstantError
-        ├── TagError
+        ├── InstantError        no instant, or one of which the lake can say nothing
+        ├── TagError            a name that cannot be used, or is another snapshot's
         ├── UnknownTag
-        ├── BadQuery
-        ├── ExportError
-        ├── MissingExtra
-        └── CohortError
-            ├── BadCondition
-            ├── UnknownValue
-            ├── BadCriteria
-            ├── BadOutsideTable
-            ├── UnknownCohort
-            └── NotAsFrozen
+        ├── BadQuery            SQL that cannot be run
+        ├── ExportError         a file that cannot be written, or cannot hold the rows
+        ├── MissingExtra        a library that an extra brings is not installed
+        └── CohortError         a cohort cannot be drawn or proven as asked
+            ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
+            ├── UnknownValue    no row has it
+            ├── BadCriteria     criteria, or a file of them, that make no cohort
+            ├── BadOutsideTable a table that cannot be joined by patient
+            ├── UnknownCohort   nothing of that name was defined or frozen
+            └── NotAsFrozen     the files of a frozen cohort are not what was frozen
 
-SettingError and WindowError are about what was given; ServiceError about AWS; LakeError about the
-files; CohortError about cohorts. A transient error may not occur again if the same is done later:
-schedulers retry it. All others are terminal: a person must change something first. SeveralFailed
-is transient if all errors that it holds are.
-
-A message names settings, columns, windows and image sets, and says what to do. It never
+A message names settings, columns, windows and image sets, and says the fix. It never
 holds the value of a DICOM tag: these are protected health information.
 """
 
@@ -67,30 +62,25 @@ from difflib import get_close_matches
 
 
 class CohortlakeError(Exception):
-    """The base of all errors.
+    """The base of all of them.
 
     Attributes:
         transient: Whether the same call may succeed later without any change. Schedulers
             retry transient errors and leave the others for a person.
-        exit_code: The exit code of the command line.
+        exit_code: What the command line exits with.
     """
 
     transient = False
     exit_code = 1
 
-    @property
-    def remedy(self) -> str:
-        """What to do: the fix in the description of the class."""
-        return (type(self).__doc__ or "").partition("Fix: ")[2].partition(".\n")[0]
-
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether Rust code of a library panicked: such an error is not an `Exception`."""
+    """Return whether Rust code of a library failed: such an error is no `Exception`."""
     return type(error).__name__ == "PanicException"
 
 
 def without_text(error: BaseException) -> str:
-    """Describe an error that is not one of ours by its class and where it was raised."""
+    """Say what an error is that is not one of these, and where it was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{type(error).__name__} in {frame.filename}, line {frame.lineno} ({frame.name}); "
@@ -100,26 +90,17 @@ def without_text(error: BaseException) -> str:
 
 
 class SettingError(CohortlakeError):
-    """A setting or an option is missing or cannot be used.
-
-    Fix: Correct the environment variable or option that the message names.
-    """
+    """Correct the environment variable or option that the message names."""
 
     exit_code = 2
 
 
 class PolicyError(SettingError):
-    """A policy file cannot be used, or it widens a policy under that policy's name.
-
-    Fix: Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY.
-    """
+    """Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY."""
 
 
 class PolicyNotAskedFor(PolicyError):
-    """A publication would change the policy, and no setting names the new one.
-
-    Fix: Set the policy that the lake is published under, or give --policy to change it.
-    """
+    """Set the policy that the lake is published under, or give --policy to change it."""
 
     def __init__(self, change: object) -> None:
         super().__init__(
@@ -129,10 +110,7 @@ class PolicyNotAskedFor(PolicyError):
 
 
 class WindowError(CohortlakeError):
-    """A window holds no instant, or its bounds are not UTC or not midnights.
-
-    Fix: Give a window whose start is before its end.
-    """
+    """Give a window whose start is before its end."""
 
     exit_code = 2
 
@@ -141,19 +119,14 @@ _NOTHING_LOST = "what is complete stays, and nothing else can be read; run it ag
 
 
 class Stopped(CohortlakeError):
-    """Somebody asked the work to end before it was done.
-
-    Fix: Run it again: it goes on from what was kept, which the message names.
-    """
+    """Run it again: it goes on from what was kept, which the message names."""
 
     def __init__(self, kept: str = _NOTHING_LOST) -> None:
         super().__init__(kept)
 
 
 class SeveralFailed(CohortlakeError):
-    """Several data stores failed, each for its own reason; all others were done.
-
-    Fix: Mend what the message says of each data store.
+    """Mend what the message says of each data store; all others went on.
 
     Attributes:
         errors: What went wrong, in order.
@@ -170,26 +143,17 @@ class SeveralFailed(CohortlakeError):
 
 
 class ServiceError(CohortlakeError):
-    """AWS did not answer as asked.
-
-    Fix: See the subclass; the message holds the error code of the service.
-    """
+    """See the subclass; the message carries the service's error code."""
 
     exit_code = 3
 
 
 class NoCredentials(ServiceError):
-    """There are no AWS credentials, or the service does not accept them.
-
-    Fix: Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role.
-    """
+    """Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role."""
 
 
 class AccessDenied(ServiceError):
-    """The caller has no right to do something.
-
-    Fix: Grant the action that the message names.
-    """
+    """Grant the action that the message names."""
 
     def __init__(self, action: str, resource: str) -> None:
         self.action = action
@@ -200,10 +164,7 @@ class AccessDenied(ServiceError):
 
 
 class NoSuchDatastore(ServiceError):
-    """The account and region have no such data store.
-
-    Fix: Correct COHORTLAKE_DATASTORES or the region.
-    """
+    """Correct COHORTLAKE_DATASTORES or the region."""
 
     def __init__(self, datastore_id: str, region: str) -> None:
         super().__init__(
@@ -213,10 +174,7 @@ class NoSuchDatastore(ServiceError):
 
 
 class NoSuchQueue(ServiceError):
-    """The account and region have no such queue.
-
-    Fix: Correct COHORTLAKE_EVENTS_QUEUE or the region.
-    """
+    """Correct COHORTLAKE_EVENTS_QUEUE or the region."""
 
     def __init__(self, url: str, region: str) -> None:
         super().__init__(
@@ -226,10 +184,7 @@ class NoSuchQueue(ServiceError):
 
 
 class DatastoreNotActive(ServiceError):
-    """The data store cannot be searched now.
-
-    Fix: Wait until the data store is ACTIVE, or leave it out of COHORTLAKE_DATASTORES.
-    """
+    """Wait until the data store is ACTIVE, or leave it out of COHORTLAKE_DATASTORES."""
 
     def __init__(self, datastore_id: str, status: str) -> None:
         super().__init__(
@@ -239,66 +194,43 @@ class DatastoreNotActive(ServiceError):
 
 
 class RequestRefused(ServiceError):
-    """The service calls the request invalid; the same request will not succeed later.
-
-    Fix: Correct the criteria.
-    """
+    """The service calls the request invalid: correct the criteria."""
 
 
 class TokenRefused(ServiceError):
-    """The service does not accept a nextToken any more.
-
-    Fix: Search on from the last row seen; `WindowSearch` does so by itself.
-    """
+    """Search on from the last row seen; `search` does so by itself."""
 
 
 class ServiceUnavailable(ServiceError):
-    """The service throttles, fails, cannot be reached, or its answer was cut.
-
-    Fix: Try again later; lower COHORTLAKE_TPS if it throttles.
-    """
+    """Try again later; lower COHORTLAKE_TPS where the cause was throttling."""
 
     transient = True
     exit_code = 4
 
 
 class ImageSetBusy(ServiceUnavailable):
-    """Another request changes the image set.
-
-    Fix: Ask again when the change is done; `--fill-versions` does so next time.
-    """
+    """Ask again when the change of the image set is done; `--fill-versions` does so next time."""
 
 
 class LakeError(CohortlakeError):
-    """The lake cannot be read or written as asked.
-
-    Fix: See the subclass.
-    """
+    """See the subclass."""
 
     exit_code = 5
 
 
 class RootNotUsable(LakeError):
-    """The root cannot be read or written.
-
-    Fix: Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written.
-    """
+    """Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written."""
 
 
 class RootUnreachable(RootNotUsable):
-    """S3 gave no answer, or one that asks to try again.
-
-    Fix: Run it again; if it stays so, check the network, AWS_REGION and AWS_ENDPOINT_URL_S3.
-    """
+    """Run it again; if it stays so, check the network, AWS_REGION and AWS_ENDPOINT_URL_S3."""
 
     transient = True
     exit_code = 4
 
 
 class DamagedFile(LakeError):
-    """A file of the lake is damaged, cut off or missing.
-
-    Fix: Do what the message says; it depends on the folder that the file lies in.
+    """Do what the message says; it depends on the folder that the file lies in.
 
     Attributes:
         path: The file, below the root.
@@ -326,24 +258,15 @@ def _repair_of(path: str) -> str:
 
 
 class LakeClosed(LakeError):
-    """An opened lake was closed, or published completely since.
-
-    Fix: Open the lake again with `cohortlake.open`.
-    """
+    """Open the lake again with `cohortlake.open`."""
 
 
 class NotALake(LakeError):
-    """Nothing was ever published or applied there.
-
-    Fix: Run `cohortlake sync` first, or correct COHORTLAKE_ROOT.
-    """
+    """Run `cohortlake sync` first, or correct COHORTLAKE_ROOT."""
 
 
 class OldFormat(LakeError):
-    """An earlier release wrote the tables, with other columns.
-
-    Fix: Run `cohortlake rebuild`: the increments hold all that the tables are made from.
-    """
+    """Run `cohortlake rebuild`: the increments hold all that the tables are made from."""
 
     def __init__(self, where: str, version: int) -> None:
         super().__init__(
@@ -353,20 +276,14 @@ class OldFormat(LakeError):
 
 
 class CommitConflict(LakeError):
-    """Another writer committed first, each time that this one tried.
-
-    Fix: Run it again.
-    """
+    """Run it again: another writer committed each time this one tried."""
 
     transient = True
     exit_code = 4
 
 
 class LakeInUse(LakeError):
-    """Another run is at work, and this one must be alone.
-
-    Fix: Wait until the other runs have ended, and run it again.
-    """
+    """Wait until the other runs have ended, and run it again."""
 
     transient = True
     exit_code = 4
@@ -379,10 +296,7 @@ class LakeInUse(LakeError):
 
 
 class SearchedByOthers(LakeError):
-    """One run searches the data store, and another one waits to do so.
-
-    Fix: Nothing needs to be done: the run that waits finds what this one would have found.
-    """
+    """Nothing needs to be done: the run that waits finds what this one would have found."""
 
     transient = True
     exit_code = 4
@@ -395,10 +309,7 @@ class SearchedByOthers(LakeError):
 
 
 class NoSuchPatient(LakeError):
-    """The lake holds no such patient to erase.
-
-    Fix: Correct the id or the data store; erase a patient that a search has yet to bring after it.
-    """
+    """Correct the id or the data store; one that the lake is yet to see is erased afterwards."""
 
     exit_code = 2
 
@@ -411,10 +322,7 @@ class NoSuchPatient(LakeError):
 
 
 class DeletionsRefused(LakeError):
-    """A sweep missed too many image sets to close them without a person's consent.
-
-    Fix: Check whether they were deleted on purpose; accept the deletions if so.
-    """
+    """See whether so much was deleted on purpose; accept it if it was."""
 
     def __init__(self, refused: Mapping[str, Mapping[str, int]]) -> None:
         """Name the study months of each data store: they are mapped to how many are gone."""
@@ -432,24 +340,15 @@ class DeletionsRefused(LakeError):
 
 
 class MissingKey(LakeError):
-    """A lake that was published has no key to make its hashes with.
-
-    Fix: Restore the key file from its backup; a new key would break every published hash.
-    """
+    """Restore the key file from its backup; a new key would break every published hash."""
 
 
 class WrongKey(LakeError):
-    """The key is not the one that the published hashes were made with.
-
-    Fix: Give the key that the lake was published with; `cohortlake key rotate` changes it.
-    """
+    """Give the key that the lake was published with; `cohortlake key rotate` takes up another."""
 
 
 class NotShown(LakeError):
-    """The privacy policy does not show what a question needs.
-
-    Fix: Ask for what the policy shows, or publish under another one: see docs/how-to/privacy.md.
-    """
+    """Ask for what the policy shows, or publish under another one: see docs/how-to/privacy.md."""
 
     exit_code = 2
 
@@ -461,10 +360,7 @@ class NotShown(LakeError):
 
 
 class ColumnNotShown(NotShown):
-    """The privacy policy leaves a column out, or shows another one in its place.
-
-    Fix: Ask for what the policy shows, or have those who publish the lake show the column.
-    """
+    """Ask for what the policy shows, or have those who publish the lake show the column."""
 
     def __init__(self, column: str, policy: str, instead: str | None = None) -> None:
         told = f" but {instead} in its place" if instead else ""
@@ -481,10 +377,7 @@ class ColumnNotShown(NotShown):
 
 
 class ValuesWithheld(NotShown):
-    """The privacy policy withholds some values of a column that a question needs.
-
-    Fix: Ask for values that the policy shows, or leave the others out by `withheld_fields`.
-    """
+    """Ask for values that the policy shows, or leave the others out by `withheld_fields`."""
 
     def __init__(self, column: str, table: str, policy: str) -> None:
         LakeError.__init__(
@@ -504,10 +397,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 class UnknownTable(LakeError):
-    """There is no table of that name.
-
-    Fix: Use one of the names that the message lists.
-    """
+    """Use one of the names the message lists."""
 
     exit_code = 2
 
@@ -518,10 +408,7 @@ class UnknownTable(LakeError):
 
 
 class UnknownColumn(LakeError):
-    """The table has no column of that name.
-
-    Fix: Use a column of the table; `docs/reference/data-dictionary.md` lists them.
-    """
+    """Use a column of the table; `docs/reference/data-dictionary.md` lists them."""
 
     exit_code = 2
 
@@ -530,28 +417,19 @@ class UnknownColumn(LakeError):
 
 
 class InstantError(LakeError):
-    """A text is no instant, or the lake knows nothing about that instant.
-
-    Fix: Give an instant at which the lake was already searched; the message says which.
-    """
+    """Give an instant at which the lake was looking already; the message says which."""
 
     exit_code = 2
 
 
 class TagError(LakeError):
-    """A tag cannot have that name, or another snapshot has it.
-
-    Fix: Give the snapshot another name.
-    """
+    """Give the snapshot another name."""
 
     exit_code = 2
 
 
 class UnknownTag(LakeError):
-    """A text is neither a tag, a date nor an instant.
-
-    Fix: Use a tag that `cohortlake snapshots` lists, a date or an instant.
-    """
+    """Use a tag that `cohortlake snapshots` lists, a date or an instant."""
 
     exit_code = 2
 
@@ -564,28 +442,19 @@ class UnknownTag(LakeError):
 
 
 class BadQuery(LakeError):
-    """DuckDB cannot run the SQL.
-
-    Fix: Correct the SQL; `Lake.describe` shows the columns of a table.
-    """
+    """Correct the SQL; `Lake.describe` shows the columns of a table."""
 
     exit_code = 2
 
 
 class ExportError(LakeError):
-    """A file cannot be written, or its kind cannot hold the rows.
-
-    Fix: Name another file, or another kind of file, as the message says.
-    """
+    """Name another file, or another kind of file, as the message says."""
 
     exit_code = 2
 
 
 class MissingExtra(LakeError):
-    """A library that an extra installs is missing.
-
-    Fix: Install the extra that the message names.
-    """
+    """Install the extra that the message names."""
 
     exit_code = 2
 
@@ -594,26 +463,17 @@ class MissingExtra(LakeError):
 
 
 class CohortError(LakeError):
-    """A cohort cannot be selected or verified as asked.
-
-    Fix: See the subclass.
-    """
+    """See the subclass."""
 
     exit_code = 2
 
 
 class BadCondition(CohortError):
-    """A condition cannot be read, or a cohort may not hold it.
-
-    Fix: Write it over the columns of one table, with comparisons and plain functions only.
-    """
+    """Write it over the columns of one table, with comparisons and plain functions only."""
 
 
 class UnknownValue(CohortError):
-    """No row has the value.
-
-    Fix: Correct the value, or write it as a condition in SQL, which is not looked up.
-    """
+    """Correct the value, or write it as a condition in SQL, which is not looked up."""
 
     def __init__(self, value: str, column: str, known: Iterable[str]) -> None:
         super().__init__(
@@ -623,24 +483,15 @@ class UnknownValue(CohortError):
 
 
 class BadCriteria(CohortError):
-    """Criteria, or a file with them, cannot be used.
-
-    Fix: Correct what the message names; docs/how-to/cohorts.md shows all there is.
-    """
+    """Correct what the message names; docs/how-to/cohorts.md shows all there is."""
 
 
 class BadOutsideTable(CohortError):
-    """A table cannot be joined by patient.
-
-    Fix: Give one row per patient, with its patient_key.
-    """
+    """Give one row per patient, with its patient_key."""
 
 
 class UnknownCohort(CohortError):
-    """No cohort of that name was defined or frozen.
-
-    Fix: Use one of the names that `cohortlake cohort list` shows.
-    """
+    """Use one of the names that `cohortlake cohort list` shows."""
 
     def __init__(self, name: str, known: Iterable[str], where: str) -> None:
         names = sorted(known)
@@ -649,9 +500,6 @@ class UnknownCohort(CohortError):
 
 
 class NotAsFrozen(CohortError):
-    """The files of a frozen cohort are not what was frozen.
-
-    Fix: Restore the frozen cohort from a backup, and find out who changed it.
-    """
+    """Restore the frozen cohort from a backup, and find out who changed it."""
 
     exit_code = 5

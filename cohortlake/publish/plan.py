@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from cohortlake.history import change_kinds
 from cohortlake.history.views import AppendedViews, HistoryViews
 from cohortlake.privacy import Policy
-from cohortlake.publish import change_kinds, derived_values, study_order
+from cohortlake.publish import derived_values, study_order
 from cohortlake.publish.periods import Periods
 from cohortlake.storage import engine
 

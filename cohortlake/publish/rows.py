@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import duckdb
 
+from cohortlake.history import change_kinds
 from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
-from cohortlake.publish import change_kinds, derived_values
+from cohortlake.publish import derived_values
 from cohortlake.publish.marts import STUDY
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.storage import engine

@@ -13,19 +13,15 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from laws import examples
 from looks import Looked, write
 
 from cohortlake import schema
-from cohortlake.history import image_sets, timeline
-from cohortlake.publish import change_kinds
+from cohortlake.history import change_kinds, image_sets, timeline
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
-
-pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [character * 32 for character in "abc"]

@@ -19,13 +19,11 @@ from hypothesis import HealthCheck, example, given, settings
 from laws import examples
 
 from cohortlake import schema
+from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
-from cohortlake.publish.change_kinds import COMPARED
 from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
-
-pytestmark = pytest.mark.slow
 
 
 def _change(number: int, **tags: Any) -> dict[str, Any]:

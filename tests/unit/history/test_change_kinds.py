@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cohortlake.publish import change_kinds
-from cohortlake.publish.change_kinds import COMPARED
+from cohortlake.history import change_kinds
+from cohortlake.history.change_kinds import COMPARED
 from cohortlake.storage import engine
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
