@@ -1,4 +1,4 @@
-"""How many examples a slow law gets: few in `make test`, all in `make laws` and `make chaos`."""
+"""How many examples a slow law gets: few in `make test`, all in `make laws`."""
 
 from __future__ import annotations
 
