@@ -362,7 +362,7 @@ IMAGE_SETS: tuple[Column, ...] = (
     _OBSERVED_AT,
     _RUN_ID,
 )  # fmt: skip
-"""The memory, `image_sets/`: append-only rows of versions and closures."""
+"""The version history, `image_sets/`: version rows and end events, only ever appended."""
 
 COVERAGE: tuple[Column, ...] = (
     Column("increment", pa.string(), "Path of the increment below the root."),
@@ -396,7 +396,7 @@ COVERAGE: tuple[Column, ...] = (
            "changed while the sweep ran."),
     Column("run_id", pa.string(), "The run that wrote it."),
 )  # fmt: skip
-"""The ledger, `coverage/`: one row per window searched."""
+"""The coverage, `coverage/`: one row per window searched."""
 
 PATIENT_KEY = Column("patient_key", pa.string(), "Keyed hash of datastore_id and PatientID.", _I)
 ACCESSION_KEY = Column(
@@ -645,7 +645,7 @@ CHANGES: tuple[Column, ...] = (
 
 SNAPSHOTS: tuple[Column, ...] = (
     Column("published_at", INSTANT, "When, on the publishing machine's clock."),
-    Column("image_sets_version", pa.int64(), "The version of the memory that it showed."),
+    Column("image_sets_version", pa.int64(), "The version of `image_sets/` that it showed."),
     Column("policy", pa.string(), "The privacy policy that was applied."),
     Column("observed_until", INSTANT, "When the last search began that taught it something, on the "
            "service's clock."),

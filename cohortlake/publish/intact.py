@@ -82,19 +82,19 @@ def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str
     return found
 
 
-def altered_increments(root: Root, ledger: pa.Table, *, verify: bool = False) -> dict[str, str]:
+def altered_increments(root: Root, coverage: pa.Table, *, verify: bool = False) -> dict[str, str]:
     """Return which increments are not as they were written, and what is wrong.
 
     Args:
         root: The lake.
-        ledger: The coverage. See `coverage.read`.
+        coverage: The coverage. See `coverage.read`.
         verify: Whether to read them. By default only missing and empty ones are found.
 
     Returns:
         Path below the root -> what is wrong with the file, in words.
     """
     sizes = root.sizes("increments", ".parquet")
-    applied = dict(zip(*(ledger[c].to_pylist() for c in ("increment", "kept_rows")), strict=True))
+    applied = dict(zip(*(coverage[c].to_pylist() for c in ("increment", "kept_rows")), strict=True))
     found = {path: IS_MISSING for path in applied if path not in sizes}
     found |= {path: "is empty" for path, size in sizes.items() if not size}
     if verify:

@@ -37,8 +37,11 @@ class PolicyChange:
         if not self.is_asked_for:
             return f"{was}. Set {self.to_keep} to go on, or {self.to_change} to change it"
         if self.before == self.after:
-            return f"{was}, which shows something else now: everything is published anew"
-        return f"{was}: from now on it is published under {self.after!r}, everything anew"
+            return f"{was}, which has changed since: every file is written again"
+        return (
+            f"{was}: from now on it is published under {self.after!r}, "
+            "and every file is written again"
+        )
 
 
 def policy_change(

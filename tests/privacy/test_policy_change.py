@@ -118,7 +118,7 @@ def test_a_file_of_ones_own_is_asked_for_by_its_name(root: Root, tmp_path: Path)
     change = work.policy_change()
     assert change
     assert change.is_asked_for
-    assert "'ours', which shows something else now" in str(change)
+    assert "'ours', which has changed since" in str(change)
     work.publish()
     assert marked(root)[0] == before[0]
     assert marked(root)[1] != before[1]
