@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -68,9 +69,33 @@ def test_no_id_has_no_hash() -> None:
         assert con.sql(query).fetchall() == [(None, None)]
 
 
+@pytest.fixture(scope="module")
+def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake that nobody changes: each test works on a copy."""
+    folder = tmp_path_factory.mktemp("keys") / "lake"
+    lake_of(str(folder), summaries(8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published_under_safe(unpublished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same lake, published under `safe`."""
+    folder = tmp_path_factory.mktemp("keys") / "published"
+    shutil.copytree(unpublished, folder)
+    publish(Root(str(folder)), built_in("safe"))
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Root:
-    return lake_of(f"{tmp_path}/lake", summaries(8))
+def root(unpublished: Path, tmp_path: Path) -> Root:
+    shutil.copytree(unpublished, tmp_path / "lake")
+    return Root(f"{tmp_path}/lake")
+
+
+@pytest.fixture
+def safe_root(published_under_safe: Path, tmp_path: Path) -> Root:
+    shutil.copytree(published_under_safe, tmp_path / "lake")
+    return Root(f"{tmp_path}/lake")
 
 
 def _patients(root: Root) -> set[str]:
@@ -162,9 +187,9 @@ def test_a_source_without_a_key_says_the_fix(
 
 
 def test_an_existing_lake_never_gets_another_key(
-    root: Root, monkeypatch: pytest.MonkeyPatch
+    safe_root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(root, built_in("safe"))
+    root = safe_root
     before = _patients(root)
     monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
     with pytest.raises(WrongKey, match="cohortlake key rotate"):
@@ -188,9 +213,9 @@ def _older_marker(root: Root) -> None:
 
 @pytest.mark.parametrize("lost", ["fingerprint", "fingerprint and an older marker", "both"])
 def test_another_key_is_refused_when_fingerprints_are_lost(
-    root: Root, lost: str, monkeypatch: pytest.MonkeyPatch
+    safe_root: Root, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(root, built_in("safe"))
+    root = safe_root
     before = {path: root.read(path) for path in root.files("published", ".parquet")}
     root.delete("keys/fingerprint")
     if "marker" in lost:
@@ -214,9 +239,9 @@ def _ids(number: int) -> list[tuple[str, str]]:
 
 
 def test_another_key_is_refused_where_readers_got_a_new_place_and_the_fingerprint_is_lost(
-    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    safe_root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(root, built_in("safe"))
+    root = safe_root
     before = _patients(root)
     root.delete("keys/fingerprint")
     monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
@@ -254,9 +279,9 @@ def test_a_key_that_was_restored_from_before_a_rotation_is_refused(root: Root) -
 
 
 def test_a_lake_whose_key_is_lost_for_good_is_published_under_a_new_one_when_told_so(
-    root: Root, tmp_path: Path
+    safe_root: Root, tmp_path: Path
 ) -> None:
-    publish(root, built_in("safe"))
+    root = safe_root
     before = _patients(root)
     for lost in (key_store.KEY_PATH, "keys/fingerprint"):
         Path(root.path(lost)).unlink()
@@ -352,12 +377,12 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
 @pytest.mark.parametrize("to", ["lake", "file"])
 @pytest.mark.parametrize("calls", [0, 1, 2, 3])
 def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
-    root: Root, to: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    safe_root: Root, to: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    root = safe_root
     (tmp_path / "key").write_text(KEY.hex())
     source = to if to == "lake" else f"file:{tmp_path}/key"
     sync = Sync(Settings((DATASTORE,), root.uri, privacy="safe"))
-    sync.publish()
     before = _patients(root)
     with monkeypatch.context() as patch:
         take_up = key_store.take_up
