@@ -223,7 +223,7 @@ def test_another_key_is_refused_when_fingerprints_are_lost(
     if lost == "both":
         root.delete(MARKER_PATH)
     monkeypatch.setenv("HOSPITAL_KEY", KEY.hex())
-    with pytest.raises(WrongKey, match="give that key"):
+    with pytest.raises(WrongKey, match="Give that key"):
         publish(root, built_in("limited"), "env:HOSPITAL_KEY")
     assert {path: root.read(path) for path in before} == before
     assert not root.exists("keys/fingerprint")
