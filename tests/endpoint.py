@@ -1,5 +1,8 @@
-"""A second endpoint, which shares no code with the emulator: a list, filters and sort in
-plain Python behind `http.server`. What a lake holds is checked against its list."""
+"""A second HealthImaging over HTTP, which shares no code with the emulator.
+
+A mistake in the emulator cannot hide one in the library: what a lake holds is compared with this
+endpoint's own list. The list, its filters and its sort are plain Python behind `http.server`.
+"""
 
 from __future__ import annotations
 

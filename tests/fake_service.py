@@ -1,7 +1,8 @@
-"""The service without the wire, for what only the order of its answers decides.
+"""A stand-in for the client `HealthImaging`, for tests of how a search is shared among workers.
 
-Stands behind `HealthImaging`'s own calls. It may order rows of one instant alike in both
-directions, and refuse tokens or a second filter.
+It has no HTTP and no emulator: the order of the answers alone decides there, and tens of thousands
+of rows must come at once. It may order rows of one instant alike in both directions, and refuse
+tokens or a second filter.
 """
 
 from __future__ import annotations
