@@ -1,9 +1,8 @@
 """The settings, read in one place.
 
-`SETTINGS` is the one table of them: it names the environment variable, the default and
-the meaning, and the docs page is generated from it. Credentials, region and endpoint
-are boto3's own (AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_MEDICAL_IMAGING) and are
-not read here.
+`SETTINGS` lists each environment variable with its default and its meaning; the docs page is
+generated from it. boto3 reads credentials, region and endpoint itself (AWS_PROFILE, AWS_REGION,
+AWS_ENDPOINT_URL_MEDICAL_IMAGING).
 """
 
 from __future__ import annotations
@@ -75,8 +74,8 @@ SETTINGS = (
     Setting(
         "COHORTLAKE_MAX_DELETED_SHARE",
         "0.2",
-        "Share of a study month that a sweep may close as deleted unasked, if that is more than "
-        "ten image sets: beyond it somebody should look first.",
+        "Share of a study month that a sweep may close as deleted by itself, if that is more than "
+        "ten image sets. If more is missing, a person must check first.",
     ),
     Setting(
         "COHORTLAKE_TRUST_SEARCH",
@@ -87,16 +86,16 @@ SETTINGS = (
     Setting(
         "COHORTLAKE_RETENTION_DAYS",
         "30",
-        "How long old versions of `image_sets/` and `coverage/` can be read, and what killed runs "
-        "left uncommitted stays. At least 7, the longest that a run takes; 30 lets a publication "
-        "that stood still for a holiday go on from where it was.",
+        "How long old versions of `image_sets/` and `coverage/` can be read, and uncommitted files "
+        "of killed runs stay. At least 7, the longest that a run takes; 30 lets incremental "
+        "publishing resume after a month.",
     ),
     Setting(
         "COHORTLAKE_PRIVACY",
         "safe",
         "What `published/` may show: `safe`, `limited`, `identified`, or the name of the policy in "
-        "COHORTLAKE_PRIVACY_FILE. A run without it does not publish a lake anew that is published "
-        "under another policy than the default.",
+        "COHORTLAKE_PRIVACY_FILE. A run without it does not change the policy of a lake that is "
+        "published under another one.",
     ),
     Setting(
         "COHORTLAKE_PRIVACY_FILE",
@@ -134,55 +133,62 @@ SETTINGS = (
 )
 
 
+_DEFAULTS = {setting.variable: setting.default for setting in SETTINGS}
+
+
+def _workers_for(tps: float) -> int:
+    return min(64, max(4, round(tps / 5)))
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How a deployment runs.
+    """The settings of a deployment.
 
     Attributes:
         datastores: Ids of the data stores in this lake.
         root: A local path or an `s3://` URL.
-        published: The same, for `published/` and `cohorts/`; empty where they lie in the root.
+        published: The same, for `published/` and `cohorts/`; empty if they lie in the root.
         tps: SearchImageSets requests per second of this process.
         burst: Requests that may go out at once after a pause, 1 or more.
         workers: Requests in flight at once.
-        lookback: Overlap of an open window's next search with its last one.
-        settle: How long the search index may lag behind a change.
-        max_deleted_share: Share of a partition that a sweep may close unasked.
-        trust_search: Whether searches alone may show that an image set is gone.
-        retention: How long old versions of the memory and the ledger can be read.
-        privacy: The name of the policy of `published/`; empty where none is set, which is `safe`
-            and changes no lake that is published under another one.
-        privacy_file: The file of a policy of one's own; empty for none.
-        safe_dates: What `safe` does with dates: shift or year; empty where it is not set, which
-            is shift and changes no lake that is published with years.
-        patient_key: Where the key of the hashes is.
-        events_queue: The URL of the queue of events; empty where there is none.
+        lookback: How far the next search of an open window overlaps its last search.
+        settle: How long a change may take to become searchable.
+        max_deleted_share: Share of a study month that a sweep may close as deleted by itself.
+        trust_search: Whether searches alone may prove that an image set was deleted.
+        retention: How long old versions of `image_sets/` and `coverage/` can be read.
+        privacy: The name of the policy of `published/`. Empty means `safe`, but does not change
+            the policy of a lake that is published under another one.
+        privacy_file: A file with a policy; empty for none.
+        safe_dates: How `safe` treats dates: shift or year. Empty means shift, but does not change
+            a lake that is published with years.
+        patient_key: Where the patient key lies.
+        events_queue: The URL of the queue of events; empty if there is none.
         cohorts: The folder of cohorts as YAML files.
         cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
     """
 
     datastores: tuple[str, ...] = ()
-    root: str = "cohortlake-data"
-    tps: float = 25.0
-    burst: float = 25.0
-    workers: int = 5
-    lookback: timedelta = timedelta(seconds=600)
-    settle: timedelta = timedelta(seconds=300)
-    max_deleted_share: float = 0.2
-    retention: timedelta = timedelta(days=30)
+    root: str = _DEFAULTS["COHORTLAKE_ROOT"]
+    tps: float = float(_DEFAULTS["COHORTLAKE_TPS"])
+    burst: float = tps
+    workers: int = _workers_for(tps)
+    lookback: timedelta = timedelta(seconds=float(_DEFAULTS["COHORTLAKE_LOOKBACK_SECONDS"]))
+    settle: timedelta = timedelta(seconds=float(_DEFAULTS["COHORTLAKE_SETTLE_SECONDS"]))
+    max_deleted_share: float = float(_DEFAULTS["COHORTLAKE_MAX_DELETED_SHARE"])
+    retention: timedelta = timedelta(days=int(_DEFAULTS["COHORTLAKE_RETENTION_DAYS"]))
     privacy: str = ""
     privacy_file: str = ""
     safe_dates: str = ""
-    patient_key: str = "lake"
+    patient_key: str = _DEFAULTS["COHORTLAKE_PATIENT_KEY"]
     events_queue: str = ""
-    cohorts: str = "cohorts"
+    cohorts: str = _DEFAULTS["COHORTLAKE_COHORTS"]
     cohort_key_file: str = ""
     published: str = ""
-    trust_search: bool = False
+    trust_search: bool = _DEFAULTS["COHORTLAKE_TRUST_SEARCH"] == "yes"
 
     @property
     def readers_root(self) -> str:
-        """The root that a reader is given."""
+        """The root that readers use."""
         return self.published or self.root
 
     @classmethod
@@ -238,7 +244,7 @@ class Settings:
 
 
 def unknown_setting(environ: Mapping[str, str]) -> None:
-    """Refuse a COHORTLAKE_ variable that nothing reads: a typo would go unnoticed.
+    """Refuse a COHORTLAKE_ variable that nothing reads: it is a spelling mistake.
 
     Raises:
         SettingError: There is one; the message names the nearest that exists.
@@ -285,7 +291,7 @@ def _share(variable: str, values: Mapping[str, str]) -> float:
 
 def _workers(values: Mapping[str, str], tps: float) -> int:
     if not values["COHORTLAKE_WORKERS"]:
-        return min(64, max(4, round(tps / 5)))
+        return _workers_for(tps)
     return _whole_number("COHORTLAKE_WORKERS", values)
 
 

@@ -26,7 +26,7 @@ from cohortlake.ingest.partition_search import SearchResult, SearchRun, new_run_
 from cohortlake.ingest.progress import Progress
 from cohortlake.ingest.sweep import SweepResult, sweep_datastores
 from cohortlake.privacy import policy_of
-from cohortlake.privacy.erasures import Erased
+from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.publish.marker import Publication, read_marker
 from cohortlake.publish.policy_change import PolicyChange, policy_change
 from cohortlake.publish.publisher import publish
@@ -312,7 +312,7 @@ class Stages:
             service=self._service,
             store=store,
             is_unknown=KnownStates(self.root).lacks,
-            erased=Erased(self.root),
+            erased=ErasedPatients(self.root),
             run_id=new_run_id(store.now),
             settle=self.settings.settle,
             workers=self.settings.workers,

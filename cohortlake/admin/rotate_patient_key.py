@@ -58,14 +58,14 @@ def rotate(root: Root, settings: Settings, policy: Policy, source: str) -> int:
         rotate_cohort_keys.require_key(root, cohort_key)
         new = key_store.next_key(root, source)
         changed = 0
-        if not key_store.is_taken_up(root, new):
+        if not key_store.is_active(root, new):
             old = key_to_publish_with(root, settings.patient_key, read_marker(root))
             link = write_link(root, old, new)
             changed = rotate_cohort_keys.rekey(root, link, cohort_key)
             request_full_publish(root)
-        key_store.take_up(root, source, new)
+        key_store.activate(root, source, new)
         publish(root, policy, source, with_new_key=True)
-        key_store.forget_next_key(root)
+        key_store.delete_next_key(root)
     return changed
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cohortlake.history import coverage, image_sets
 from cohortlake.increments import files, kinds, older_format, rewrite, writer
 from cohortlake.increments.record import Record
-from cohortlake.privacy.erasures import Erased
+from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.storage import damage, engine
 from cohortlake.storage.root import Root
 
@@ -67,22 +67,22 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
         MissingKey: Patients were erased, and the key that identifies them is missing.
         RootNotUsable: An increment cannot be read or written.
     """
-    erased, absences = Erased(root), set[str]()
-    if erased.is_nobody:
+    erased, absences = ErasedPatients(root), set[str]()
+    if erased.is_empty:
         return []
     older_format.upgrade(root, paths)
     for path in paths:
         if files.axis_of(path) in kinds.STATELESS_AXES:
             continue
-        if not files.count_rows(root, path, erased.among):
+        if not files.count_rows(root, path, erased.mask):
             continue
         found = files.read_record(root, path)
         if found.axis != kinds.VERSIONS_AXIS:  # an older version ends nothing
-            ids = files.image_set_ids(root, path, erased.among)
+            ids = files.image_set_ids(root, path, erased.mask)
             held = _held(root, found.datastore_id, ids, paths, with_history=not are_all)
             written = _write(root, found, held, f"late-erasures-{found.axis}")
             absences |= {written} if written else set()
-        rewrite.remove_rows(root, path, erased.among)
+        rewrite.remove_rows(root, path, erased.mask)
     return sorted(absences)
 
 
@@ -129,7 +129,7 @@ def _held(
         engine.register(con, "pending", root, waiting, kinds.FOUND_SCHEMA)
         con.register("refiled", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
         states = con.sql(_STATES, params={"datastore": datastore_id}).to_arrow_table()
-        con.register("others", states.filter(pc.invert(Erased(root).among(states))))
+        con.register("others", states.filter(pc.invert(ErasedPatients(root).mask(states))))
         return con.sql(_HELD).to_arrow_table().cast(kinds.ABSENCE_WITHOUT_RUN)
 
 

@@ -310,7 +310,7 @@ def _not_erased(run: SearchRun, readings: Sequence[_Reading]) -> pa.Table:
     """Return the states that were read. States of erased patients count as unavailable."""
     read = [(reading, summary) for reading in readings for summary in reading.summaries]
     states = flatten_summaries([summary for _, summary in read], run.store.datastore_id)
-    is_erased = run.erased.among(states)
+    is_erased = run.erased.mask(states)
     for (reading, summary), erased in zip(read, is_erased.to_pylist(), strict=True):
         if erased:
             reading.summaries.remove(summary)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import write_empty
-from cohortlake.privacy.erasures import Erased
+from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.stop import Stop
 from cohortlake.storage.root import Root
 
@@ -41,7 +41,7 @@ class SearchRun:
     service: HealthImaging
     store: Datastore
     is_unknown: Callable[[np.ndarray], np.ndarray]
-    erased: Erased
+    erased: ErasedPatients
     run_id: str
     settle: timedelta
     workers: int = 1

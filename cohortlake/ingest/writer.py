@@ -83,7 +83,7 @@ class SearchWriter:
         pages = [arrival.page for arrival in arrivals if arrival.page]
         states = flatten_pages([page.body for page in pages], self._run.store.datastore_id)
         is_new = [head.image_set_id not in page.skip for page in pages for head in page.heads]
-        is_erased = self._run.erased.among(states)
+        is_erased = self._run.erased.mask(states)
         states = states.append_column("is_new", pa.array(is_new, pa.bool_()))
         return states.append_column("is_erased", is_erased)
 

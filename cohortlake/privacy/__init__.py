@@ -1,6 +1,7 @@
-"""Privacy: which columns a reader may see, and how they are made safe.
+"""Privacy: which columns a reader may see, how they are made safe, and who was erased.
 
-Applied when the lake publishes and nowhere earlier; what it protects is `schema`'s to say.
+A policy is applied when the lake publishes, and nowhere earlier. See `schema` for how far each
+column identifies a person.
 """
 
 from cohortlake.privacy.keyed_hashes import fingerprint, keyed_hashes, new_key

@@ -1,8 +1,7 @@
-"""Who was erased: records without identity, and what they keep out of the lake.
+"""The records of erased patients, and which rows of a search are dropped because of them.
 
-A record names a patient by a hash under a key of its own, which outlasts every other one. Owns
-the records, and which rows of a search are dropped because of them, before anything is written.
-How a patient is removed is `admin.erase_patient`'s.
+A record holds no identity. It names a patient by a hash under the erasure key, which never changes.
+See `admin.erase_patient` for how a patient is erased.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from cohortlake.privacy.key_store import ERASURES, erasure_key
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
-# What a release before format 4 took off an id.
+# A release before format 4 removed these characters around an id.
 _OLD_PADDING = " "
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient, by what no record, message or file name may hold.
+    """A patient, by the id. No record, message or file name may hold the id.
 
     Attributes:
-        datastore_id: The data store that the id is unique in.
+        datastore_id: The data store. The id is unique in it.
         patient_id: The PatientID, in any spelling.
     """
 
@@ -41,25 +40,25 @@ class Patient:
 
     @property
     def canonical_id(self) -> str:
-        """The PatientID as it stands in tables."""
+        """The PatientID as the tables hold it."""
         return canonical_text("LO", self.patient_id) or ""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What is kept of an erasure.
+    """The record of an erasure.
 
     Attributes:
         datastore_id: The data store.
         known_by: Hash of the patient's canonical id, under the erasure key.
-        patient_keys: What stood for the patient in `published/`.
-        began_at: When, on this machine's clock, UTC.
-        erased_at: When nothing was left; None while it is under way.
-        image_sets: Image sets of which something was removed.
-        rows: Rows removed from increments.
-        files: Increments written anew.
-        image_set_ids: Image sets that go whole. Kept only while it is under way, when the rows
-            that tell may be gone already; None before it is known.
+        patient_keys: The patient's keys in `published/`.
+        began_at: When it began, on this machine's clock, UTC.
+        erased_at: When it was complete; None before.
+        image_sets: Number of image sets of which something was removed.
+        rows: Number of rows removed from increments.
+        files: Number of increments that were rewritten.
+        image_set_ids: Image sets to remove completely; None before they are known. Kept only until
+            the erasure is complete, because the rows that tell them may already be removed.
     """
 
     datastore_id: str
@@ -74,13 +73,13 @@ class Erasure:
 
 
 def read(root: Root) -> list[Erasure]:
-    """Return all records, by when they began."""
+    """Return all records, in the order in which they began."""
     found = [_from_json(root.read(path), path) for path in root.files(ERASURES, ".json")]
     return sorted(found, key=lambda erasure: erasure.began_at)
 
 
 def erased_on(root: Root) -> Mapping[str, date]:
-    """Return the patient_key of each erased patient, and the day on which that was asked for."""
+    """Return patient_key -> day on which the erasure began, for all erased patients."""
     return {
         key: datetime.fromisoformat(erasure.began_at).date()
         for erasure in read(root)
@@ -89,7 +88,7 @@ def erased_on(root: Root) -> Mapping[str, date]:
 
 
 def find(root: Root, patient: Patient) -> Erasure | None:
-    """Return the record of a patient, or None where they were never erased."""
+    """Return the record of a patient, or None if the patient was never erased."""
     records = read(root)
     if not records:
         return None
@@ -99,13 +98,13 @@ def find(root: Root, patient: Patient) -> Erasure | None:
 
 
 def begin(root: Root, patient: Patient, spellings: Iterable[str], key: bytes) -> Erasure:
-    """Write down that a patient is being erased, perhaps not for the first time.
+    """Write a record that an erasure began, perhaps not for the first time.
 
     Args:
         root: The lake.
         patient: The patient.
-        spellings: Their id as it was sent; a release before format 4 published each by a key of
-            its own.
+        spellings: The id in each spelling that was sent. A release before format 4 published
+            each spelling under its own patient_key.
         key: The key that the lake is published with.
     """
     (own,) = _hashes(erasure_key(root), patient.datastore_id, [patient.canonical_id])
@@ -116,30 +115,30 @@ def begin(root: Root, patient: Patient, spellings: Iterable[str], key: bytes) ->
 
 
 def finish(root: Root, erasure: Erasure) -> Erasure:
-    """Write down that nothing is left."""
+    """Write into the record that the erasure is complete."""
     return write(root, replace(erasure, erased_at=_now(), image_set_ids=None))
 
 
 def write(root: Root, erasure: Erasure) -> Erasure:
-    """Write a record, in the place of an earlier one of the same patient."""
+    """Write a record; it replaces an earlier one of the same patient."""
     content = json.dumps(asdict(erasure), indent=1).encode()
     root.write(f"{ERASURES}/{erasure.known_by}.json", content)
     return erasure
 
 
-class Erased:
-    """Tells which rows of a search are erased patients'.
+class ErasedPatients:
+    """Finds the rows of erased patients in what a search brings.
 
     Args:
-        root: The lake. Its records are read when first asked for.
+        root: The lake. Its records are read at the first question.
     """
 
     def __init__(self, root: Root) -> None:
         self._root = root
 
     @property
-    def is_nobody(self) -> bool:
-        """Whether nobody was ever erased."""
+    def is_empty(self) -> bool:
+        """Whether no patient was ever erased."""
         return not self._known_by
 
     @functools.cached_property
@@ -150,21 +149,21 @@ class Erased:
     def _key(self) -> bytes:
         return erasure_key(self._root)
 
-    def among(self, states: pa.Table) -> pa.BooleanArray:
-        """Return which of a data store's states are erased patients'.
+    def mask(self, states: pa.Table) -> pa.BooleanArray:
+        """Return for each state of a data store whether it belongs to an erased patient.
 
         Raises:
-            MissingKey: Some were erased, and the key that they are known by is gone.
+            MissingKey: Patients were erased, and the erasure key is missing.
         """
         if not self._known_by or not len(states):
             return pa.array(np.zeros(len(states), bool))
         datastore_id = states["datastore_id"][0].as_py()
-        among = self._are_erased(datastore_id, states["PatientID"])
+        erased = self._are_erased(datastore_id, states["PatientID"])
         raw = states["PatientID_raw"]
         if raw.null_count < len(raw):
-            as_once_known = pc.utf8_trim(raw, _OLD_PADDING)
-            among = pc.or_(among, self._are_erased(datastore_id, as_once_known))
-        return among
+            old_ids = pc.utf8_trim(raw, _OLD_PADDING)
+            erased = pc.or_(erased, self._are_erased(datastore_id, old_ids))
+        return erased
 
     def _are_erased(self, datastore_id: str, ids: pa.ChunkedArray) -> pa.BooleanArray:
         encoded = ids.combine_chunks().dictionary_encode()

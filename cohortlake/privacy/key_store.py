@@ -1,11 +1,10 @@
-"""Where a lake's keys are, and that an existing lake never gets another one by accident.
+"""The keys of a lake: where they lie, and that a published lake never gets another by accident.
 
-Two keys. The *patient key* is what `published/` is keyed with: patient_key, accession_key, UIDs
-and shifts. It lies in the restricted zone of the lake, or where COHORTLAKE_PATIENT_KEY says; beside
-the lake stays its fingerprint, so that a missing or another key is an error. The *erasure key* is
-what erased patients are known again by. It always lies in the restricted zone, and is never
-changed: whoever was erased left no id that could be hashed anew. How an id is hashed is
-`privacy.keyed_hashes`'.
+There are two. The *patient key* makes patient_key, accession_key, UIDs and date shifts in
+`published/`. It lies in the restricted zone, or where COHORTLAKE_PATIENT_KEY says. The lake keeps
+its fingerprint, so that a missing or different key is an error. The *erasure key* recognises
+erased patients. It always lies in the restricted zone and never changes, because no id is left
+that could be hashed again. See `privacy.keyed_hashes` for how an id is hashed.
 """
 
 from __future__ import annotations
@@ -34,39 +33,39 @@ _ERASURE_PATH = "keys/erasure-key"
 ERASURES = "erasures"
 """The folder of the records of erased patients."""
 _PURPOSE = {"cohortlake": "patient-key"}
-"""What KMS binds the wrapped key to (its encryption context)."""
+"""The encryption context: KMS unwraps the key only for this purpose."""
 
 
 def require_fingerprint(root: Root, source: str, key: bytes) -> None:
-    """Refuse a key that is not the lake's; a lake without a fingerprint gets that of this one.
+    """Refuse a key that is not the active one; a lake without a fingerprint gets that of this key.
 
     Raises:
-        WrongKey: It is not the one that the lake was published with.
+        WrongKey: The lake was published with another key.
     """
     if not has_fingerprint(root):
         root.create(_FINGERPRINT_PATH, fingerprint(key).encode())
-    if not is_taken_up(root, key):
+    if not is_active(root, key):
         raise _wrong_key(root, source)
 
 
 def require_own_keys(root: Root, source: str, published: str) -> None:
-    """See that the keys of a lake that was published are there, and are its own. Makes none.
+    """Check that the keys of a published lake exist and are the right ones; make none.
 
     Args:
         root: The lake.
         source: See COHORTLAKE_PATIENT_KEY.
-        published: The fingerprint that the marker names; empty where it names none.
+        published: The fingerprint in the marker of the publication; empty if it has none.
 
     Raises:
-        MissingKey: A key is not there, or nothing says any more which one was published with.
-        WrongKey: It is not the one that the lake was published with.
+        MissingKey: A key is missing, or nothing tells which key the lake was published with.
+        WrongKey: The lake was published with another key.
         SettingError: The source cannot be understood, or holds no key.
     """
     own = fingerprint(read_key(root, source, may_create=False))
     kept = root.read(_FINGERPRINT_PATH).decode() if has_fingerprint(root) else ""
     if not kept and not published:
         raise MissingKey(
-            f"{root.uri_of(_FINGERPRINT_PATH)} is not there, and nothing else says which key the "
+            f"{root.uri_of(_FINGERPRINT_PATH)} is missing, and nothing else tells which key the "
             "lake was published with; restore the file from a backup"
         )
     if {own, kept or own, published or own} != {own}:
@@ -88,6 +87,7 @@ def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
 
     Raises:
         MissingKey: There is none, and none may be made.
+        ServiceUnavailable: AWS did not answer.
         SettingError: The source cannot be understood, or holds no key.
     """
     kind, _, name = source.partition(":")
@@ -104,7 +104,7 @@ def read_key(root: Root, source: str, *, may_create: bool) -> bytes:
 
 
 def next_key(root: Root, source: str) -> bytes:
-    """Return the key that a lake is to be published with; a rotation that goes on finds its own.
+    """Return the key of a rotation; a rotation that is resumed finds the same key.
 
     Raises:
         MissingKey: The source cannot be read.
@@ -116,24 +116,25 @@ def next_key(root: Root, source: str) -> bytes:
 
 
 def has_fingerprint(root: Root) -> bool:
-    """Return whether `keys/fingerprint` names the key that the lake is published with."""
+    """Return whether `keys/fingerprint` exists."""
     return root.exists(_FINGERPRINT_PATH)
 
 
-def is_kept_key(root: Root, key: bytes) -> bool:
-    """Return whether a key is the one that lies in the lake itself; true where none does."""
+def is_key_in_lake(root: Root, key: bytes) -> bool:
+    """Return whether a key is the one in the lake; also true if the lake holds none."""
     return not root.exists(KEY_PATH) or root.read(KEY_PATH) == key
 
 
-def is_taken_up(root: Root, key: bytes) -> bool:
-    """Return whether the lake is published with a key, or will be once `take_up` has ended."""
+def is_active(root: Root, key: bytes) -> bool:
+    """Return whether a key is the active one: the lake is published with it from now on."""
     return has_fingerprint(root) and root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
 
 
-def take_up(root: Root, source: str, key: bytes) -> None:
-    """Have the lake published with another key from now on.
+def activate(root: Root, source: str, key: bytes) -> None:
+    """Make a key the active one.
 
-    Ended midway, no other key is one, so that nothing is published before it is done again.
+    The fingerprint comes first. If the process ends before the key is written, the lake has no
+    valid key, and nothing is published until this is repeated.
     """
     root.write(_FINGERPRINT_PATH, fingerprint(key).encode())
     kept = None
@@ -147,8 +148,8 @@ def take_up(root: Root, source: str, key: bytes) -> None:
         root.delete(path)
 
 
-def forget_next_key(root: Root) -> None:
-    """End a rotation."""
+def delete_next_key(root: Root) -> None:
+    """Delete the key of a rotation, which ends it."""
     root.delete(_NEXT_PATH)
 
 
@@ -157,10 +158,10 @@ def _is_made_here(source: str) -> bool:
 
 
 def erasure_key(root: Root) -> bytes:
-    """Return the key that erased patients are known again by.
+    """Return the erasure key; make it if no patient was erased yet.
 
     Raises:
-        MissingKey: Some were erased, and it is gone: they would come back.
+        MissingKey: Patients were erased, and the key is missing: they would come back.
     """
     if root.exists(_ERASURE_PATH):
         return root.read(_ERASURE_PATH)
@@ -187,7 +188,7 @@ def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bo
                 "file from a backup (a new key would give every patient another hash)"
             )
         root.create(path, make())
-    return root.read(path)  # perhaps that of a run that was faster
+    return root.read(path)  # another run may have been faster
 
 
 def _from_environment(name: str) -> str:
@@ -220,7 +221,7 @@ _SOURCES: dict[str, Callable[[str], str]] = {
 
 
 def _from_kms(root: Root, key_id: str, *, may_create: bool) -> bytes:
-    """Return a key that lies in the lake wrapped by one that never leaves KMS."""
+    """Return a key that the lake holds wrapped: encrypted by a key that never leaves KMS."""
     wrapped = _created(
         root, _WRAPPED_PATH, lambda: _wrapped(key_id, new_key()), may_create=may_create
     )
@@ -265,7 +266,7 @@ def _explained(source: str) -> Iterator[None]:
 
 
 def _decoded(text: str, source: str) -> bytes:
-    for decode in (bytes.fromhex, lambda told: base64.b64decode(told, validate=True)):
+    for decode in (bytes.fromhex, lambda text: base64.b64decode(text, validate=True)):
         try:
             key: bytes = decode(text.strip())
         except (ValueError, binascii.Error):

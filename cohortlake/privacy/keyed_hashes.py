@@ -1,8 +1,8 @@
-"""Keyed hashes: the same id gives the same hash, and without the key none can be guessed.
+"""Keyed hashes: the same id gives the same hash, and nobody can undo it without the key.
 
-HMAC-SHA-256 (RFC 2104) under 32 random bytes, cut to 128 bits: ids are few and short, so
-a hash without a key could be undone by trying them all. Here in Python, for a few ids, and as
-macros of DuckDB, for millions; both give the same. Where the key lies is `privacy.key_store`'.
+HMAC-SHA-256 (RFC 2104) under 32 random bytes, cut to 128 bits. Without a key, trying all short ids
+would undo a hash. There is a function in Python for a few ids, and a DuckDB macro for millions;
+both give the same. See `privacy.key_store` for where the key lies.
 """
 
 from __future__ import annotations
@@ -63,25 +63,25 @@ def keyed_hashes(key: bytes, purpose: str, ids: Iterable[tuple[str, str]]) -> li
 
 
 def keyed_uid(key: bytes, uid: str) -> str:
-    """Return the UID that stands for one, wherever it occurs."""
+    """Return the UID that replaces a UID everywhere."""
     return f"2.25.{int(_digest(key, f'UID{_SEPARATOR}{uid}')[:30], 16)}"
 
 
 def shift_days(key: bytes, scope: str, id_: str) -> int:
-    """Return by how many days, 1 to 365, the dates of a patient are moved into the past."""
+    """Return by how many days, 1 to 365, a patient's dates are shifted into the past."""
     digest = _digest(key, _SEPARATOR.join(("shift", scope, id_)))
     return 1 + int(digest[:15], 16) % LONGEST_SHIFT_DAYS
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what a key is known again by, and cannot be had back from."""
+    """Return a hash that recognises a key and does not reveal it."""
     return _digest(key, "fingerprint")[:_HASH_HEX_DIGITS]
 
 
 def create_macros(con: duckdb.DuckDBPyConnection, key: bytes) -> None:
-    """Make SQL macros of the functions here.
+    """Create the same functions as SQL macros.
 
-    The key itself is in a temporary table and never in a query's text, which errors quote.
+    The key lies in a temporary table, and never in the text of a query, which errors quote.
 
     Args:
         con: Gets `keyed_hash(purpose, scope, id)`, null for none; `keyed_uid(uid)`; and

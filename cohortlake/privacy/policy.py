@@ -8,9 +8,9 @@ A policy is chosen by name (COHORTLAKE_PRIVACY):
   identifiers do not;
 - `identified`: everything.
 
-A file (COHORTLAKE_PRIVACY_FILE) may narrow one of them, and list reviewed values. What widens it
-takes effect only under a name of its own, which the setting must give. How far a column identifies
-somebody is `schema`'s, how a value is made safe `privacy.treatments`'s.
+A file (COHORTLAKE_PRIVACY_FILE) may narrow one of them, and list reviewed values. A file that
+widens it takes effect only under a name of its own, which the setting must give. See `schema` for
+how far a column identifies a person, and `privacy.treatments` for how a value is made safe.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _TREATMENTS: dict[Identifies, tuple[Treatment, Treatment, Treatment]] = {
     Identifies.DIRECTLY: (_W, _W, _K),
 }
 
-# What a file may ask for in the place of `keep`, the least narrow first.
+# The treatments that a file may choose, from the widest to the narrowest.
 _CHOICES: dict[Identifies, tuple[Treatment, ...]] = {
     Identifies.DATE: (),  # all dates alike: see `dates`
     Identifies.UID: (_K, Treatment.REPLACE, _W),
@@ -88,7 +88,7 @@ _CHOICES: dict[Identifies, tuple[Treatment, ...]] = {
 _DATES = (_K, Treatment.SHIFT, Treatment.YEAR)
 _ENTRIES = ("policy", "extends", "dates", "columns", "allow")
 
-# What a row is told from others by, and what all that is left hangs on.
+# The columns that identify a row and join the tables.
 _NEVER_WITHHELD = frozenset(
     ("datastore_id", "image_set_id", "patient_key", "StudyInstanceUID", "SeriesInstanceUID")
 )
@@ -100,9 +100,9 @@ class Policy:
 
     Attributes:
         name: Its name.
-        extends: The built-in one that it is, or is made from.
-        dates: What is done with all dates: kept, shifted, or cut to their year.
-        columns: Column -> what is done with it instead.
+        extends: The built-in policy that it is, or that it changes.
+        dates: The treatment of all dates: kept, shifted, or cut to their year.
+        columns: Column -> its treatment, where it differs from the built-in policy.
         allowed: Column -> values that a person reviewed.
     """
 
@@ -118,7 +118,7 @@ class Policy:
             return self.columns[column.name]
         if column.identifies is Identifies.DATE:
             return self.dates
-        # Days between the studies of somebody whose years are known can lead back to a date.
+        # The days between studies, together with their years, can reveal a date.
         if column.identifies is Identifies.INTERVAL and self.dates is Treatment.YEAR:
             return Treatment.WITHHOLD
         return _base(column, self.extends)
@@ -134,7 +134,7 @@ class Policy:
         return by_dates[self.dates]
 
     def shown_as(self, column: Column) -> Column | None:
-        """Return the column that stands for one of the schema's, or None where none does."""
+        """Return the published column for a column of the schema, or None if it is withheld."""
         if column == schema.STUDY_MONTH:
             return self.partition
         if column == schema.WITHHELD_FIELDS:
@@ -143,7 +143,7 @@ class Policy:
             case Treatment.WITHHOLD:
                 return None
             case Treatment.REVIEWED if not self.allowed.get(column.name):
-                return None  # a column without any value would look as if nothing had been sent
+                return None  # a column without values would look as if nothing had been sent
             case Treatment.SHIFT:
                 return schema.shifted(column)
             case Treatment.YEAR:
@@ -151,13 +151,13 @@ class Policy:
         return column
 
     def shown(self, columns: Iterable[Column]) -> tuple[Column, ...]:
-        """Return the columns that stand for some of the schema's, in their order."""
+        """Return the published columns for columns of the schema, in their order."""
         found = (self.shown_as(column) for column in columns)
         return tuple(column for column in found if column)
 
     @property
     def by_value(self) -> tuple[str, ...]:
-        """The columns of which some values are shown, and null in the place of others."""
+        """The columns of which some values are shown; the others are null."""
         return tuple(
             column.name
             for column in schema.STATE
@@ -166,7 +166,7 @@ class Policy:
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
-        """Published table -> the names of the columns that it has."""
+        """Published table -> the names of its columns."""
         return {
             table: tuple(column.name for column in self.shown(columns))
             for table, columns in schema.PUBLISHED.items()
@@ -174,7 +174,7 @@ class Policy:
 
     @property
     def widened(self) -> tuple[str, ...]:
-        """What it shows more of than the one it extends: columns, and `dates`."""
+        """The columns, and `dates`, of which it shows more than the policy that it extends."""
         base = {c.name: _base(c, self.extends) for c in _published_columns().values()}
         wider = [
             name
@@ -186,28 +186,28 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """A number for all that it does; another one has everything published anew."""
+        """A hash of all treatments. If it changes, everything is published again."""
         columns = {name: treatment.value for name, treatment in self.columns.items()}
         allowed = {column: sorted(values) for column, values in self.allowed.items()}
-        said = [self.extends, self.dates.value, columns, allowed]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+        content = [self.extends, self.dates.value, columns, allowed]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def built_in(name: str, dates: str = "") -> Policy:
-    """Return a policy as it is without a file.
+    """Return a built-in policy.
 
     Args:
         name: `safe`, `limited` or `identified`.
-        dates: What `safe` does with dates: `shift`, the default, or `year`.
+        dates: How `safe` treats dates: `shift`, the default, or `year`.
     """
     return Policy(name, name, Treatment(dates or "shift") if name == "safe" else Treatment.KEEP)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that the settings name; `safe` where they name none.
+    """Return the policy that the settings name; `safe` if they name none.
 
     Raises:
-        SettingError: There is none of that name.
+        SettingError: There is no policy of that name.
         PolicyError: The file cannot be used, or widens a policy under that policy's own name.
     """
     name = settings.privacy or "safe"
@@ -241,15 +241,15 @@ def _widening(policy: Policy) -> str:
 
 def _from_file(path: Path, safe_dates: str) -> Policy:
     try:
-        said = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise PolicyError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise PolicyError(f"{path} is not YAML; docs/how-to/privacy.md shows one") from None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         raise PolicyError(f"{path} holds no entries; docs/how-to/privacy.md shows some")
-    _require_among(path, said, _ENTRIES)
-    name, extends = said.get("policy"), said.get("extends", "safe")
+    _require_among(path, document, _ENTRIES)
+    name, extends = document.get("policy"), document.get("extends", "safe")
     if extends not in POLICIES:
         raise PolicyError(f"{path}: `extends` is one of {', '.join(POLICIES)}")
     if not isinstance(name, str) or not name.isidentifier() or name in POLICIES:
@@ -259,15 +259,16 @@ def _from_file(path: Path, safe_dates: str) -> Policy:
         )
     base = built_in(extends, safe_dates)
     columns = {
-        column: _choice(path, column, wanted) for column, wanted in _mapping(path, said, "columns")
+        column: _choice(path, column, wanted)
+        for column, wanted in _mapping(path, document, "columns")
     }
-    dates = _choice_of(path, "dates", said.get("dates", base.dates.value), _DATES)
+    dates = _choice_of(path, "dates", document.get("dates", base.dates.value), _DATES)
     policy = Policy(name, extends, dates, columns)
-    return Policy(name, extends, dates, columns, _allowed(path, said, policy))
+    return Policy(name, extends, dates, columns, _allowed(path, document, policy))
 
 
-def _mapping(path: Path, said: Mapping[str, Any], entry: str) -> Iterable[tuple[str, Any]]:
-    items = said.get(entry) or {}
+def _mapping(path: Path, document: Mapping[str, Any], entry: str) -> Iterable[tuple[str, Any]]:
+    items = document.get(entry) or {}
     if not isinstance(items, dict):
         raise PolicyError(f"{path}: `{entry}` has a line for each column")
     _require_among(path, items, _published_columns())
@@ -297,9 +298,9 @@ def _choice_of(path: Path, name: str, wanted: object, choices: Iterable[Treatmen
     return by_word[str(wanted)]
 
 
-def _allowed(path: Path, said: Mapping[str, Any], policy: Policy) -> dict[str, frozenset[str]]:
+def _allowed(path: Path, document: Mapping[str, Any], policy: Policy) -> dict[str, frozenset[str]]:
     allowed = {}
-    for name, values in _mapping(path, said, "allow"):
+    for name, values in _mapping(path, document, "allow"):
         if policy.treatment(_published_columns()[name]) not in REVIEWABLE:
             raise PolicyError(f"{path}: no values of {name} are to be allowed one by one")
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
@@ -309,9 +310,9 @@ def _allowed(path: Path, said: Mapping[str, Any], policy: Policy) -> dict[str, f
 
 
 REVIEWABLE = frozenset((Treatment.TERMS, Treatment.REVIEWED))
-"""What is done with columns of which single values can be allowed."""
+"""Treatments of columns whose values can be allowed one by one."""
 BY_VALUE = REVIEWABLE | {Treatment.SHORT}
-"""What is done with columns of which some values are shown, and null in the place of others."""
+"""Treatments that show some values; the others are null."""
 
 
 def _base(column: Column, extends: str) -> Treatment:

@@ -1,9 +1,8 @@
-"""Making rows safe, as SQL: what a policy does with each value before anything is published.
+"""SQL that makes rows safe: what a policy does with each value before it is published.
 
-Dates are moved and UIDs replaced in the rows themselves, under their own names, so that all that
-is worked out from them (which study came first, what belongs together) comes out the same. When a
-table is written, `published_sql` gives each column the name under which it is shown. Which column
-is treated how is `privacy.policy`'s.
+Dates are shifted and UIDs replaced in the rows themselves, under their own names. So everything
+that is derived from them, such as the order of studies, stays the same. `published_sql` gives each
+column the name under which it is published. See `privacy.policy` for the treatment of each column.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from cohortlake.schema import Column
 
 _COLUMNS = {column.name: column for column in schema.STATE}
 FIRST_SHIFTED = date(2, 1, 2)
-"""The first date that is shifted; earlier ones are none."""
+"""The first date that is shifted; earlier dates mean that there is none."""
 
 
 def prepare(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
-    """Make the table `shown_values` (name, value) of what may be shown of each column."""
+    """Create the table `shown_values` (name, value): the values of each column that are shown."""
     rows = [
         (name, value)
         for name, column in _COLUMNS.items()
@@ -77,7 +76,7 @@ def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
 
 
 def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]:
-    """Return the name of each column as it is shown -> SQL for it, over rows made safe."""
+    """Return published name -> SQL of each column, over rows made safe."""
     found = {}
     for column in columns:
         shown = policy.shown_as(column)
@@ -93,15 +92,15 @@ def published_sql(columns: Collection[Column], policy: Policy) -> dict[str, str]
 
 
 def partition_sql(policy: Policy) -> str:
-    """Return SQL for a row's value of the partition column, over rows made safe."""
+    """Return SQL for the value of the partition column, over rows made safe."""
     form = "%Y-%m" if policy.dates is Treatment.KEEP else schema.YEAR_FORMAT
     return schema.period_sql(form)
 
 
 def folded(value: str) -> str:
-    """Return SQL for a value as it is compared with those that may be shown.
+    """Return SQL that folds a value to compare it with the values that may be shown.
 
-    Only DuckDB folds: another library's upper case of some letters is another one.
+    Only DuckDB folds values: libraries differ in the upper case of some letters.
     """
     return f"upper(trim({value}))"
 
@@ -112,7 +111,7 @@ def _value_sql(column: Column, policy: Policy) -> str | None:
         case Treatment.REPLACE:
             return f"keyed_uid({name})"
         case Treatment.SHIFT:
-            # Some systems send 00010101 for none, and no reader has a date before it.
+            # Some systems send 00010101 for no date, and no reader knows dates before it.
             return f"CASE WHEN {name} >= DATE '{FIRST_SHIFTED}' THEN {name} - shift_days END"
         case Treatment.SHORT:
             return f"CASE WHEN {name} BETWEEN 0 AND 99999 THEN {name} END"

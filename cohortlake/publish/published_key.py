@@ -47,7 +47,7 @@ def key_to_publish_with(
         is_theirs = with_new_key or marker.key_fingerprint == fingerprint(key)
     else:
         is_theirs = has_fingerprint or (
-            key_store.is_kept_key(root, key) and _made(root, key, files)
+            key_store.is_key_in_lake(root, key) and _made(root, key, files)
         )
     if not is_theirs:
         raise WrongKey(

@@ -33,7 +33,7 @@ from cohortlake.errors import (
 )
 from cohortlake.flatten import flatten_summaries
 from cohortlake.privacy import built_in, erasures, fingerprint, key_store
-from cohortlake.privacy.erasures import Erased, Patient
+from cohortlake.privacy.erasures import ErasedPatients, Patient
 from cohortlake.privacy.keyed_hashes import create_macros, keyed_hashes, keyed_uid, shift_days
 from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.publish.publisher import publish
@@ -301,12 +301,12 @@ def test_the_erased_stay_out_whatever_becomes_of_the_other_key(root: Root) -> No
     patient = Patient(DATASTORE, " MRN-00003")
     assert erasures.find(root, patient) is not None
     found = flatten_summaries(summaries(8), DATASTORE)
-    is_erased = Erased(root).among(found).to_pylist()
+    is_erased = ErasedPatients(root).mask(found).to_pylist()
     assert {n for n, out in zip(found["PatientID"].to_pylist(), is_erased, strict=True) if out} == {
         "MRN-00003"
     }
     Path(root.path("keys/erasure-key")).unlink()
-    for ask in (lambda: erasures.find(root, patient), lambda: Erased(root).among(found)):
+    for ask in (lambda: erasures.find(root, patient), lambda: ErasedPatients(root).mask(found)):
         with pytest.raises(MissingKey, match="erased patients are known"):
             ask()
 
@@ -356,7 +356,7 @@ def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(
     with cohortlake.open(root.uri) as lake:
         _cohort(lake).freeze()
     for step in (
-        "cohortlake.privacy.key_store.take_up",
+        "cohortlake.privacy.key_store.activate",
         "cohortlake.admin.rotate_patient_key.publish",
     ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -385,16 +385,16 @@ def test_a_rotation_that_was_killed_while_the_key_was_taken_up_is_finished_too(
     sync = Sync(Settings((DATASTORE,), root.uri, privacy="safe"))
     before = _patients(root)
     with monkeypatch.context() as patch:
-        take_up = key_store.take_up
+        activate = key_store.activate
 
         def dies(taken: Root, *arguments: Any) -> None:
             left = iter(range(calls))
             for name in ("write", "delete"):
                 patch.setattr(taken, name, _until_it_is_killed(getattr(taken, name), left))
-            take_up(taken, *arguments)
+            activate(taken, *arguments)
             raise KeyboardInterrupt
 
-        patch.setattr(key_store, "take_up", dies)
+        patch.setattr(key_store, "activate", dies)
         with pytest.raises(KeyboardInterrupt):
             sync.rotate_key(source)
     with suppress(MissingKey, WrongKey):

@@ -114,6 +114,10 @@ def test_a_key_in_a_variable_that_looks_like_a_setting_says_the_fix() -> None:
     assert Settings.from_env(elsewhere).patient_key == "env:LAKE_KEY"
 
 
+def test_the_defaults_of_the_class_are_those_of_the_environment() -> None:
+    assert Settings() == Settings.from_env({})
+
+
 def test_every_setting_has_a_default_but_those_that_have_none() -> None:
     settings = Settings.from_env({})
     assert (settings.tps, settings.burst, settings.workers, settings.privacy) == (25, 25, 5, "")

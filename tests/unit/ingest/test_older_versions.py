@@ -26,7 +26,7 @@ from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions
 from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchRun
-from cohortlake.privacy.erasures import Erased
+from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -106,7 +106,7 @@ class Lake:
             service=service,
             store=Datastore(DATASTORE, START, at),
             is_unknown=KnownStates(self.root).lacks,
-            erased=Erased(self.root),
+            erased=ErasedPatients(self.root),
             run_id=f"fill-{at:%d%H%M%S}",
             settle=timedelta(minutes=5),
         )
