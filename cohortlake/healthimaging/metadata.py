@@ -1,8 +1,8 @@
-"""An older version of an image set, as the summary that SearchImageSets would have given of it.
+"""An older version of an image set, as the summary that SearchImageSets would have given.
 
-Two calls tell of it: ListImageSetVersions its number and instants, GetImageSetMetadata its DICOM
-attributes, as gzip JSON on three levels. Only these are decoded: what a document says of each
-instance may be megabytes. See `ingest.older_versions` for which versions are
+ListImageSetVersions gives its number and instants. GetImageSetMetadata gives its DICOM attributes,
+as gzip JSON on three levels. Only these are decoded: the part about each instance may have
+megabytes. See `ingest.older_versions` for which versions are
 asked for, and `flatten.values` for how a value becomes typed.
 """
 
@@ -27,7 +27,10 @@ _IS = re.compile(r" *([+-]?[0-9]{1,12}) *")
 
 
 class NotMetadata(ServiceError):
-    """A document that came whole and is no image set metadata: asking again will not help."""
+    """A complete document is no image set metadata.
+
+    Fix: Report the image set to AWS; asking again does not help.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Version:
     Attributes:
         image_set_id: The image set.
         number: Which version.
-        is_deleted: Whether the service says that it is gone.
+        is_deleted: Whether the service says that it was deleted.
         created_at: When the image set was created.
         updated_at: When this version came to be. The service leaves it out of a first version,
             which came to be when the image set did.
@@ -129,10 +132,10 @@ def _unzipped(body: bytes) -> bytes:
 
 
 def _agreed(series: Mapping[str, _Level]) -> dict[str, Any]:
-    """Return what all series of a document say alike.
+    """Return the attributes that are equal in all series of a document.
 
-    An image set has one series. Of several, a summary could name only one, and which is not
-    documented: better null than another series' value.
+    An image set has one series. If there are several, a summary could name only one of them, and
+    which one is not documented. Null is better than the value of another series.
     """
     first, *others = [_with_uid(uid, s.attributes or {}) for uid, s in series.items()] or [{}]
     return {

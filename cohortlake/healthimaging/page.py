@@ -1,4 +1,4 @@
-"""One answer of SearchImageSets: its bytes, and as little of it as paging needs decoded."""
+"""One answer of SearchImageSets: its bytes, and the few members that paging needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cohortlake.errors import ServiceUnavailable
 
 
 class Head(msgspec.Struct):
-    """The members of a summary that paging looks at; the tags stay undecoded."""
+    """The members of a summary that paging reads; the tags stay undecoded."""
 
     image_set_id: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="imageSetId")
     updated_at: Any = msgspec.field(name="updatedAt", default=None)
@@ -31,7 +31,10 @@ _KNOWN_ID = re.compile(r"[0-9a-z]{32}")
 
 
 class BrokenAnswer(ServiceUnavailable):
-    """A 200 answer that is cut short or lacks a required member: ask again."""
+    """A 200 answer is cut short or lacks a required member.
+
+    Fix: Ask again.
+    """
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Page:
         body: The response body as sent.
         heads: Its summaries' ids and instants, in the order sent.
         next_token: The token of the next page, or None at the end.
-        skip: Ids of this page that came before, or that lie outside of what was searched.
+        skip: Ids of this page that came before, or that lie outside the window searched.
     """
 
     body: bytes
@@ -59,11 +62,11 @@ class Page:
     def checked(cls, body: bytes) -> Page:
         """Check a body: complete JSON with the summaries, an id for each, and a token of text.
 
-        Nothing can be done without these. Everything else is kept as sent, also an id that does
-        not look like those of today: that is said once, because other tools may rely on it.
+        These are required. Everything else is kept as sent. An id of another form than today's
+        is kept too, with one warning, because other tools may rely on the form.
 
         Raises:
-            BrokenAnswer: It is not a whole page. botocore would make an empty one of it.
+            BrokenAnswer: It is not a whole page. botocore would return an empty one for it.
         """
         try:
             answer = _decode(body)

@@ -1,4 +1,4 @@
-"""`searchCriteria` from text, as a person types them.
+"""`searchCriteria`, parsed from text that a person types.
 
 The API takes one or two filters, EQUAL on one value or BETWEEN two, over the attributes
 below. Both the service's names and the DICOM keywords are understood. A date without a time
@@ -27,7 +27,7 @@ _TEXTS = (
     "DICOMSeriesInstanceUID",
 )
 ATTRIBUTES = (*_TEXTS, *_SORTABLE, "isPrimary")
-"""What can be searched for. Not modality, body part, name or sex."""
+"""The attributes that can be searched. Modality, body part, name and sex are not among them."""
 
 _BY_KEYWORD = {c.name: c.wire for c in DICOM_TAGS} | {"StudyDate": _STUDY}
 _NAMES = {name: name for name in ATTRIBUTES} | {
@@ -39,7 +39,7 @@ _MOST_FILTERS = 2
 def parse_criteria(
     equal: Sequence[str], between: Sequence[str], sort: str | None = None
 ) -> dict[str, Any]:
-    """Build criteria.
+    """Return criteria for filters as text.
 
     Args:
         equal: Each `ATTRIBUTE=VALUE`; a date becomes the range of its day.

@@ -1,10 +1,9 @@
 """The token bucket that all requests of this process share.
 
-A reservation bucket: each caller takes the next free slot and sleeps until it comes, so
-waiting threads are served in turn and none polls. Retries take a slot like any request.
-A pause saves slots up to the burst, which may then be taken at once. The quota is the
-account's, and others may be using it: the pace falls when the service throws a request
-back, and comes back little by little.
+Each caller reserves the next free slot and sleeps until it comes, so waiting threads are served in
+order and none polls. Retries take a slot like any request. A pause saves slots up to the burst,
+which may then be taken at once. The quota belongs to the account, and others may use it too: the
+pace falls when the service throttles a request, and recovers slowly.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ import time
 from cohortlake.errors import SettingError
 from cohortlake.stop import Stop
 
-# One step down takes forty requests to win back: one in forty is thrown back at the most,
-# for as long as the quota is less than the setting says.
+# Forty requests win back one step down. So at most one request in forty is throttled while the
+# quota is less than the setting.
 _SLOWER = 1.5
 _FASTER = 0.99
 _SLOWEST = 64.0
 
 
 class TokenBucket:
-    """Hands out slots, evenly spaced.
+    """Gives out evenly spaced slots.
 
     Args:
         rate: Slots per second, above 0: the fastest pace.
@@ -51,7 +50,7 @@ class TokenBucket:
         """Wait for the next slot.
 
         Raises:
-            Stopped: Somebody asked to end.
+            Stopped: A stop was asked for.
         """
         with self._lock:
             now = time.monotonic()
@@ -61,12 +60,12 @@ class TokenBucket:
         self._stop.wait(max(0.0, slot - now))
 
     def slow_down(self) -> None:
-        """Take note that the service threw a request back."""
+        """Record that the service throttled a request."""
         with self._lock:
             self._interval = min(self._interval * _SLOWER, self._shortest * _SLOWEST)
-            self._next = max(self._next, time.monotonic())  # and what was saved is gone
+            self._next = max(self._next, time.monotonic())  # the saved slots are lost
 
     def has_slack(self) -> bool:
-        """Return whether slots go unused: more requests in flight would be faster."""
+        """Return whether slots are unused: more requests in flight would be faster."""
         with self._lock:
             return self._next <= time.monotonic()

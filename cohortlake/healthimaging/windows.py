@@ -1,6 +1,6 @@
-"""Windows: half-open stretches of one axis, [start, end), and the criteria that find them.
+"""Windows: half-open intervals of one axis, [start, end), and the criteria that find them.
 
-Which ends the service's BETWEEN includes is not documented. So the criteria ask for a
+It is not documented which ends the service's BETWEEN includes. So the criteria ask for a
 little more than the window on both sides, and `healthimaging.positions` leaves out what lies
 outside the half-open window. Either meaning gives the same rows, and adjacent windows never
 share or lose a row.
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cohortlake.errors import WindowError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""Before any instant of the service's: where the first window of a data store starts."""
+"""Before any instant of the service: where the first window of a data store starts."""
 
 # The service's timestamps are milliseconds; its index may round them either way.
 MARGIN = timedelta(milliseconds=2)
@@ -29,7 +29,7 @@ Order = Literal["ASC", "DESC"]
 
 
 class Axis(StrEnum):
-    """What a window is a stretch of."""
+    """The axis that a window is an interval of."""
 
     UPDATED_AT = "updated_at"
     CREATED_AT = "created_at"
