@@ -1,4 +1,4 @@
-"""Libraries that only an extra brings, imported when they are first asked for."""
+"""Imports libraries that an extra installs, when they are first needed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from cohortlake.errors import MissingExtra
 
 _EXTRAS = {"jinja2": "report", "matplotlib": "report", "openpyxl": "xlsx", "tableone": "notebook"}
-"""Library -> the smallest extra that brings it; `notebook` brings all of them."""
+"""Library -> the smallest extra that installs it; `notebook` installs all of them."""
 
 
 def module(name: str) -> Any:
-    """Import a module of a library that an extra brings.
+    """Import a module of a library that an extra installs.
 
     Raises:
         MissingExtra: It is not installed.
@@ -26,10 +26,10 @@ def module(name: str) -> Any:
 
 
 def matplotlib_figure(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure`, which no pyplot keeps alive.
+    """Return an empty `matplotlib.figure.Figure` that pyplot does not know.
 
-    A notebook shows it whether pyplot was imported or not. All text in it is drawn as it is: a
-    value or a criterion may hold a $, which is no formula.
+    A notebook shows it even if pyplot was never imported. Text is drawn as it is: a $ in a value or
+    a criterion begins no formula.
 
     Args:
         width: In inches.

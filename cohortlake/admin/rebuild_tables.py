@@ -37,5 +37,5 @@ def rebuild_tables(root: Root, settings: Settings) -> ApplyResult:
     if marker := read_marker(root):
         key = key_to_publish_with(root, settings.patient_key, marker)
         link = rotate_patient_key.respelled(root, key)
-        rotate_cohort_keys.rekey(root, link, read_cohort_key(settings.cohort_key_file))
+        rotate_cohort_keys.rotate(root, link, read_cohort_key(settings.cohort_key_file))
     return applied

@@ -61,7 +61,7 @@ def rotate(root: Root, settings: Settings, policy: Policy, source: str) -> int:
         if not key_store.is_active(root, new):
             old = key_to_publish_with(root, settings.patient_key, read_marker(root))
             link = write_link(root, old, new)
-            changed = rotate_cohort_keys.rekey(root, link, cohort_key)
+            changed = rotate_cohort_keys.rotate(root, link, cohort_key)
             request_full_publish(root)
         key_store.activate(root, source, new)
         publish(root, policy, source, with_new_key=True)

@@ -1,8 +1,9 @@
-"""Cohorts: who is in a study, how they were chosen, and proof that they were.
+"""Cohorts: who is in a study, how they were selected, and proof of it.
 
-A lake is opened (`lake`), criteria are data (`criteria`), and they are drawn by SQL over the
-published tables (`select`). Reads `published/`, writes `cohorts/`, and needs no right on the
-restricted zone. See `publish` for what is published.
+`lake` and `cohort` hold the objects for notebooks, and only they know all the folders. Criteria are
+data (`define`), become SQL over the published tables (`select`), and the members can be described,
+frozen and exported. Reads `published/`, writes `cohorts/`, and needs no right on the restricted
+zone. See `publish` for what is published.
 """
 
 from cohortlake.cohort.cohort import Cohort

@@ -1,7 +1,7 @@
-"""A page that says what a lake holds, for those who do not ask it themselves.
+"""The report: one HTML page on what a lake holds, for people who do not query it.
 
-Facts are gathered as counts that may be shown (`gather`, and a module for each section), and drawn
-(`charts`, `page`). Reads `published/`, and the ledger where it may; writes one HTML file.
+Each section counts what may be shown (`gather` calls them), and `charts` and `page` draw it. Reads
+`published/`, and coverage if it may; writes one HTML file.
 """
 
 from cohortlake.report.page import SUPPRESS_BELOW, write

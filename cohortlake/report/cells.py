@@ -1,7 +1,7 @@
-"""Counts that a report may show, without those of few patients or what would give them away.
+"""Counts for a report, without those of few patients and those from which they can be computed.
 
-Owns the shapes that sections are made of. See `cohort.describe.suppress` for which cells are
-hidden. A value that few patients have could name one of them, so it is not named either.
+See `cohort.describe.suppress` for which cells are hidden. A value that few patients have may
+identify one of them, so it is not named either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cohortlake.cohort.describe.suppress import Cell, hidden
 from cohortlake.cohort.select.opened_tables import OpenedTables
 
 PERSON = "coalesce(patient_key, StudyInstanceUID) AS person"
-"""SQL for whose a row is. A study of no known patient is taken for one of its own."""
+"""SQL for the patient of a row. A study without a known patient counts as one patient."""
 
 MISSING, BLANK = "missing", "blank"
 
@@ -26,7 +26,7 @@ class Value:
 
     Attributes:
         label: The value, or `missing` or `blank`.
-        n: How many there are of what is counted.
+        n: How many rows have it, in the unit that is counted.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Breakdown:
     Attributes:
         shown: The values that may be named, the most frequent first.
         others: How many values are counted together.
-        n_others: How many there are of those; None where they are of too few patients.
+        n_others: How many rows have those; None if too few patients have them.
     """
 
     shown: tuple[Value, ...]
@@ -53,9 +53,9 @@ class Grid:
     """Counts by two columns.
 
     Attributes:
-        columns: What stands along the axis, in order.
-        rows: What is told apart in each, in order.
-        cells: (column, row) -> count; None where it is hidden. Empty cells are not in it.
+        columns: The values along the axis, in order.
+        rows: The groups in each column, in order.
+        cells: (column, row) -> count; None if it is hidden. Empty cells are not in it.
     """
 
     columns: tuple[str, ...]
@@ -74,7 +74,7 @@ class Grid:
 
 
 def label(expression: str) -> str:
-    """Return SQL for a text that names each value of a column, also where there is none."""
+    """Return SQL for a text that names each value of a column, and also a missing or blank one."""
     text = f"({expression})::VARCHAR"
     return f"CASE WHEN trim({text}) = '' THEN '{BLANK}' ELSE coalesce({text}, '{MISSING}') END"
 
@@ -101,7 +101,7 @@ def breakdown(
     out = hidden(cells, below)
     kept = [cell for i, cell in enumerate(cells) if i not in out][:most]
     patients, n = _others(tables, source, counted, kept)
-    # Those who have several of the other values are counted once here, and in `hidden` in each.
+    # A patient with several of the other values counts once here, and once for each in `hidden`.
     if kept and len(kept) < len(cells) and patients < below:
         kept.pop()
         patients, n = _others(tables, source, counted, kept)
@@ -123,10 +123,10 @@ def grid(
     Args:
         tables: The opened tables.
         relation: SQL for rows, with a column `person`.
-        keys: The columns: along the axis, and told apart in each.
+        keys: The columns: along the axis, and the groups in each.
         counted: SQL that counts rows.
         below: The least number of patients that may be shown.
-        rows: The order of those that are told apart; others come after them.
+        rows: The order of the groups; others come after them.
         params: Values for `$name` in the relation.
     """
     source = f"""
@@ -147,7 +147,7 @@ def grid(
 
 
 def is_few(patients: int, below: int) -> bool:
-    """Whether a count of so many patients is hidden; that there is nobody may be told."""
+    """Return whether a count of so many patients is hidden. That there is none may be shown."""
     return 0 < patients < below
 
 

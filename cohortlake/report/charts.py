@@ -1,7 +1,6 @@
-"""Charts as SVG that lies in the page: text as text, in the page's own colours.
+"""Draws charts as SVG inside the page, with text as text and in the colours of the page.
 
-Drawn by matplotlib at the width of a phone, so that what is written in them can be read there. They
-know nothing of what they count.
+matplotlib draws them at the width of a phone, so that their text can be read there.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _LEAST_COLUMNS = 6
 HIDDEN = "*"
 _INK, _LINE = "#0000b0", "#0000b1"
 _SERIES = tuple(f"#0000a{i}" for i in range(8))
-# No colour of its own is in a chart: a theme gives each of these another.
+# A chart holds only these placeholders: each theme of the page has its own colours.
 _VARIABLES = {
     _INK: "var(--ink)",
     _LINE: "var(--line)",
@@ -29,7 +28,7 @@ _VARIABLES = {
 }
 _SETTINGS = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "cohortlake",  # else the ids in it are others each time
+    "svg.hashsalt": "cohortlake",  # otherwise its ids differ each time
     "font.size": _FONT_POINTS,
     "font.family": "sans-serif",
     "text.color": _INK,
@@ -74,11 +73,11 @@ def bars(name: str, counts: Breakdown) -> str:
 
 
 def stacked(name: str, counts: Grid) -> str:
-    """Draw a column for each value along the axis, with what is told apart on top of each other.
+    """Draw a column for each value along the axis, with the groups on top of each other.
 
     Args:
         name: The id of the chart's caption.
-        counts: The cells; what is hidden is not drawn.
+        counts: The cells; hidden ones are not drawn.
     """
 
     def draw(axes: Any) -> None:
@@ -107,7 +106,7 @@ def pyramid(name: str, counts: Grid) -> str:
 
     Args:
         name: The id of the chart's caption.
-        counts: The cells, by what stands along the axis and by `F` and `M`.
+        counts: The cells, by the values along the axis and by `F` and `M`.
     """
 
     def draw(axes: Any) -> None:
@@ -129,7 +128,7 @@ def pyramid(name: str, counts: Grid) -> str:
 
 
 def colors(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is told apart in a stacked chart, each with its colour."""
+    """Return the groups of a stacked chart, each with its colour."""
     return [(name, _VARIABLES[color]) for name, color in zip(names, _SERIES, strict=False)]
 
 
@@ -143,7 +142,7 @@ def _svg(name: str, height: float, draw: Callable[[Any], None]) -> str:
     matplotlib = module("matplotlib")
     drawing = io.StringIO()
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        # The page's font writes the text, and matplotlib's own may lack a letter of it.
+        # The font of the page writes the text; that of matplotlib may lack a letter.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = matplotlib_figure(_WIDTH_INCHES, height)
         figure.set_layout_engine("constrained")
@@ -155,7 +154,7 @@ def _svg(name: str, height: float, draw: Callable[[Any], None]) -> str:
 
 
 def _for_a_page(name: str, svg: str) -> str:
-    """Return a drawing without what only a file needs, and with names that no other one has."""
+    """Return a drawing without the parts that only a file needs, and with unique ids."""
     svg = _NOT_OF_A_PAGE.sub("", svg[svg.index("<svg") :])
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, variable)

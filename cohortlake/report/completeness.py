@@ -1,6 +1,6 @@
-"""Up to when each data store is complete: what the ledger says, where it may be read.
+"""Reads up to when each data store is complete, from coverage.
 
-A reader of `published/` has no right on it, and the report says so.
+A reader of `published/` may not read coverage. The report then says so.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cohortlake.storage.root import Root
 
 
 def completeness(root: Root, settle: timedelta) -> tuple[DatastoreStatus, ...] | None:
-    """Read how complete each data store on the ledger is.
+    """Read how complete each data store is.
 
     Args:
         root: The lake.
         settle: How long the search index may lag.
 
     Returns:
-        One each, or None where there is no ledger or it may not be read.
+        One status each, or None if there is no coverage, or it may not be read.
     """
     try:
         return datastores(root, (), settle) or None

@@ -1,8 +1,8 @@
-"""The way from the whole lake to a selected, with small counts left out.
+"""The attrition of a cohort for the report, without small counts.
 
-A step's count less the one before says how many it left out, so both cannot be told where those are
-few: steps are then told as one, over as many as it takes. See `cohort.describe.attrition` for the
-counting.
+The difference of two counts is how many a step left out. If those are few, the counts of both steps
+cannot be shown, so the steps are joined into one until enough are left out. See
+`cohort.describe.attrition` for the counts.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cohortlake.report.cells import is_few
 
 @dataclass(frozen=True)
 class FlowStep:
-    """A step, or several that are told as one.
+    """A step, or several steps that are shown as one.
 
     Attributes:
-        criteria: What they asked for, in words.
-        left: How many met them; None where that is hidden, as for all of a lake of few.
-        excluded: How many did not; None for the first step, and where that is hidden.
+        criteria: What they ask for, in words.
+        left: How many met them; None if that is hidden.
+        excluded: How many did not; None for the first step, and if that is hidden.
     """
 
     criteria: tuple[str, ...]
@@ -35,7 +35,7 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class Flow:
-    """The way to a cohort.
+    """The steps to a cohort.
 
     Attributes:
         steps: The first is the whole lake.
@@ -46,8 +46,8 @@ class Flow:
     parts: dict[str, int | None]
 
     @property
-    def is_told(self) -> bool:
-        """Whether the number of members may be told."""
+    def is_shown(self) -> bool:
+        """Whether the number of members may be shown."""
         return self.steps[-1].left is not None
 
 
@@ -61,33 +61,33 @@ def flow(selected: Selected, below: int) -> Flow:
     found = attrition(selected)
     words = [step.criterion for step in found.steps]
     counts = [step.counts for step in found.steps]
-    told = _told(selected, counts, below)
+    shown = _shown_steps(selected, counts, below)
     steps = [FlowStep((words[0],), None if is_few(counts[0].patients, below) else counts[0])]
-    for before, step in pairwise(told):
+    for before, step in pairwise(shown):
         criteria = tuple(words[before + 1 : step + 1])
         steps.append(FlowStep(criteria, counts[step], counts[before] - counts[step]))
-    if told[-1] < len(words) - 1:
-        steps.append(FlowStep(tuple(words[told[-1] + 1 :]), None))
+    if shown[-1] < len(words) - 1:
+        steps.append(FlowStep(tuple(words[shown[-1] + 1 :]), None))
     flown = Flow(tuple(steps), {})
-    return Flow(flown.steps, _parts(found, below)) if flown.is_told else flown
+    return Flow(flown.steps, _parts(found, below)) if flown.is_shown else flown
 
 
-def _told(selected: Selected, counts: Sequence[Counts], below: int) -> list[int]:
-    """Return the steps whose counts can be told: between two of them nobody or enough are lost."""
-    last, told = len(counts) - 1, [0]
+def _shown_steps(selected: Selected, counts: Sequence[Counts], below: int) -> list[int]:
+    """Return the steps whose counts can be shown: each leaves out nobody or enough patients."""
+    last, shown = len(counts) - 1, [0]
     for step in range(1, last + 1):
         if is_few(counts[step].patients, below):
-            return told
-        if _may_tell(selected, counts, told[-1], step, below):
-            told.append(step)
-    while told[-1] != last and len(told) > 1:
-        told.pop()
-        if _may_tell(selected, counts, told[-1], last, below):
-            told.append(last)
-    return told
+            return shown
+        if _may_show(selected, counts, shown[-1], step, below):
+            shown.append(step)
+    while shown[-1] != last and len(shown) > 1:
+        shown.pop()
+        if _may_show(selected, counts, shown[-1], last, below):
+            shown.append(last)
+    return shown
 
 
-def _may_tell(selected: Selected, counts: Sequence[Counts], a: int, b: int, below: int) -> bool:
+def _may_show(selected: Selected, counts: Sequence[Counts], a: int, b: int, below: int) -> bool:
     lost = counts[a] - counts[b]
     if is_few(lost.patients, below):
         return False

@@ -1,6 +1,6 @@
-"""All that a report says of a lake, as counts that may be shown.
+"""Gathers all that a report says about a lake, as counts that may be shown.
 
-Owns when nothing may be said at all: where the whole lake holds too few patients.
+If the whole lake holds too few patients, nothing is counted.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from cohortlake.report.completeness import completeness
 from cohortlake.report.members import Members, members
 
 _MOST_MODALITIES = 6
-"""How many a chart tells apart; each has a colour."""
+"""How many a chart distinguishes; each has a colour."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says.
+    """The content of a report.
 
     Attributes:
         lake: The last part of its root's name.
         publication: What was published there.
         as_of: The instant that the tables show; None is now.
         written_at: When this was gathered.
-        release: Of Cohortlake.
+        release: The release of Cohortlake.
         suppress_below: The least number of patients that is shown.
-        datastores: How complete each data store is; None where the ledger cannot be read.
-        holdings: What it holds; None where it holds too few patients, and then so is all below.
+        datastores: How complete each data store is; None if coverage cannot be read.
+        holdings: What it holds; None if it holds too few patients. Then all below is None too.
         quality: How good each field is.
         trends: What changes over time.
-        cohort: Who is in a cohort; None where none was asked for.
+        cohort: The members of a cohort; None if none was asked for.
     """
 
     lake: str

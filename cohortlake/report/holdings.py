@@ -18,9 +18,9 @@ class Holdings:
     """What the lake holds.
 
     Attributes:
-        rows: Published table -> rows; of patients None where there are few.
-        modalities: Series by modality; None where the policy does not show it.
-        body_parts: Series by body part; likewise.
+        rows: Published table -> rows. None for patients if there are few.
+        modalities: Series by modality; None if the policy does not show it.
+        body_parts: Series by body part; None if the policy does not show it.
     """
 
     rows: dict[str, int | None]
@@ -61,6 +61,6 @@ def holdings(tables: OpenedTables, below: int) -> Holdings:
         if column in known
     }
     n_rows = dict(zip(names, rows, strict=True))
-    if is_few(n_rows["patients"], below):  # of a lake where most series have none
+    if is_few(n_rows["patients"], below):  # most series may have no patient
         n_rows["patients"] = None
     return Holdings(n_rows, by.get("Modality"), by.get("BodyPartExamined"))

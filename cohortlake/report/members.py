@@ -1,7 +1,8 @@
-"""Who is in a cohort: the way there, Table 1, and what its plots show.
+"""Describes the members of a cohort for the report: attrition, Table 1 and charts.
 
-Counts only, all of them by SQL, and none of few patients: what a notebook shows of a cohort
-(`cohort.describe.table_one`, `cohort.describe.plot`) is for the members' own zone.
+It holds counts only, and none of few patients. What a notebook shows of a cohort
+(`cohort.describe.table_one`, `cohort.describe.plot`) may only be shown where the members may be
+known.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ _MOST_VALUES, _MOST_ROWS = 8, 7
 _MEMBERS, _SERIES = "report_members", "report_series"
 _ALWAYS = ("datastore_id", "StudyInstanceUID")
 _PARTS, _AGES = ("BodyPartExamined", "Modality"), ("age_at_study_years", "sex")
-"""What the charts are made of; a policy may withhold any of them."""
+"""The columns of the charts. A policy may hide each of them."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """What Table 1 says of a number.
+    """A number in Table 1.
 
     Attributes:
-        mean: The mean; None where too few patients have one.
+        mean: The mean; None if too few patients have a value.
         deviation: The standard deviation.
         median: The median.
-        missing: How many members have none; None where they are of too few patients.
+        missing: How many members have no value; None if those are of too few patients.
     """
 
     mean: float | None
@@ -48,21 +49,20 @@ class Number:
 
 @dataclass(frozen=True)
 class Members:
-    """What is told of a cohort.
+    """The description of a cohort.
 
     Attributes:
         name: Its name.
         about: What it is for.
         level: What a member is.
-        criteria: The YAML that says the same.
-        flow: The way from the whole lake.
-        n: How many members there are; None where that is hidden, and then so is all below.
-        table_one: Column -> what is said of it.
-        dates: What years are; None where the policy shows none.
+        criteria: The criteria, as YAML.
+        flow: The steps from the whole lake.
+        n: How many members there are; None if that is hidden. Then all below is None too.
+        table_one: Column -> its number or its values.
+        dates: The meaning of the years; None if the policy shows none.
         years: Studies by year.
-        ages: Women and men by age at their first study; None where the policy does not show what
-            it takes.
-        body_parts: Series by body part and modality; likewise.
+        ages: Women and men by age at their first study; None if the policy hides a column of it.
+        body_parts: Series by body part and modality; None if the policy hides a column of it.
         not_shown: The columns that a chart lacks.
     """
 
@@ -90,7 +90,7 @@ def members(selected: Selected, below: int) -> Members:
     criteria = selected.criteria
     flown = flow(selected, below)
     head = (criteria.name, criteria.about, criteria.level, criteria.to_yaml(), flown)
-    if not flown.is_told:
+    if not flown.is_shown:
         return Members(*head)
     tables, dates, columns = (
         selected.tables,
@@ -101,11 +101,11 @@ def members(selected: Selected, below: int) -> Members:
     charted = (*_PARTS, *_AGES)
     known = [name for name in charted if name in tables.columns("series")]
     date = [dates.column] if dates else []
-    with _drawn(selected, tuple(columns), (*_ALWAYS, *known, *date)):
+    with _kept_tables(selected, tuple(columns), (*_ALWAYS, *known, *date)):
         return Members(
             *head,
             n,
-            {column: _told(tables, column, kind, below) for column, kind in columns.items()},
+            {column: _summary(tables, column, kind, below) for column, kind in columns.items()},
             dates,
             _years(tables, dates, below) if dates else None,
             _ages(tables, dates, below) if dates and {*_AGES} <= {*known} else None,
@@ -115,10 +115,10 @@ def members(selected: Selected, below: int) -> Members:
 
 
 @contextmanager
-def _drawn(
+def _kept_tables(
     selected: Selected, of_members: tuple[str, ...], of_series: tuple[str, ...]
 ) -> Iterator[None]:
-    """Keep what is counted, for all counts to draw the cohort once: two tables of DuckDB's."""
+    """Keep members and series in two tables of DuckDB, so that the query runs once."""
     drawn = {
         _MEMBERS: (selected.query.members, of_members),
         _SERIES: (selected.query.series, of_series),
@@ -143,7 +143,9 @@ def _drawn(
             connection.execute(f"DROP TABLE IF EXISTS {name}")
 
 
-def _told(tables: OpenedTables, column: str, kind: pa.DataType, below: int) -> Breakdown | Number:
+def _summary(
+    tables: OpenedTables, column: str, kind: pa.DataType, below: int
+) -> Breakdown | Number:
     if not is_number(kind):
         value = f'"{column}"'
         if pa.types.is_list(kind):
@@ -155,7 +157,7 @@ def _told(tables: OpenedTables, column: str, kind: pa.DataType, below: int) -> B
                avg("{column}"), stddev_samp("{column}"), median("{column}")
         FROM {_MEMBERS}
     """).fetchall()
-    # Where all but a few lack it, how many do tells how few have it.
+    # If all but a few lack it, the number that lack it reveals how few have it.
     n_missing = None if is_few(without, below) or is_few(have, below) else missing
     if have < below:
         return Number(None, None, None, n_missing)

@@ -1,7 +1,6 @@
-"""The report as one HTML file: it asks the network for nothing, and runs no script.
+"""Writes the report as one HTML file that loads nothing from the network and runs no script.
 
-Owns how facts become a page: the templates, and how numbers are written. Whatever comes from a tag
-is escaped by Jinja, and the page's policy forbids the rest.
+Jinja escapes all text from tags, and the content security policy of the page forbids scripts.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from cohortlake.settings import Settings
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=_)")
 
 SUPPRESS_BELOW = 11
-"""What many data releases take for too few; 0 hides nothing."""
+"""Many data releases hide counts of fewer patients; 0 hides nothing."""
 
 
 def write(
@@ -35,13 +34,13 @@ def write(
     suppress_below: int = SUPPRESS_BELOW,
     settle: timedelta = Settings.settle,
 ) -> None:
-    """Write the report on a lake; one that is there is replaced.
+    """Write the report on a lake, and replace an earlier one.
 
     Args:
         lake: The lake.
         path: An .html file.
         cohort: A cohort of the lake, to describe as well.
-        suppress_below: Counts of fewer patients are left out, and what would give them away.
+        suppress_below: Counts of fewer patients are left out, and others that would reveal them.
         settle: How long the search index may lag.
 
     Raises:
@@ -89,7 +88,7 @@ def _as_markup(draw: Callable[..., str]) -> Callable[..., Any]:
 
 
 def _breakable(name: str) -> Any:
-    """Return a column's name that a narrow page breaks between its words."""
+    """Return the name of a column with places where a narrow page may break it."""
     escaped = str(module("markupsafe").escape(name))
     return module("markupsafe").Markup(_WORD_BEGINS.sub("<wbr>", escaped))
 

@@ -1,7 +1,7 @@
-"""How many values of each field are missing, invalid or implausible.
+"""Counts the values of each field that are missing, withheld, invalid or implausible.
 
-Owns which fields are told, and where a value that is not there may only be hidden. A share is of
-the image sets; whether it may be told follows from the patients they are of.
+Decides which fields are listed, and for which a missing value may only be hidden. A share is of the
+image sets. Whether it may be shown depends on how many patients they have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cohortlake.dicom_values import holds_value_sql
 from cohortlake.report.cells import PERSON
 
 _KEYS = ("patient_key", "accession_key", "age_at_study_years", "study_date_shifted", "study_year")
-"""Fields without a tag of their own, where the policy shows them."""
+"""Fields that have no DICOM tag, listed if the policy shows them."""
 
 _STATUS = {
     "PatientSex": "sex_status",
@@ -26,7 +26,7 @@ _STATUS = {
     "BodyPartExamined": "body_part_status",
     "age_at_study_years": "age_status",
 }
-"""Field -> the column that says what is wrong with it, where there is one."""
+"""Field -> the column with the status of its value."""
 
 _FIELDS = {column.name: column for column in schema.STATE}
 
@@ -36,8 +36,8 @@ class Share:
     """A share of the image sets.
 
     Attributes:
-        share: From 0 to 1; None where it is hidden.
-        is_small: Of a hidden one: whether it is those with it that are few, not those without.
+        share: From 0 to 1; None if it is hidden.
+        is_small: If it is hidden, whether few patients have it, and not all but few.
     """
 
     share: float | None
@@ -46,17 +46,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Field:
-    """How good a field is.
+    """The quality of a field.
 
     Attributes:
         name: The column.
         tag: Its DICOM tag.
         missing: How many lack it.
-        may_be_hidden: Whether some of those may have a text that cannot be read, which the policy
-            does not show.
-        withheld: Of how many the policy does not show the value; None where it shows all.
-        invalid: In how many it was sent and could not be read; None where nothing says so.
-        implausible: In how many it cannot be true; None where nothing says so.
+        may_be_hidden: Whether some of those may have a text that cannot be read, and that the
+            policy does not show.
+        withheld: How many have a value that the policy withholds; None if it shows all.
+        invalid: How many have a value that cannot be read; None if that is unknown.
+        implausible: How many have a value that cannot be true; None if that is unknown.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Field:
 
 
 def quality(tables: OpenedTables, below: int) -> list[Field]:
-    """Look at each field of the image sets.
+    """Count the quality of each field of the image sets.
 
     Args:
         tables: The opened tables.
@@ -94,12 +94,12 @@ def quality(tables: OpenedTables, below: int) -> list[Field]:
 
 
 def _conditions(name: str, known: Sequence[str]) -> dict[str, str]:
-    """Return what can be wrong with a field -> SQL for where it is."""
+    """Return the possible faults of a field, with SQL for the rows that have each."""
     status, raw = _STATUS.get(name), name + schema.RAW_SUFFIX
     is_by_value = name in schema.MAY_BE_WITHHELD and schema.WITHHELD_FIELDS.name in known
     hidden = {"withheld": withheld.is_withheld(name)} if is_by_value else {}
     if status in known:
-        # A value that was sent may be null for another reason than that it is missing.
+        # A value that was sent may be null although it is not missing.
         doubts = ("missing", "invalid", "implausible")
         return hidden | {what: f"{status} = '{what}'" for what in doubts}
     conditions = hidden | {"missing": withheld.is_missing(name, pa.string(), known)}
@@ -118,7 +118,7 @@ def _may_be_hidden(name: str, known: Sequence[str]) -> bool:
 
 
 def _shares(tables: OpenedTables, conditions: list[str], below: int) -> list[Share]:
-    """Return the share of image sets that meet each condition; all in one pass."""
+    """Return the share of image sets that meet each condition, with one query."""
     met = ", ".join(f"count(*) FILTER ({c}) AS met_{i}" for i, c in enumerate(conditions))
     told = ", ".join(
         f"coalesce(sum(met_{i}), 0), "
@@ -136,7 +136,7 @@ def _shares(tables: OpenedTables, conditions: list[str], below: int) -> list[Sha
 
 
 def _share(n: int, total: int, own: int, others: int, below: int) -> Share:
-    """Return a share, unless those with or those without are too few."""
+    """Return a share, unless too few patients have it or lack it."""
     if n and own < below:
         return Share(None)
     if n < total and others < below:

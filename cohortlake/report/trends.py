@@ -1,6 +1,6 @@
-"""What changes over time: the studies by year and month, and the changes of what was stored.
+"""Counts studies by year and month, and changes of the image sets by month.
 
-Owns which of a policy's columns say when. A trend of shifted dates says that it is one.
+Decides which column of a policy has the dates. A trend of shifted dates says so.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ STUDIES = "count(DISTINCT (datastore_id, StudyInstanceUID))"
 
 @dataclass(frozen=True)
 class StudyDates:
-    """What a policy says of when studies were.
+    """The column that a policy shows for the date of a study.
 
     Attributes:
         column: The column.
         year: SQL for the year of a row.
-        about: What the years are.
-        is_true: Whether they are whole dates, as they were.
+        about: The meaning of the years, in a sentence.
+        is_true: Whether the dates are complete and not shifted.
     """
 
     column: str
@@ -46,18 +46,18 @@ _STUDY_DATES = (
 
 @dataclass(frozen=True)
 class Trends:
-    """What changes over time.
+    """Counts over time.
 
     Attributes:
-        dates: What the years are; None where the policy shows none.
-        years: Studies by year, and by modality where the policy shows it; None where there is
-            nothing to show.
-        by_modality: Whether years are told by modality too.
-        months: Studies by month, this year and the one before; None where months are not true.
-        changes: States by the kind of change that began them, and deletions; None where the policy
+        dates: The column with the dates; None if the policy shows none.
+        years: Studies by year, and by modality if the policy shows it; None if there is nothing
+            to show.
+        by_modality: Whether years are counted by modality too.
+        months: Studies by month, this year and the last; None if the policy hides months.
+        changes: States by the kind of change that began them, and deletions; None if the policy
             shows no kinds.
         with_deletions: Whether the policy shows what was deleted.
-        changed_in: Changes by month and kind; None where the policy shows no instants.
+        changed_in: Changes by month and kind; None if the policy shows no instants.
     """
 
     dates: StudyDates | None
@@ -74,7 +74,7 @@ def trends(tables: OpenedTables, modalities: Sequence[str], below: int) -> Trend
 
     Args:
         tables: The opened tables.
-        modalities: Those to tell apart.
+        modalities: Those to distinguish.
         below: The least number of patients that may be shown.
     """
     dates, known = study_dates(tables), {*tables.columns("history")}
@@ -96,7 +96,7 @@ def trends(tables: OpenedTables, modalities: Sequence[str], below: int) -> Trend
 
 
 def study_dates(tables: OpenedTables) -> StudyDates | None:
-    """Return what the lake's policy says of when studies were."""
+    """Return the column that the policy shows for the date of a study."""
     known = tables.columns("series")
     return next((dates for dates in _STUDY_DATES if dates.column in known), None)
 
@@ -104,15 +104,15 @@ def study_dates(tables: OpenedTables) -> StudyDates | None:
 def by_year(
     tables: OpenedTables, relation: str, dates: StudyDates, row: str, below: int
 ) -> str | None:
-    """Return SQL for rows with the columns `year` and `row`; None where no year has enough.
+    """Return SQL for rows with the columns `year` and `row`; None if no year has enough patients.
 
-    Years before the first one that enough patients have are one, and so are those after the last.
+    Years before the first with enough patients are joined with it, and those after the last too.
 
     Args:
         tables: The opened tables.
         relation: SQL for series, with a column `person`.
-        dates: What says when.
-        row: SQL for what is told apart.
+        dates: The column with the dates.
+        row: SQL for the group of a row.
         below: The least number of patients that may be shown.
     """
     found = tables.sql(f"""
@@ -141,7 +141,7 @@ def _years(
 ) -> Grid | None:
     row, told = "'studies'", None
     if "Modality" in tables.columns("series"):
-        row, told = _told_apart("Modality"), {"told": list(modalities)}
+        row, told = _group("Modality"), {"told": list(modalities)}
     relation = by_year(tables, f"SELECT *, {PERSON} FROM series", dates, row, below)
     if relation is None:
         return None
@@ -149,7 +149,7 @@ def _years(
 
 
 def _months(tables: OpenedTables, below: int) -> Grid:
-    # By year too: where a year's total is known, one month of it cannot be hidden alone.
+    # By year too: if the total of a year is known, one month of it cannot be hidden alone.
     relation = f"""
         SELECT strftime(StudyDate, '%Y-%m') AS month, year(StudyDate) AS year,
                datastore_id, StudyInstanceUID, {PERSON}
@@ -161,15 +161,15 @@ def _months(tables: OpenedTables, below: int) -> Grid:
 
 def _changed_in(tables: OpenedTables, changes: Breakdown, with_deletions: bool, below: int) -> Grid:
     relation = f"""
-        SELECT {_told_apart("kind")} AS row, month, person
+        SELECT {_group("kind")} AS row, month, person
         FROM ({_changes(with_deletions, "valid_from", "valid_to")}) WHERE kind <> 'created'
     """
     told = [value.label for value in changes.shown if value.label != "created"]
     return grid(tables, relation, ("month", "row"), "count(*)", below, told, {"told": told})
 
 
-def _told_apart(column: str) -> str:
-    # What is hidden or counted with others in one table must not be told in another.
+def _group(column: str) -> str:
+    # What is hidden or counted with others in one table must not be shown in another.
     return f"CASE WHEN list_contains($told::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
 
 
@@ -183,5 +183,5 @@ def _changes(with_deletions: bool, began: str | None = None, ended: str | None =
 
 
 def _month(instant: str | None) -> str:
-    # Without DuckDB's ICU extension instants have no calendar; plain timestamps have UTC's.
+    # Without the ICU extension of DuckDB, instants have no calendar, and timestamps use UTC.
     return f"strftime(make_timestamp(epoch_us({instant})), '%Y-%m')" if instant else "NULL"

@@ -109,7 +109,7 @@ def test_between_told_steps_nobody_or_enough_are_left_out(
         assert after.excluded == told.steps[ends.index(a)].left - after.left
         for lost in left_out(stages[a], stages[b]):
             assert not lost or len({person(row) for row in lost} - {None}) >= below
-    if told.is_told and below:
+    if told.is_shown and below:
         assert told.steps[-1].left.patients not in range(1, below)
 
 
@@ -136,7 +136,7 @@ def test_steps_that_leave_out_few_are_told_with_others(hospital: Lake) -> None:
     (one,) = hospital.sql("SELECT patient_key FROM series WHERE Modality = 'CT' LIMIT 1").fetchall()
     cohort = cohort.where(f"patient_key <> '{one[0]}'").where(Modality=["CT", "DX"])
     told = flow(cohort.selected, 11)
-    assert told.is_told
+    assert told.is_shown
     assert any(len(step.criteria) > 1 for step in told.steps)
     assert not any(len(step.criteria) > 1 for step in flow(cohort.selected, 0).steps)
 
@@ -144,7 +144,7 @@ def test_steps_that_leave_out_few_are_told_with_others(hospital: Lake) -> None:
 def test_all_but_a_few_are_not_told(hospital: Lake) -> None:
     (one,) = hospital.sql("SELECT patient_key FROM patients LIMIT 1").fetchall()
     told = flow(hospital.cohort("most").where(f"patient_key <> '{one[0]}'").selected, 11)
-    assert not told.is_told
+    assert not told.is_shown
     assert told.parts == {}
 
 

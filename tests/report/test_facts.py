@@ -1,4 +1,4 @@
-"""What the report says is what the tables hold: compared with pandas, tableone and the ledger."""
+"""What the report says is what the tables hold: compared with pandas, tableone and coverage."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_a_policy_may_hide_is_not_told_as_missing(tmp_path: Path) -> None:
         with cohortlake.open(str(tmp_path / name)) as lake:
             marked[name] = {field.name for field in quality(lake.opened, 11) if field.may_be_hidden}
             report.write(lake, tmp_path / f"{name}.html")
-        is_noted = "missing or not shown" in text_of(tmp_path / f"{name}.html")
+        is_noted = "Missing or not shown" in text_of(tmp_path / f"{name}.html")
         assert is_noted == bool(marked[name])
     assert {"SeriesNumber", "StudyTime"} <= marked["limited"]
     assert not {"Modality", "StudyDate"} & marked["limited"]  # all have one
@@ -249,7 +249,7 @@ def test_a_cohort_of_few_is_not_described(hospital: Lake, tmp_path: Path) -> Non
     few = hospital.cohort("few").where(f"patient_key = '{one[0]}'")
     report.write(hospital, tmp_path / "a.html", few)
     page = text_of(tmp_path / "a.html")
-    assert "No more is told of its members" in page
+    assert "No more is shown of its members" in page
     assert "Table 1" not in page
     report.write(hospital, tmp_path / "a.html", few, suppress_below=0)
     assert "Table 1" in text_of(tmp_path / "a.html")
@@ -271,7 +271,7 @@ def test_a_value_of_few_and_the_lakes_path_are_nowhere_on_the_page(tmp_path: Pat
         assert "BREAST" in text_of(path)
 
 
-def test_complete_until_is_the_ledgers(hospital_root: str) -> None:
+def test_complete_until_is_that_of_coverage(hospital_root: str) -> None:
     (store,) = completeness(Root(hospital_root), SETTLE) or ()
     with cohortlake.open(hospital_root) as lake:
         assert store.datastore_id == lake.sql("SELECT any_value(datastore_id) FROM series"
@@ -285,15 +285,15 @@ def test_a_reader_of_published_alone_has_a_report(hospital_root: str, tmp_path: 
     shutil.copytree(Path(hospital_root, "published"), tmp_path / "copy/published")
     with cohortlake.open(str(tmp_path / "copy")) as lake:
         report.write(lake, tmp_path / "a.html")
-    assert "which this reader may not see" in text_of(tmp_path / "a.html")
+    assert "which this reader may not read" in text_of(tmp_path / "a.html")
     assert "Series by modality" in text_of(tmp_path / "a.html")
 
 
-def test_a_ledger_that_may_not_be_read_is_no_error(hospital_root: str, tmp_path: Path) -> None:
-    ledger = tmp_path / "lake/coverage"
-    shutil.copytree(Path(hospital_root, "coverage"), ledger)
+def test_coverage_that_may_not_be_read_is_no_error(hospital_root: str, tmp_path: Path) -> None:
+    coverage = tmp_path / "lake/coverage"
+    shutil.copytree(Path(hospital_root, "coverage"), coverage)
     assert completeness(Root(str(tmp_path / "lake")), SETTLE)
-    for path in (*ledger.rglob("*"), ledger):
+    for path in (*coverage.rglob("*"), coverage):
         path.chmod(0)
     root = os.geteuid() == 0
     if root:
@@ -303,7 +303,7 @@ def test_a_ledger_that_may_not_be_read_is_no_error(hospital_root: str, tmp_path:
     finally:
         if root:
             os.seteuid(0)
-        for path in (ledger, *ledger.rglob("*")):
+        for path in (coverage, *coverage.rglob("*")):
             path.chmod(0o700)
 
 

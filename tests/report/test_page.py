@@ -213,7 +213,7 @@ def test_a_lake_of_few_has_a_page_too(root: str, tmp_path: Path, opened: Open) -
         report.write(lake, path)
     seen = opened(path, 360)
     assert seen.told == []
-    assert "fewer than 11 patients, so nothing of them is counted" in seen.page.inner_text("main")
+    assert "fewer than 11 patients, so this report shows no counts" in seen.page.inner_text("main")
     assert "30" not in seen.page.inner_text("main")
 
 

@@ -1,4 +1,4 @@
-"""What a cohort is, as data: steps, conditions and criteria, in Python, in SQL and as YAML.
+"""Criteria as data: steps, conditions and values, in Python, in SQL and as YAML.
 
 No module here opens a lake.
 """

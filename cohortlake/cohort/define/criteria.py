@@ -1,7 +1,7 @@
-"""What a cohort is, as data: its steps in order, and the same as YAML, there and back exactly.
+"""Criteria as data: the steps of a cohort in order, written to YAML and read back exactly.
 
-Owns the words of a YAML file. What the criteria mean in SQL is `select`'s; whether a column
-or a value exists is the lake's.
+A step in YAML is a mapping with one key, the word for the step. See `cohort.select` for what the
+criteria mean in SQL. Nothing here knows which columns and values exist.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LEVELS = ("patient", "study", "series")
 
 @dataclass(frozen=True)
 class Criteria:
-    """A cohort.
+    """The definition of a cohort.
 
     Attributes:
         name: A name, also for files: lower case, digits and underscores.
         level: What a member is: a patient, a study or a series.
         about: What it is for, in a sentence.
-        steps: What leaves others out, in this order.
+        steps: The steps that keep or leave out rows, in order.
         split: Its parts, or None.
     """
 
@@ -68,27 +68,27 @@ class Criteria:
 
     def to_yaml(self) -> str:
         """Return it as YAML, which `from_yaml` reads back exactly."""
-        told = self.to_dict()
-        text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=88)
-        if yaml.safe_load(text) == told:
+        data = self.to_dict()
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=88)
+        if yaml.safe_load(text) == data:
             return text
         # PyYAML leaves some control characters unescaped that it then takes for line breaks.
-        return yaml.safe_dump(told, sort_keys=False, width=88)
+        return yaml.safe_dump(data, sort_keys=False, width=88)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the YAML says."""
-        told: dict[str, Any] = {"cohort": self.name}
+        """Return the criteria as the data of the YAML file."""
+        data: dict[str, Any] = {"cohort": self.name}
         if self.about:
-            told["about"] = self.about
-        told["level"] = self.level
-        told["steps"] = [_step_told(step) for step in self.steps]
+            data["about"] = self.about
+        data["level"] = self.level
+        data["steps"] = [_step_data(step) for step in self.steps]
         if self.split:
-            told["split"] = dict(self.split.shares) | {"seed": self.split.seed}
-        return told
+            data["split"] = dict(self.split.shares) | {"seed": self.split.seed}
+        return data
 
     @classmethod
     def from_yaml(cls, text: str) -> Criteria:
-        """Read YAML.
+        """Read criteria from YAML.
 
         Raises:
             BadCriteria: It makes no cohort; the message names the line or the step.
@@ -96,23 +96,23 @@ class Criteria:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             _check_spelling(root, "a value", set())
-            told = yaml.safe_load(text)
+            data = yaml.safe_load(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" in line {mark.line + 1}" if mark else ""
             raise BadCriteria(f"the YAML cannot be read{where}") from None
         except ValueError:
             raise BadCriteria("the YAML holds a date that is not in the calendar") from None
-        return cls.from_dict(told)
+        return cls.from_dict(data)
 
     @classmethod
-    def from_dict(cls, told: object) -> Criteria:
-        """Read what YAML said.
+    def from_dict(cls, data: object) -> Criteria:
+        """Read the data of a YAML file.
 
         Raises:
             BadCriteria: It makes no cohort; the message names the step.
         """
-        known = _mapping(told, "a cohort", ("cohort", "about", "level", "steps", "split"))
+        known = _mapping(data, "a cohort", ("cohort", "about", "level", "steps", "split"))
         steps = known.get("steps") or []
         if not isinstance(steps, list):
             raise BadCriteria("steps must be a list, each with a dash")
@@ -125,35 +125,35 @@ class Criteria:
         )
 
 
-# What the steps are called in YAML, how each is told, and how it is read.
+# The words of the steps in YAML, and how each is written and read.
 
 
-def _condition_told(condition: Condition) -> Any:
+def _condition_data(condition: Condition) -> Any:
     values = {c: list(v) if len(v) > 1 else v[0] for c, v in condition.values}
     parts = [*([values] if values else []), *condition.texts]
     return parts[0] if len(parts) == 1 else parts
 
 
-def _related_told(step: WithStudy | WithoutStudy) -> Any:
-    return {"when": str(step.period), "where": _condition_told(step.condition)}
+def _related_data(step: WithStudy | WithoutStudy) -> Any:
+    return {"when": str(step.period), "where": _condition_data(step.condition)}
 
 
-def _choice_told(step: OneStudyPerPatient) -> Any:
+def _choice_data(step: OneStudyPerPatient) -> Any:
     option = step.to if step.choice == "closest" else step.seed
     return step.choice if option is None else {step.choice: option}
 
 
-def _join_told(step: Join) -> Any:
+def _join_data(step: Join) -> Any:
     if not step.file:
         return step.table
-    told: dict[str, Any] = {"table": step.table, "file": step.file}
-    return told | {"date_formats": dict(step.date_formats)} if step.date_formats else told
+    data: dict[str, Any] = {"table": step.table, "file": step.file}
+    return data | {"date_formats": dict(step.date_formats)} if step.date_formats else data
 
 
-def _condition(told: object) -> Condition:
+def _condition(data: object) -> Condition:
     values: list[tuple[str, tuple[Value, ...]]] = []
     texts: list[str] = []
-    for part in told if isinstance(told, list) else [told]:
+    for part in data if isinstance(data, list) else [data]:
         if isinstance(part, str):
             texts.append(part)
         else:
@@ -163,26 +163,26 @@ def _condition(told: object) -> Condition:
 
 
 def _related(make: Callable[[Period, Condition], Step]) -> Callable[[object], Step]:
-    def read(told: object) -> Step:
-        known = _mapping(told, "another study", ("when", "where"), need=("when", "where"))
+    def read(data: object) -> Step:
+        known = _mapping(data, "another study", ("when", "where"), need=("when", "where"))
         return make(Period.parse(_text(known["when"], "when")), _condition(known["where"]))
 
     return read
 
 
-def _choice(told: object) -> OneStudyPerPatient:
-    if isinstance(told, str):
-        return OneStudyPerPatient(told)
-    ((choice, option), *more) = _mapping(told, "one_study_per_patient").items() or ((None, None),)
+def _choice(data: object) -> OneStudyPerPatient:
+    if isinstance(data, str):
+        return OneStudyPerPatient(data)
+    ((choice, option), *more) = _mapping(data, "one_study_per_patient").items() or ((None, None),)
     if more or choice not in ("closest", "random"):
         raise BadCriteria("write first, last, {closest: 2020-01-31} or {random: 7}")
     return OneStudyPerPatient(choice, **{"to" if choice == "closest" else "seed": option})
 
 
-def _join(told: object) -> Join:
-    if isinstance(told, str):
-        return Join(told)
-    known = _mapping(told, "join", ("table", "file", "date_formats"), need=("table", "file"))
+def _join(data: object) -> Join:
+    if isinstance(data, str):
+        return Join(data)
+    known = _mapping(data, "join", ("table", "file", "date_formats"), need=("table", "file"))
     formats = _mapping(known.get("date_formats", {}), "date_formats")
     return Join(
         _text(known["table"], "table"), _text(known["file"], "file"), tuple(formats.items())
@@ -190,27 +190,27 @@ def _join(told: object) -> Join:
 
 
 _STEPS: dict[str, tuple[type, Callable[[Any], Any], Callable[[object], Step]]] = {
-    "where": (Where, lambda s: _condition_told(s.condition), lambda told: Where(_condition(told))),
+    "where": (Where, lambda s: _condition_data(s.condition), lambda data: Where(_condition(data))),
     "exclude": (
         Exclude,
-        lambda s: _condition_told(s.condition),
-        lambda told: Exclude(_condition(told)),
+        lambda s: _condition_data(s.condition),
+        lambda data: Exclude(_condition(data)),
     ),
-    "with_study": (WithStudy, _related_told, _related(WithStudy)),
-    "without_study": (WithoutStudy, _related_told, _related(WithoutStudy)),
-    "one_study_per_patient": (OneStudyPerPatient, _choice_told, _choice),
-    "join": (Join, _join_told, _join),
+    "with_study": (WithStudy, _related_data, _related(WithStudy)),
+    "without_study": (WithoutStudy, _related_data, _related(WithoutStudy)),
+    "one_study_per_patient": (OneStudyPerPatient, _choice_data, _choice),
+    "join": (Join, _join_data, _join),
 }
 
 
-def _step_told(step: Step) -> dict[str, Any]:
+def _step_data(step: Step) -> dict[str, Any]:
     (word,) = (word for word, (kind, _, _) in _STEPS.items() if type(step) is kind)
     return {word: _STEPS[word][1](step)}
 
 
-def _step(number: int, told: object) -> Step:
+def _step(number: int, data: object) -> Step:
     try:
-        known = _mapping(told, "a step", tuple(_STEPS))
+        known = _mapping(data, "a step", tuple(_STEPS))
         if len(known) != 1:
             raise BadCriteria("each step, with a dash of its own, says one thing")
         ((word, option),) = known.items()
@@ -219,13 +219,13 @@ def _step(number: int, told: object) -> Step:
         raise BadCriteria(f"step {number}: {error}") from None
 
 
-def _split(told: object) -> Split:
-    known = dict(_mapping(told, "split"))
+def _split(data: object) -> Split:
+    known = dict(_mapping(data, "split"))
     seed = known.pop("seed", 0)
     return Split(tuple(known.items()), seed)
 
 
-# Of the numbers that YAML 1.1 reads, those that everybody reads the same.
+# The numbers of YAML 1.1 that people and YAML read in the same way.
 _PLAIN_NUMBERS = {
     "tag:yaml.org,2002:int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
     "tag:yaml.org,2002:float": re.compile(r"[-+]?[0-9]*\.[0-9]*([eE][-+][0-9]+)?|[-+]?\.\w+"),
@@ -233,7 +233,7 @@ _PLAIN_NUMBERS = {
 
 
 def _check_spelling(node: yaml.Node | None, what: str, seen: set[int]) -> None:
-    """Refuse numbers that YAML reads otherwise than people: `010` is 8 to it, `12:30` is 750.
+    """Refuse numbers that YAML reads in its own way: it reads `010` as 8, and `12:30` as 750.
 
     Raises:
         BadCriteria: There is one, or a key stands twice; the message names it and its line.
@@ -261,21 +261,21 @@ def _check_spelling(node: yaml.Node | None, what: str, seen: set[int]) -> None:
 
 
 def _mapping(
-    told: object, what: str, known: tuple[str, ...] = (), *, need: tuple[str, ...] = ()
+    data: object, what: str, known: tuple[str, ...] = (), *, need: tuple[str, ...] = ()
 ) -> Mapping[str, Any]:
-    if not isinstance(told, dict) or not all(isinstance(key, str) for key in told):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         names = f" of {', '.join(known)}" if known else ""
         raise BadCriteria(f"{what} must be a mapping{names}")
-    for key in told:
+    for key in data:
         if known and key not in known:
             raise BadCriteria(f"{key!r} is not known in {what}{did_you_mean(key, known)}")
     for key in need:
-        if key not in told:
+        if key not in data:
             raise BadCriteria(f"{what} needs {key!r}")
-    return told
+    return data
 
 
-def _text(told: object, what: str) -> str:
-    if not isinstance(told, str):
+def _text(data: object, what: str) -> str:
+    if not isinstance(data, str):
         raise BadCriteria(f"{what} must be text")
-    return told
+    return data

@@ -25,7 +25,7 @@ _WORDS = re.compile(
 class Period:
     """A span of days before or after a study, whole calendar units, both ends included.
 
-    "within 30 days" holds the same day too; "any time before" and "any time after" do not.
+    "within 30 days" includes the same day; "any time before" and "any time after" do not.
 
     Attributes:
         low: The least distance.

@@ -1,4 +1,4 @@
-"""What is told about members: attrition, counts, Table 1 and plots, with small cells hidden.
+"""Descriptions of members: attrition, counts with small cells hidden, Table 1 and plots.
 
-Who is a member belongs to `cohort.select`.
+Who is a member is decided in `cohort.select`.
 """

@@ -1,4 +1,4 @@
-"""Plots of a cohort, as matplotlib figures: when, who, and what of."""
+"""Plots of a cohort, as matplotlib figures: dates, ages and sexes, modalities and body parts."""
 
 from __future__ import annotations
 

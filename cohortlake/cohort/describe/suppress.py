@@ -1,8 +1,8 @@
 """Which cells of a table of counts to hide, so that small ones stay unknown.
 
-A cell of few patients may tell who they are. Hiding it alone hides nothing where its row's or
-column's total is known, and several totals together may tell what none of them does alone. Owns the
-rule for that. Pure; what is counted is `counts`'s, and the report's.
+A cell of few patients may reveal who they are. To hide it alone does not help if the total of its
+row or column is known, and several totals together may reveal what none of them does alone. This
+module has the rule for that. It reads nothing: callers count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from cohortlake.errors import BadCriteria
 
 _MOST_NUMBERS = 10_000_000
-"""How large a matrix of totals and hidden cells may be: it takes a few seconds to look through."""
+"""The most numbers in a matrix of totals and hidden cells. To solve it takes a few seconds."""
 
 _TINY, _CLOSE = 1e-11, 1e-5
 
@@ -28,11 +28,11 @@ class Cell:
     """A cell of a table of counts.
 
     Attributes:
-        key: The values of the columns it stands for.
-        patients: How many patients it is of; what is small is told by that.
-        members: Its members.
-        few: Who they are, where they are fewer than may be shown: the same may be in several cells.
-            None where nobody is.
+        key: The values of the columns that it counts.
+        patients: How many patients it counts. It is small if they are few.
+        members: How many members it counts.
+        few: The patients, if they are fewer than may be shown: one patient may be in several cells.
+            None if no patient is in several cells.
     """
 
     key: tuple[object, ...]
@@ -48,7 +48,7 @@ class _Total:
     Attributes:
         cells: Their positions.
         is_shown: Whether that table shows it.
-        is_few: Whether it is of few patients.
+        is_few: Whether it counts few patients.
     """
 
     cells: frozenset[int]
@@ -64,13 +64,14 @@ def hidden(cells: Sequence[Cell], below: int) -> set[int]:
         below: The least number of patients that may be shown.
 
     Returns:
-        The positions of those that hold fewer, and of those that would give them away. Each total
-        over some of the columns hides no cell, or at least two of `below` patients together, or all
-        of its cells. And no cell or total of few follows from what is shown and from the totals
-        that tables of fewer columns show, but for what those alone tell: this one cannot hide that.
+        The positions of the cells that hold fewer, and of others from which they could be computed.
+        Each total over some of the columns hides no cell, or at least two of `below` patients
+        together, or all of its cells. No cell or total of few patients can be computed from the
+        shown cells and the totals of tables over fewer columns, unless those totals alone reveal
+        it: this table cannot hide that.
 
     Raises:
-        BadCriteria: There are too many cells and totals to see what follows from them.
+        BadCriteria: There are too many cells and totals to check what can be computed from them.
     """
     if all(cell.patients >= below for cell in cells):
         return set()
@@ -102,14 +103,14 @@ def _hidden(cells: Sequence[Cell], totals: Sequence[_Total], below: int) -> set[
     while told:
         out |= {_smallest(cells, _beside(totals, sum_, out)) for sum_ in told}
         out = _with_enough(cells, totals, out, below)
-        told = _determined(told, shown, out)  # the more is hidden, the less follows
+        told = _determined(told, shown, out)  # the more is hidden, the less can be computed
     return out
 
 
 def _with_enough(
     cells: Sequence[Cell], totals: Sequence[_Total], out: set[int], below: int
 ) -> set[int]:
-    """Return what is hidden, with more of it in each total that hides too little."""
+    """Return the hidden cells, with more of them in each total that hides too few."""
     while True:
         more = set[int]()
         for total in totals:
@@ -124,10 +125,10 @@ def _with_enough(
 def _determined(
     sums: Sequence[frozenset[int]], shown: Iterable[frozenset[int]], out: set[int]
 ) -> list[frozenset[int]]:
-    """Return the sums over cells that follow from those that are shown.
+    """Return the sums over cells that can be computed from the sums that are shown.
 
-    A sum follows where its vector over the hidden cells is one of those that the vectors of the
-    shown sums span: where its projection on them is as long as itself.
+    A sum can be computed if its vector over the hidden cells lies in the span of the vectors of the
+    shown sums, that is, if its projection on them is as long as the vector.
     """
     unknown = {cell: place for place, cell in enumerate(sorted(out))}
     known = {total & out for total in shown} - {frozenset()}
@@ -135,8 +136,8 @@ def _determined(
         return []
     if len(known) * len(unknown) > _MOST_NUMBERS:
         raise BadCriteria(
-            "too many small cells to see what could be worked out from their totals; "
-            "count by fewer columns, or by such that have fewer values"
+            "there are too many small cells to check what could be computed from their totals; "
+            "count by fewer columns, or by columns with fewer values"
         )
     rows = np.zeros((len(known), len(unknown)))
     for row, total in zip(rows, known, strict=True):
@@ -166,7 +167,7 @@ def _smallest(cells: Sequence[Cell], positions: Iterable[int]) -> int:
 
 
 def _together(cells: Sequence[Cell]) -> int:
-    """Return how many patients some cells are of, or as many as are known to be different."""
+    """Return how many patients some cells count, or how many are known to be different."""
     if all(cell.few is None for cell in cells):
         return sum(cell.patients for cell in cells)
     known = frozenset[object]().union(*(cell.few or () for cell in cells))
@@ -186,7 +187,7 @@ def _coarser(cells: Sequence[Cell], columns: Sequence[int]) -> list[Cell]:
 
 
 def _by(cells: Sequence[Cell], columns: Sequence[int]) -> dict[tuple[object, ...], list[int]]:
-    """Return the positions of cells by what their keys say of some columns."""
+    """Return the positions of cells, grouped by some columns of their keys."""
     positions = defaultdict(list)
     for i, cell in enumerate(cells):
         positions[tuple(cell.key[c] for c in columns)].append(i)

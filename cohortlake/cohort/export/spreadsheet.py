@@ -1,8 +1,9 @@
-"""Tables as files for a spreadsheet: CSV and XLSX; Parquet beside them, for what they cannot hold.
+"""Writes tables as CSV and XLSX for a spreadsheet, and as Parquet for what those cannot hold.
 
-A text that a spreadsheet would take for a formula is a way in for whoever can write a DICOM tag
-(OWASP, "CSV Injection"). In CSV it gets an apostrophe in front, and so does one that begins with an
-apostrophe: whoever takes one off has every text back. In XLSX each is stored as text.
+A spreadsheet runs a text that looks like a formula, and anybody who can write a DICOM tag can write
+such a text (OWASP, "CSV Injection"). In CSV it gets an apostrophe in front. So does a text that
+begins with an apostrophe: to remove one from each gives every text back. In XLSX each is stored as
+text.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from cohortlake.errors import ExportError
 from cohortlake.optional_dependencies import module
 
 _BETWEEN_VALUES = "\\"
-"""What stands between several values in one cell: DICOM's own sign, which no value has in it."""
+"""Separates several values in one cell: the separator of DICOM, which no value holds."""
 
 MOST_ROWS = 1_048_576
-"""Of a sheet of XLSX, the row of names included."""
+"""The most rows of a sheet of XLSX, with the row of names."""
 
 _MOST_CHARACTERS = 32_767  # of a cell
 _MOST_EXACT = 2**53  # its numbers are doubles
@@ -46,10 +47,10 @@ Sheets = Mapping[str, pa.Table]
 
 
 def check(path: Path) -> None:
-    """See whether a file of this name can be written.
+    """Check that a file of this name can be written.
 
     Raises:
-        ExportError: Its suffix is none that is known.
+        ExportError: Its suffix is unknown.
     """
     if path.suffix not in _WRITERS:
         raise ExportError(f"{path.name!r} must end in {', '.join(_WRITERS)}")
@@ -126,7 +127,7 @@ def _write_xlsx(path: Path, sheets: Sheets) -> None:
 
 
 def _cell(cell: Any, value: Any) -> Any:
-    """Put a value into a cell: as what it is where XLSX can hold it exactly, else as text."""
+    """Put a value into a cell: with its own type if XLSX holds it exactly, otherwise as text."""
     if isinstance(value, str):
         return _text_cell(cell, value)
     if not _is_held(value):
@@ -164,8 +165,8 @@ def _text_cell(cell: Any, text: str) -> Any:
             "write a .csv or a .parquet file"
         )
     cell.value = held or None
-    cell.data_type = "s" if held else "n"  # openpyxl takes what begins with = for a formula
-    cell.quotePrefix = bool(re.match(_FORMULA, text))  # text it stays when somebody edits it
+    cell.data_type = "s" if held else "n"  # openpyxl reads what begins with = as a formula
+    cell.quotePrefix = bool(re.match(_FORMULA, text))  # it stays text when somebody edits it
     return cell
 
 

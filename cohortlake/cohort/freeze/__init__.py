@@ -1,4 +1,4 @@
-"""Frozen cohorts: digests, signatures, manifests, and whether members are still the same.
+"""Frozen cohorts: digests, signatures and manifests, and how members changed since.
 
-Who is a member belongs to `cohort.select`.
+Who is a member is decided in `cohort.select`.
 """

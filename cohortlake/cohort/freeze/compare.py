@@ -1,6 +1,6 @@
-"""Two sets of members of one level: who joined, who left, and whose values changed.
+"""Compares two sets of members of one level: who joined, who left, and whose values changed.
 
-Pure SQL over two relations. Why anything differs is not known here.
+See `verify` for why they differ.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ KEYS = {
         "series_id": "coalesce(SeriesInstanceUID, image_set_id)",
     },
 }
-"""Level -> what identifies a member: name, and SQL over its row."""
+"""Level -> the keys of a member: name, and SQL over its row."""
 
 _FOLDERS = tuple(column.name for column in schema.forms(schema.STUDY_MONTH))
 _NOT_COMPARED = (*digest.OWN_COLUMNS, *_FOLDERS)
-"""What is no value of a member's own. The folder it lies in follows from a date, which is."""
+"""Columns that are no values of a member. The folder follows from a date that is compared."""
 
 JOINED, LEFT, CHANGED = "joined", "left", "changed"
 
@@ -33,11 +33,11 @@ def differences(
 ) -> pa.Table:
     """Return the members that differ between two sets.
 
-    Only columns that both have are compared: a table that gains a column changes nobody.
+    Only columns that both have are compared, so that a new column changes no member.
 
     Args:
         con: The connection; it gets the relations `before` and `after`.
-        level: Whose members they are.
+        level: The level of the members.
         before: The one set.
         after: The other.
 
@@ -53,11 +53,11 @@ def differences(
         for name in before.column_names
         if name in after.column_names and name not in (*keys, *_NOT_COMPARED)
     ]
-    # The columns may be called anything, as an outside table's are: they are numbered.
+    # Columns of an outside table may have any name, so all of them are numbered.
     values = [f'"{name}" AS value_{number}' for number, name in enumerate(compared)]
     own = [f"{sql} AS key_{name}" for name, sql in keys.items()]
     sides = ", ".join(["true AS is_there", "patient_key AS patient", *own, *values])
-    told = "".join(f"key_{name} AS {name}, " for name in keys if name != "patient_key")
+    keys_sql = "".join(f"key_{name} AS {name}, " for name in keys if name != "patient_key")
     cases = ", ".join(
         f"CASE WHEN b.value_{number} IS DISTINCT FROM a.value_{number} THEN '{name}' END"
         for number, name in enumerate(compared)
@@ -65,7 +65,7 @@ def differences(
     query = f"""
         SELECT CASE WHEN b.is_there IS NULL THEN '{JOINED}'
                     WHEN a.is_there IS NULL THEN '{LEFT}'
-                    ELSE '{CHANGED}' END AS what, {told}
+                    ELSE '{CHANGED}' END AS what, {keys_sql}
                coalesce(b.patient, a.patient) AS patient_key,
                CASE WHEN what = '{CHANGED}'
                     THEN list_filter([{cases or "NULL"}], lambda name: name IS NOT NULL)

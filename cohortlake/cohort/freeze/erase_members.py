@@ -1,9 +1,9 @@
-"""Erasing a patient from frozen cohorts: their rows are emptied, what proves the others stays.
+"""Erases patients from frozen cohorts. The proof of the other members still holds.
 
-Of an erased row remain its digest, so that the digest of all still holds, and the day on which it
-was erased, so that `verify` can say so. Its salt goes, so that nobody can confirm who it was.
-From the members that were drawn last for BI it just goes.
-How a patient is erased from the lake is `admin.erase_patient`'s.
+An erased row keeps its digest, so that the digest of all members still holds, and the day of the
+erasure, so that `verify` can report it. Its values and its salt are deleted, so that nobody can
+confirm who it was. From the present members for BI, the whole row is deleted. See
+`admin.erase_patient` for how a patient is erased from the lake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def erase_members(root: Root, patient_keys: Collection[str], day: date) -> int:
     Args:
         root: The lake.
         patient_keys: The patients.
-        day: When.
+        day: The day of the erasure.
 
     Returns:
         How many members of frozen cohorts were erased.
@@ -59,7 +59,7 @@ def _emptied(members: pa.Table, theirs: pa.ChunkedArray, day: date) -> pa.Table:
         days = members[digest.ERASED_ON]
     days = pc.if_else(theirs, pa.scalar(day, pa.date32()), days)
     apart = (digest.COLUMN, digest.ERASED_ON)
-    # The salt goes with the values: without it the digest confirms nothing.
+    # The salt is deleted with the values: without it the digest confirms nothing.
     rows = members.drop_columns([name for name in apart if name in members.column_names])
     emptied = rows.take(kept).append_column(digest.COLUMN, digests)
     return emptied.append_column(digest.ERASED_ON, days)

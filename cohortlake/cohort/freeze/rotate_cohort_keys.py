@@ -1,8 +1,8 @@
-"""Frozen cohorts when keys change: the same members, under their new keys.
+"""Rewrites frozen cohorts when keys change: the same members, under their new keys.
 
-Keys change with the patient key, and where a release reads ids otherwise. A frozen cohort is never
-written again but for this and an erasure: otherwise nobody could be looked up any more. Its
-members, digest and signature are made anew; the criteria, the counts and the number stay.
+Keys change with the patient key, and when a release reads ids in another way. Only this and an
+erasure rewrite a frozen cohort: with the old keys, its members could not be found in the lake. The
+members, the digest and the signature are new; the criteria, the counts and the number stay.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SHIFTED = "_shifted"
 
 
 def require_key(root: Root, key: bytes | None) -> None:
-    """Look whether every frozen cohort that is signed can be signed again.
+    """Check that every signed frozen cohort can be signed again.
 
     Raises:
         SettingError: There is no key to sign with.
@@ -43,13 +43,13 @@ def require_key(root: Root, key: bytes | None) -> None:
 def _require_key(manifest: Manifest, key: bytes | None) -> None:
     if manifest.signature and key is None:
         raise SettingError(
-            "frozen cohorts are signed, and would not be any more; set COHORTLAKE_COHORT_KEY_FILE "
-            "to the key that they are signed with"
+            "frozen cohorts are signed, and there is no key to sign them again; set "
+            "COHORTLAKE_COHORT_KEY_FILE to the key that they are signed with"
         )
 
 
-def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
-    """Bring all cohorts below a lake under new keys. Doing it twice does nothing more.
+def rotate(root: Root, link: pa.Table, key: bytes | None) -> int:
+    """Replace the keys in all frozen cohorts of a lake. A second call changes nothing.
 
     Args:
         root: The lake.
@@ -57,12 +57,12 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
         key: To sign with, or None.
 
     Returns:
-        How many frozen cohorts were brought under new keys.
+        How many frozen cohorts were changed.
 
     Raises:
         NotAsFrozen: The files of one are not what was frozen.
         RootNotUsable: A file cannot be written.
-        SettingError: There is no key to sign with. Those before are done.
+        SettingError: There is no key to sign with. Cohorts before it were changed.
     """
     maps = {
         kind: dict(zip(*(_of(link, kind)[c].to_pylist() for c in ("old", "new")), strict=True))
@@ -73,20 +73,21 @@ def rekey(root: Root, link: pa.Table, key: bytes | None) -> int:
     changed = 0
     for manifest in _manifests(root):
         members = freeze.read_members(root, manifest)
-        rekeyed = _rekeyed(members, maps, days)
-        if rekeyed.equals(members):
+        rotated = _rotated(members, maps, days)
+        if rotated.equals(members):
             continue
         _require_key(manifest, key)
-        whole = digest.of_all(rekeyed[digest.COLUMN].to_pylist())
+        whole = digest.of_all(rotated[digest.COLUMN].to_pylist())
         path = f"{freeze.FOLDER}/{manifest.cohort}/members/{whole[:32]}.parquet"
-        freeze.write_members(root, path, rekeyed, whole)
-        anew = replace(manifest, members=path, digest=whole, signature=None)
+        freeze.write_members(root, path, rotated, whole)
+        changed_manifest = replace(manifest, members=path, digest=whole, signature=None)
         if manifest.signature and key:
-            anew = replace(anew, signature=signature.sign(key, anew.signed))
-        root.write(manifest.path, json.dumps(asdict(anew), indent=1).encode())
+            signed = signature.sign(key, changed_manifest.signed)
+            changed_manifest = replace(changed_manifest, signature=signed)
+        root.write(manifest.path, json.dumps(asdict(changed_manifest), indent=1).encode())
         changed += 1
     if changed:
-        _forget_old_members(root)
+        _delete_old_members(root)
     return changed
 
 
@@ -102,7 +103,7 @@ def _of(link: pa.Table, kind: str) -> pa.Table:
     return link.filter(pc.equal(link["kind"], kind))
 
 
-def _rekeyed(members: pa.Table, maps: dict[str, dict[str, str]], days: dict[str, int]) -> pa.Table:
+def _rotated(members: pa.Table, maps: dict[str, dict[str, str]], days: dict[str, int]) -> pa.Table:
     shifts = [days.get(patient) for patient in members["patient_key"].to_pylist()]
     columns = {name: members[name].to_pylist() for name in members.column_names}
     for name, values in columns.items():
@@ -117,12 +118,12 @@ def _rekeyed(members: pa.Table, maps: dict[str, dict[str, str]], days: dict[str,
             day.strftime(schema.YEAR_FORMAT) if day else year
             for day, year in zip(moved, columns[schema.SHIFTED_YEAR.name], strict=True)
         ]
-    rekeyed = pa.table(columns, members.schema)
-    told = zip(members[digest.COLUMN].to_pylist(), digest.of_members(rekeyed), strict=True)
+    rotated = pa.table(columns, members.schema)
+    digests = zip(members[digest.COLUMN].to_pylist(), digest.of_members(rotated), strict=True)
     erased = pc.is_null(members["patient_key"]).to_pylist()
-    # Of who was erased remains the digest that they had.
+    # An erased member keeps its digest.
     columns[digest.COLUMN] = [
-        old if is_gone else new for (old, new), is_gone in zip(told, erased, strict=True)
+        old if is_gone else new for (old, new), is_gone in zip(digests, erased, strict=True)
     ]
     return pa.table(columns, members.schema)
 
@@ -131,8 +132,8 @@ def _moved(day: date | None, days: int | None) -> date | None:
     return day if day is None or days is None else day + timedelta(days=days)
 
 
-def _forget_old_members(root: Root) -> None:
-    """Delete members that no manifest names, and those that were drawn last for BI."""
+def _delete_old_members(root: Root) -> None:
+    """Delete files of members that no manifest names, and the present members for BI."""
     named = {manifest.members for manifest in _manifests(root)}
     for path in root.files(freeze.FOLDER, ".parquet"):
         if path not in named:

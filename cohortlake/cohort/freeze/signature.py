@@ -1,7 +1,7 @@
-"""A signature under a manifest: HMAC-SHA-256 with a key that the lake does not hold.
+"""Signs a manifest: HMAC-SHA-256 with a key that the lake does not hold.
 
-The digest in a manifest shows that members were changed by accident; whoever may write the
-files can make both anew. Under a key of a reader's own, kept elsewhere, they cannot.
+The digest in a manifest shows that members were changed by accident. A person who may write the
+files can replace both the members and the digest, but cannot sign without the key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LEAST_BYTES = 16
 
 
 def read_key(path: str) -> bytes | None:
-    """Return the key in a file, or None where no file is named.
+    """Return the key in a file, or None if no file is named.
 
     Raises:
         SettingError: The file cannot be read or is too short.

@@ -1,4 +1,4 @@
-"""From criteria to rows: the compiled query, the tables that it reads, and tables from outside.
+"""From criteria to rows: opened tables, tables from outside, and the compiled query.
 
-What a cohort is belongs to `cohort.define`, what is told about its members to `cohort.describe`.
+Criteria as data belong to `cohort.define`, and what is said about members to `cohort.describe`.
 """

@@ -1,7 +1,7 @@
-"""Rows of a query that is not run yet, and every way to take them out.
+"""Rows of a query that runs when they are asked for, as Arrow, pandas, Polars or tuples.
 
-Owns how DuckDB's errors reach a person: the text of one may hold the value of a tag, so only
-what is about the query itself is passed on. What the query is belongs to its caller.
+The text of an error of DuckDB may hold the value of a tag. So only errors about the query itself
+are passed on with their text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cohortlake.flatten import to_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-# These are raised before a row is read: they quote the query, and never a value of a row.
+# DuckDB raises these before it reads a row: they quote the query, and never a value of a row.
 _OF_THE_QUERY = (
     duckdb.ParserException,
     duckdb.CatalogException,
@@ -33,7 +33,7 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 @dataclass(frozen=True)
 class Rows:
-    """What a query gives, once it is asked for.
+    """The rows of a query. The query runs when they are asked for.
 
     Attributes:
         relation: The query, to go on with in DuckDB.
@@ -58,7 +58,7 @@ class Rows:
             return self.relation.to_arrow_table()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the rows to whatever reads the Arrow C stream interface."""
+        """Return the rows as a stream of the Arrow C interface."""
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def explained(
                 raise withheld from None
         raise BadQuery(line + (did_you_mean(unknown[1], known) if unknown else "")) from None
     except duckdb.Error as error:
-        # It stays the context of ours, and whatever reports errors may show that.
+        # It becomes `__context__`, and a report of errors may show its text.
         error.args = ()
         raise BadQuery(
             f"the query fails on some row ({type(error).__name__}; the text is left out, for it "
