@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from endpoint import Endpoint
+from endpoint import DATASTORE, Endpoint, serving
 from small_hospital import assert_equal_to_truth, change, fill
 
 import cohortlake
@@ -23,18 +25,37 @@ from cohortlake.storage.root import Root
 MONTH = timedelta(days=30)
 
 
-@pytest.fixture
-def lived(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Sync:
-    """A lake after a first load and five hours with a change each."""
-    monkeypatch.setattr(maintenance, "_FEWEST_SMALL_FILES", 4)
-    sync = Sync(lake_settings)
-    fill(endpoint, 60)
-    sync.run()
-    for hour in range(5):
-        endpoint.now += timedelta(hours=1)
-        change(endpoint, hour, DICOMPatientSex="F")
+@pytest.fixture(scope="module")
+def five_hours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Endpoint]:
+    """A lake after a first load and five hours with a change each; tests work on copies."""
+    folder = tmp_path_factory.mktemp("lived") / "lake"
+    with pytest.MonkeyPatch.context() as patch, serving() as endpoint:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "none")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", endpoint.url)
+        sync = Sync(Settings((DATASTORE,), str(folder), tps=1000, workers=8, privacy="limited"))
+        fill(endpoint, 60)
         sync.run()
-    return sync
+        for hour in range(5):
+            endpoint.now += timedelta(hours=1)
+            change(endpoint, hour, DICOMPatientSex="F")
+            sync.run()
+    return folder, endpoint
+
+
+@pytest.fixture
+def lived(
+    five_hours: tuple[Path, Endpoint],
+    endpoint: Endpoint,
+    lake_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Sync:
+    monkeypatch.setattr(maintenance, "_FEWEST_SMALL_FILES", 4)
+    folder, lived = five_hours
+    shutil.copytree(folder, lake_settings.root)
+    endpoint.image_sets, endpoint.now = copy.deepcopy(lived.image_sets), lived.now
+    return Sync(lake_settings)
 
 
 def files(root: Root) -> dict[Path, int]:

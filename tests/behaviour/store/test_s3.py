@@ -34,6 +34,7 @@ from cohortlake.publish.marker import MARKER_PATH, Publication
 from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 from emulator import Emulator, running
 
@@ -153,7 +154,9 @@ import json
 import sys
 from datetime import timedelta
 from cohortlake.history import maintenance
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
+from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
@@ -222,7 +225,7 @@ def contents(root: str) -> bytes:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     files = pafs.FileSelector(f"{bucket}/{prefix}", recursive=True)
     found = b""
-    place = Root(root)
+    place = StorageLocation(root)
     for info in place.filesystem.get_file_info(files):
         if info.is_file:
             with place.filesystem.open_input_file(info.path) as file:
