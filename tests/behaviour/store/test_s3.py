@@ -154,8 +154,6 @@ import json
 import sys
 from datetime import timedelta
 from cohortlake.history import maintenance
-from cohortlake.storage.location import StorageLocation
-from cohortlake.storage.root import Root
 from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = 2
