@@ -29,7 +29,7 @@ _NOBODY = 2
 # Without hindrance: there is nothing to publish yet; nobody to erase; the lake is not complete.
 _MAY_END = {"publish": (2,), "erase": (_NOBODY,), "status": (1, 2, 5, 6)}
 # What a storm's runs are, with their weights. A sweep of everything heals what ticks have lost, and
-# a rebuild heals the memory: there are storms without either.
+# a rebuild makes the version history again: there are storms without either.
 _KINDS = (
     {"sync": 6, "publish": 1, "maintain": 2},
     {"sync": 6, "reconcile": 3, "publish": 1, "maintain": 1, "erase": 1},

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
+from chaos.steps import SMALL, STEPS
 from chaos.storm import storm
 
 
@@ -15,3 +18,9 @@ def test_after_a_storm_the_lake_equals_the_data_store(seed: int, tmp_path: Path)
     assert account.differences == []
     assert account.kills.total() >= 3
     assert account.faults.total() > 0, "it was no storm"
+
+
+@pytest.mark.parametrize("target", [*(step.target for step in STEPS), *SMALL])
+def test_each_step_is_a_function_of_the_library(target: str) -> None:
+    module, _, attribute = target.partition(":")
+    assert attrgetter(attribute)(importlib.import_module(module)) is not None
