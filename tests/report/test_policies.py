@@ -88,7 +88,7 @@ def test_all_of_them_may_be_withheld(tmp_path: Path) -> None:
         ("age_at_study_years", "Without the charts of age_at_study_years", 'id="ages"'),
         ("kind", "The policy does not show kind", 'id="kinds"'),
         ("ended_by", "The policy does not show ended_by", "that began them, and deletions"),
-        ("valid_to", "When they changed the policy does not show", 'id="changed"'),
+        ("valid_to", "The policy does not show when they changed", 'id="changed"'),
     ],
 )
 def test_the_page_says_what_the_policy_does_not_show(
