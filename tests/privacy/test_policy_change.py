@@ -66,7 +66,7 @@ def test_what_was_found_is_applied_although_it_is_not_published(root: Root) -> N
     write(root, [Looked(SEEN + timedelta(days=1), [new])])
     work = Sync(Settings(root=root.uri))
     with pytest.raises(PolicyNotAskedFor, match="What was found is kept"):
-        work._run((), "")
+        work._apply_and_publish((), "")
     assert read_marker(root) == before
     assert work.status().pending == 0
     publication = Sync(Settings(root=root.uri, privacy="limited")).publish()
