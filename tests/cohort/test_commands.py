@@ -1,11 +1,8 @@
-"""`cohortlake cohort`, as a person and as a script use it: a process, its output, its exit code."""
+"""`cohortlake cohort`, as a person and as a script use it: its output and its exit code."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +10,9 @@ import pandas as pd
 import pytest
 from cohort.freeze.test_freeze import ROWS, a_day_later
 from cohort.tiny import publish
+from command import command
+from typer.testing import Result
 
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 YAML = """
 cohort: ct
 about: The first CT of each woman.
@@ -24,7 +22,7 @@ steps:
   - one_study_per_patient: first
 """
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -36,16 +34,9 @@ def run(root: str, tmp_path: Path) -> Run:
     keys = ["p0", "p1", "p2", "p3", "new"]
     pd.DataFrame({"patient_key": keys, "grade": 1}).to_csv(folder / "registry.csv", index=False)
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str) -> Result:
         variables = {"COHORTLAKE_ROOT": root, "COHORTLAKE_COHORTS": str(folder), "COLUMNS": "200"}
-        return subprocess.run(
-            (COHORTLAKE, "cohort", *arguments),
-            env=os.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return command("cohort", *arguments, **variables)
 
     return call
 
@@ -55,7 +46,7 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
     assert (listed["cohort"], listed["frozen"]) == ("ct", None)
 
     first = run("run", "ct")
-    assert first.returncode == 0, first.stderr
+    assert first.exit_code == 0, first.stderr
     assert "first study of each patient" in first.stdout
     assert "4 members written to" in first.stdout
     assert "4 members as they were in" in run("run", "ct").stdout
@@ -65,12 +56,12 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
     assert "ct@1: 4 members, not signed" in run("freeze", "ct").stdout
     assert json.loads(run("freeze", "ct", "--json").stdout)["number"] == 1
     same = run("verify", "ct")
-    assert (same.returncode, same.stderr) == (0, "")
+    assert (same.exit_code, same.stderr) == (0, "")
     assert "identical" in same.stdout
 
     publish(root, a_day_later(), 1)
     other = run("verify", "ct@1")
-    assert other.returncode == 1
+    assert other.exit_code == 1
     assert "3 joined, 2 left, 1 changed" in other.stdout
     assert "1 left: changed PatientSex (2026-01-02)" in other.stdout
     told = json.loads(run("verify", "ct", "--json").stdout)
@@ -87,12 +78,12 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
 
 
 def test_a_run_goes_on_where_what_was_frozen_cannot_be_drawn(run: Run, tmp_path: Path) -> None:
-    assert run("freeze", "ct").returncode == 0
+    assert run("freeze", "ct").exit_code == 0
     (tmp_path / "cohorts/ct.yaml").write_text("cohort: ct\nsteps: [where: {Modality: CT}]\n")
     assert "cannot be verified" not in run("run", "ct").stdout
     (tmp_path / "cohorts/registry.csv").unlink()
     done = run("run", "ct")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert "8 members as they were in" in done.stdout
     assert "its last freezing cannot be verified: " in done.stdout
     assert "registry.csv is not there" in done.stdout
@@ -101,7 +92,7 @@ def test_a_run_goes_on_where_what_was_frozen_cannot_be_drawn(run: Run, tmp_path:
 def test_members_for_a_spreadsheet(run: Run, tmp_path: Path) -> None:
     for name in ("members.csv", "members.xlsx"):
         done = run("export", "ct", "--output", str(tmp_path / name))
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.exit_code, done.stderr) == (0, "")
         assert done.stdout == f"4 members written to {tmp_path / name}\n"
     members = pd.read_csv(tmp_path / "members.csv")
     assert sorted(members) == sorted(pd.read_excel(tmp_path / "members.xlsx", "members"))
@@ -124,6 +115,6 @@ def test_errors_are_one_line_and_a_code(
 ) -> None:
     (tmp_path / "cohorts/other.yaml").write_text(YAML)
     done = run(*arguments)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
     assert says in done.stderr.replace("\n", " ")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from command import command
 from privacy.people import lake_of, summaries
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import cohortlake
-from cohortlake.cli.app import app
 from cohortlake.privacy import policy_of
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
@@ -28,12 +27,7 @@ def root(tmp_path: Path) -> Root:
 
 
 def run(root: Root, *arguments: str, **settings: str) -> Result:
-    """Run a command in this process: what its process does is tested with the command line."""
-    done = CliRunner().invoke(app, arguments, env={"COHORTLAKE_ROOT": root.uri} | settings)
-    # A failed run's exception holds the lake's lock; the end of a process would release it.
-    done.exc_info = done.exception = None
-    gc.collect()
-    return done
+    return command(*arguments, COHORTLAKE_ROOT=root.uri, **settings)
 
 
 def test_frequent_values_are_listed_for_a_person_and_rare_ones_are_not(
