@@ -13,7 +13,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chromium chaos dev lint audit docs lock clean
+.PHONY: help demo check test laws chromium chaos dev lint audit docs lock clean
 
 help:  ## Show this
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -22,13 +22,19 @@ help:  ## Show this
 demo: $(READY)  ## Run the main job end to end against the emulator; leaves the lake in var/demo
 	$(BIN)/python scripts/demo.py
 
+check: $(READY) lint  ## Check style, types and layers, and run the quick unit tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests/unit
+
 test: $(READY) chromium  ## Run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+laws: $(READY)  ## Run the tests of laws with all their examples
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile thorough -m hypothesis
 
 chromium:  # for the tests of the report's page, where root can install it; else they are skipped
 	@scripts/chromium.sh
 
-chaos: $(READY)  ## Let twenty storms of faults and kills pass over a lake, and compare
+chaos: $(READY) laws  ## Run the laws in full; let twenty storms of faults and kills pass over a lake
 	PYTHONPATH=tests $(BIN)/python -m chaos
 
 dev: $(READY)  ## Start the emulator and Dagster's UI on this machine

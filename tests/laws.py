@@ -1,4 +1,4 @@
-"""How many examples a slow law gets: few in `make test`, all in `make laws`."""
+"""How many examples a slow law gets: few in `make test`, all in `make laws` and `make chaos`."""
 
 from __future__ import annotations
 

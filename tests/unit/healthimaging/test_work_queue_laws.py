@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,6 +24,8 @@ from cohortlake.healthimaging import EPOCH, Axis, Page, Window
 from cohortlake.healthimaging.page import Head
 from cohortlake.healthimaging.ranges import Chain, Range, SearchedSoFar
 from cohortlake.healthimaging.work_queue import WorkQueue
+
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(days=30)

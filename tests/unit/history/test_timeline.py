@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -22,6 +23,8 @@ from cohortlake import schema
 from cohortlake.history import change_kinds, image_sets, timeline
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
+
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS = [character * 32 for character in "abc"]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -29,6 +30,8 @@ from cohortlake.ingest.partition_search import SearchRun
 from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
+
+pytestmark = pytest.mark.slow
 
 DATASTORE = "d" * 32
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -25,6 +25,8 @@ from cohortlake.publish import publisher
 from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
 
+pytestmark = pytest.mark.slow
+
 
 def _change(number: int, **tags: Any) -> dict[str, Any]:
     study = {"DICOMStudyInstanceUID": f"1.{number % 3}", "DICOMSeriesInstanceUID": f"2.{number}"}

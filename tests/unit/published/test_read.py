@@ -30,6 +30,8 @@ from cohortlake.published.read import PublishedTables
 from cohortlake.schema import FORMAT_VERSION
 from cohortlake.storage.root import Root
 
+pytestmark = pytest.mark.slow
+
 Seen = tuple[str, int | None, int | None, int]
 State = tuple[int | None, int | None]
 """Version and updatedAt, as the minutes that the tests are played in."""

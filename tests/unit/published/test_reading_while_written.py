@@ -22,6 +22,8 @@ from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 
+pytestmark = pytest.mark.slow
+
 LIMITED = built_in("limited")
 MONTHS = ("20240105", "20240207", "20240311", "20240412")
 
