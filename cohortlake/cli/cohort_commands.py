@@ -13,8 +13,6 @@ import pandas as pd
 import typer
 
 from cohortlake.cli.console import (
-    JsonOption,
-    RootOption,
     add_row,
     err,
     explained,
@@ -23,8 +21,8 @@ from cohortlake.cli.console import (
     print_json,
     read_settings,
 )
-from cohortlake.cohort import Lake, open
-from cohortlake.cohort import cohort_files as runs
+from cohortlake.cli.options import JsonOption, RootOption
+from cohortlake.cohort import Lake, cohort_files, open
 from cohortlake.cohort.freeze.manifest import numbers_of
 from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.settings import Settings
@@ -41,7 +39,7 @@ FrozenArgument = Annotated[str, typer.Argument(help="NAME, or NAME@NUMBER; else 
 def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
     """List the cohorts in COHORTLAKE_COHORTS, and what was frozen."""
     settings, lake = _opened(root)
-    kept, numbers = runs.files(settings.cohorts), numbers_of(lake.root)
+    kept, numbers = cohort_files.files(settings.cohorts), numbers_of(lake.root)
     rows = []
     for name in sorted({*kept, *numbers}):
         last = lake.frozen(name) if name in numbers else None
@@ -55,7 +53,7 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
             }
         )
     _print_rows(pd.DataFrame(rows, columns=["cohort", "file", "frozen", "at", "members"]), as_json)
-    for name in runs.misnamed(settings.cohorts):
+    for name in cohort_files.misnamed(settings.cohorts):
         err.print(
             f"notice: {name} is no cohort: rename it to lower case letters, digits and "
             "underscores, with the suffix .yaml",
@@ -69,7 +67,7 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
 def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
     """Draw a cohort, print its attrition, and write its present members for BI."""
     settings, lake = _opened(root)
-    ran = runs.run(runs.load(lake, settings.cohorts, name), settings.cohorts)
+    ran = cohort_files.run(cohort_files.load(lake, settings.cohorts, name), settings.cohorts)
     table = ran.attrition.to_pandas()
     _print_rows(table if as_json else table[["criterion", *COUNTS]], as_json)
     if not as_json:
@@ -94,7 +92,7 @@ def export(
     A text that a spreadsheet would take for a formula is written so that it does not.
     """
     settings, lake = _opened(root)
-    members = runs.load(lake, settings.cohorts, name).export(output)
+    members = cohort_files.load(lake, settings.cohorts, name).export(output)
     out.print(f"{members:,} members written to {output}", soft_wrap=True)
 
 
@@ -103,7 +101,7 @@ def export(
 def freeze(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
     """Write down who the members of a cohort are, with proof; nothing where nothing changed."""
     settings, lake = _opened(root)
-    frozen = runs.load(lake, settings.cohorts, name).freeze()
+    frozen = cohort_files.load(lake, settings.cohorts, name).freeze()
     if as_json:
         print_json(asdict(frozen))
     else:

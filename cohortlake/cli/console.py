@@ -1,4 +1,4 @@
-"""What the commands share: options, where they print, and how an error is told."""
+"""What the commands share: the settings, the output, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console, ConsoleDimensions
@@ -16,30 +16,11 @@ from rich.text import Text
 
 from cohortlake.cli.process import protect_process
 from cohortlake.cli.signals import Interrupted, Watch, watched
-from cohortlake.errors import CohortlakeError, Stopped, is_panic, without_text
+from cohortlake.errors import CohortlakeError, SettingError, Stopped, is_panic, without_text
 from cohortlake.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-RootOption = Annotated[
-    str | None, typer.Option("--root", help="The lake; COHORTLAKE_ROOT by default.")
-]
-DatastoreOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
-    ),
-]
-PolicyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="What published/ may show; COHORTLAKE_PRIVACY by default. Another policy than before "
-        "publishes everything anew.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 
@@ -124,6 +105,18 @@ def environment(
     if root:  # the whole lake, wherever the environment's would publish
         given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
     return os.environ | given
+
+
+def only_datastore(settings: Settings, command: str) -> str:
+    """Return the one data store that a command takes.
+
+    Raises:
+        SettingError: None is set, or several.
+    """
+    (datastore_id, *more) = settings.require_datastores()
+    if more:
+        raise SettingError(f"{command} takes one data store; name it with --datastore")
+    return datastore_id
 
 
 def say_policy_change(change: object | None) -> None:

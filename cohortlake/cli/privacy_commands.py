@@ -7,15 +7,8 @@ from typing import Annotated
 import typer
 
 from cohortlake.admin import review as reviews
-from cohortlake.cli.console import (
-    PolicyOption,
-    RootOption,
-    err,
-    explained,
-    out,
-    read_settings,
-    say_policy_change,
-)
+from cohortlake.cli.console import err, explained, out, read_settings, say_policy_change
+from cohortlake.cli.options import PolicyOption, RootOption
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.sync import Sync
 

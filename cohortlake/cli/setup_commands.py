@@ -12,14 +12,8 @@ from typing import Annotated
 
 import typer
 
-from cohortlake.cli.console import (
-    DatastoreOption,
-    RootOption,
-    environment,
-    err,
-    explained,
-    out,
-)
+from cohortlake.cli.console import environment, err, explained, out
+from cohortlake.cli.options import DatastoreOption, RootOption
 from cohortlake.cli.unattended import CRONTAB, ENVIRONMENT, Installation
 from cohortlake.errors import SettingError
 

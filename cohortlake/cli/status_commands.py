@@ -11,15 +11,8 @@ import typer
 from cohortlake.admin.diagnosis import Diagnosis, diagnose, misconfigured
 from cohortlake.admin.reconciliation_check import Reconciliation
 from cohortlake.admin.status import DatastoreStatus, Status
-from cohortlake.cli.console import (
-    DatastoreOption,
-    JsonOption,
-    RootOption,
-    explained,
-    out,
-    print_json,
-    read_settings,
-)
+from cohortlake.cli.console import explained, out, print_json, read_settings
+from cohortlake.cli.options import DatastoreOption, JsonOption, RootOption
 from cohortlake.errors import RootNotUsable, SettingError
 from cohortlake.storage.root import Root
 

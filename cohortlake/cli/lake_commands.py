@@ -1,0 +1,161 @@
+"""The commands that change the lake without a search: publish, maintain, rebuild, erase."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cohortlake.cli.console import (
+    explained,
+    new_table,
+    only_datastore,
+    out,
+    print_json,
+    read_settings,
+    say_policy_change,
+)
+from cohortlake.cli.options import (
+    DatastoreOption,
+    JsonOption,
+    PolicyOption,
+    RootOption,
+)
+from cohortlake.dicom_values import canonical_text
+from cohortlake.errors import SettingError
+from cohortlake.sync import Sync
+
+
+@explained
+def rebuild(
+    root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
+) -> None:
+    """Make image_sets/, coverage/ and published/ anew from increments/."""
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
+    applied = work.rebuild()
+    if as_json:
+        print_json(asdict(applied))
+    else:
+        out.print(f"rebuilt: {applied.rows:,} rows in version {applied.version} of image_sets")
+
+
+@explained
+def set_aside(
+    increment: Annotated[str, typer.Argument(help="Its path below the root, as the error has it.")],
+    root: RootOption = None,
+) -> None:
+    """Move a damaged increment aside, and have its window searched again.
+
+    Restore it from a backup instead if you can. What it held and the data store holds no more is
+    lost, and until the next search the tables lack the rest of it too. It stays beside the others
+    with the ending .damaged, until you delete it or a patient of its data store is erased.
+    """
+    moved = Sync(read_settings(root, None)).set_aside(increment)
+    out.print(
+        f"moved to {moved}; its window is due again: run `cohortlake sync`, then `cohortlake "
+        "reconcile`",
+        soft_wrap=True,
+    )
+
+
+@explained
+def publish(
+    root: RootOption = None,
+    policy: PolicyOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the content of all files, not their sizes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring published/ up to date with image_sets/ and the privacy policy.
+
+    A file that is gone or was altered is written again.
+    """
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
+    publication = work.publish(verify=verify)
+    if publication is None:
+        raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
+    if as_json:
+        print_json(asdict(publication))
+    else:
+        written, removed = len(publication.written), len(publication.removed)
+        out.print(
+            f"published under {publication.policy}: {written} files written, {removed} removed"
+        )
+
+
+@explained
+def maintain(
+    root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
+) -> None:
+    """Compact image_sets/ and coverage/, and delete what is older than the retention.
+
+    Weekly is often enough. Other runs may be at work meanwhile.
+    """
+    work = Sync(read_settings(root, None, policy))
+    say_policy_change(work.policy_change())
+    maintained = work.maintain()
+    if as_json:
+        print_json([asdict(table) for table in maintained])
+        return
+    shown = new_table(
+        "table", "version", "compacted", "files", "log files deleted", "files deleted"
+    )
+    for table in maintained:
+        shown.add_row(*(str(cell) for cell in asdict(table).values()))
+    out.print(shown)
+
+
+@explained
+def erase_patient(
+    patient: Annotated[
+        str, typer.Option(help="The PatientID, or - to read it from standard input.")
+    ],
+    root: RootOption = None,
+    datastore: DatastoreOption = None,
+    policy: PolicyOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase a patient from all of the lake for good, and keep them out.
+
+    What is kept is a record without identity. Ended midway, it is finished by running it again.
+    An id on the command line stays in the shell's history: give - where that matters.
+    """
+    settings = read_settings(root, datastore, policy)
+    datastore_id = only_datastore(settings, "an erasure")
+    patient_id = _patient_id(patient)
+    if not yes:
+        _confirm(f"Erase this patient of data store {datastore_id} from {settings.root} for good?")
+    work = Sync(settings)
+    say_policy_change(work.policy_change())
+    erasure = work.erase(patient_id, datastore_id)
+    if as_json:
+        print_json(asdict(erasure))
+        return
+    out.print(
+        f"erased: {erasure.image_sets:,} image sets, {erasure.rows:,} rows in {erasure.files:,} "
+        f"increments; they stay out as {erasure.known_by}"
+    )
+
+
+def _patient_id(given: str) -> str:
+    if given != "-":
+        patient_id = given
+    elif sys.stdin.isatty():
+        patient_id = typer.prompt("PatientID", err=True)
+    else:
+        patient_id = sys.stdin.readline().rstrip("\r\n")
+    if canonical_text("LO", patient_id) is None:
+        raise SettingError("--patient is empty; without an id nobody can be told from others")
+    return patient_id
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingError("there is no terminal to ask on; give --yes")
+    typer.confirm(question, abort=True, err=True)
