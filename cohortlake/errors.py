@@ -1,56 +1,61 @@
-"""Every error Cohortlake raises on purpose, with its remedy.
+"""Every error that Cohortlake raises on purpose. Each class says what happened, and the fix.
 
     CohortlakeError
-    ├── SettingError            a setting is missing or cannot be used
-    │   └── PolicyError         a policy file cannot be used, or widens a policy silently
-    │       └── PolicyNotAskedFor  a publication would change the policy, and no setting names it
-    ├── WindowError             a window that holds no instant
-    ├── Stopped                 somebody asked the work to end before it was done
-    ├── SeveralFailed           several data stores failed, each for its own reason
-    ├── ServiceError            AWS did not answer as asked
+    ├── SettingError
+    │   └── PolicyError
+    │       └── PolicyNotAskedFor
+    ├── WindowError
+    ├── Stopped
+    ├── SeveralFailed
+    ├── ServiceError
     │   ├── NoCredentials
-    │   ├── AccessDenied        names the missing action
+    │   ├── AccessDenied
     │   ├── NoSuchDatastore
     │   ├── NoSuchQueue
     │   ├── DatastoreNotActive
-    │   ├── RequestRefused      the service calls the request invalid; asking again will not help
-    │   ├── TokenRefused        the service does not take a nextToken any more
-    │   └── ServiceUnavailable  transient: throttled, unreachable, 5xx or a cut answer
-    │       └── ImageSetBusy    transient: the image set is being changed
-    └── LakeError               the lake cannot be read or written as asked
+    │   ├── RequestRefused
+    │   ├── TokenRefused
+    │   └── ServiceUnavailable (transient)
+    │       └── ImageSetBusy (transient)
+    └── LakeError
         ├── RootNotUsable
-        │   └── RootUnreachable  transient: S3 gave no answer, or one that asks to try again
-        ├── DamagedFile         a file of the lake is damaged, cut off or gone
-        ├── LakeClosed          an opened lake was closed, or published anew meanwhile
-        ├── NotALake            nothing was ever published or applied there
-        ├── OldFormat           written by a release that kept other columns
-        ├── CommitConflict      transient: another writer kept winning
-        ├── LakeInUse           transient: another run is at work where none may be
-        ├── SearchedByOthers    transient: one run searches the data store, and one waits to
-        ├── DeletionsRefused    a sweep missed too many image sets to close them unasked
-        ├── NoSuchPatient       nobody to erase
-        ├── MissingKey          an existing lake without the key its hashes were made with
-        ├── WrongKey            a key that is not the one its hashes were made with
-        ├── NotShown            the privacy policy does not show what a question needs
-        │   ├── ColumnNotShown  a column that the policy leaves out, or shows as another one
-        │   └── ValuesWithheld  a column of which the policy shows some values only
+        │   └── RootUnreachable (transient)
+        ├── DamagedFile
+        ├── LakeClosed
+        ├── NotALake
+        ├── OldFormat
+        ├── CommitConflict (transient)
+        ├── LakeInUse (transient)
+        ├── SearchedByOthers (transient)
+        ├── NoSuchPatient
+        ├── DeletionsRefused
+        ├── MissingKey
+        ├── WrongKey
+        ├── NotShown
+        │   ├── ColumnNotShown
+        │   └── ValuesWithheld
         ├── UnknownTable
         ├── UnknownColumn
-        ├── InstantError        no instant, or one of which the lake can say nothing
-        ├── TagError            a name that cannot be used, or is another snapshot's
+        ├── InstantError
+        ├── TagError
         ├── UnknownTag
-        ├── BadQuery            SQL that cannot be run
-        ├── ExportError         a file that cannot be written, or cannot hold the rows
-        ├── MissingExtra        a library that an extra brings is not installed
-        └── CohortError         a cohort cannot be drawn or proven as asked
-            ├── BadCondition    a condition that cannot be read, or may not stand in a cohort
-            ├── UnknownValue    no row has it
-            ├── BadCriteria     criteria, or a file of them, that make no cohort
-            ├── BadOutsideTable a table that cannot be joined by patient
-            ├── UnknownCohort   nothing of that name was defined or frozen
-            └── NotAsFrozen     the files of a frozen cohort are not what was frozen
+        ├── BadQuery
+        ├── ExportError
+        ├── MissingExtra
+        └── CohortError
+            ├── BadCondition
+            ├── UnknownValue
+            ├── BadCriteria
+            ├── BadOutsideTable
+            ├── UnknownCohort
+            └── NotAsFrozen
 
-A message names settings, columns, windows and image sets, and says the fix. It never
+SettingError and WindowError are about what was given; ServiceError about AWS; LakeError about the
+files; CohortError about cohorts. A transient error may not occur again if the same is done later:
+schedulers retry it. All others are terminal: a person must change something first. SeveralFailed
+is transient if all errors that it holds are.
+
+A message names settings, columns, windows and image sets, and says what to do. It never
 holds the value of a DICOM tag: these are protected health information.
 """
 
@@ -62,25 +67,30 @@ from difflib import get_close_matches
 
 
 class CohortlakeError(Exception):
-    """The base of all of them.
+    """The base of all errors.
 
     Attributes:
         transient: Whether the same call may succeed later without any change. Schedulers
             retry transient errors and leave the others for a person.
-        exit_code: What the command line exits with.
+        exit_code: The exit code of the command line.
     """
 
     transient = False
     exit_code = 1
 
+    @property
+    def remedy(self) -> str:
+        """What to do: the fix in the description of the class."""
+        return (type(self).__doc__ or "").partition("Fix: ")[2].partition(".\n")[0]
+
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether Rust code of a library failed: such an error is no `Exception`."""
+    """Return whether Rust code of a library panicked: such an error is not an `Exception`."""
     return type(error).__name__ == "PanicException"
 
 
 def without_text(error: BaseException) -> str:
-    """Say what an error is that is not one of these, and where it was raised."""
+    """Describe an error that is not one of ours by its class and where it was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{type(error).__name__} in {frame.filename}, line {frame.lineno} ({frame.name}); "
@@ -90,17 +100,26 @@ def without_text(error: BaseException) -> str:
 
 
 class SettingError(CohortlakeError):
-    """Correct the environment variable or option that the message names."""
+    """A setting or an option is missing or cannot be used.
+
+    Fix: Correct the environment variable or option that the message names.
+    """
 
     exit_code = 2
 
 
 class PolicyError(SettingError):
-    """Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY."""
+    """A policy file cannot be used, or it widens a policy under that policy's name.
+
+    Fix: Correct the policy file, or name the policy that it makes in COHORTLAKE_PRIVACY.
+    """
 
 
 class PolicyNotAskedFor(PolicyError):
-    """Set the policy that the lake is published under, or give --policy to change it."""
+    """A publication would change the policy, and no setting names the new one.
+
+    Fix: Set the policy that the lake is published under, or give --policy to change it.
+    """
 
     def __init__(self, change: object) -> None:
         super().__init__(
@@ -110,7 +129,10 @@ class PolicyNotAskedFor(PolicyError):
 
 
 class WindowError(CohortlakeError):
-    """Give a window whose start is before its end."""
+    """A window holds no instant, or its bounds are not UTC or not midnights.
+
+    Fix: Give a window whose start is before its end.
+    """
 
     exit_code = 2
 
@@ -119,14 +141,19 @@ _NOTHING_LOST = "what is complete stays, and nothing else can be read; run it ag
 
 
 class Stopped(CohortlakeError):
-    """Run it again: it goes on from what was kept, which the message names."""
+    """Somebody asked the work to end before it was done.
+
+    Fix: Run it again: it goes on from what was kept, which the message names.
+    """
 
     def __init__(self, kept: str = _NOTHING_LOST) -> None:
         super().__init__(kept)
 
 
 class SeveralFailed(CohortlakeError):
-    """Mend what the message says of each data store; all others went on.
+    """Several data stores failed, each for its own reason; all others were done.
+
+    Fix: Mend what the message says of each data store.
 
     Attributes:
         errors: What went wrong, in order.
@@ -143,17 +170,26 @@ class SeveralFailed(CohortlakeError):
 
 
 class ServiceError(CohortlakeError):
-    """See the subclass; the message carries the service's error code."""
+    """AWS did not answer as asked.
+
+    Fix: See the subclass; the message holds the error code of the service.
+    """
 
     exit_code = 3
 
 
 class NoCredentials(ServiceError):
-    """Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role."""
+    """There are no AWS credentials, or the service does not accept them.
+
+    Fix: Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role.
+    """
 
 
 class AccessDenied(ServiceError):
-    """Grant the action that the message names."""
+    """The caller has no right to do something.
+
+    Fix: Grant the action that the message names.
+    """
 
     def __init__(self, action: str, resource: str) -> None:
         self.action = action
@@ -164,7 +200,10 @@ class AccessDenied(ServiceError):
 
 
 class NoSuchDatastore(ServiceError):
-    """Correct COHORTLAKE_DATASTORES or the region."""
+    """The account and region have no such data store.
+
+    Fix: Correct COHORTLAKE_DATASTORES or the region.
+    """
 
     def __init__(self, datastore_id: str, region: str) -> None:
         super().__init__(
@@ -174,7 +213,10 @@ class NoSuchDatastore(ServiceError):
 
 
 class NoSuchQueue(ServiceError):
-    """Correct COHORTLAKE_EVENTS_QUEUE or the region."""
+    """The account and region have no such queue.
+
+    Fix: Correct COHORTLAKE_EVENTS_QUEUE or the region.
+    """
 
     def __init__(self, url: str, region: str) -> None:
         super().__init__(
@@ -184,7 +226,10 @@ class NoSuchQueue(ServiceError):
 
 
 class DatastoreNotActive(ServiceError):
-    """Wait until the data store is ACTIVE, or leave it out of COHORTLAKE_DATASTORES."""
+    """The data store cannot be searched now.
+
+    Fix: Wait until the data store is ACTIVE, or leave it out of COHORTLAKE_DATASTORES.
+    """
 
     def __init__(self, datastore_id: str, status: str) -> None:
         super().__init__(
@@ -194,43 +239,66 @@ class DatastoreNotActive(ServiceError):
 
 
 class RequestRefused(ServiceError):
-    """The service calls the request invalid: correct the criteria."""
+    """The service calls the request invalid; the same request will not succeed later.
+
+    Fix: Correct the criteria.
+    """
 
 
 class TokenRefused(ServiceError):
-    """Search on from the last row seen; `search` does so by itself."""
+    """The service does not accept a nextToken any more.
+
+    Fix: Search on from the last row seen; `WindowSearch` does so by itself.
+    """
 
 
 class ServiceUnavailable(ServiceError):
-    """Try again later; lower COHORTLAKE_TPS where the cause was throttling."""
+    """The service throttles, fails, cannot be reached, or its answer was cut.
+
+    Fix: Try again later; lower COHORTLAKE_TPS if it throttles.
+    """
 
     transient = True
     exit_code = 4
 
 
 class ImageSetBusy(ServiceUnavailable):
-    """Ask again when the change of the image set is done; `--fill-versions` does so next time."""
+    """Another request changes the image set.
+
+    Fix: Ask again when the change is done; `--fill-versions` does so next time.
+    """
 
 
 class LakeError(CohortlakeError):
-    """See the subclass."""
+    """The lake cannot be read or written as asked.
+
+    Fix: See the subclass.
+    """
 
     exit_code = 5
 
 
 class RootNotUsable(LakeError):
-    """Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written."""
+    """The root cannot be read or written.
+
+    Fix: Point COHORTLAKE_ROOT at a folder or s3:// prefix that may be written.
+    """
 
 
 class RootUnreachable(RootNotUsable):
-    """Run it again; if it stays so, check the network, AWS_REGION and AWS_ENDPOINT_URL_S3."""
+    """S3 gave no answer, or one that asks to try again.
+
+    Fix: Run it again; if it stays so, check the network, AWS_REGION and AWS_ENDPOINT_URL_S3.
+    """
 
     transient = True
     exit_code = 4
 
 
 class DamagedFile(LakeError):
-    """Do what the message says; it depends on the folder that the file lies in.
+    """A file of the lake is damaged, cut off or missing.
+
+    Fix: Do what the message says; it depends on the folder that the file lies in.
 
     Attributes:
         path: The file, below the root.
@@ -258,15 +326,24 @@ def _repair_of(path: str) -> str:
 
 
 class LakeClosed(LakeError):
-    """Open the lake again with `cohortlake.open`."""
+    """An opened lake was closed, or published completely since.
+
+    Fix: Open the lake again with `cohortlake.open`.
+    """
 
 
 class NotALake(LakeError):
-    """Run `cohortlake sync` first, or correct COHORTLAKE_ROOT."""
+    """Nothing was ever published or applied there.
+
+    Fix: Run `cohortlake sync` first, or correct COHORTLAKE_ROOT.
+    """
 
 
 class OldFormat(LakeError):
-    """Run `cohortlake rebuild`: the increments hold all that the tables are made from."""
+    """An earlier release wrote the tables, with other columns.
+
+    Fix: Run `cohortlake rebuild`: the increments hold all that the tables are made from.
+    """
 
     def __init__(self, where: str, version: int) -> None:
         super().__init__(
@@ -276,14 +353,20 @@ class OldFormat(LakeError):
 
 
 class CommitConflict(LakeError):
-    """Run it again: another writer committed each time this one tried."""
+    """Another writer committed first, each time that this one tried.
+
+    Fix: Run it again.
+    """
 
     transient = True
     exit_code = 4
 
 
 class LakeInUse(LakeError):
-    """Wait until the other runs have ended, and run it again."""
+    """Another run is at work, and this one must be alone.
+
+    Fix: Wait until the other runs have ended, and run it again.
+    """
 
     transient = True
     exit_code = 4
@@ -296,7 +379,10 @@ class LakeInUse(LakeError):
 
 
 class SearchedByOthers(LakeError):
-    """Nothing needs to be done: the run that waits finds what this one would have found."""
+    """One run searches the data store, and another one waits to do so.
+
+    Fix: Nothing needs to be done: the run that waits finds what this one would have found.
+    """
 
     transient = True
     exit_code = 4
@@ -309,7 +395,10 @@ class SearchedByOthers(LakeError):
 
 
 class NoSuchPatient(LakeError):
-    """Correct the id or the data store; one that the lake is yet to see is erased afterwards."""
+    """The lake holds no such patient to erase.
+
+    Fix: Correct the id or the data store; erase a patient that a search has yet to bring after it.
+    """
 
     exit_code = 2
 
@@ -322,7 +411,10 @@ class NoSuchPatient(LakeError):
 
 
 class DeletionsRefused(LakeError):
-    """See whether so much was deleted on purpose; accept it if it was."""
+    """A sweep missed too many image sets to close them without a person's consent.
+
+    Fix: Check whether they were deleted on purpose; accept the deletions if so.
+    """
 
     def __init__(self, refused: Mapping[str, Mapping[str, int]]) -> None:
         """Name the study months of each data store: they are mapped to how many are gone."""
@@ -340,15 +432,24 @@ class DeletionsRefused(LakeError):
 
 
 class MissingKey(LakeError):
-    """Restore the key file from its backup; a new key would break every published hash."""
+    """A lake that was published has no key to make its hashes with.
+
+    Fix: Restore the key file from its backup; a new key would break every published hash.
+    """
 
 
 class WrongKey(LakeError):
-    """Give the key that the lake was published with; `cohortlake key rotate` takes up another."""
+    """The key is not the one that the published hashes were made with.
+
+    Fix: Give the key that the lake was published with; `cohortlake key rotate` changes it.
+    """
 
 
 class NotShown(LakeError):
-    """Ask for what the policy shows, or publish under another one: see docs/how-to/privacy.md."""
+    """The privacy policy does not show what a question needs.
+
+    Fix: Ask for what the policy shows, or publish under another one: see docs/how-to/privacy.md.
+    """
 
     exit_code = 2
 
@@ -360,7 +461,10 @@ class NotShown(LakeError):
 
 
 class ColumnNotShown(NotShown):
-    """Ask for what the policy shows, or have those who publish the lake show the column."""
+    """The privacy policy leaves a column out, or shows another one in its place.
+
+    Fix: Ask for what the policy shows, or have those who publish the lake show the column.
+    """
 
     def __init__(self, column: str, policy: str, instead: str | None = None) -> None:
         told = f" but {instead} in its place" if instead else ""
@@ -377,7 +481,10 @@ class ColumnNotShown(NotShown):
 
 
 class ValuesWithheld(NotShown):
-    """Ask for values that the policy shows, or leave the others out by `withheld_fields`."""
+    """The privacy policy withholds some values of a column that a question needs.
+
+    Fix: Ask for values that the policy shows, or leave the others out by `withheld_fields`.
+    """
 
     def __init__(self, column: str, table: str, policy: str) -> None:
         LakeError.__init__(
@@ -397,7 +504,10 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 class UnknownTable(LakeError):
-    """Use one of the names the message lists."""
+    """There is no table of that name.
+
+    Fix: Use one of the names that the message lists.
+    """
 
     exit_code = 2
 
@@ -408,7 +518,10 @@ class UnknownTable(LakeError):
 
 
 class UnknownColumn(LakeError):
-    """Use a column of the table; `docs/reference/data-dictionary.md` lists them."""
+    """The table has no column of that name.
+
+    Fix: Use a column of the table; `docs/reference/data-dictionary.md` lists them.
+    """
 
     exit_code = 2
 
@@ -417,19 +530,28 @@ class UnknownColumn(LakeError):
 
 
 class InstantError(LakeError):
-    """Give an instant at which the lake was looking already; the message says which."""
+    """A text is no instant, or the lake knows nothing about that instant.
+
+    Fix: Give an instant at which the lake was already searched; the message says which.
+    """
 
     exit_code = 2
 
 
 class TagError(LakeError):
-    """Give the snapshot another name."""
+    """A tag cannot have that name, or another snapshot has it.
+
+    Fix: Give the snapshot another name.
+    """
 
     exit_code = 2
 
 
 class UnknownTag(LakeError):
-    """Use a tag that `cohortlake snapshots` lists, a date or an instant."""
+    """A text is neither a tag, a date nor an instant.
+
+    Fix: Use a tag that `cohortlake snapshots` lists, a date or an instant.
+    """
 
     exit_code = 2
 
@@ -442,19 +564,28 @@ class UnknownTag(LakeError):
 
 
 class BadQuery(LakeError):
-    """Correct the SQL; `Lake.describe` shows the columns of a table."""
+    """DuckDB cannot run the SQL.
+
+    Fix: Correct the SQL; `Lake.describe` shows the columns of a table.
+    """
 
     exit_code = 2
 
 
 class ExportError(LakeError):
-    """Name another file, or another kind of file, as the message says."""
+    """A file cannot be written, or its kind cannot hold the rows.
+
+    Fix: Name another file, or another kind of file, as the message says.
+    """
 
     exit_code = 2
 
 
 class MissingExtra(LakeError):
-    """Install the extra that the message names."""
+    """A library that an extra installs is missing.
+
+    Fix: Install the extra that the message names.
+    """
 
     exit_code = 2
 
@@ -463,17 +594,26 @@ class MissingExtra(LakeError):
 
 
 class CohortError(LakeError):
-    """See the subclass."""
+    """A cohort cannot be selected or verified as asked.
+
+    Fix: See the subclass.
+    """
 
     exit_code = 2
 
 
 class BadCondition(CohortError):
-    """Write it over the columns of one table, with comparisons and plain functions only."""
+    """A condition cannot be read, or a cohort may not hold it.
+
+    Fix: Write it over the columns of one table, with comparisons and plain functions only.
+    """
 
 
 class UnknownValue(CohortError):
-    """Correct the value, or write it as a condition in SQL, which is not looked up."""
+    """No row has the value.
+
+    Fix: Correct the value, or write it as a condition in SQL, which is not looked up.
+    """
 
     def __init__(self, value: str, column: str, known: Iterable[str]) -> None:
         super().__init__(
@@ -483,15 +623,24 @@ class UnknownValue(CohortError):
 
 
 class BadCriteria(CohortError):
-    """Correct what the message names; docs/how-to/cohorts.md shows all there is."""
+    """Criteria, or a file with them, cannot be used.
+
+    Fix: Correct what the message names; docs/how-to/cohorts.md shows all there is.
+    """
 
 
 class BadOutsideTable(CohortError):
-    """Give one row per patient, with its patient_key."""
+    """A table cannot be joined by patient.
+
+    Fix: Give one row per patient, with its patient_key.
+    """
 
 
 class UnknownCohort(CohortError):
-    """Use one of the names that `cohortlake cohort list` shows."""
+    """No cohort of that name was defined or frozen.
+
+    Fix: Use one of the names that `cohortlake cohort list` shows.
+    """
 
     def __init__(self, name: str, known: Iterable[str], where: str) -> None:
         names = sorted(known)
@@ -500,6 +649,9 @@ class UnknownCohort(CohortError):
 
 
 class NotAsFrozen(CohortError):
-    """Restore the frozen cohort from a backup, and find out who changed it."""
+    """The files of a frozen cohort are not what was frozen.
+
+    Fix: Restore the frozen cohort from a backup, and find out who changed it.
+    """
 
     exit_code = 5

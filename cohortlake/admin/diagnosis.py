@@ -143,7 +143,7 @@ def misconfigured(error: CohortlakeError) -> Finding:
 
 
 def _of_error(verdict: Verdict, error: CohortlakeError) -> Finding:
-    remedy = (type(error).__doc__ or "").partition("\n")[0]
+    remedy = error.remedy
     return Finding(verdict, str(error), remedy[:1].lower() + remedy[1:].rstrip("."))
 
 

@@ -45,10 +45,19 @@ def test_the_error_tree_is_drawn_in_full() -> None:
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, Exception)
     }
+    base = classes.pop("CohortlakeError")
     tree = str(errors.__doc__).split("CohortlakeError", 1)[1].split("\n\n")[0]
-    drawn = re.findall(r"[├└]── (\w+)", tree)
-    assert {"CohortlakeError", *drawn} == set(classes)
-    assert all(inspect.getdoc(value) for value in classes.values())
+    drawn = re.findall(r"[├└]── (\w+)( \(transient\))?", tree)
+    assert {name for name, _ in drawn} == set(classes)
+    assert {name for name, is_transient in drawn if is_transient} == {
+        name for name, error in classes.items() if error.transient
+    }
+    for name, error in classes.items():
+        what, fix = re.fullmatch(
+            r"(\w[^\n]*)\.\n\nFix: (\w[^\n]*)\..*", inspect.getdoc(error) or "", re.DOTALL
+        ).groups()  # type: ignore[union-attr]
+        assert what, name
+        assert base.remedy.fget(error.__new__(error)) == fix
 
 
 def test_dicom_columns_are_the_standards() -> None:

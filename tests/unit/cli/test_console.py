@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from cohortlake.cli import app, cohort_commands
+from cohortlake.cli import cohort_commands, read_commands
 from cohortlake.cli.console import _Uncut, add_row, new_table, out
 from cohortlake.flatten import to_frame
 
@@ -41,7 +41,7 @@ def test_tables_of_rows_show_values_as_they_are(
     names = ["image_set_id", "version", "updated_at", "PatientID", "StudyDate", "Modality",
              "BodyPartExamined"]  # fmt: skip
     frame = pd.DataFrame({name: ["x"] * len(ODD) for name in names} | {"StudyDescription": ODD})
-    app._print_frame(frame)
+    read_commands._print_frame(frame)
     cohort_commands._print_rows(pd.DataFrame({"criterion": ODD}), as_json=False)
     printed = capsys.readouterr().out
     for value in ODD:
@@ -60,7 +60,7 @@ def test_json_holds_instants_and_days_as_they_are(capsys: pytest.CaptureFixture[
         "version": (pa.int64(), 2**62 + 1, 2**62 + 1),
     }
     rows = pa.table({name: pa.array([v, None], kind) for name, (kind, v, _) in values.items()})
-    app._give(to_frame(rows), None, True, lambda _: None)
+    read_commands._give(to_frame(rows), None, True, lambda _: None)
     printed = capsys.readouterr().out
     first, second = json.loads(printed)
     assert len(printed.splitlines()) == 4, "a line for each row"
@@ -69,7 +69,7 @@ def test_json_holds_instants_and_days_as_they_are(capsys: pytest.CaptureFixture[
 
 
 def test_json_of_no_rows_is_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
-    app._give(pd.DataFrame({"image_set_id": []}), None, True, lambda _: None)
+    read_commands._give(pd.DataFrame({"image_set_id": []}), None, True, lambda _: None)
     cohort_commands._print_rows(pd.DataFrame({"cohort": []}), as_json=True)
     assert capsys.readouterr().out == "[]\n[]\n"
 
