@@ -1,7 +1,7 @@
 """The standard's terms for coded values, and the spellings that surely mean one of them.
 
-Owns what `PatientSex`, `Modality` and `BodyPartExamined` may say and what is read from what was
-sent. It is conservative: a value that may mean two things, or more than a term says, means none.
+For `PatientSex`, `Modality` and `BodyPartExamined`. A value that may mean two terms, or more than a
+term says, is read as none.
 See `publish.derived_values` for where the terms stand in tables, and `privacy` for who may see what
 was sent.
 
@@ -135,10 +135,10 @@ _BETWEEN_WORDS = re.compile(r"[ _/&+,.-]+")
 
 
 class Term(NamedTuple):
-    """What a value that was sent means.
+    """The meaning of a value that was sent.
 
     Attributes:
-        value: The standard's term, or None where it surely means none.
+        value: The standard's term, or None where none is certain.
         status: `ok`, `respelled`, `several`, `missing` or `invalid`.
     """
 
@@ -147,7 +147,7 @@ class Term(NamedTuple):
 
 
 def sex(sent: str | None) -> Term:
-    """Read a PatientSex: M, F or O, or these words in full, in any case; two of them are none."""
+    """Read a PatientSex: M, F, O, or the word in full, in any case. Two different ones: none."""
     term = _read(sent, _SEXES.get)
     return Term(None, INVALID) if term.status == SEVERAL else term
 

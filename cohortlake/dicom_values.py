@@ -1,9 +1,9 @@
 """How one DICOM text is read: its canonical value, a date, a time (PS3.5 section 6.2).
 
-One entity has one spelling, whoever sent it. The standard says which characters are no part of a
-value: spaces around it, a NUL behind a UID. Senders also leave a backslash at the end, or send the
-same value twice. All of this is taken off here and nowhere else. `flatten` reads whole columns by
-these rules, `terms` coded values, and `healthimaging` the dates that it pages by.
+One entity has one spelling, whoever sent it. By the standard, spaces around a value and a NUL at
+the end of a UID are not part of it. Senders also leave a backslash at the end, or send the same
+value twice. Only this module removes all of that. `flatten` reads whole columns by these rules,
+`dicom_terms` reads coded values, and `healthimaging` reads the dates that it pages by.
 
 The canonical value, by VR:
 
@@ -61,7 +61,7 @@ def canonical_text(vr: str, text: str) -> str | None:
     'CT'
     """
     values = distinct_values(text)
-    if vr == "CS":  # upper case makes plain letters of some that are none, such as the dotless i
+    if vr == "CS":  # upper() turns some other letters into plain ones, such as the dotless i
         values = [value.upper() if value.isascii() else value for value in values]
     elif vr == "PN":
         values = [_name(value) for value in values]
@@ -69,11 +69,11 @@ def canonical_text(vr: str, text: str) -> str | None:
 
 
 def holds_value_sql(column: str) -> str:
-    """Return SQL for whether a text as sent holds any value; null where it is null."""
+    """Return SQL that tells whether a text as sent holds a value. It is null for null."""
     return f"trim({column}, ' ' || chr(0) || '{SEPARATOR}') <> ''"
 
 
-@functools.lru_cache(maxsize=2**16)  # dates come again in every batch
+@functools.lru_cache(maxsize=2**16)  # the same dates come in every batch
 def read_da(text: str) -> tuple[date | None, str | None]:
     """Read a date.
 
@@ -81,8 +81,8 @@ def read_da(text: str) -> tuple[date | None, str | None]:
         text: A DA value as sent.
 
     Returns:
-        The date, or None for text that is none, such as `20240230`. Then the text, or None
-        where the date gives it back: it is written YYYYMMDD.
+        The date, or None for a text that is not a date, such as `20240230`. Then the text, or
+        None where the date gives it back, because it is written YYYYMMDD.
     """
     value = _only(map(_date, distinct_values(text)))
     is_canonical = value is not None and f"{value.year:04d}{value:%m%d}" == text
@@ -96,14 +96,14 @@ def read_tm(text: str) -> tuple[time | None, str | None]:
         text: A TM value as sent.
 
     Returns:
-        The time, or None for text that is none: seconds of 60 (a leap second) are no `time`.
+        The time, or None for a text that is not a time, such as second 60 (a leap second).
         Then the text.
     """
     return _only(map(_time, distinct_values(text))), text
 
 
 def _only(values: Iterable[V]) -> V | None:
-    """Return the one value there is: two different ones are none."""
+    """Return the only value of a text, or None if it has two different ones."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
 
@@ -130,7 +130,7 @@ def _time(text: str) -> time | None:
 
 
 def _name(value: str) -> str:
-    """Return a person's name without what may be left out."""
+    """Return a person's name without blanks and empty parts."""
     groups = (
         "^".join(part.strip(PADDING) for part in group.split("^")).rstrip("^")
         for group in value.split("=")

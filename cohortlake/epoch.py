@@ -1,9 +1,8 @@
-"""Instants as the service sends them: epoch seconds, or text or a datetime in their place.
+"""Reads instants as the service sends them: epoch seconds, or a text or datetime instead.
 
-Paging asks here in which window a row lies (`healthimaging.ranges`), and the table what its
-columns say (`flatten.table`): both must read a value alike, or one of two neighbouring
-windows is thought to have a row that the other has. Instants that people give are
-`instants`'.
+Paging decides with it in which window a row lies (`healthimaging.ranges`), and `flatten.table`
+fills columns with it. Both must read a value alike, or a row could be lost between two windows. See
+`instants` for instants that people give.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _MIN_EPOCH_SECONDS, _MAX_EPOCH_SECONDS = -62_135_596_800.0, 253_402_300_799.0
 
 
 def epoch_seconds(value: object) -> float | None:
-    """Return an instant as epoch seconds, or None for what is none.
+    """Return an instant as epoch seconds, or None for a value that is not an instant.
 
     Args:
         value: A number of seconds, ISO 8601 text or a datetime; without an offset in UTC.
@@ -32,5 +31,5 @@ def epoch_seconds(value: object) -> float | None:
 
 
 def is_instant(seconds: float) -> bool:
-    """Return whether epoch seconds lie in the years that there are columns for."""
+    """Return whether epoch seconds lie in the years that a column can hold."""
     return _MIN_EPOCH_SECONDS <= seconds <= _MAX_EPOCH_SECONDS

@@ -1,4 +1,4 @@
-"""Instants as people give them: a datetime, a date, or ISO text of either. All in UTC."""
+"""Reads instants as people give them: a datetime, a date, or ISO text of either, in UTC."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Instant = datetime | date | str
 
 
 def instant(given: Instant) -> datetime:
-    """Return an instant; a date stands for the midnight at which it begins.
+    """Return an instant. A date means the midnight at which it begins.
 
     Raises:
-        InstantError: It is none.
+        InstantError: The value is not an instant.
     """
     value = _parsed(given) if isinstance(given, str) else given
     if value is None:

@@ -1,10 +1,8 @@
-"""THE schema: every column of every table, once.
+"""Describes every column of every table once.
 
-Owns names, types, meanings, the DICOM tag and VR a column comes from, the service's own
-name for it, and how far it identifies a person. The flatten layer, the lake, the privacy
-policies and the data dictionary read it from here; none of them names a column type of
-its own. How a value is parsed does not belong here (`flatten.values`), nor which columns
-a policy shows (`privacy.policy`).
+A column has a name, a type, a meaning, its DICOM tag and VR, the service's name for it, and how far
+it identifies a person. All other modules read this from here. See `flatten.values` for how a value
+is parsed, and `privacy.policy` for which columns a policy shows.
 
 A column that is a DICOM attribute carries the exact DICOM keyword; a column of the
 service or of ours is snake_case with its unit last.
@@ -88,8 +86,8 @@ class Column:
         return self.vr is not None and self.vr not in PARSED_VRS
 
 
-# What DICOM's value representations become: `flatten.canonical` gives texts their canonical
-# value, the other three are parsed. What was sent stays beside the value wherever it differs.
+# The type of each value representation. `flatten.canonical` gives texts their canonical value;
+# DA, TM and IS are parsed. Where the value differs from what was sent, that is kept beside it.
 VR_TYPES = {
     "LO": pa.string(),
     "SH": pa.string(),
@@ -604,7 +602,7 @@ IDS = frozenset(
 
 
 def shifted(column: Column) -> Column:
-    """Return what stands in the place of a date that is moved."""
+    """Return the column that a policy shows instead of a date, with shifted dates."""
     meaning = (
         f"{column.name}, moved 1 to 365 days into the past; by the same number for all dates of "
         "one patient, so days between them are true."
@@ -613,13 +611,13 @@ def shifted(column: Column) -> Column:
 
 
 def year_of(column: Column) -> Column:
-    """Return what stands in the place of a date of which only the year is shown."""
+    """Return the column that a policy shows instead of a date, with the year alone."""
     name = _snake(column.name).replace("_date", "_year")
     return Column(name, pa.int16(), f"Year of {column.name}.", _I)
 
 
 def forms(column: Column) -> tuple[Column, ...]:
-    """Return a published column, and all that a policy may show in its place."""
+    """Return a published column, and the columns that a policy may show instead."""
     if column == STUDY_MONTH:
         return (STUDY_MONTH, STUDY_YEAR, SHIFTED_YEAR)
     if column.identifies is Identifies.DATE:
@@ -664,7 +662,7 @@ def published(table: str) -> tuple[Column, ...]:
     """Return the columns of a published table.
 
     Raises:
-        UnknownTable: There is none of that name.
+        UnknownTable: No table has that name.
     """
     if table not in PUBLISHED:
         raise UnknownTable(table, PUBLISHED)

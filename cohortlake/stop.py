@@ -1,7 +1,7 @@
-"""A request to end soon. Whatever waits looks at it, so that nothing waits on after it.
+"""A request to end soon. Every wait of the library ends when somebody asks.
 
-Who asks is the caller's choice: the command line asks when a signal comes. The library itself
-sets no signal handler.
+The caller decides when to ask: the command line asks when a signal comes. The library itself sets
+no signal handler.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cohortlake.errors import Stopped
 
 
 class Stop:
-    """A request to end soon, from any thread, once and for good."""
+    """A request to end soon. Any thread may ask, and nobody can take it back."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -23,14 +23,14 @@ class Stop:
         return self._asked.is_set()
 
     def ask(self) -> None:
-        """Ask. Do not call it in a signal handler: the thread it interrupts may hold the lock."""
+        """Ask. Do not call it in a signal handler: the interrupted thread may hold the lock."""
         self._asked.set()
 
     def wait(self, seconds: float) -> None:
         """Sleep.
 
         Raises:
-            Stopped: As soon as somebody asks, or at once where somebody has.
+            Stopped: Somebody asked, before or while it sleeps.
         """
         if self._asked.wait(seconds):
             raise Stopped

@@ -1,4 +1,4 @@
-"""Pages of summaries become typed columns: nothing dropped, every odd value counted."""
+"""Turns pages of summaries into typed columns. Drops nothing, and counts every odd value."""
 
 from cohortlake.flatten.frame import to_frame
 from cohortlake.flatten.quality import invalid_values

@@ -1,7 +1,7 @@
-"""The canonical values of a column of texts, and what was sent where it differs.
+"""Gives each text of a column its canonical value, and keeps the text as sent where it differs.
 
-`dicom_values` has the rules. There are millions of texts, and nearly all are canonical: looks at
-their bytes find those that may not be, and only these are read one by one.
+See `dicom_values` for the rules. There are millions of texts, and nearly all are canonical. A look
+at their bytes finds those that may not be, and only these are read one by one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LOWER_CASE = (ord("a"), ord("z"))
 
 
 def canonical_texts(vr: str, texts: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return the canonical values of some texts, and the texts wherever these differ.
+    """Return the canonical values of some texts, and the texts as sent where they differ.
 
     Args:
         vr: Their value representation: LO, SH, PN, CS or UI.

@@ -1,4 +1,4 @@
-"""The pandas side of flatten: Arrow-backed dtypes, so that no null becomes a float."""
+"""Turns Arrow tables into pandas frames with Arrow dtypes, so that no null becomes a float."""
 
 from __future__ import annotations
 

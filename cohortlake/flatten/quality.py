@@ -1,4 +1,4 @@
-"""How good the values are: counts per column, never a value."""
+"""Counts per column how many values cannot be read. Returns counts, never a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cohortlake.dicom_values import PADDING, SEPARATOR
 def invalid_values(table: pa.Table) -> dict[str, int]:
     """Count what could not be parsed.
 
-    A text without any value is a missing one in DICOM (PS3.5 section 7.4), not an invalid one.
+    In DICOM an empty text is a missing value (PS3.5 section 7.4), not an invalid one.
 
     Args:
         table: Columns of `schema.STATE`.

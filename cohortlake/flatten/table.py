@@ -1,15 +1,13 @@
-"""Pages of summaries become one Arrow table with the columns of `schema.STATE`.
+"""Turns pages of summaries into one Arrow table with the columns of `schema.STATE`.
 
-Two ways lead there and give the same rows, which a property test holds:
+There are two ways, and a property test checks that both give the same rows:
 
-- *by columns*: pyarrow's JSON reader with the expected schema, which refuses any member
-  it does not know and any unexpected JSON type;
-- *by summaries*: one after the other in Python, for the rare batch that was refused. What
-  the schema does not name, or what has another JSON type than expected, goes to `extra`
-  exactly as it was sent.
+- *by columns*: pyarrow's JSON reader with the expected schema. It refuses a batch with an unknown
+  member or an unexpected JSON type.
+- *by summaries*: one summary after the other in Python, for the rare batch that was refused. A
+  member that the schema does not name, or of another JSON type, goes to `extra` as it was sent.
 
-JSON null and an absent member mean the same here. How a text becomes a value is
-`flatten.values`'.
+JSON null and an absent member mean the same. See `values` for how a text becomes a value.
 """
 
 from __future__ import annotations
@@ -92,7 +90,7 @@ def flatten_pages(bodies: Sequence[bytes], datastore_id: str) -> pa.Table:
 
 
 def flatten_summaries(summaries: Iterable[Mapping[str, Any]], datastore_id: str) -> pa.Table:
-    """Flatten summaries one by one: boto3's parsed ones, or any JSON objects.
+    """Flatten summaries one by one: as boto3 parses them, or as JSON objects.
 
     Args:
         summaries: Items of `imageSetsMetadataSummaries`; datetimes or epoch seconds.
@@ -116,13 +114,13 @@ def flatten_summaries(summaries: Iterable[Mapping[str, Any]], datastore_id: str)
 
 
 def read_again(states: pa.Table) -> pa.Table:
-    """Read what an older release flattened, by the rules of this one.
+    """Read rows that an older release flattened again, by the rules of this release.
 
     Args:
         states: Columns of `schema.STATE`, perhaps without some of the raw ones.
 
     Returns:
-        The same rows with all columns, and those that are none of a state's at the end.
+        The same rows with all columns of a state. Other columns come last.
     """
     columns = {name: states[name].combine_chunks() for name in states.column_names}
     for column in schema.DICOM_TAGS:
@@ -161,7 +159,7 @@ def _by_columns(bodies: Sequence[bytes]) -> pa.StructArray:
 def _split(
     item: Mapping[str, Any], columns: Iterable[schema.Column]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the members that have the expected JSON type from all others."""
+    """Separate the members of the expected JSON type from all others."""
     row: dict[str, Any] = {}
     rest = {name: value for name, value in item.items() if value is not None}
     for column in columns:
@@ -224,7 +222,7 @@ def _name_parts(names: pa.Array) -> dict[str, pa.Array]:
 
 
 def _instants(seconds: pa.Array) -> pa.Array:
-    """Turn epoch seconds into microseconds: a double holds the present to 0.24 of one."""
+    """Turn epoch seconds into microseconds. A double holds present instants to 0.24 of one."""
     microseconds = pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64())
     return microseconds.cast(schema.INSTANT)
 

@@ -1,10 +1,9 @@
 """Parsers of dates, times and integers (VR DA, TM and IS; PS3.5 section 6.2).
 
-Each takes what the service sent as an Arrow array and returns the typed array and the
-raw text. The raw text is kept exactly where the typed value cannot give it back: it could
-not be parsed, or it was written in another way than the canonical one. So the two
-together always reproduce what was sent. See `flatten.canonical` for texts, and `flatten.table`
-for how pages become arrays.
+Each parser takes an Arrow array of texts as sent, and returns the typed array and the raw texts. A
+raw text is kept only where the typed value does not give it back: it could not be parsed, or it is
+not written in the canonical way. So both together always reproduce what was sent. See
+`flatten.canonical` for texts, and `flatten.table` for how pages become arrays.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ _PLAIN_TM = r"^[0-9]{6}(\.[0-9]{1,6})?$"
 
 
 class Parsed(NamedTuple):
-    """A typed column, and the raw text wherever the value cannot give it back."""
+    """A typed column, and the raw text where the value does not give it back."""
 
     value: pa.Array
     raw: pa.Array
 
 
 def parse_da(texts: pa.Array) -> Parsed:
-    """Parse dates into date32. `20240230` is no date: null, with the text kept."""
+    """Parse dates into date32. `20240230` is not a date: it becomes null, and the text is kept."""
     return _by_distinct(texts, read_da, pa.date32())
 
 
 def parse_tm(texts: pa.Array) -> Parsed:
-    """Parse times into time64[us]. Seconds of 60 (a leap second) are no `time`: kept as text."""
+    """Parse times into time64[us]. Python has no second 60 (a leap second): the text is kept."""
     plain = _plain_times(texts)
     is_done = pc.or_(pc.is_valid(plain.value), pc.is_null(texts))
     if pc.all(is_done).as_py() is not False:
@@ -48,7 +47,7 @@ def parse_tm(texts: pa.Array) -> Parsed:
 
 
 def parse_is(integers: pa.Array) -> Parsed:
-    """Narrow integers to int32, the range of IS. What lies outside is kept as text."""
+    """Narrow integers to int32, the range of IS. A number outside it is kept as text."""
     fits = pc.and_(pc.greater_equal(integers, INT32_MIN), pc.less_equal(integers, INT32_MAX))
     value = pc.if_else(fits, integers, None).cast(pa.int32())
     raw = pc.if_else(pc.invert(fits), integers.cast(pa.string()), None)
@@ -72,7 +71,7 @@ def name_parts(names: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _by_distinct(texts: pa.Array, parse: Callable[[str], T], typ: pa.DataType) -> Parsed:
-    """Parse each distinct text once; dates and odd times repeat a great deal."""
+    """Parse each distinct text once, because dates and odd times repeat often."""
     encoded = pc.dictionary_encode(texts)
     parsed = [parse(text) for text in encoded.dictionary.to_pylist()]
     value, raw = zip(*parsed, strict=True) if parsed else ((), ())
@@ -83,7 +82,7 @@ def _by_distinct(texts: pa.Array, parse: Callable[[str], T], typ: pa.DataType) -
 
 
 def _plain_times(texts: pa.Array) -> Parsed:
-    """Parse HHMMSS and HHMMSS.F to .FFFFFF by columns; all others stay null, without a text."""
+    """Parse HHMMSS and HHMMSS.F to .FFFFFF by columns. All other texts stay null."""
     plain = pc.if_else(pc.match_substring_regex(texts, _PLAIN_TM), texts, None)
     hours, minutes, seconds = (_digits(plain, start, start + 2) for start in (0, 2, 4))
     fraction = pc.utf8_rpad(pc.utf8_slice_codeunits(plain, 7), 6, "0").cast(pa.int64())
