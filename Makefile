@@ -51,10 +51,10 @@ lint: $(READY)  ## Check style, types, spelling and the layers
 audit: $(READY)  ## Audit the dependencies, by the database of vulnerabilities or by the lock
 	$(BIN)/python scripts/audit.py
 
-docs: $(READY)  ## Write the generated reference pages anew
+docs: $(READY)  ## Write the generated reference pages again
 	$(BIN)/python scripts/reference.py
 
-lock: $(READY)  ## Lock the dependencies anew (needs uv)
+lock: $(READY)  ## Lock the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--no-strip-extras --python-version 3.11 --all-extras --group dev \
 		pyproject.toml --output-file requirements.txt

@@ -197,7 +197,7 @@ RAW_COLUMNS: tuple[Column, ...] = tuple(
     Column(
         column.raw_name,
         pa.string(),
-        f"{column.name} as sent, wherever the value cannot give it back; else null.",
+        f"{column.name} as sent, if the value does not give it back; else null.",
         _SENT,
     )
     for column in DICOM_TAGS
@@ -239,8 +239,8 @@ VOLATILE = ("last_accessed_at", "storage_tier")
 
 UNDATED = "undated"
 YEAR_FORMAT = "%Y-XX"
-"""A year as a folder's value: 2024-XX, as ISO 8601-2 writes a month that is not told. Readers take
-a plain 2024 for a number, unless another folder is none."""
+"""A year as a folder's value: 2024-XX, as ISO 8601-2 writes an unspecified month. Readers read a
+plain 2024 as a number, unless another folder is not a number."""
 _IS_UNDATED = (
     "Without a date the folder is `undated`, and Cohortlake's readers and views give null."
 )
@@ -329,32 +329,33 @@ event asked for, and that a second call confirmed gone."""
 UNREAD: tuple[Column, ...] = (
     DATASTORE_ID,
     SUMMARY_FIELDS[0],
-    Column("below_version", pa.int64(), "Versions below it were asked for. What the lake lacks of "
-           "them is not to be had, and is not asked for again."),
+    Column("below_version", pa.int64(), "The versions below it were read. Those that the lake "
+           "still lacks cannot be read, and are not asked for again."),
     Column("why", pa.string(), "JSON: version -> why it could not be read, or `list` -> why they "
            "could not be listed. One that is not named was not listed."),
     _OBSERVED_AT,
     _RUN_ID,
 )  # fmt: skip
-"""An increment of what is not to be had: image sets of which the service does not give, or not
-give any more, all older versions."""
+"""An increment of what cannot be read: image sets of which the service does not give all older
+versions, or does not give them any more."""
 
 IMAGE_SETS: tuple[Column, ...] = (
-    Column("row_kind", pa.string(), "`version`: a state seen first. `closure`: a state ended."),
+    Column("row_kind", pa.string(), "`version`: a state was seen for the first time. `closure`: an "
+           "end event, a state ended."),
     *STATE,
     STUDY_MONTH,
-    Column("image_set_key", pa.int64(), "Hash of datastore_id and image_set_id: leads to an image "
-           "set's rows."),
+    Column("image_set_key", pa.int64(), "Hash of datastore_id and image_set_id, to find the rows "
+           "of an image set."),
     Column("interval_key", pa.int64(), "Hash of the state, when and how it began and the state "
-           "before it: ties a closure to the version it ends."),
-    Column("change", pa.string(), "version: created, updated, reappeared. closure: "
-           "superseded, deleted, restated where what came to light late tells it otherwise, or "
-           "reopened where it has not ended after all."),
+           "before it. It links an end event to the version that ends."),
+    Column("change", pa.string(), "version: created, updated or reappeared. closure: "
+           "superseded or deleted; restated if a late increment shows another end; "
+           "reopened if it shows that the state has not ended."),
     Column("prior_state_key", pa.int64(), "version: `state_key` of the state before; null for "
            "created."),
     Column("prior_study_month", pa.string(), "version: `study_month` of the state before."),
     _VERSIONS_UNSEEN,
-    Column("revision", pa.int64(), "closure: of several of one interval_key the greatest counts."),
+    Column("revision", pa.int64(), "closure: the greatest one of an interval_key counts."),
     Column("effective_at", INSTANT, "When the state began or ended, on the service's clock."),
     _LAST_SEEN,
     _OBSERVED_AT,
@@ -373,25 +374,24 @@ COVERAGE: tuple[Column, ...] = (
     Column("end", INSTANT, "First instant after the window."),
     Column("searched_at", INSTANT, "When the search began, on the service's clock."),
     Column("duration_seconds", pa.float64(), "How long the search took."),
-    Column("complete", pa.bool_(), "Whether every last token was reached."),
+    Column("complete", pa.bool_(), "Whether the search reached its last token."),
     Column("pages", pa.int64(), "Pages read."),
     Column("rows", pa.int64(), "Image sets found in the window."),
-    Column("kept_rows", pa.int64(), "Rows the increment holds: 0 where all were known."),
+    Column("kept_rows", pa.int64(), "Rows in the increment: 0 if all were known."),
     Column("requests", pa.int64(), "Requests sent, retries included."),
-    Column("throttles", pa.int64(), "Requests the service threw back."),
+    Column("throttles", pa.int64(), "Requests that the service throttled."),
     Column("content_hash", pa.int64(), "Sum of the rows' state_key modulo 2^63."),
     Column(
         "missing",
         pa.int64(),
-        "Of a sweep without news, or of the absences of one with news: image sets that it did not "
-        "find and that were not closed, being too many, or because GetImageSet is denied, which "
-        "alone shows that they are gone. Null where nobody compared.",
+        "For a sweep: image sets that it did not find and that were not closed, because they were "
+        "too many, or because GetImageSet is denied, which alone proves that they are gone. Null "
+        "if nothing was compared.",
     ),
     Column("invalid_values", pa.string(), "JSON: column -> values that could not be parsed."),
     Column("erased_rows", pa.int64(), "Rows of erased patients, left out of all other counts."),
-    Column("counted", pa.bool_(), "False where rows and content_hash cannot be compared with the "
-           "lake: they are 0 because an erasure left nothing to tell them from, or an image set "
-           "changed while the sweep ran."),
+    Column("counted", pa.bool_(), "False if rows and content_hash cannot be compared with the "
+           "lake: an erasure set them to 0, or an image set changed while the sweep ran."),
     Column("run_id", pa.string(), "The run that wrote it."),
 )  # fmt: skip
 """The coverage, `coverage/`: one row per window searched."""
@@ -419,11 +419,11 @@ SEX_STATUS = Column(
 MODALITY_STATUS = Column(
     "modality_status", pa.string(),
     "ok; respelled where Modality was sent in lower case; several where it holds more than one, "
-    "such as PT\\CT; missing; invalid where it is no term of the standard.",
+    "such as PT\\CT; missing; invalid where it is not a term of the standard.",
 )  # fmt: skip
 BODY_PART = Column(
     "body_part", pa.string(),
-    "BodyPartExamined read as a term of DICOM PS3.16 Table L-1; null where it surely is none.",
+    "BodyPartExamined read as a term of DICOM PS3.16 Table L-1; null where no term is certain.",
 )  # fmt: skip
 BODY_PART_STATUS = Column(
     "body_part_status", pa.string(),
@@ -431,7 +431,7 @@ BODY_PART_STATUS = Column(
     "one; missing; invalid where it cannot be read.",
 )  # fmt: skip
 MEANINGS = (SEX, SEX_STATUS, MODALITY_STATUS, BODY_PART, BODY_PART_STATUS, AGE_STATUS)
-"""Columns that say what a DICOM attribute of the same row means, and whether it can be trusted."""
+"""Columns with the meaning of a DICOM attribute of the same row, and whether it can be trusted."""
 
 
 def _named(*names: str) -> tuple[Column, ...]:
@@ -461,8 +461,8 @@ _IS_STUDY_WIDE = Column(
 
 WITHHELD_FIELDS = Column(
     "withheld_fields", pa.list_(pa.string()),
-    "Columns of which this row had a value that the policy does not show: they are null, and a "
-    "list lacks it.",
+    "Columns whose value in this row the policy does not show. They are null; a list leaves the "
+    "value out.",
 )  # fmt: skip
 MAY_BE_WITHHELD = frozenset(
     ("modalities", "body_parts_examined"),
@@ -506,9 +506,9 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *_named("SeriesNumber"),
         _N_IMAGE_SETS,
         Column("has_duplicates", pa.bool_(),
-               "Whether it has more image sets than the one that stands for it."),
+               "Whether the series has more than one image set."),
         Column("image_set_id", pa.string(),
-               "The image set that stands for the series: the primary one, latest first.", _I),
+               "The image set that represents the series: the primary one, latest first.", _I),
         Column("is_primary", pa.bool_(), "Whether that image set is primary."),
         _FIRST_SEEN,
         _LAST_CHANGED,
@@ -525,7 +525,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         _AGE_BAND,
         AGE_STATUS,
         Column("study_ordinal", pa.int64(),
-               "Its place among the patient's dated studies, from 1, by StudyDate, StudyTime and "
+               "Position among the patient's dated studies, from 1, by StudyDate, StudyTime and "
                "StudyInstanceUID. Null without a patient or a date.", _I),
         Column("days_since_previous", pa.int64(),
                "Days since the patient's study before it; null for the first.", _INTERVAL),
@@ -548,7 +548,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         *_PATIENT,
         SEX,
         Column("sex_status", pa.string(), "As in `image_sets`, or conflicting where n_sexes is "
-               "above 1. sex is then what the patient's latest primary image set says."),
+               "above 1. sex is then that of the patient's latest primary image set."),
         Column("n_sexes", pa.int64(), "Different values of sex over all image sets."),
         Column("first_study_date", pa.date32(), "Earliest StudyDate.", _DATE),
         Column("last_study_date", pa.date32(), "Latest StudyDate.", _DATE),
@@ -578,7 +578,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         _LAST_SEEN,
         Column("observed_from", INSTANT, "When the lake first saw it.", _INSTANT),
         Column("observed_to", INSTANT, "When the lake first saw a later state or an absence; "
-               "null while true. Not after observed_from where it came to light too late.",
+               "null while true. Not after observed_from if it was found too late.",
                _INSTANT),
         Column("change", pa.string(), "How it began: created, updated or reappeared."),
         Column("kind", pa.string(), "What kind of change that was: created, reappeared, moved, "

@@ -21,9 +21,9 @@ from cohortlake.cli.console import explained
 from cohortlake.errors import MissingExtra
 
 app = typer.Typer(
-    help="Keep a HealthImaging data store's metadata as Parquet that cohort studies can trust.",
+    help="Keep HealthImaging metadata as Parquet that cohort studies can trust.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # its traceback would print local variables, tags too
+    pretty_exceptions_enable=False,  # it would print local variables, also tags
 )
 app.add_typer(cohort_commands.app, name="cohort")
 app.add_typer(privacy_commands.privacy, name="privacy")
@@ -54,7 +54,7 @@ def _mount_emulator() -> None:
 
         @app.command(
             name="emulator",
-            # Whatever is asked of it, the answer is the extra.
+            # Whatever the arguments are, the answer names the extra.
             add_help_option=False,
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )

@@ -1,6 +1,6 @@
-"""The commands below `cohortlake cohort`. No logic of its own.
+"""The commands of `cohortlake cohort`.
 
-They print counts and reasons, and never a member: those go to files only.
+They print counts and reasons. Members are written to files only, never printed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from cohortlake.cohort.freeze.manifest import numbers_of
 from cohortlake.cohort.freeze.verify import Verification
 from cohortlake.settings import Settings
 
-app = typer.Typer(help="Cohorts kept as YAML files, and those that were frozen.")
+app = typer.Typer(help="Cohorts in YAML files, and frozen cohorts.")
 
-NameArgument = Annotated[str, typer.Argument(help="The cohort's name: that of its YAML file.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of the cohort, which is the name of its YAML file.")
+]
 COUNTS = ("patients", "studies", "series")
-FrozenArgument = Annotated[str, typer.Argument(help="NAME, or NAME@NUMBER; else the last one.")]
+FrozenArgument = Annotated[str, typer.Argument(help="NAME@NUMBER, or NAME for the last one.")]
 
 
 @app.command(name="list")
 @explained
 def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
-    """List the cohorts in COHORTLAKE_COHORTS, and what was frozen."""
+    """List the cohorts in COHORTLAKE_COHORTS and the frozen cohorts."""
     settings, lake = _opened(root)
     kept, numbers = cohort_files.files(settings.cohorts), numbers_of(lake.root)
     rows = []
@@ -55,7 +57,7 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
     _print_rows(pd.DataFrame(rows, columns=["cohort", "file", "frozen", "at", "members"]), as_json)
     for name in cohort_files.misnamed(settings.cohorts):
         err.print(
-            f"notice: {name} is no cohort: rename it to lower case letters, digits and "
+            f"notice: {name} is not a cohort: rename it to lower case letters, digits and "
             "underscores, with the suffix .yaml",
             highlight=False,
             soft_wrap=True,
@@ -65,7 +67,7 @@ def list_cohorts(root: RootOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 @explained
 def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
-    """Draw a cohort, print its attrition, and write its present members for BI."""
+    """Draw a cohort, print its attrition, and write its present members to a file for BI tools."""
     settings, lake = _opened(root)
     ran = cohort_files.run(cohort_files.load(lake, settings.cohorts, name), settings.cohorts)
     table = ran.attrition.to_pandas()
@@ -76,8 +78,8 @@ def run(name: NameArgument, root: RootOption = None, as_json: JsonOption = False
         done = "written to" if ran.is_written else "as they were in"
         out.print(f"{ran.members:,} members {done} {lake.root.uri_of(ran.path)}", soft_wrap=True)
         if ran.unverified:
-            told = f"its last freezing cannot be verified: {ran.unverified}"
-            out.print(told, soft_wrap=True)
+            note = f"its last freezing cannot be verified: {ran.unverified}"
+            out.print(note, soft_wrap=True)
 
 
 @app.command()
@@ -87,9 +89,9 @@ def export(
     output: Annotated[Path, typer.Option(help="A .csv, .xlsx or .parquet file to write.")],
     root: RootOption = None,
 ) -> None:
-    """Draw a cohort, and write its members to a file, for a spreadsheet.
+    """Draw a cohort, and write its members to a file for a spreadsheet.
 
-    A text that a spreadsheet would take for a formula is written so that it does not.
+    Texts that a spreadsheet would read as a formula are escaped.
     """
     settings, lake = _opened(root)
     members = cohort_files.load(lake, settings.cohorts, name).export(output)
@@ -99,7 +101,7 @@ def export(
 @app.command()
 @explained
 def freeze(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
-    """Write down who the members of a cohort are, with proof; nothing where nothing changed."""
+    """Record the members of a cohort, with proof. Writes nothing if nothing changed."""
     settings, lake = _opened(root)
     frozen = cohort_files.load(lake, settings.cohorts, name).freeze()
     if as_json:
@@ -113,15 +115,15 @@ def freeze(name: NameArgument, root: RootOption = None, as_json: JsonOption = Fa
 @app.command()
 @explained
 def verify(frozen: FrozenArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
-    """Say whether a frozen cohort is what it was, or who joined, left or changed, and why.
+    """Check whether a frozen cohort has the same members; if not, say how many changed and why.
 
-    Exits with 1 where it is not.
+    Exits with 1 if it differs.
     """
     settings, lake = _opened(root)
     lake.attach_files(lake.frozen(frozen).read_criteria(), settings.cohorts)
     found = lake.verify(frozen)
     if as_json:
-        print_json(_told(found))
+        print_json(_as_dict(found))
     else:
         _print_verification(found)
     if not found.is_identical:
@@ -151,7 +153,7 @@ def _opened(root: str | None) -> tuple[Settings, Lake]:
     return settings, open(settings.readers_root)
 
 
-def _told(found: Verification) -> dict[str, Any]:
+def _as_dict(found: Verification) -> dict[str, Any]:
     return {
         "frozen": found.manifest.label,
         "is_identical": found.is_identical,

@@ -28,24 +28,24 @@ _WIDEST = 1_000_000
 
 
 class _Uncut(Console):
-    """A console that cuts and breaks lines only where there is a terminal to fit them to."""
+    """A console that wraps and cuts lines only on a terminal."""
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
-        """The terminal's size; without one, wider than any line."""
+        """The size of the terminal, or a width beyond any line if there is none."""
         fitting = super().size
         return fitting if self.is_terminal else ConsoleDimensions(_WIDEST, fitting.height)
 
 
-# What is printed holds names of files and values, in which brackets are no markup.
+# Names of files and values are printed as they are: brackets in them are not markup.
 err = _Uncut(stderr=True, markup=False, emoji=False)
 out = _Uncut(markup=False, emoji=False)
 
 
 def explained(command: Callable[P, T]) -> Callable[P, T]:
-    """Print an error as one line and exit with its code: of one that is not ours, not its text.
+    """Print an error as one line and exit with its code. See `signals` for what a signal does.
 
-    So does a signal, see `signals`.
+    The text of an error that is not ours is not printed, because it may hold a value.
     """
 
     @functools.wraps(command)
@@ -91,18 +91,18 @@ def _print_last_words(text: str) -> None:
 def read_settings(
     root: str | None, datastores: list[str] | None, policy: str | None = None
 ) -> Settings:
-    """Read the settings, with what a command was given in the place of the environment's."""
+    """Read the settings. What a command was given replaces the environment."""
     return Settings.from_env(environment(root, datastores, policy))
 
 
 def environment(
     root: str | None, datastores: list[str] | None, policy: str | None = None
 ) -> dict[str, str]:
-    """Return the environment variables, with what a command was given in their place."""
+    """Return the environment variables. What a command was given replaces them."""
     given = {"COHORTLAKE_DATASTORES": ",".join(datastores)} if datastores else {}
     if policy:
         given |= {"COHORTLAKE_PRIVACY": policy}
-    if root:  # the whole lake, wherever the environment's would publish
+    if root:  # the whole lake, so COHORTLAKE_PUBLISHED does not apply
         given |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_PUBLISHED": ""}
     return os.environ | given
 
@@ -120,22 +120,22 @@ def only_datastore(settings: Settings, command: str) -> str:
 
 
 def say_policy_change(change: object | None) -> None:
-    """Say, before a run begins, how its policy differs from that of what is published."""
+    """Print, before a run begins, how its policy differs from the published one."""
     if change:
         err.print(f"note: {change}", highlight=False, soft_wrap=True)
 
 
 def new_table(*names: str) -> Table:
-    """Return a table whose cells are broken over lines where they must be, and never cut."""
+    """Return a table whose cells wrap and are never cut."""
     return Table(*(Column(name, overflow="fold") for name in names))
 
 
 def add_row(table: Table, *values: object) -> None:
-    """Add a row to a table, values as they are: rich would take what is in brackets for markup."""
+    """Add a row to a table, without reading brackets in the values as markup."""
     table.add_row(*(Text("" if value is None else str(value)) for value in values))
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, for a file in one line; what JSON has no word for, as text."""
+    """Print a value as JSON, in one line if piped. Types that JSON lacks become text."""
     indent = 1 if sys.stdout.isatty() else None
     sys.stdout.write(json.dumps(value, default=str, indent=indent) + "\n")

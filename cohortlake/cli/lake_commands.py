@@ -32,7 +32,7 @@ from cohortlake.sync import Sync
 def rebuild(
     root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
 ) -> None:
-    """Make image_sets/, coverage/ and published/ anew from increments/."""
+    """Build image_sets/, coverage/ and published/ again from increments/."""
     work = Sync(read_settings(root, None, policy))
     say_policy_change(work.policy_change())
     applied = work.rebuild()
@@ -44,13 +44,13 @@ def rebuild(
 
 @explained
 def set_aside(
-    increment: Annotated[str, typer.Argument(help="Its path below the root, as the error has it.")],
+    increment: Annotated[str, typer.Argument(help="Path below the root, as in the error.")],
     root: RootOption = None,
 ) -> None:
-    """Move a damaged increment aside, and have its window searched again.
+    """Move a damaged increment aside, so that its window is searched again.
 
-    Restore it from a backup instead if you can. What it held and the data store holds no more is
-    lost, and until the next search the tables lack the rest of it too. It stays beside the others
+    If you have a backup, restore the increment instead. Otherwise its rows are missing until the
+    next search, and rows that the data store no longer has are lost. The file stays in its folder
     with the ending .damaged, until you delete it or a patient of its data store is erased.
     """
     moved = Sync(read_settings(root, None)).set_aside(increment)
@@ -66,13 +66,16 @@ def publish(
     root: RootOption = None,
     policy: PolicyOption = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the content of all files, not their sizes.")
+        bool,
+        typer.Option(
+            "--verify", help="Read all files and compare their content, not only their sizes."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring published/ up to date with image_sets/ and the privacy policy.
 
-    A file that is gone or was altered is written again.
+    Files that are missing or were altered are written again.
     """
     work = Sync(read_settings(root, None, policy))
     say_policy_change(work.policy_change())
@@ -94,7 +97,7 @@ def maintain(
 ) -> None:
     """Compact image_sets/ and coverage/, and delete what is older than the retention.
 
-    Weekly is often enough. Other runs may be at work meanwhile.
+    Once a week is enough. Other runs may work at the same time.
     """
     work = Sync(read_settings(root, None, policy))
     say_policy_change(work.policy_change())
@@ -121,10 +124,10 @@ def erase_patient(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase a patient from all of the lake for good, and keep them out.
+    """Erase a patient from the whole lake, and keep them out from now on.
 
-    What is kept is a record without identity. Ended midway, it is finished by running it again.
-    An id on the command line stays in the shell's history: give - where that matters.
+    Only a record without identity is kept. If the command is interrupted, run it again. An id on
+    the command line stays in the history of the shell: give - to avoid that.
     """
     settings = read_settings(root, datastore, policy)
     datastore_id = only_datastore(settings, "an erasure")
@@ -151,11 +154,11 @@ def _patient_id(given: str) -> str:
     else:
         patient_id = sys.stdin.readline().rstrip("\r\n")
     if canonical_text("LO", patient_id) is None:
-        raise SettingError("--patient is empty; without an id nobody can be told from others")
+        raise SettingError("--patient is empty; give the PatientID to erase")
     return patient_id
 
 
 def _confirm(question: str) -> None:
     if not sys.stdin.isatty():
-        raise SettingError("there is no terminal to ask on; give --yes")
+        raise SettingError("there is no terminal to ask for a confirmation; give --yes")
     typer.confirm(question, abort=True, err=True)

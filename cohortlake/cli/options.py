@@ -8,30 +8,30 @@ from typing import Annotated
 import typer
 
 RootOption = Annotated[
-    str | None, typer.Option("--root", help="The lake; COHORTLAKE_ROOT by default.")
+    str | None, typer.Option("--root", help="Root of the lake. Default: COHORTLAKE_ROOT.")
 ]
 DatastoreOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--datastore", help="Data store id, may repeat; COHORTLAKE_DATASTORES by default."
+        "--datastore", help="Id of a data store. Repeatable. Default: COHORTLAKE_DATASTORES."
     ),
 ]
 PolicyOption = Annotated[
     str | None,
     typer.Option(
         "--policy",
-        help="What published/ may show; COHORTLAKE_PRIVACY by default. Another policy than before "
-        "publishes everything anew.",
+        help="Privacy policy of published/. Default: COHORTLAKE_PRIVACY. A changed policy writes "
+        "every published file again.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutputOption = Annotated[Path | None, typer.Option(help="A .parquet, .csv or .xlsx file to write.")]
 
 TrustSearchOption = Annotated[
     bool,
     typer.Option(
         "--trust-search",
-        help="Where GetImageSet is denied, close what two searches do not find, as "
-        "COHORTLAKE_TRUST_SEARCH=yes does. Not if rights hide studies or series.",
+        help="If GetImageSet is denied, close image sets that two searches do not find, like "
+        "COHORTLAKE_TRUST_SEARCH=yes. Do not use it if your rights hide studies or series.",
     ),
 ]

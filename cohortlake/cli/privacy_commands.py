@@ -1,4 +1,4 @@
-"""The commands of `cohortlake privacy` and `cohortlake key`: for those who answer for the lake."""
+"""The commands of `cohortlake privacy` and `cohortlake key`, for privacy officers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from cohortlake.cli.options import PolicyOption, RootOption
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.sync import Sync
 
-key = typer.Typer(help="The key that published hashes are made with.", no_args_is_help=True)
-privacy = typer.Typer(
-    help="See what a policy withholds, and what may be shown.", no_args_is_help=True
-)
+key = typer.Typer(help="The key of the published hashes.", no_args_is_help=True)
+privacy = typer.Typer(help="Show what a policy withholds.", no_args_is_help=True)
 
 
 @privacy.command()
@@ -23,14 +21,19 @@ privacy = typer.Typer(
 def review(
     root: RootOption = None,
     least: Annotated[
-        int, typer.Option("--at-least", min=1, help="Show values that so many patients share.")
+        int,
+        typer.Option(
+            "--at-least", min=1, help="Show values that at least this many patients share."
+        ),
     ] = 11,
-    most: Annotated[int, typer.Option(min=1, help="Show at most so many of each column.")] = 200,
+    most: Annotated[
+        int, typer.Option(min=1, help="Show at most this many values of each column.")
+    ] = 200,
 ) -> None:
     """List the most frequent values that the policy withholds, as YAML for a policy file.
 
-    Reads image_sets/, so what it prints is protected health information until somebody has looked
-    through it. Values that fewer patients share are not shown: one may hold a name.
+    It reads image_sets/, so the output is protected health information until a person has reviewed
+    it. Values that fewer patients share are not shown, because one may hold a name.
     """
     work = Sync(read_settings(root, None))
     reviewed = reviews.review(work.root, work.policy, least, most)
@@ -48,19 +51,21 @@ def rotate(
     root: RootOption = None,
     to: Annotated[
         str,
-        typer.Option(help="Where the new key is, or is to be made: see COHORTLAKE_PATIENT_KEY."),
+        typer.Option(
+            help="Where the new key is, or where to create it. See COHORTLAKE_PATIENT_KEY."
+        ),
     ] = IN_LAKE,
     policy: PolicyOption = None,
 ) -> None:
-    """Take up another key: publish all anew, and bring frozen cohorts under it.
+    """Change the key: publish everything again, and give frozen cohorts the new hashes.
 
-    The link between old and new hashes stays in keys/links/ of the restricted zone. Ended midway,
-    it is finished by running it again.
+    The link between old and new hashes stays in keys/links/ of the restricted zone. If the command
+    is interrupted, run it again.
     """
     settings = read_settings(root, None, policy)
     work = Sync(settings)
     say_policy_change(work.policy_change())
     changed = work.rotate_key(to)
-    out.print(f"published under another key; {changed:,} frozen cohorts brought under it")
+    out.print(f"published under another key; {changed:,} frozen cohorts have the new hashes")
     if to != settings.patient_key:
         err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

@@ -1,9 +1,8 @@
-"""What a process does before it handles identified data: it logs no values and dumps no core.
+"""Keeps identified data out of the logs of other libraries, and prevents core dumps.
 
-Both are settings of the whole process. So the command line and Dagster's code location make them,
-and the library does not: it is a guest in its host's process. A host that opens the loggers of
-boto3, botocore or urllib3 at level DEBUG, or that could leave a core dump, calls
-`protect_process` first.
+Both are settings of the whole process, so the command line and Dagster's code location make them,
+and the library does not. A program that uses the library calls `protect_process` itself if it logs
+boto3, botocore or urllib3 at level DEBUG, or could leave a core dump.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ def protect_process() -> None:
     """Leave values out of what boto3 and its libraries log, and leave no core dump.
 
     At level DEBUG botocore logs requests, answers and what it signs, and urllib3 the address, which
-    holds the token of the next page. Their messages stay, without what they are about, whatever
-    handlers and levels anybody sets, now or later. Records of other loggers stay as they are.
+    holds the token of the next page. Their messages are kept without their arguments, with any
+    handlers and levels, now or later. Records of other loggers are not changed.
     """
     make = logging.getLogRecordFactory()
     if not isinstance(make, _WithoutValues):
@@ -31,9 +30,9 @@ def protect_process() -> None:
 
 
 class _WithoutValues:
-    """Makes log records as another factory does, and leaves values out of the libraries'.
+    """A log record factory that removes the arguments from the records of those libraries.
 
-    A message is a constant of the library's source, and what it is about are its arguments.
+    A message is a constant in the source of the library. The values are its arguments.
     """
 
     def __init__(self, make: _MakeRecord) -> None:

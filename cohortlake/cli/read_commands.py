@@ -40,23 +40,25 @@ from cohortlake.storage.root import Root
 def search(
     equal: Annotated[
         list[str] | None,
-        typer.Option(help="ATTRIBUTE=VALUE, up to twice. A date is its whole day."),
+        typer.Option(help="ATTRIBUTE=VALUE, up to twice. A date means the whole day."),
     ] = None,
     between: Annotated[
         list[str] | None,
-        typer.Option(help="ATTRIBUTE=FROM..TO. A date as TO is in it to the end of the day."),
+        typer.Option(help="ATTRIBUTE=FROM..TO. A date as TO means the end of that day."),
     ] = None,
     sort: Annotated[
         str | None, typer.Option(help="updatedAt, createdAt or DICOMStudyDateAndTime; add :DESC.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The most rows; all by default.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of rows. Default: all.")
+    ] = None,
     output: OutputOption = None,
     datastore: DatastoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the service itself: any criteria the API takes, as a table, JSON, Parquet, CSV or XLSX.
+    """Search the service directly and print a table or JSON, or write Parquet, CSV or XLSX.
 
-    The answer is identified data, whatever COHORTLAKE_PRIVACY says.
+    Takes all criteria of the API. The result is identified data under every privacy policy.
     """  # fmt: skip
     settings = read_settings(None, datastore)
     datastore_id = only_datastore(settings, "a search")
@@ -69,16 +71,16 @@ def search(
 @explained
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A date, an instant or a tag.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="A later one, or `now`.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="A later date, instant or tag, or `now`.")],
     root: RootOption = None,
     output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell two states of the lake apart: how many changes of which kind and field.
+    """Compare two states of the lake: how many changes of which kind and field.
 
-    Between two instants: what changed in the data store. Where one of the two is a tag: what the
-    lake came to know. --json and --output give each change, with the values before and after that
-    the privacy policy shows.
+    Two instants show what changed in the data store. If A or B is a tag, the result shows what the
+    lake learned between them. --json and --output give each change, with the values before and
+    after that the privacy policy shows.
     """
     _require_known(output)
     _give(_lake(root).diff(a, b), output, as_json, _print_changes_by_field)
@@ -86,30 +88,32 @@ def diff(
 
 @explained
 def snapshots(root: RootOption = None, as_json: JsonOption = False) -> None:
-    """List what was published when, and its tags."""
+    """List the publications and their tags."""
     _give(_lake(root).snapshots(), None, as_json, _print_snapshots)
 
 
 @explained
 def tag(
-    name: Annotated[str, typer.Argument(help="Letters, digits and ._-; no value of a DICOM tag.")],
+    name: Annotated[
+        str, typer.Argument(help="Letters, digits and ._- only. Never a value of a DICOM tag.")
+    ],
     root: RootOption = None,
 ) -> None:
-    """Name what is published now, and hold it against retention. A tag never moves."""
+    """Give the present publication a name, and keep it beyond the retention. A tag never moves."""
     named = _lake(root).tag(name)
     out.print(f"{name} names version {named.image_sets_version} of image_sets")
 
 
 @explained
 def write_report(
-    output: Annotated[Path, typer.Option(help="The .html file; it is replaced.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option(help="The .html file. An existing file is replaced.")
+    ] = Path("report.html"),
     cohort: Annotated[
-        str | None, typer.Option(help="A cohort to describe as well: the name of its YAML file.")
+        str | None, typer.Option(help="Also describe this cohort: the name of its YAML file.")
     ] = None,
     suppress_below: Annotated[
-        int, typer.Option(min=0, help="Hide counts of fewer patients; 0 hides nothing.")
+        int, typer.Option(min=0, help="Hide counts of fewer patients. 0 hides nothing.")
     ] = report.SUPPRESS_BELOW,
     root: RootOption = None,
 ) -> None:
@@ -123,7 +127,7 @@ def write_report(
 
 def _lake(root: str | None) -> PublishedTables:
     lake = PublishedTables(Root(read_settings(root, None).readers_root))
-    lake.publication()  # or there is none to ask
+    lake.publication()  # raises if nothing was ever published
     return lake
 
 
@@ -146,7 +150,7 @@ def _give(
 
 
 def _as_json(frame: pd.DataFrame) -> str:
-    """Return a list with a line for each row; instants to the microsecond, days without a time."""
+    """Return a JSON list with one row a line: instants to the microsecond, dates without a time."""
     days = [name for name, kind in frame.dtypes.items() if kind == pd.ArrowDtype(pa.date32())]
     frame = frame.astype(dict.fromkeys(days, "string[pyarrow]"))
     lines = frame.to_json(orient="records", lines=True, date_format="iso", date_unit="us")

@@ -26,23 +26,25 @@ def setup(
     systemd: Annotated[bool, typer.Option("--systemd", help="Services and timers.")] = False,
     into: Annotated[
         Path | None,
-        typer.Option(help=f"A folder to write the files to; else they are printed for {_FOLDER}."),
+        typer.Option(
+            help=f"Folder to write the files to. By default they are printed, for {_FOLDER}."
+        ),
     ] = None,
     alert: Annotated[
         str,
         typer.Option(
-            help="A shell command that gets the verdict on its standard input where something is "
-            "wrong. By default cron mails it, and systemd's journal has it."
+            help="A shell command that gets the verdict on its standard input if something is "
+            "wrong. By default cron sends it by mail, and systemd writes it to its journal."
         ),
     ] = "",
     root: RootOption = None,
     datastore: DatastoreOption = None,
 ) -> None:
-    """Print what runs Cohortlake by cron or systemd, with the settings that are in force now.
+    """Print the files that run Cohortlake by cron or systemd, with the present settings.
 
-    Every path is written in full. The settings go into an environment file of mode 0600, without
-    secrets: which ones must be added by hand is written into it. Nothing is installed: the last
-    lines, on standard error, say how to do that.
+    All paths are absolute. The settings go into an environment file of mode 0600, without secrets;
+    the file says which ones to add by hand. Nothing is installed: the last lines, on standard
+    error, say how to do that.
     """
     if cron == systemd:
         raise SettingError("give one of --cron and --systemd")

@@ -1,8 +1,8 @@
-"""What a signal does to a command: it ends within ten seconds, keeps what it has, and says so.
+"""Ends a command within ten seconds of a signal; what it has written is kept.
 
-A command that passes a `Stop` on ends by it. Any other is interrupted where it is. A signal that
-whoever started the command had ignored, as `nohup` does, stays ignored. Only the command line
-comes here: the library sets no signal handler.
+A command that uses a `Stop` ends by itself. Any other command is interrupted. A signal that was
+ignored when the command started, as with `nohup`, stays ignored. Only the command line uses this
+module: the library sets no signal handler.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal,
 
 
 class Interrupted(BaseException):
-    """A signal came. No `Exception`, so that nobody on the way takes it for a failure."""
+    """A signal came. Not an `Exception`, so that no handler of failures catches it."""
 
 
 class Watch:
-    """The signals that came while a command is at work.
+    """Receives the signals while a command runs.
 
     Attributes:
         received: The first of them.
 
     Args:
-        tell: Called with what to say before the process ends at once.
+        tell: Gets a text to print before the process ends at once.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ class Watch:
 
     @contextmanager
     def stopping(self) -> Iterator[Stop]:
-        """Give a request that a signal makes, instead of interrupting, until the block ends."""
+        """Yield a request that a signal sets. Inside the block no signal interrupts."""
         self._stop = Stop()
         try:
             yield self._stop
@@ -67,7 +67,7 @@ class Watch:
             raise Interrupted
 
     def listen(self, numbers: socket.socket) -> None:
-        """Take in signals as they come, even if the main thread is busy in a library's C code."""
+        """Receive signals, even if the main thread is busy in the C code of a library."""
         timer: threading.Timer | None = None
         while number := numbers.recv(1):
             if number[0] not in _SIGNALS:
@@ -101,13 +101,13 @@ _watch: Watch | None = None
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Watch for signals until the block ends; only in the main thread, as Python demands.
+    """Watch for signals until the block ends. Python allows it in the main thread only.
 
     Args:
-        watch: Notes them.
+        watch: Receives them.
 
     Raises:
-        Interrupted: One came.
+        Interrupted: A signal came.
     """
     global _watch
     if threading.current_thread() is not threading.main_thread():
@@ -135,7 +135,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Give what a signal asks to end, for what looks at it; see `Watch.stopping`."""
+    """Yield a request that a signal sets. See `Watch.stopping`."""
     if _watch is None:
         yield Stop()
         return

@@ -23,18 +23,20 @@ def show_status(
     datastore: DatastoreOption = None,
     within: Annotated[
         float | None,
-        typer.Option(min=0, help="Call it behind unless all is complete until so many hours ago."),
+        typer.Option(
+            min=0, help="Call the lake behind unless it is complete up to so many hours ago."
+        ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read what the files hold, not only their sizes.")
+        bool, typer.Option("--verify", help="Read the content of the files, not only their sizes.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether anything is wrong with the lake, and which command mends it.
+    """Say whether anything is wrong with the lake, and which command repairs it.
 
     The first line is the verdict, and the exit code says the same: 0 healthy, 1 behind, 6
-    incomplete, 5 damaged, 2 misconfigured. Reads the lake only, and changes nothing. The days of a
-    quiet data store are proven when they are over: give --within more than a day.
+    incomplete, 5 damaged, 2 misconfigured. Reads the lake only, and changes nothing. A day
+    without changes is proven only after it ends, so give --within more than 24.
     """
     since = datetime.now(UTC) - timedelta(hours=within) if within is not None else None
     try:

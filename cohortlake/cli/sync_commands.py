@@ -51,14 +51,14 @@ def sync(
         bool,
         typer.Option(
             "--fill-versions",
-            help="Then read the versions that no search saw. Costs a request for each, and moves "
-            "archived image sets back to the frequent tier; says how many.",
+            help="Then read the versions that no search saw. Each costs a request and moves an "
+            "archived image set back to the frequent tier. The output says how many.",
         ),
     ] = False,
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the lake up to date: the first run backfills, later ones take what is new."""
+    """Bring the lake up to date: the first run loads everything, later runs what is new."""
     method = functools.partial(Sync.run, fill_versions=fill_versions)
     _run(method, read_settings(root, datastore, policy), as_json)
 
@@ -68,7 +68,10 @@ def reconcile(
     root: RootOption = None,
     datastore: DatastoreOption = None,
     accept_deletions: Annotated[
-        bool, typer.Option("--accept-deletions", help="Close what is gone however much it is.")
+        bool,
+        typer.Option(
+            "--accept-deletions", help="Close deleted image sets, however many there are."
+        ),
     ] = False,
     trust_search: TrustSearchOption = False,
     policy: PolicyOption = None,
@@ -76,9 +79,10 @@ def reconcile(
 ) -> None:
     """Sweep all study dates and close what was deleted.
 
-    Where more is gone of a study month than COHORTLAKE_MAX_DELETED_SHARE, nothing is closed
-    there, and the exit code is not 0: see whether it was deleted on purpose. Only GetImageSet
-    shows that an image set is gone: where it is denied, what is not found stays, and is counted.
+    If more of a study month is gone than COHORTLAKE_MAX_DELETED_SHARE, nothing is closed there and
+    the exit code is not 0. Find out whether it was deleted on purpose. Only GetImageSet proves
+    that an image set is gone. If it is denied, the lake keeps image sets that are not found, and
+    counts them.
     """
     method = functools.partial(Sync.reconcile, accept_deletions=accept_deletions)
     settings = _trusting(read_settings(root, datastore, policy), trust_search)
@@ -93,9 +97,9 @@ def events(
     policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Act on what the events in the queue hint at.
+    """Read the events in the queue and search for the changes that they announce.
 
-    Searches what is due, confirms deletions, publishes, and removes what is dealt with.
+    Searches what is due, confirms deletions, publishes, and removes the messages that are done.
     """
     settings = _trusting(read_settings(root, datastore, policy), trust_search)
     with stopping() as stop, _progress(settings.tps, quiet=as_json) as progress:
@@ -108,7 +112,7 @@ def events(
                 "what had come is kept, and the next run applies it; the messages stay in the "
                 "queue and come again"
             ) from None
-        except CohortlakeError:  # of some data stores; the others have news
+        except CohortlakeError:  # of one data store; the others may have changed
             work.publish()
             raise
         work.publish()
@@ -142,9 +146,9 @@ def _run(
 
 @contextmanager
 def _progress(quota: float, *, quiet: bool) -> Iterator[Progress]:
-    """Draw a bar where there is a terminal, and write a line a minute where there is none.
+    """Draw a progress bar on a terminal; without one, write a line each minute.
 
-    Quiet or not, what people should know is written.
+    Notes are written even if quiet.
     """
     if quiet:
         yield PeriodicProgress(lambda _: None, seconds=3600, note=_tell)

@@ -1,9 +1,9 @@
 """The files that run Cohortlake unattended: cron lines or systemd units, and their settings.
 
-cron and systemd start a command with hardly any environment, in another folder and with another
-search path. So every path is written in full, and the settings lie in an environment file that
-both `sh` and systemd read alike. That file holds no secret: which ones must be added by hand is
-written into it. Nothing here writes a file or starts a process.
+cron and systemd start a command with almost no environment, in another folder and with another
+search path. So all paths are absolute, and the settings are in an environment file that `sh` and
+systemd read in the same way. The file holds no secret, and says which ones to add by hand. Nothing
+here writes a file or starts a process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATUS = f"status --within {_WITHIN_HOURS}"
 
 @dataclass(frozen=True)
 class _Job:
-    """A command that is run again and again."""
+    """A command that runs regularly."""
 
     name: str
     arguments: str
