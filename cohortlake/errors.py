@@ -467,7 +467,7 @@ class ColumnNotShown(NotShown):
     """
 
     def __init__(self, column: str, policy: str, instead: str | None = None) -> None:
-        told = f" but {instead} in its place" if instead else ""
+        instead_text = f" but {instead} in its place" if instead else ""
         remedy = (
             f"ask for {instead}"
             if instead
@@ -475,7 +475,7 @@ class ColumnNotShown(NotShown):
         )
         LakeError.__init__(
             self,
-            f"the privacy policy {policy!r} does not show {column}{told}: {remedy} "
+            f"the privacy policy {policy!r} does not show {column}{instead_text}: {remedy} "
             "(docs/how-to/privacy.md)",
         )
 

@@ -42,8 +42,8 @@ class _WithoutValues:
         record = self._make(*args, **kwargs)
         if str(record.name).partition(".")[0] in LIBRARIES:
             error = record.exc_info and record.exc_info[0]
-            told = f" ({error.__name__})" if error else ""
-            record.msg, record.args = f"{record.msg}{told}", ()
+            error_type = f" ({error.__name__})" if error else ""
+            record.msg, record.args = f"{record.msg}{error_type}", ()
             record.exc_info = record.exc_text = None
         return record
 

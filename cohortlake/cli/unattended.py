@@ -113,8 +113,8 @@ class Installation:
         log = shlex.quote(str(self.folder / _LOG))
         lines = ["# Cohortlake. cron mails what these lines print: set MAILTO above them."]
         lines += [f"{job.cron} {_in_cron(f'{self._sh(job)} >> {log}')}" for job in _JOBS]
-        told = "printf '%s\\n' \"$verdict\"" + (f" | {self.alert}" if self.alert else "")
-        check = f"{self._start()} verdict=$({self._command(_CHECK)} 2>&1) || {told}"
+        send = "printf '%s\\n' \"$verdict\"" + (f" | {self.alert}" if self.alert else "")
+        check = f"{self._start()} verdict=$({self._command(_CHECK)} 2>&1) || {send}"
         return _text([*lines, f"{_CHECK.cron} {_in_cron(check)}"])
 
     def units(self) -> dict[str, str]:
@@ -161,8 +161,8 @@ class Installation:
         if not self.alert:
             start = f"{_word(self.program, is_program=True)} {_STATUS}"
         else:
-            told = f"{self._command(_CHECK)} 2>&1 | {self.alert}"
-            start = f"/bin/sh -c {_word(told)}"
+            check = f"{self._command(_CHECK)} 2>&1 | {self.alert}"
+            start = f"/bin/sh -c {_word(check)}"
         codes = "SuccessExitStatus=1 2 5 6"
         return self._unit(
             "Cohortlake: tell what is wrong",

@@ -76,11 +76,11 @@ def gather(
         return Report(*head)
     held = holdings.holdings(tables, below)
     shown = held.modalities.shown if held.modalities else ()
-    told = [value.label for value in shown[:_MOST_MODALITIES]]
+    labels = [value.label for value in shown[:_MOST_MODALITIES]]
     return Report(
         *head,
         held,
         quality.quality(tables, below),
-        trends.trends(tables, told, below),
+        trends.trends(tables, labels, below),
         members(selected, below) if selected else None,
     )

@@ -120,13 +120,13 @@ def _may_be_hidden(name: str, known: Sequence[str]) -> bool:
 def _shares(tables: OpenedTables, conditions: list[str], below: int) -> list[Share]:
     """Return the share of image sets that meet each condition, with one query."""
     met = ", ".join(f"count(*) FILTER ({c}) AS met_{i}" for i, c in enumerate(conditions))
-    told = ", ".join(
+    counts_sql = ", ".join(
         f"coalesce(sum(met_{i}), 0), "
         f"count(person) FILTER (met_{i} > 0), count(person) FILTER (met_{i} < n)"
         for i in range(len(conditions))
     )
     ((total, *counts),) = tables.sql(f"""
-        SELECT coalesce(sum(n), 0), {told} FROM (
+        SELECT coalesce(sum(n), 0), {counts_sql} FROM (
             SELECT person, count(*) AS n, {met} FROM (SELECT *, {PERSON} FROM image_sets)
             GROUP BY person
         )

@@ -139,13 +139,13 @@ def by_year(
 def _years(
     tables: OpenedTables, dates: StudyDates, modalities: Sequence[str], below: int
 ) -> Grid | None:
-    row, told = "'studies'", None
+    row, params = "'studies'", None
     if "Modality" in tables.columns("series"):
-        row, told = _group("Modality"), {"told": list(modalities)}
+        row, params = _group("Modality"), {"named": list(modalities)}
     relation = by_year(tables, f"SELECT *, {PERSON} FROM series", dates, row, below)
     if relation is None:
         return None
-    return grid(tables, relation, ("year", "row"), STUDIES, below, modalities, told)
+    return grid(tables, relation, ("year", "row"), STUDIES, below, modalities, params)
 
 
 def _months(tables: OpenedTables, below: int) -> Grid:
@@ -164,13 +164,13 @@ def _changed_in(tables: OpenedTables, changes: Breakdown, with_deletions: bool, 
         SELECT {_group("kind")} AS row, month, person
         FROM ({_changes(with_deletions, "valid_from", "valid_to")}) WHERE kind <> 'created'
     """
-    told = [value.label for value in changes.shown if value.label != "created"]
-    return grid(tables, relation, ("month", "row"), "count(*)", below, told, {"told": told})
+    named = [value.label for value in changes.shown if value.label != "created"]
+    return grid(tables, relation, ("month", "row"), "count(*)", below, named, {"named": named})
 
 
 def _group(column: str) -> str:
     # What is hidden or counted with others in one table must not be shown in another.
-    return f"CASE WHEN list_contains($told::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
+    return f"CASE WHEN list_contains($named::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
 
 
 def _changes(with_deletions: bool, began: str | None = None, ended: str | None = None) -> str:

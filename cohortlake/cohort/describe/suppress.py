@@ -97,13 +97,14 @@ def _hidden(cells: Sequence[Cell], totals: Sequence[_Total], below: int) -> set[
     out = _with_enough(cells, totals, small, below)
     shown = [total.cells for total in totals if total.is_shown]
     asked = [frozenset((i,)) for i in sorted(small)] + [t.cells for t in totals if t.is_few]
-    told = _determined(asked, shown, out)
-    alone = _determined(told, shown, set(range(len(cells))))
-    told = [sum_ for sum_ in told if sum_ not in alone]
-    while told:
-        out |= {_smallest(cells, _beside(totals, sum_, out)) for sum_ in told}
+    known_sums = _determined(asked, shown, out)
+    alone = _determined(known_sums, shown, set(range(len(cells))))
+    known_sums = [sum_ for sum_ in known_sums if sum_ not in alone]
+    while known_sums:
+        out |= {_smallest(cells, _beside(totals, sum_, out)) for sum_ in known_sums}
         out = _with_enough(cells, totals, out, below)
-        told = _determined(told, shown, out)  # the more is hidden, the less can be computed
+        # The more is hidden, the less can be computed.
+        known_sums = _determined(known_sums, shown, out)
     return out
 
 

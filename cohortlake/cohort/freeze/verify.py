@@ -65,8 +65,8 @@ class Verification:
         import pandas as pd  # here and not above: see flatten.frame
 
         day = pd.to_datetime(self.differences["when"], utc=True).dt.strftime("%Y-%m-%d")
-        told = self.differences.assign(day=day)[["what", "why", "day"]].astype("string")
-        return told.value_counts(dropna=False).rename("members").reset_index()
+        reasons = self.differences.assign(day=day)[["what", "why", "day"]].astype("string")
+        return reasons.value_counts(dropna=False).rename("members").reset_index()
 
 
 @dataclass(frozen=True)
