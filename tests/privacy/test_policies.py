@@ -254,7 +254,7 @@ def test_a_cohort_is_the_same_under_every_policy_that_tells_days(root: Root) -> 
                 getattr(cohort.plot, name)()
     assert drawn[0] == drawn[1] == drawn[2]
     publish(root, SAFE[1])
-    with cohortlake.open(root.uri) as lake, pytest.raises(NotShown, match="days"):
+    with cohortlake.open(root.uri) as lake, pytest.raises(NotShown, match="by their dates"):
         lake.cohort("cts").first_study_per_patient().count()
 
 

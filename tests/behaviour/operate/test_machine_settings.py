@@ -105,4 +105,4 @@ def test_only_the_engine_opens_duckdb() -> None:
         if isinstance(node, ast.Attribute) and node.attr in opening
         and isinstance(node.value, ast.Name) and node.value.id == "duckdb"
     }  # fmt: skip
-    assert found == {"lake/engine.py"}
+    assert found == {"storage/engine.py"}
