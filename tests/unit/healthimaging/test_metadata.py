@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from laws import json_values
 
 from cohortlake import schema
 from cohortlake.flatten import flatten_summaries, invalid_values
@@ -107,15 +108,7 @@ def test_what_is_whole_and_no_document_is_not(text: bytes) -> None:
     assert refused.value.__suppress_context__
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=6,
-)
+JSON = json_values(6)
 ATTRIBUTES = st.none() | st.dictionaries(
     st.sampled_from([column.name for column in schema.DICOM_TAGS]) | st.text(), JSON
 )

@@ -9,6 +9,7 @@ import pytest
 from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
+from laws import json_values
 
 from cohortlake.errors import (
     AccessDenied,
@@ -22,15 +23,7 @@ from cohortlake.ingest.events import Event, Queue, read_event
 
 STORES = st.text(string.digits + string.ascii_lowercase, min_size=32, max_size=32)
 IDS = st.text(string.digits + string.ascii_letters + "-_", min_size=1, max_size=64)
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
+JSON = json_values(8)
 
 
 @given(STORES, IDS, st.sampled_from(["imageSetId", "imagesetId"]), st.dictionaries(st.text(), JSON))
