@@ -7,7 +7,7 @@ zone. The work is done below: see `select.opened_tables` for the tables, and `co
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,15 +49,18 @@ class Lake(PublishedTables):
 
     Attributes:
         root: The lake.
+        as_of: The instant, or None.
         opened: Its tables, as they were opened.
         attached: Name of an outside table -> how many of its keys are patients of the lake.
 
     Raises:
         NotALake: Nothing was ever published there.
+        InstantError: The lake was first searched after the instant.
+        NotShown: The policy hides what the past is made from.
     """
 
     def __init__(self, root: Root, as_of: datetime | None = None) -> None:
-        super().__init__(root)
+        super().__init__(root, as_of)
         self.opened = OpenedTables(root, as_of)
         self.attached: dict[str, Attached] = {}
 
@@ -70,11 +73,6 @@ class Lake(PublishedTables):
     def close(self) -> None:
         """Close the lake, and the rows that were not taken out yet."""
         self.opened.close()
-
-    @property
-    def as_of(self) -> datetime | None:
-        """The instant that the tables show; None is now."""
-        return self.opened.as_of
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -126,21 +124,6 @@ class Lake(PublishedTables):
             UnknownTable: There is no such table.
         """
         return table_description.describe(self.opened, table)
-
-    def table(
-        self,
-        name: str,
-        columns: Sequence[str] | None = None,
-        as_of: Instant | None = None,
-        known_at: Instant | None = None,
-    ) -> pd.DataFrame:
-        """Read a table as `PublishedTables.table` does; without an instant, as it is shown."""
-        if self.as_of is None or as_of is not None or known_at is not None:
-            return super().table(name, columns, as_of, known_at)
-        known = self.columns(name)
-        self.opened.require_columns(columns or (), name, known)
-        shown = ", ".join(f'"{column}"' for column in columns or known)
-        return self.sql(f'SELECT {shown} FROM "{name}"').to_pandas()
 
     def sql(self, query: str, params: Mapping[str, Any] | None = None) -> Rows:
         """Ask the tables something in SQL.
@@ -305,7 +288,8 @@ def open_lake(root: str, as_of: Instant | None = None) -> Lake:
     Raises:
         NotALake: Nothing was ever published there.
         OldFormat: An older release published it.
-        InstantError: `as_of` is no instant.
+        InstantError: `as_of` is no instant, or the lake was first searched after it.
+        NotShown: There is an instant, and the policy hides what the past is made from.
 
     >>> lake = open_lake("var/demo/lake")
     >>> lake.tables

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
-from cohortlake.errors import DamagedFile, InstantError, NotALake, NotShown, OldFormat
+from cohortlake.errors import DamagedFile, InstantError, NotALake, OldFormat
 from cohortlake.flatten import to_frame
 from cohortlake.instants import Instant, instant, is_instant
 from cohortlake.publish import snapshots
 from cohortlake.publish.marker import Publication, read_marker
-from cohortlake.published import changes
+from cohortlake.published import changes, views
 from cohortlake.published.changes import Clock
 from cohortlake.storage import damage, engine
 from cohortlake.storage.root import Root
@@ -57,10 +57,15 @@ class PublishedTables:
 
     Args:
         root: The lake.
+        as_of: The instant that the tables show; None is now. `history` always holds all states.
+
+    Attributes:
+        root: The lake.
+        as_of: The instant, or None.
     """
 
-    def __init__(self, root: Root) -> None:
-        self.root = root
+    def __init__(self, root: Root, as_of: datetime | None = None) -> None:
+        self.root, self.as_of = root, as_of
 
     def publication(self) -> Publication:
         """Return what is published now.
@@ -113,7 +118,7 @@ class PublishedTables:
         Args:
             name: `image_sets`, `series`, `studies`, `patients` or `history`.
             columns: Which columns; all that the policy shows by default.
-            as_of: Only for `image_sets`: what was true at this instant, as far as is known now.
+            as_of: What was true at this instant, as far as is known now; not for `history`.
             known_at: Only for `image_sets`: what the lake knew at this instant, or at the snapshot
                 that this tag names.
 
@@ -125,7 +130,7 @@ class PublishedTables:
             UnknownColumn: The table has no such column.
             ColumnNotShown: The policy does not show it.
             InstantError: The instant cannot be used; the message says why.
-            NotShown: The policy hides when states began and ended.
+            NotShown: The policy hides what the past is made from.
             UnknownTag: There is no such tag.
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
@@ -146,11 +151,13 @@ class PublishedTables:
             if column not in shown:
                 raise marker.unknown(column, name, shown)
         wanted = list(columns or shown)
-        if as_of is None and known_at is None:
+        past = self._past(name, as_of, known_at)
+        if past is None:
             return self._rows(marker, name, wanted)
-        clock, at = self._past(name, as_of, known_at)
-        require_clocks(marker)
-        _require_seen(marker, at)
+        clock, at = past
+        if name != "image_sets":
+            return self._derived_rows(marker, name, wanted, at)
+        views.require_past(marker, at)
         return self._rows(marker, "history", wanted, _current(clock, at))
 
     def changes(self, since: Instant, until: Instant | None = None) -> pd.DataFrame:
@@ -233,21 +240,26 @@ class PublishedTables:
 
     def _past(
         self, name: str, as_of: Instant | None, known_at: Instant | None
-    ) -> tuple[Clock, datetime]:
-        if name != "image_sets":
-            raise InstantError(
-                f"{name!r} is published as it is now only. Use as_of and known_at with "
-                "'image_sets'; 'history' holds all states"
-            )
+    ) -> tuple[Clock, datetime] | None:
+        """Return the clock and the instant that a table is asked for, or None for now."""
         if as_of is not None and known_at is not None:
             raise InstantError(
                 "give as_of for what was true, as far as is known now, or known_at for what the "
                 "lake had seen then; not both"
             )
-        if as_of is not None:
-            return Clock.VALID, instant(as_of)
-        assert known_at is not None  # noqa: S101 - the caller has one of the two
-        return Clock.OBSERVED, self._known_at(known_at)
+        if known_at is not None:
+            if name != "image_sets":
+                raise InstantError(
+                    f"known_at is for 'image_sets' only, not for {name!r}; 'history' holds all "
+                    "states, with when the lake saw them"
+                )
+            return Clock.OBSERVED, self._known_at(known_at)
+        if name == "history":
+            if as_of is not None:
+                raise InstantError("'history' holds all states; read it without as_of")
+            return None
+        shown_at = self.as_of if as_of is None else instant(as_of)
+        return None if shown_at is None else (Clock.VALID, shown_at)
 
     def _known_at(self, given: Instant) -> datetime:
         if isinstance(given, str) and not is_instant(given):
@@ -259,8 +271,7 @@ class PublishedTables:
             raise InstantError(f"{since.isoformat()} is not before {until.isoformat()}")
 
         def read(marker: Publication) -> pd.DataFrame:
-            require_clocks(marker)
-            _require_seen(marker, since)
+            views.require_past(marker, since)
             shown = schema.arrow_schema(c for c in marker.shown("history") if c not in PARTITIONS)
             files = marker.paths("history")
             return to_frame(changes.between(self.root, files, shown, clock, since, until))
@@ -279,6 +290,15 @@ class PublishedTables:
             files = engine.dataset(self.root, paths, shown)
             return _frame(files.to_table(columns=list(columns), filter=condition))
 
+    def _derived_rows(
+        self, marker: Publication, table: str, columns: Sequence[str], at: datetime
+    ) -> pd.DataFrame:
+        """Return rows of a table as of an instant, derived from the history."""
+        names = ", ".join(f'"{column}"' for column in columns)
+        with engine.connection() as con:
+            views.create(con, self.root, marker, at)
+            return to_frame(con.sql(f"SELECT {names} FROM {table}").to_arrow_table())
+
 
 PARTITIONS = schema.forms(schema.STUDY_MONTH)
 
@@ -294,32 +314,8 @@ def _frame(rows: pa.Table) -> pd.DataFrame:
     return to_frame(rows)
 
 
-def require_clocks(marker: Publication) -> None:
-    """Check that the published history shows when its states began and ended.
-
-    Raises:
-        NotShown: The policy hides it.
-    """
-    if not {"valid_from", "valid_to", "observed_from", "observed_to"} <= {
-        *marker.columns["history"]
-    }:
-        raise NotShown("reading the past needs the instants of `history`", marker.policy)
-
-
 def _current(clock: Clock, at: datetime) -> pads.Expression:
     """Return the condition for the states that were current at an instant of a clock."""
     began, ended = pc.field(f"{clock.value}_from"), pc.field(f"{clock.value}_to")
     current: pads.Expression = (began <= at) & (ended.is_null() | (ended > at))
     return current
-
-
-def _require_seen(marker: Publication, at: datetime) -> None:
-    first = marker.observed_since and datetime.fromisoformat(marker.observed_since)
-    if not first:
-        raise InstantError("the lake has not seen any image set yet, so it has no past")
-    if at < first:
-        raise InstantError(
-            f"the first search began at {first.isoformat()}, so the lake does not know what was "
-            f"there at {at.isoformat()}. Give a later instant; 'history' holds what is known of "
-            "earlier times"
-        )

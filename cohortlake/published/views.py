@@ -13,10 +13,9 @@ from datetime import datetime
 import duckdb
 
 from cohortlake import schema
-from cohortlake.errors import NotShown
+from cohortlake.errors import InstantError, NotShown
 from cohortlake.publish import marts, study_order
 from cohortlake.publish.marker import Publication
-from cohortlake.published.read import require_clocks
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -39,7 +38,8 @@ def create(
         as_of: The instant that all tables but `history` show; None is now.
 
     Raises:
-        NotShown: There is an instant, and the policy hides when states began and ended.
+        InstantError: The lake was first searched after the instant.
+        NotShown: There is an instant, and the policy hides what the past is made from.
     """
     shown = {table: publication.shown(table) for table in schema.PUBLISHED}
     for table in ("history",) if as_of else schema.PUBLISHED:
@@ -49,7 +49,7 @@ def create(
         con.execute(f"CREATE VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
     if as_of is None:
         return
-    require_clocks(publication)
+    require_past(publication, as_of)
     if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
         raise NotShown("tables of the past are made from dates", publication.policy)
     con.execute(_rows_as_of(as_of, publication))
@@ -57,6 +57,37 @@ def create(
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
+
+
+def require_clocks(publication: Publication) -> None:
+    """Check that the published history shows when its states began and ended.
+
+    Raises:
+        NotShown: The policy hides it.
+    """
+    if not {"valid_from", "valid_to", "observed_from", "observed_to"} <= {
+        *publication.columns["history"]
+    }:
+        raise NotShown("reading the past needs the instants of `history`", publication.policy)
+
+
+def require_past(publication: Publication, at: datetime) -> None:
+    """Check that the published history can say what was there at an instant.
+
+    Raises:
+        InstantError: The lake was first searched after it.
+        NotShown: The policy hides when states began and ended.
+    """
+    require_clocks(publication)
+    first = publication.observed_since and datetime.fromisoformat(publication.observed_since)
+    if not first:
+        raise InstantError("the lake has not seen any image set yet, so it has no past")
+    if at < first:
+        raise InstantError(
+            f"the first search began at {first.isoformat()}, so the lake does not know what was "
+            f"there at {at.isoformat()}. Give a later instant; 'history' holds what is known of "
+            "earlier times"
+        )
 
 
 def _rows(table: str, names: Collection[str], *, is_local: bool) -> str:

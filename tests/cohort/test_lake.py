@@ -15,10 +15,10 @@ from cohort.tiny import BEGAN, FIRST_ROWS, image_set, publish
 
 import cohortlake
 from cohortlake import Lake, read_table
-from cohortlake.cohort.select import views
 from cohortlake.errors import BadQuery, InstantError, NotALake, UnknownTable, UnknownValue
 from cohortlake.privacy import Policy
 from cohortlake.privacy.policy import Treatment
+from cohortlake.published import views
 from cohortlake.schema import PUBLISHED, Identifies
 
 
@@ -203,7 +203,14 @@ def test_as_of_an_instant_shows_what_was_true(root: str) -> None:
             assert lake.sql("SELECT count(*) FROM history").fetchall() == [(3,)]
         return dict(rows)
 
-    assert modalities(BEGAN - day) == {}
+    with pytest.raises(InstantError, match="first search began at 2026-01-01"):
+        cohortlake.open(root, as_of=BEGAN - day)
+    with cohortlake.open(root, as_of=BEGAN + day) as past, cohortlake.open(root) as now:
+        for table in past.tables:
+            shown = sorted_rows(past.sql(f"FROM {table}").to_pandas())
+            assert sorted_rows(past.table(table)) == shown
+            if table != "history":
+                assert sorted_rows(now.table(table, as_of=BEGAN + day)) == shown
     assert modalities(BEGAN) == {"p": ["CT"]}
     assert modalities(BEGAN + day) == {"p": ["CT"], "q": ["US"]}
     assert modalities((BEGAN + 2 * day).replace(tzinfo=None)) == {"p": ["MR"], "q": ["US"]}

@@ -105,7 +105,7 @@ def marker(policy: Policy, version: int, files: dict[str, PublishedFile]) -> Pub
     """What publishing writes of a publication."""
     return Publication(
         version, policy.name, policy.digest, policy.widened, policy.tables,
-        schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files,
+        schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files, BEGAN.isoformat(),
     )  # fmt: skip
 
 

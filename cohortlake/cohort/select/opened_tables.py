@@ -18,7 +18,7 @@ import pyarrow as pa
 from cohortlake import schema
 from cohortlake.cohort.define import reserved
 from cohortlake.cohort.define.steps import check_name
-from cohortlake.cohort.select import outside_tables, views
+from cohortlake.cohort.select import outside_tables
 from cohortlake.cohort.select.outside_tables import Attached
 from cohortlake.cohort.select.rows import Rows, explained
 from cohortlake.cohort.select.sources import OutsideTable
@@ -31,6 +31,7 @@ from cohortlake.errors import (
     UnknownTable,
 )
 from cohortlake.publish.marker import Publication
+from cohortlake.published import views
 from cohortlake.published.read import PublishedTables
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root

@@ -255,7 +255,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> PublishedTables:
         ("image_sets", {"known_at": date(2025, 1, 1)}, "first search began at"),
         ("image_sets", {"as_of": "yesterday"}, "a date like 2026-06-01"),
         ("image_sets", {"as_of": START, "known_at": START}, "not both"),
-        ("studies", {"as_of": _at(9)}, "'history' holds all states"),
+        ("studies", {"as_of": START}, "first search began at 2026-01-01T00:03"),
+        ("studies", {"known_at": _at(9)}, "'history' holds all states"),
+        ("history", {"as_of": _at(9)}, "read it without as_of"),
     ],
 )
 def test_what_has_no_past_says_so(lake: PublishedTables, name: str, past: Any, says: str) -> None:
