@@ -35,6 +35,7 @@ from cohortlake.cohort.select.condition_sql import check_values
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.cohort.select.selected import Selected, select
+from cohortlake.errors import BadCriteria
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Cohort:
         """The criteria, as data; `criteria.to_yaml()` is the same as a file."""
         return self.selected.criteria
 
-    def where(self, *conditions: str, **values: Values) -> Cohort:
+    def where(self, *conditions: str, label: str = "", **values: Values) -> Cohort:
         """Keep the rows that meet all of some conditions.
 
         They are about the first table that has all of their columns: series, studies, patients,
@@ -70,28 +71,33 @@ class Cohort:
             *conditions: In SQL: "age_at_study_years between 40 and 65".
             **values: Column and value, or a list of values of which it has one. None is a missing
                 value. A column of lists has a value if one of its items is that value.
+            label: What the step asks for, in your words: for flow diagrams and tables. Without
+                one, a sentence is made of the step.
 
         Raises:
             BadCondition: One cannot be read, or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        return self._with(Where(_condition(conditions, values)))
+        return self._with(Where(_condition(conditions, values), label=self._label(label)))
 
-    def exclude(self, *conditions: str, **values: Values) -> Cohort:
+    def exclude(self, *conditions: str, label: str = "", **values: Values) -> Cohort:
         """Leave out the rows that meet all of some conditions; see `where` for the arguments.
 
+        A label says who is left out: "prior mastectomy".
+
         Raises:
             BadCondition: One cannot be read, or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        return self._with(Exclude(_condition(conditions, values)))
+        return self._with(Exclude(_condition(conditions, values), label=self._label(label)))
 
-    def with_study(self, when: str, *conditions: str, **values: Values) -> Cohort:
+    def with_study(self, when: str, *conditions: str, label: str = "", **values: Values) -> Cohort:
         """Keep the studies whose patient has another study at some distance in time.
 
         Args:
             when: "within 30 days", "6 to 18 months after", "any time before"; both ends count.
             *conditions: What the other study must meet; see `where`. It may be outside the cohort.
+            label: The same.
             **values: The same.
 
         Raises:
@@ -99,9 +105,12 @@ class Cohort:
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        return self._with(WithStudy(Period.parse(when), _condition(conditions, values)))
+        condition = _condition(conditions, values)
+        return self._with(WithStudy(Period.parse(when), condition, label=self._label(label)))
 
-    def without_study(self, when: str, *conditions: str, **values: Values) -> Cohort:
+    def without_study(
+        self, when: str, *conditions: str, label: str = "", **values: Values
+    ) -> Cohort:
         """Keep the studies whose patient has no such other study; see `with_study`.
 
         Raises:
@@ -109,45 +118,48 @@ class Cohort:
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        return self._with(WithoutStudy(Period.parse(when), _condition(conditions, values)))
+        condition = _condition(conditions, values)
+        return self._with(WithoutStudy(Period.parse(when), condition, label=self._label(label)))
 
-    def first_study_per_patient(self) -> Cohort:
+    def first_study_per_patient(self, label: str = "") -> Cohort:
         """Keep the earliest study of each patient; on one day by time, then by UID."""
-        return self._with(OneStudyPerPatient("first"))
+        return self._with(OneStudyPerPatient("first", label=label))
 
-    def last_study_per_patient(self) -> Cohort:
+    def last_study_per_patient(self, label: str = "") -> Cohort:
         """Keep the latest study of each patient; on one day by time, then by UID."""
-        return self._with(OneStudyPerPatient("last"))
+        return self._with(OneStudyPerPatient("last", label=label))
 
-    def closest_study_per_patient(self, to: date | str) -> Cohort:
+    def closest_study_per_patient(self, to: date | str, label: str = "") -> Cohort:
         """Keep the study of each patient that is closest to a day; of two, the earlier one.
 
         Args:
             to: A date, also as text (2020-01-31), or the name of a date column of a table that
                 was joined.
+            label: See `where`.
 
         Raises:
             BadCriteria: It is neither.
             BadCondition: No joined table has the column.
         """
-        return self._with(OneStudyPerPatient("closest", to=to))
+        return self._with(OneStudyPerPatient("closest", to=to, label=label))
 
-    def random_study_per_patient(self, seed: int) -> Cohort:
+    def random_study_per_patient(self, seed: int, label: str = "") -> Cohort:
         """Keep one study of each patient at random. The same seed keeps the same study."""
-        return self._with(OneStudyPerPatient("random", seed=seed))
+        return self._with(OneStudyPerPatient("random", seed=seed, label=label))
 
-    def join(self, table: str) -> Cohort:
+    def join(self, table: str, label: str = "") -> Cohort:
         """Keep the patients with a row in an outside table; later steps can use its columns.
 
         Args:
             table: The name it was attached under; see `Lake.attach`.
+            label: See `where`.
 
         Raises:
             UnknownTable: None was attached under that name.
         """
         outside = self.selected.tables.outside_table(table)
         formats = outside.date_formats if outside.path else ()
-        return self._with(Join(table, outside.path, formats))
+        return self._with(Join(table, outside.path, formats, label=label))
 
     def split(self, *, seed: int = 0, **shares: float) -> Cohort:
         """Divide the members into parts by patient: `split(train=0.8, test=0.2)`.
@@ -266,6 +278,15 @@ class Cohort:
 
     def __repr__(self) -> str:
         return self.criteria.to_yaml()
+
+    def _label(self, label: str) -> str:
+        joined = (self.selected.tables.columns(join.table) for join in self.criteria.joins)
+        if label and any("label" in columns for columns in joined):
+            raise BadCriteria(
+                "`label` is the text of the step here, and a column of a joined table: for the "
+                "column write a condition in SQL, as \"label = 'x'\"; for the text use a YAML file"
+            )
+        return label
 
     def _with(self, step: Step) -> Cohort:
         if isinstance(step, Where | Exclude | WithStudy | WithoutStudy):

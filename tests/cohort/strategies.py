@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -66,13 +67,14 @@ _CHOICES = st.one_of(
     ),
     st.integers(0, 5).map(lambda seed: OneStudyPerPatient("random", seed=seed)),
 )
-STEPS = st.one_of(
+_UNLABELLED = st.one_of(
     st.builds(Where, _CONDITIONS),
     st.builds(Exclude, _CONDITIONS),
     st.builds(WithStudy, _PERIODS, _CONDITIONS),
     st.builds(WithoutStudy, _PERIODS, _CONDITIONS),
     _CHOICES,
 )
+STEPS = st.builds(replace, _UNLABELLED, label=st.sampled_from(["", "Women: 50 to 69 # 1"]))
 CRITERIA = st.builds(
     Criteria,
     name=st.just("law"),

@@ -1,14 +1,14 @@
 """Criteria as data: the steps of a cohort in order, written to YAML and read back exactly.
 
-A step in YAML is a mapping with one key, the word for the step. See `cohort.select` for what the
-criteria mean in SQL. Nothing here knows which columns and values exist.
+A step in YAML is a mapping of the word for the step, and perhaps a `label`. See `cohort.select` for
+what the criteria mean in SQL. Nothing here knows which columns and values exist.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -176,7 +176,10 @@ def _choice(data: object) -> OneStudyPerPatient:
     ((choice, option), *more) = _mapping(data, "one_study_per_patient").items() or ((None, None),)
     if more or choice not in ("closest", "random"):
         raise BadCriteria("write first, last, {closest: 2020-01-31} or {random: 7}")
-    return OneStudyPerPatient(choice, **{"to" if choice == "closest" else "seed": option})
+    is_closest = choice == "closest"
+    return OneStudyPerPatient(
+        choice, to=option if is_closest else None, seed=None if is_closest else option
+    )
 
 
 def _join(data: object) -> Join:
@@ -201,20 +204,23 @@ _STEPS: dict[str, tuple[type, Callable[[Any], Any], Callable[[object], Step]]] =
     "one_study_per_patient": (OneStudyPerPatient, _choice_data, _choice),
     "join": (Join, _join_data, _join),
 }
+_LABEL = "label"
 
 
 def _step_data(step: Step) -> dict[str, Any]:
     (word,) = (word for word, (kind, _, _) in _STEPS.items() if type(step) is kind)
-    return {word: _STEPS[word][1](step)}
+    data = {word: _STEPS[word][1](step)}
+    return data | {_LABEL: step.label} if step.label else data
 
 
 def _step(number: int, data: object) -> Step:
     try:
-        known = _mapping(data, "a step", tuple(_STEPS))
+        known = dict(_mapping(data, "a step", (*_STEPS, _LABEL)))
+        label = _text(known.pop(_LABEL, ""), _LABEL)
         if len(known) != 1:
             raise BadCriteria("each step, with a dash of its own, says one thing")
         ((word, option),) = known.items()
-        return _STEPS[word][2](option)
+        return replace(_STEPS[word][2](option), label=label)
     except BadCriteria as error:
         raise BadCriteria(f"step {number}: {error}") from None
 

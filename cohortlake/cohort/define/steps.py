@@ -1,14 +1,14 @@
-"""The steps of a cohort: frozen dataclasses that check themselves and describe themselves in words.
+"""The steps of a cohort: frozen dataclasses that check themselves.
 
-See `criteria` for their words in YAML, and `cohort.select` for their SQL. Nothing here knows which
-columns and values exist.
+See `criteria` for their words in YAML, `sentences` for their sentences in a flow diagram, and
+`cohort.select` for their SQL. Nothing here knows which columns and values exist.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TypeAlias
 
@@ -43,33 +43,44 @@ class Condition:
             for value in values:
                 _check_value(column, value)
 
-    def __str__(self) -> str:
-        parts = [f"{column} {' or '.join(map(_word, values))}" for column, values in self.values]
-        return ", ".join((*parts, *self.texts))
+
+@dataclass(frozen=True)
+class _Labelled:
+    """What all steps have.
+
+    Attributes:
+        label: What the step asks for, in a person's words, for flow diagrams and tables. Where it
+            is empty, `sentences` makes a sentence of the step.
+    """
+
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str):
+            raise BadCriteria(
+                "a label is the text of a step; for a column of that name write a condition in "
+                'SQL, as "label = 1"'
+            )
+        if self.label and not (self.label.isprintable() and self.label.strip()):
+            raise BadCriteria("a label is one line of text, without control characters")
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(_Labelled):
     """Keep the rows that meet a condition."""
 
     condition: Condition
 
-    def __str__(self) -> str:
-        return str(self.condition)
-
 
 @dataclass(frozen=True)
-class Exclude:
+class Exclude(_Labelled):
     """Leave out the rows that meet a condition."""
 
     condition: Condition
 
-    def __str__(self) -> str:
-        return f"not ({self.condition})"
-
 
 @dataclass(frozen=True)
-class WithStudy:
+class WithStudy(_Labelled):
     """Keep the studies whose patient has another study that meets a condition, so far away.
 
     The other study may be any of the lake's. A study without a date is left out.
@@ -78,23 +89,17 @@ class WithStudy:
     period: Period
     condition: Condition
 
-    def __str__(self) -> str:
-        return f"another study {self.period}: {self.condition}"
-
 
 @dataclass(frozen=True)
-class WithoutStudy:
+class WithoutStudy(_Labelled):
     """Keep the studies whose patient has no such other study; see `WithStudy`."""
 
     period: Period
     condition: Condition
 
-    def __str__(self) -> str:
-        return f"no other study {self.period}: {self.condition}"
-
 
 @dataclass(frozen=True)
-class OneStudyPerPatient:
+class OneStudyPerPatient(_Labelled):
     """Keep one study of each patient, the same one whatever the order of the rows.
 
     Attributes:
@@ -109,6 +114,7 @@ class OneStudyPerPatient:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.choice not in CHOICES:
             raise BadCriteria(
                 f"{self.choice!r} is none of {', '.join(CHOICES)}"
@@ -123,13 +129,9 @@ class OneStudyPerPatient:
         if (self.choice == "random") != _is_int(self.seed):
             raise BadCriteria("random, and only random, takes a seed, a whole number")
 
-    def __str__(self) -> str:
-        more = {"closest": f" to {self.to}", "random": f", seed {self.seed}"}
-        return f"{self.choice} study of each patient" + more.get(self.choice, "")
-
 
 @dataclass(frozen=True)
-class Join:
+class Join(_Labelled):
     """Keep the patients that an outside table has a row for; later steps may use its columns.
 
     Attributes:
@@ -143,14 +145,12 @@ class Join:
     date_formats: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.table, "a table's name")
         if self.date_formats and not self.file:
             raise BadCriteria("date_formats are for the columns of a file")
         if not all(isinstance(form, str) for _, form in self.date_formats):
             raise BadCriteria("a date format is text, as '%d/%m/%Y'")
-
-    def __str__(self) -> str:
-        return f"in {self.table}"
 
 
 Step: TypeAlias = Where | Exclude | WithStudy | WithoutStudy | OneStudyPerPatient | Join
@@ -209,10 +209,6 @@ def _date(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise BadCriteria(f"closest: {text} is not in the calendar") from None
-
-
-def _word(value: Value) -> str:
-    return "missing" if value is None else str(value)
 
 
 def _is_int(value: object) -> bool:

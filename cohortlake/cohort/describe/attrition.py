@@ -88,7 +88,7 @@ def attrition(selected: Selected) -> Attrition:
         " UNION ALL ".join(map(_count, range(len(stages)), stages)) + " ORDER BY 1"
     )
     steps = tuple(
-        AttritionStep(stage.label, Counts(*counts))
+        AttritionStep(stage.label, Counts(*counts), stage.kind)
         for stage, (_, *counts) in zip(stages, counted.fetchall(), strict=True)
     )
     return Attrition(selected.criteria.name, steps, _parts(selected))

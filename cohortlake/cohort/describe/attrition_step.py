@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cohortlake.cohort.select.compiled_query import Kind
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -26,9 +28,16 @@ class AttritionStep:
     """Who is left after a step.
 
     Attributes:
-        criterion: What the step asks for, in words.
-        counts: How many met it.
+        words: What the step asks for; where `kind` is not `kept`, why others were left out.
+        counts: How many are left.
+        kind: See `cohort.select.compiled_query.Stage`.
     """
 
-    criterion: str
+    words: str
     counts: Counts
+    kind: Kind = "kept"
+
+    @property
+    def criterion(self) -> str:
+        """What the step asks for, in words that tell an exclusion from what is kept."""
+        return self.words if self.kind == "kept" else f"Excluded: {self.words}"

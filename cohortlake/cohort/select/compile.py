@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
 from cohortlake import schema
-from cohortlake.cohort.define import conditions, values
+from cohortlake.cohort.define import conditions, sentences, values
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.steps import (
     Condition,
@@ -31,6 +31,7 @@ from cohortlake.cohort.select.compiled_query import (
     SERIES_ID,
     SERIES_ID_OF_ROW,
     CompiledQuery,
+    Kind,
     Parameters,
     Stage,
 )
@@ -82,11 +83,11 @@ class _Compiler:
         # study must have one known patient.
         filters = len(list(takewhile(lambda step: isinstance(step, Where | Exclude), steps)))
         for step in steps[:filters]:
-            self._add(str(step), self._step(step))
-        self._add("of one known patient and study", self._identified())
+            self._add_step(step)
+        self._add(sentences.IDENTIFIED, self._identified(), "checked")
         for step in steps[filters:]:
-            self._add(str(step), self._step(step))
-        everything = Stage(_EVERYTHING, "in the lake", self._everything())
+            self._add_step(step)
+        everything = Stage(_EVERYTHING, sentences.EVERYTHING, self._everything())
         members = self._members()
         stages = (everything, *self.stages)
         return CompiledQuery(stages, self.params.values, self._entities(), members)
@@ -113,8 +114,12 @@ class _Compiler:
     def _name(self) -> str:
         return f"step_{len(self.stages) + 1}"
 
-    def _add(self, label: str, sql: str) -> None:
-        self.stages.append(Stage(self._name, label, sql, self.those))
+    def _add_step(self, step: Step) -> None:
+        words = sentences.sentence(self.tables.connection, step)
+        self._add(words, self._step(step), "excluded" if isinstance(step, Exclude) else "kept")
+
+    def _add(self, label: str, sql: str, kind: Kind) -> None:
+        self.stages.append(Stage(self._name, label, sql, self.those, kind))
         self.those = None
 
     def _keep(self, those: str) -> str:

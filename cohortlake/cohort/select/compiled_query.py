@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cohortlake.cohort.define.values import Parameter
+
+Kind = Literal["kept", "excluded", "checked"]
 
 SERIES_ID = "coalesce(SeriesInstanceUID, image_set_id)"
 SERIES_ID_OF_ROW = "coalesce(t.SeriesInstanceUID, t.image_set_id)"
@@ -21,16 +24,20 @@ class Stage:
 
     Attributes:
         name: Of the relation.
-        label: What the step asked for, in words.
+        label: What the step asks for, in words; where `kind` is not `kept`, why series are left
+            out.
         sql: The relation, a filter on the one before.
         those: A SELECT for the ids that it keeps or leaves out, or None. `sql` names it `name`
             with `_those` after it.
+        kind: `kept` where the step keeps what meets it; `excluded` where it leaves that out;
+            `checked` for the exclusion that each cohort has.
     """
 
     name: str
     label: str
     sql: str
     those: str | None = None
+    kind: Kind = "kept"
 
     @property
     def parts(self) -> list[str]:
