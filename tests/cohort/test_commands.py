@@ -47,7 +47,7 @@ def test_a_cohort_from_its_file_to_its_proof(run: Run, root: str) -> None:
 
     first = run("run", "ct")
     assert first.exit_code == 0, first.stderr
-    assert "first study of each patient" in first.stdout
+    assert "First study of each patient" in first.stdout
     assert "4 members written to" in first.stdout
     assert "4 members as they were in" in run("run", "ct").stdout
     (current,) = (Path(root) / "cohorts/ct/current").glob("*.parquet")

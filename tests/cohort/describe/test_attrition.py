@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from cohort import brute
@@ -20,8 +19,6 @@ from cohortlake.cohort.describe.attrition import Attrition
 from cohortlake.cohort.describe.attrition_step import Counts
 from cohortlake.cohort.select.selected import select
 from cohortlake.errors import MissingExtra
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @given(hospitals(), CRITERIA)
@@ -40,7 +37,10 @@ def test_counts_equal_plain_loops_and_only_ever_shrink(
 
 def test_a_notebook_shows_criteria_in_full(hospital: Lake) -> None:
     long = "Modality IN ('CT', 'DX') AND BodyPartExamined = 'CHEST' AND age_at_study_years > 18"
-    assert "age_at_study_years" in hospital.cohort("long").where(long).attrition()._repr_html_()
+    assert (
+        "age at study in years is above 18"
+        in hospital.cohort("long").where(long).attrition()._repr_html_()
+    )
 
 
 @pytest.fixture
@@ -65,49 +65,7 @@ def test_a_hospital_in_pandas_and_in_a_table(hospital: Lake, attrition: Attritio
     )
     assert last["studies"] == last["patients"] == sum(attrition.parts.values())
     assert (table["excluded_series"].cumsum() == len(series) - table["series"]).all()
-    assert table["criterion"].iloc[-1] == "first study of each patient"
-
-
-def test_the_diagram_holds_every_step_and_is_the_same_each_time(
-    attrition: Attrition, tmp_path: Path
-) -> None:
-    for name in ("a.svg", "b.svg", "a.png", "a.pdf"):
-        attrition.save(tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    assert (tmp_path / "a.png").read_bytes().startswith(PNG)
-    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
-    texts = {e.text for e in ElementTree.parse(tmp_path / "a.svg").iter() if e.text}  # noqa: S314
-    for step in attrition.steps:
-        assert step.criterion in texts
-        assert any(f"{step.counts.patients:,} patients" in text for text in texts)
-    assert {"train", "test", "Excluded"} <= texts
-
-
-@pytest.mark.parametrize("pattern", ["^CT$|^MR$", "^CT_$|^M{R$", r"^$\\frac$"])
-def test_a_criterion_is_drawn_as_it_was_written(
-    hospital: Lake, tmp_path: Path, pattern: str
-) -> None:
-    criterion = f"regexp_matches(Modality, '{pattern}')"
-    hospital.cohort("a").where(criterion).attrition().save(tmp_path / "a.svg")
-    texts = {e.text for e in ElementTree.parse(tmp_path / "a.svg").iter() if e.text}  # noqa: S314
-    assert criterion in texts
-
-
-def test_every_text_lies_in_its_box(attrition: Attrition) -> None:
-    millions = Counts(*[12_345_678] * 3)
-    steps = tuple(type(step)(step.criterion * 4, millions) for step in attrition.steps)
-    figure = Attrition(attrition.cohort, steps, attrition.parts).figure()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure).draw()
-    (axes,) = figure.axes
-    boxes = [patch.get_window_extent() for patch in axes.patches]
-    for text in axes.texts:
-        extent = text.get_window_extent()
-        if text.get_text():
-            assert any(
-                box.x0 <= extent.x0 and extent.x1 <= box.x1 and box.y0 <= extent.y0 for box in boxes
-            ), text.get_text()
+    assert table["criterion"].iloc[-1] == "First study of each patient"
 
 
 def test_without_matplotlib_it_says_what_to_install(
