@@ -42,15 +42,11 @@ def published_key(table: str) -> dg.AssetKey:
 def published(sync: dg.ResourceParam[Sync]) -> Iterator[dg.MaterializeResult[None]]:
     """Update all tables from the version history, in the partitions that changed."""
     with failures_told():
-        change = sync.policy_change()
-        if change and change.is_asked_for:
-            dg.get_dagster_logger().warning(str(change))
         publication = sync.publish()
     for table in MEANINGS:
         metadata = {
             "path": dg.MetadataValue.path(sync.root.uri_of("published", table)),
             **(_of_table(publication, table) if publication else {"dagster/row_count": 0}),
-            **({"policy_before": change.before} if change else {}),
         }
         yield dg.MaterializeResult(asset_key=published_key(table), metadata=metadata)
 

@@ -44,6 +44,8 @@ class Stages:
         service: The client; by default one with boto3's own configuration.
         stop: Ends searches early. They raise `Stopped`, and what had come is kept. A given
             service must have the same one.
+        note: Gets, once, how the policy differs from that of the published tables, before
+            anything is published.
 
     Attributes:
         settings: The settings.
@@ -59,9 +61,12 @@ class Stages:
         settings: Settings,
         service: HealthImaging | None = None,
         stop: Stop | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
         self._stop = stop or Stop()
+        self._note = note
+        self._noted: PolicyChange | None = None
         self.policy = policy_of(settings)
         self._given_service = service
 
@@ -262,10 +267,6 @@ class Stages:
         coverage.record(self.root, pending)
         return applied
 
-    def policy_change(self) -> PolicyChange | None:
-        """Return how the policy differs from that of the published tables, or None."""
-        return policy_change(self.settings, self.policy, read_marker(self.root))
-
     def publish(self, *, verify: bool = False) -> Publication | None:
         """Update `published/` from the version history, and rewrite published files that changed.
 
@@ -302,9 +303,19 @@ class Stages:
         return nullcontext(self.datastore(datastore_id))
 
     def _require_policy(self) -> None:
-        change = self.policy_change()
+        """Note a change of the policy that is asked for, and refuse any other."""
+        change = self._policy_change()
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
+        self._note_once(change)
+
+    def _policy_change(self) -> PolicyChange | None:
+        return policy_change(self.settings, self.policy, read_marker(self.root))
+
+    def _note_once(self, change: PolicyChange | None) -> None:
+        if change and self._note and change != self._noted:
+            self._noted = change
+            self._note(str(change))
 
     def _run_of(self, store: Datastore) -> SearchRun:
         return SearchRun(

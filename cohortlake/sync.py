@@ -124,6 +124,7 @@ class Sync(Stages):
 
     def _apply_and_publish(self, found: Iterable[SearchResult], if_stopped: str) -> Outcome:
         """Search to the end, then apply and publish what was found."""
+        self._note_once(self._policy_change())  # a first search takes hours
         results: list[SearchResult] = []
         is_stopped = False
         try:

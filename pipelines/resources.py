@@ -15,7 +15,7 @@ class SyncResource(dg.ConfigurableResource[Sync]):
     def create_resource(self, context: dg.InitResourceContext) -> Sync:
         """Read the settings, when a run begins and not when the code location loads."""
         protect_process()
-        return Sync(Settings.from_env())
+        return Sync(Settings.from_env(), note=context.log.warning if context.log else None)
 
 
 RESOURCES = {"sync": SyncResource()}

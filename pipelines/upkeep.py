@@ -10,9 +10,6 @@ from cohortlake import Sync
 def compact_and_clean_up(context: dg.OpExecutionContext, sync: dg.ResourceParam[Sync]) -> None:
     """Compact the version history and the coverage, and delete what is older than the retention."""
     with failures_told():
-        change = sync.policy_change()
-        if change and change.is_asked_for:
-            context.log.warning(str(change))
         maintained = sync.maintain()
     for table in maintained:
         context.log.info(

@@ -119,10 +119,9 @@ def only_datastore(settings: Settings, command: str) -> str:
     return datastore_id
 
 
-def say_policy_change(change: object | None) -> None:
-    """Print, before a run begins, how its policy differs from the published one."""
-    if change:
-        err.print(f"note: {change}", highlight=False, soft_wrap=True)
+def say_note(text: str) -> None:
+    """Print what people should know, and the run goes on."""
+    err.print(f"note: {text}", highlight=False, soft_wrap=True)
 
 
 def new_table(*names: str) -> Table:

@@ -15,7 +15,7 @@ from cohortlake.cli.console import (
     out,
     print_json,
     read_settings,
-    say_policy_change,
+    say_note,
 )
 from cohortlake.cli.options import (
     DatastoreOption,
@@ -33,9 +33,7 @@ def rebuild(
     root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
 ) -> None:
     """Build image_sets/, coverage/ and published/ again from increments/."""
-    work = Sync(read_settings(root, None, policy))
-    say_policy_change(work.policy_change())
-    applied = work.rebuild()
+    applied = Sync(read_settings(root, None, policy), note=say_note).rebuild()
     if as_json:
         print_json(asdict(applied))
     else:
@@ -77,9 +75,7 @@ def publish(
 
     Files that are missing or were altered are written again.
     """
-    work = Sync(read_settings(root, None, policy))
-    say_policy_change(work.policy_change())
-    publication = work.publish(verify=verify)
+    publication = Sync(read_settings(root, None, policy), note=say_note).publish(verify=verify)
     if publication is None:
         raise SettingError("there is nothing to publish yet; run `cohortlake sync` first")
     if as_json:
@@ -99,9 +95,7 @@ def maintain(
 
     Once a week is enough. Other runs may work at the same time.
     """
-    work = Sync(read_settings(root, None, policy))
-    say_policy_change(work.policy_change())
-    maintained = work.maintain()
+    maintained = Sync(read_settings(root, None, policy), note=say_note).maintain()
     if as_json:
         print_json([asdict(table) for table in maintained])
         return
@@ -134,9 +128,7 @@ def erase_patient(
     patient_id = _patient_id(patient)
     if not yes:
         _confirm(f"Erase this patient of data store {datastore_id} from {settings.root} for good?")
-    work = Sync(settings)
-    say_policy_change(work.policy_change())
-    erasure = work.erase(patient_id, datastore_id)
+    erasure = Sync(settings, note=say_note).erase(patient_id, datastore_id)
     if as_json:
         print_json(asdict(erasure))
         return

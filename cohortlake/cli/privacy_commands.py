@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cohortlake.admin import review as reviews
-from cohortlake.cli.console import err, explained, out, read_settings, say_policy_change
+from cohortlake.cli.console import err, explained, out, read_settings, say_note
 from cohortlake.cli.options import PolicyOption, RootOption
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.sync import Sync
@@ -63,9 +63,7 @@ def rotate(
     is interrupted, run it again.
     """
     settings = read_settings(root, None, policy)
-    work = Sync(settings)
-    say_policy_change(work.policy_change())
-    changed = work.rotate_key(to)
+    changed = Sync(settings, note=say_note).rotate_key(to)
     out.print(f"published under another key; {changed:,} frozen cohorts have the new hashes")
     if to != settings.patient_key:
         err.print(f"set COHORTLAKE_PATIENT_KEY={to} from now on", soft_wrap=True)

@@ -18,7 +18,7 @@ from cohortlake.cli.console import (
     out,
     print_json,
     read_settings,
-    say_policy_change,
+    say_note,
 )
 from cohortlake.cli.options import (
     DatastoreOption,
@@ -103,8 +103,7 @@ def events(
     """
     settings = _trusting(read_settings(root, datastore, policy), trust_search)
     with stopping() as stop, _progress(settings.tps, quiet=as_json) as progress:
-        work = Sync(settings, stop=stop)
-        say_policy_change(work.policy_change())
+        work = Sync(settings, stop=stop, note=say_note)
         try:
             taken = take_hints(work, progress)
         except Stopped:
@@ -137,8 +136,7 @@ def _run(
     as_json: bool,
 ) -> None:
     with stopping() as stop:
-        work = Sync(settings, stop=stop)
-        say_policy_change(work.policy_change())
+        work = Sync(settings, stop=stop, note=say_note)
         with _progress(settings.tps, quiet=as_json) as progress:
             outcome = method(work, progress)
     _print_outcome(outcome, as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +17,12 @@ from typer.testing import CliRunner
 from assets.published import published
 from cohortlake.cli.app import app
 from cohortlake.errors import PolicyNotAskedFor
+from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 from cohortlake.sync import Sync
+from pipelines.resources import RESOURCES
 
 COMMANDS = (
     ("publish",),
@@ -29,12 +33,18 @@ COMMANDS = (
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    """A lake that is published under `limited`."""
-    root = lake_of(f"{tmp_path}/lake", summaries(12))
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake that is published under `limited`, to copy."""
+    root = lake_of(f"{tmp_path_factory.mktemp('limited')}/lake", summaries(12))
     Sync(Settings(root=root.uri, privacy="limited")).publish()
-    return root
+    return Path(root.uri)
+
+
+@pytest.fixture
+def root(limited: Path, tmp_path: Path) -> Root:
+    """A lake that is published under `limited`."""
+    return Root(str(shutil.copytree(limited, tmp_path / "lake")))
 
 
 def marked(root: Root) -> tuple[str, str]:
@@ -114,12 +124,10 @@ def test_a_file_of_ones_own_is_asked_for_by_its_name(root: Root, tmp_path: Path)
         without.publish()
     # The same name and another content: the file itself asks for it.
     file.write_text("policy: ours\nextends: safe\ncolumns: {Modality: reviewed}\n")
-    work = Sync(replace(ours, privacy=""))
-    change = work.policy_change()
-    assert change
-    assert change.is_asked_for
-    assert "'ours', which has changed since" in str(change)
-    work.publish()
+    notes: list[str] = []
+    Sync(replace(ours, privacy=""), note=notes.append).publish()
+    (note,) = notes
+    assert "'ours', which has changed since" in note
     assert marked(root)[0] == before[0]
     assert marked(root)[1] != before[1]
     # But years are no part of this file, and the setting for them may be missing here.
@@ -134,11 +142,26 @@ def test_a_new_lake_is_published_under_safe(tmp_path: Path) -> None:
     assert marked(root)[0] == "safe"
 
 
+def test_a_run_says_it_once_and_before_it_searches(root: Root) -> None:
+    notes: list[str] = []
+
+    def found() -> Iterator[SearchResult]:
+        assert len(notes) == 1
+        yield from ()
+
+    work = Sync(Settings(root=root.uri, privacy="safe"), note=notes.append)
+    work._apply_and_publish(found(), "")
+    assert marked(root)[0] == "safe"
+    work.publish()
+    assert len(notes) == 1
+
+
 def test_dagster_refuses_likewise_and_tells_of_a_change(
-    root: Root, caplog: pytest.LogCaptureFixture
+    root: Root, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(dg.Failure, match="Set COHORTLAKE_PRIVACY=limited to go on"):
         list(published(sync=Sync(Settings(root=root.uri))))
-    results = list(published(sync=Sync(Settings(root=root.uri, privacy="safe"))))
-    assert {result.metadata["policy_before"] for result in results} == {"limited"}
-    assert "from now on it is published under 'safe'" in caplog.text
+    monkeypatch.setenv("COHORTLAKE_ROOT", root.uri)
+    monkeypatch.setenv("COHORTLAKE_PRIVACY", "safe")
+    assert dg.materialize([published], resources=RESOURCES).success
+    assert "from now on it is published under 'safe'" in capsys.readouterr().err
