@@ -1,13 +1,15 @@
 """A second HealthImaging over HTTP, which shares no code with the emulator.
 
 A mistake in the emulator cannot hide one in the library: what a lake holds is compared with this
-endpoint's own list. The list, its filters and its sort are plain Python behind `http.server`.
+endpoint's own list. The list, its filters and its sort are plain Python behind `http.server`. Tests
+that need no HTTP ask `Endpoint.search`.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +25,8 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.image_sets: list[dict[str, Any]] = []
+        # whether descending order is the ascending one reversed among equals
+        self.reverses_ties = True
         self.created_at = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
         self.now = datetime(2026, 2, 1, 12, tzinfo=UTC)
         self.status = "ACTIVE"
@@ -36,47 +40,69 @@ class Endpoint:
         self.url = ""
 
     def search(self, criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
-        field = criteria.get("sort", {}).get("sortField", "updatedAt")
-        descending = criteria.get("sort", {}).get("sortOrder", "DESC") == "DESC"
-        rows = [r for r in self.image_sets if all(_matches(r, f) for f in criteria["filters"])]
-        rows.sort(key=lambda r: (_value(r, field) or 0, r["imageSetId"]), reverse=descending)
+        """Answer a search; its criteria are as they come over the wire."""
+        sort = criteria.get("sort", {})
+        field = sort.get("sortField", "updatedAt")
+        descending = sort.get("sortOrder", "DESC") == "DESC"
+        keys, rows = self.in_order(field, descending)
+        for condition in criteria["filters"]:
+            filtered, low, high = _bounds(condition)
+            if filtered == field:
+                first, last = (-high, -low) if descending else (low, high)
+                found = slice(bisect_left(keys, first), bisect_right(keys, last))
+                keys, rows = keys[found], rows[found]
+        for condition in criteria["filters"]:
+            filtered, low, high = _bounds(condition)
+            if filtered != field:
+                rows = [
+                    r for r in rows if (v := _value(r, filtered)) is not None and low <= v <= high
+                ]
         start = int(token) if token and token.isdecimal() else 0
         answer: dict[str, Any] = {"imageSetsMetadataSummaries": rows[start : start + size]}
         if start + size < len(rows):
             answer["nextToken"] = str(start + size)
         return answer
 
+    def in_order(self, field: str, descending: bool) -> tuple[list[float], list[dict[str, Any]]]:
+        """Return all rows in an order, with the keys that they are sorted by."""
+        rows = sorted(self.image_sets, key=lambda r: r["imageSetId"])
+        if descending and self.reverses_ties:
+            rows.reverse()
+        sign = -1 if descending else 1
+        keyed = [(sign * (_value(row, field) or 0), row) for row in rows]
+        keyed.sort(key=lambda pair: pair[0])
+        return [key for key, _ in keyed], [row for _, row in keyed]
+
 
 def _value(row: dict[str, Any], field: str) -> Any:
+    tags = row.get("DICOMTags", {})
     if field != "DICOMStudyDateAndTime":
-        return row.get(field, row.get("DICOMTags", {}).get(field))
-    date = row.get("DICOMTags", {}).get("DICOMStudyDate", "")
-    return (
-        float(date + (row["DICOMTags"].get("DICOMStudyTime") or "00")[:2])
-        if _is_date(date)
-        else None
-    )
+        return row.get(field, tags.get(field))
+    date = tags.get("DICOMStudyDate", "")
+    return _instant(date, tags.get("DICOMStudyTime")) if _is_date(date) else None
 
 
 def _is_date(text: str) -> bool:
     return len(text) == 8 and text.isdecimal()
 
 
-def _bound(value: dict[str, Any]) -> tuple[str, Any]:
-    ((field, bound),) = value.items()
-    if field == "DICOMStudyDateAndTime":
-        return field, float(bound["DICOMStudyDate"] + bound.get("DICOMStudyTime", "00")[:2])
-    return field, bound
+def _instant(date: str, time: str | None) -> int:
+    """Return a date and a time as one number, to the microsecond."""
+    seconds, _, fraction = (time or "").partition(".")
+    return int(f"{date}{seconds:0<6}{fraction:0<6}")
 
 
-def _matches(row: dict[str, Any], condition: dict[str, Any]) -> bool:
-    bounds = [_bound(value) for value in condition["values"]]
-    value = _value(row, bounds[0][0])
-    if value is None:
-        return False
-    if condition["operator"] == "EQUAL":
-        return bool(value == bounds[0][1])
-    return bool(bounds[0][1] <= value <= bounds[1][1])
+def _bounds(condition: dict[str, Any]) -> tuple[str, Any, Any]:
+    """Return the attribute of a filter, and the least and the greatest value that it finds."""
+    values = [value for union in condition["values"] for value in union.items()]
+    field = values[0][0]
+    ends = [
+        _instant(end["DICOMStudyDate"], end.get("DICOMStudyTime"))
+        if field == "DICOMStudyDateAndTime"
+        else end
+        for _, end in values
+    ]
+    return field, ends[0], ends[-1]
 
 
 @contextmanager
