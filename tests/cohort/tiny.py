@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import cohortlake
@@ -69,26 +70,24 @@ def publish(
         con.register("states", pa.Table.from_pylist([dict(s) for s in states], columns))
         con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
         con.execute(
-            f"CREATE VIEW present AS SELECT *, image_set_id AS interval_key, "
+            f"CREATE TEMP TABLE present AS SELECT *, image_set_id AS interval_key, "
             f"hash({marts.STUDY}) AS study_hash FROM now"
         )
-        con.execute(f"CREATE VIEW study_order AS {study_order.of('present')}")
+        con.execute(f"CREATE TEMP TABLE study_order AS {study_order.of('present')}")
         for table, query in _QUERIES.items():
             shown = schema.arrow_schema(
                 c for c in policy.shown(schema.published(table)) if c != schema.STUDY_MONTH
             )
-            months = [""]
-            if table != "patients":
-                found = con.sql(f"SELECT DISTINCT {_MONTH} FROM ({query})").fetchall()
-                months = [month for (month,) in found]
-            for month in months:
-                where = f"WHERE {_MONTH} = '{month}'" if month else ""
-                rows = con.sql(f"SELECT {', '.join(shown.names)} FROM ({query}) {where}")
-                folder = f"/study_month={month}" if month else ""
+            folder = "''" if table == "patients" else f"'/study_month=' || {_MONTH}"
+            columns_sql = ", ".join([*shown.names, f"{folder} AS folder"])
+            rows = con.sql(f"SELECT {columns_sql} FROM ({query})").to_arrow_table()
+            folders = {""} if table == "patients" else {*rows["folder"].to_pylist()}
+            for folder in sorted(folders):
+                own = rows.filter(pc.equal(rows["folder"], folder)).select(shown.names)
                 path = f"published/{table}{folder}/{table}.parquet"
                 (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(rows.to_arrow_table().cast(shown), Path(root) / path)
-                files[path] = PublishedFile(rows.shape[0])
+                pq.write_table(own.cast(shown), Path(root) / path)
+                files[path] = PublishedFile(len(own))
     (Path(root) / MARKER_PATH).write_bytes(marker(policy, version, files).to_marker())
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from looks import DATASTORE, Looked, write
@@ -17,13 +19,19 @@ MODALITIES = ("CT", "MR", "DX", "JONES")
 DESCRIPTIONS = ("CT CHEST", "MR HEAD", "Knee of Mr Brown")
 
 
-def summaries(patients: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Return summaries: one to four studies a patient, each with one or two series."""
+def summaries(patients: int, seed: int = 1, days: int = 4_500) -> list[dict[str, Any]]:
+    """Return summaries: one to four studies a patient, each with one or two series.
+
+    Args:
+        patients: How many patients there are.
+        seed: What the summaries are drawn by.
+        days: How many days after 1 January 2012 studies are made. Fewer days give fewer files.
+    """
     dice, found = random.Random(seed), []  # noqa: S311
     for patient in range(patients):
         born = date(1920, 1, 1) + timedelta(days=dice.randrange(36_000))
         for study in range(dice.randint(1, 4)):
-            day = date(2012, 1, 1) + timedelta(days=dice.randrange(4_500))
+            day = date(2012, 1, 1) + timedelta(days=dice.randrange(days))
             uid = f"1.2.840.113619.{day:%Y%m%d}.{patient}.{study}"
             for series in range(dice.randint(1, 2)):
                 tags = {
@@ -54,6 +62,12 @@ def summaries(patients: int, seed: int = 1) -> list[dict[str, Any]]:
     return found
 
 
+def copy_of(lake: Root, folder: Path) -> Root:
+    """Return a copy of a lake, for a test that changes it."""
+    shutil.copytree(lake.path(), folder / "lake")
+    return Root(str(folder / "lake"))
+
+
 def lake_of(folder: str, found: list[dict[str, Any]]) -> Root:
     """Return a lake that has seen these summaries, and has published nothing yet."""
     root = Root(folder)
@@ -62,4 +76,4 @@ def lake_of(folder: str, found: list[dict[str, Any]]) -> Root:
     return Root(folder)  # which no run is at work in
 
 
-__all__ = ["DATASTORE", "SEEN", "lake_of", "summaries"]
+__all__ = ["DATASTORE", "SEEN", "copy_of", "lake_of", "summaries"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command import command
-from privacy.people import lake_of, summaries
+from privacy.people import copy_of, lake_of, summaries
 from typer.testing import Result
 
 import cohortlake
@@ -19,11 +19,17 @@ from cohortlake.storage.root import Root
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "privacy.md"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    found = summaries(60)
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """A lake that nothing is published of yet; each test works on a copy."""
+    found = summaries(60, days=30)
     found[0]["DICOMTags"]["DICOMStudyDescription"] = "Seen with Ms Rare"
-    return lake_of(f"{tmp_path}/lake", found)
+    return lake_of(str(tmp_path_factory.mktemp("commands") / "lake"), found)
+
+
+@pytest.fixture
+def root(pristine: Root, tmp_path: Path) -> Root:
+    return copy_of(pristine, tmp_path)
 
 
 def run(root: Root, *arguments: str, **settings: str) -> Result:

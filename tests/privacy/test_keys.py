@@ -46,12 +46,19 @@ IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min
 )
 
 
-@given(st.binary(min_size=32, max_size=32), IDS, IDS)
-def test_duckdb_and_python_hash_alike(key: bytes, scope: str, id_: str) -> None:
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con:
-        create_macros(con, key)
-        query = "SELECT keyed_hash('PatientID', $s, $i), keyed_uid($i), shift_days($s, $i)"
-        ((patient, uid, days),) = con.execute(query, {"s": scope, "i": id_}).fetchall()
+        yield con
+
+
+@given(key=st.binary(min_size=32, max_size=32), scope=IDS, id_=IDS)
+def test_duckdb_and_python_hash_alike(
+    con: duckdb.DuckDBPyConnection, key: bytes, scope: str, id_: str
+) -> None:
+    create_macros(con, key)
+    query = "SELECT keyed_hash('PatientID', $s, $i), keyed_uid($i), shift_days($s, $i)"
+    ((patient, uid, days),) = con.execute(query, {"s": scope, "i": id_}).fetchall()
     message = "\x1f".join(("PatientID", scope, id_)).encode()
     assert patient == hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
     assert [patient] == keyed_hashes(key, "PatientID", [(scope, id_)])
@@ -62,18 +69,17 @@ def test_duckdb_and_python_hash_alike(key: bytes, scope: str, id_: str) -> None:
     assert set(uid) <= set("0123456789.")
 
 
-def test_no_id_has_no_hash() -> None:
-    with duckdb.connect() as con:
-        create_macros(con, KEY)
-        query = "SELECT keyed_hash('p', 's', NULL), keyed_uid(NULL)"
-        assert con.sql(query).fetchall() == [(None, None)]
+def test_no_id_has_no_hash(con: duckdb.DuckDBPyConnection) -> None:
+    create_macros(con, KEY)
+    query = "SELECT keyed_hash('p', 's', NULL), keyed_uid(NULL)"
+    assert con.sql(query).fetchall() == [(None, None)]
 
 
 @pytest.fixture(scope="module")
 def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake that nobody changes: each test works on a copy."""
     folder = tmp_path_factory.mktemp("keys") / "lake"
-    lake_of(str(folder), summaries(8))
+    lake_of(str(folder), summaries(8, days=200))
     return folder
 
 
@@ -146,7 +152,7 @@ def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
     name = f"key-{tmp_path.name}"
     region = {"region_name": "us-east-1"}  # ours is AWS_REGION, which boto3 does not read
     boto3.client("secretsmanager", **region).create_secret(Name=name, SecretString=KEY.hex())
-    root = lake_of(f"{tmp_path}/one", summaries(3))
+    root = lake_of(f"{tmp_path}/one", summaries(3, days=30))
     ACTIONS.clear()
     publish(root, built_in("safe"), f"secretsmanager:{name}")
     assert set(ACTIONS) == _granted("PatientKeyInSecretsManager")
@@ -156,7 +162,7 @@ def test_a_key_can_lie_in_secrets_manager_or_be_wrapped_by_kms(
         publish(root, built_in("limited"), "secretsmanager:elsewhere")
 
     wrapping = boto3.client("kms", **region).create_key()["KeyMetadata"]["KeyId"]
-    other = lake_of(f"{tmp_path}/other", summaries(3))
+    other = lake_of(f"{tmp_path}/other", summaries(3, days=30))
     ACTIONS.clear()
     publish(other, built_in("safe"), f"kms:{wrapping}")
     assert set(ACTIONS) == _granted("PatientKeyWrappedByKms")
@@ -300,7 +306,7 @@ def test_the_erased_stay_out_whatever_becomes_of_the_other_key(root: Root) -> No
     sync.rotate_key("lake")
     patient = Patient(DATASTORE, " MRN-00003")
     assert erasures.find(root, patient) is not None
-    found = flatten_summaries(summaries(8), DATASTORE)
+    found = flatten_summaries(summaries(8, days=200), DATASTORE)
     is_erased = ErasedPatients(root).mask(found).to_pylist()
     assert {n for n, out in zip(found["PatientID"].to_pylist(), is_erased, strict=True) if out} == {
         "MRN-00003"

@@ -17,7 +17,7 @@ import pytest
 from changing import STEPS, Hospital, published_rows
 from hypothesis import HealthCheck, given, settings
 from laws import examples
-from privacy.people import DATASTORE, SEEN, lake_of, summaries
+from privacy.people import DATASTORE, SEEN, copy_of, lake_of, summaries
 from privacy.reidentify import truth_of, unique_shares
 
 import cohortlake
@@ -30,13 +30,48 @@ from cohortlake.publish.publisher import publish
 from cohortlake.settings import POLICIES, Settings
 from cohortlake.storage.root import Root
 
-FOUND = summaries(150)
+FOUND = summaries(150, days=900)
+FEW = {"patients": 12, "days": 400}
 SAFE = [built_in("safe", "shift"), built_in("safe", "year")]
+LIMITED = built_in("limited")
+
+
+class Lakes:
+    """The lake of FOUND, published once under each policy that a test asks for.
+
+    All have the same key, and no test changes them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._limited = lake_of(f"{folder}/limited", FOUND)
+        publish(self._limited, LIMITED)
+        self._published = {LIMITED.digest: self._limited}
+
+    def under(self, policy: Policy) -> Root:
+        if policy.digest not in self._published:
+            root = copy_of(self._limited, self.folder / policy.digest)
+            publish(root, policy)
+            self._published[policy.digest] = root
+        return self._published[policy.digest]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    return lake_of(str(tmp_path_factory.mktemp("people") / "lake"), FOUND)
+def lakes(tmp_path_factory: pytest.TempPathFactory) -> Lakes:
+    return Lakes(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """A small lake that no test changes, published under `limited`."""
+    root = lake_of(str(tmp_path_factory.mktemp("few") / "lake"), summaries(**FEW))
+    publish(root, LIMITED)
+    return root
+
+
+@pytest.fixture
+def root(few: Root, tmp_path: Path) -> Root:
+    return copy_of(few, tmp_path)
 
 
 def _digest(root: Root, *parts: str) -> str:
@@ -64,8 +99,8 @@ def _every_text(root: Root) -> str:
 
 
 @pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
-def test_safe_shows_no_identifier_and_no_date_as_it_was(root: Root, policy: Policy) -> None:
-    publish(root, policy)
+def test_safe_shows_no_identifier_and_no_date_as_it_was(lakes: Lakes, policy: Policy) -> None:
+    root = lakes.under(policy)
     text = _every_text(root)
     tags = [found["DICOMTags"] for found in FOUND]
     hidden = ("PatientId", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyId",
@@ -83,8 +118,8 @@ def test_safe_shows_no_identifier_and_no_date_as_it_was(root: Root, policy: Poli
     assert not columns & {"StudyDate", "StudyTime", "created_at", "valid_from", "observed_from"}
 
 
-def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(root: Root) -> None:
-    publish(root, SAFE[0])
+def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(lakes: Lakes) -> None:
+    root = lakes.under(SAFE[0])
     frame = _frame(root, "image_sets").set_index("image_set_id")
     for found in FOUND:
         tags, row = found["DICOMTags"], frame.loc[found["imageSetId"]]
@@ -102,28 +137,30 @@ def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(root: Ro
         assert pd.isna(shown) if age < 0 else shown == min(age, 90)
 
 
-def _lake_with(tmp_path: Path, **tags: str) -> tuple[Root, str]:
-    """A lake in which one image set has other tags, and its id."""
-    found = summaries(20)
-    found[0]["DICOMTags"] |= {f"DICOM{name}": value for name, value in tags.items()}
-    return lake_of(str(tmp_path / "lake"), found), found[0]["imageSetId"]
+def _lake_with(tmp_path: Path, name: str, *values: str) -> tuple[Root, list[str]]:
+    """A lake in which an image set has each of these values, and their ids."""
+    found = summaries(**FEW)
+    patients = {one["DICOMTags"]["DICOMPatientId"]: one for one in found}
+    odd = list(patients.values())[: len(values)]
+    for one, value in zip(odd, values, strict=True):
+        one["DICOMTags"][f"DICOM{name}"] = value
+    return lake_of(str(tmp_path / "lake"), found), [one["imageSetId"] for one in odd]
 
 
-@pytest.mark.parametrize("day", ["00010101", "00020101"])
-def test_a_date_that_cannot_be_shifted_is_none(tmp_path: Path, day: str) -> None:
-    root, odd = _lake_with(tmp_path, StudyDate=day)
+def test_a_date_that_cannot_be_shifted_is_none(tmp_path: Path) -> None:
+    root, odd = _lake_with(tmp_path, "StudyDate", "00010101", "00020101")
     publish(root, SAFE[0])
     for table in ("image_sets", "series", "studies", "patients", "history"):
         rows = _frame(root, table)
         assert repr(rows)
         assert rows.to_dict("records")
-    row = _frame(root, "image_sets").set_index("image_set_id").loc[odd]
-    assert pd.isna(row["study_date_shifted"])
-    assert pd.isna(row["study_year_shifted"])
+    rows = _frame(root, "image_sets").set_index("image_set_id").loc[odd]
+    assert rows["study_date_shifted"].isna().all()
+    assert rows["study_year_shifted"].isna().all()
 
 
 def test_a_reviewed_value_is_shown_and_none_that_only_looks_like_it(tmp_path: Path) -> None:
-    root, odd = _lake_with(tmp_path, StudyDescription="Fuß links ")
+    root, (odd,) = _lake_with(tmp_path, "StudyDescription", "Fuß links ")
     for allowed, is_shown in (("fuß links", True), ("Fuss links", False)):
         file = tmp_path / "policy.yaml"
         allow = f"allow: {{StudyDescription: [{allowed}]}}"
@@ -136,8 +173,8 @@ def test_a_reviewed_value_is_shown_and_none_that_only_looks_like_it(tmp_path: Pa
         assert ("Fuß links" in review["StudyDescription"]) != is_shown
 
 
-def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
-    publish(root, SAFE[1])
+def test_the_year_is_all_that_is_shown_where_dates_are_cut(lakes: Lakes) -> None:
+    root = lakes.under(SAFE[1])
     frame = _frame(root, "image_sets").set_index("image_set_id")
     for found in FOUND:
         year = int(found["DICOMTags"]["DICOMStudyDate"][:4])
@@ -148,8 +185,8 @@ def test_the_year_is_all_that_is_shown_where_dates_are_cut(root: Root) -> None:
     assert all(re.fullmatch(r"study_year_or_undated=(\d{4}-XX|undated)", name) for name in folders)
 
 
-def test_no_order_of_rows_tells_what_the_years_hide(root: Root) -> None:
-    publish(root, SAFE[1])
+def test_no_order_of_rows_tells_what_the_years_hide(lakes: Lakes) -> None:
+    root = lakes.under(SAFE[1])
     truth = truth_of(FOUND)
     for path in Path(root.path("published/image_sets")).rglob("*.parquet"):
         rows = duckdb.read_parquet(str(path)).fetchdf()
@@ -160,7 +197,7 @@ def test_no_order_of_rows_tells_what_the_years_hide(root: Root) -> None:
 
 
 @settings(
-    max_examples=examples(6, quick=3), suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(6, quick=2), suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(STEPS)
 @pytest.mark.parametrize("policy", SAFE, ids=["shift", "year"])
@@ -181,7 +218,7 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
 
 
 def test_another_policy_leaves_no_file_of_the_old_one(root: Root) -> None:
-    for policy in (built_in("identified"), SAFE[0], built_in("limited"), SAFE[1], SAFE[0]):
+    for policy in (built_in("identified"), SAFE[0], LIMITED, SAFE[1], SAFE[0]):
         published = publish(root, policy)
         assert published is not None
         lying = set(root.files("published", ".parquet"))
@@ -193,14 +230,13 @@ def test_another_policy_leaves_no_file_of_the_old_one(root: Root) -> None:
 
 
 def test_the_same_policy_by_another_name_of_its_file_is_told(root: Root, tmp_path: Path) -> None:
-    publish(root, built_in("limited"))
     ours = _policy(tmp_path, "policy: ours\nextends: limited\n", "ours")
     published = publish(root, ours)
     assert published is not None
     assert published.policy == "ours"
 
 
-def test_what_a_person_allowed_is_shown_and_nothing_else(root: Root, tmp_path: Path) -> None:
+def test_what_a_person_allowed_is_shown_and_nothing_else(lakes: Lakes, tmp_path: Path) -> None:
     text = """
     policy: ours
     extends: safe
@@ -208,16 +244,15 @@ def test_what_a_person_allowed_is_shown_and_nothing_else(root: Root, tmp_path: P
       StudyDescription: [CT CHEST]
       Modality: [JONES]
     """
-    publish(root, _policy(tmp_path, text, "safe"))
-    frame = _frame(root, "image_sets")
+    frame = _frame(lakes.under(_policy(tmp_path, text, "safe")), "image_sets")
     assert set(frame["StudyDescription"].dropna()) == {"CT CHEST"}
     assert set(frame["Modality"].dropna()) == {"CT", "MR", "DX", "JONES"}
     assert set(frame["PatientSex"].dropna()) == {"F", "M", "O"}
     assert set(frame["BodyPartExamined"].dropna()) == {"CHEST", "HEAD", "KNEE"}
 
 
-def test_safe_tells_nothing_of_the_past_and_limited_does(root: Root) -> None:
-    publish(root, SAFE[0])
+def test_safe_tells_nothing_of_the_past_and_limited_does(lakes: Lakes) -> None:
+    root = lakes.under(SAFE[0])
     lake = cohortlake.open(root.uri)
     for ask in (
         lambda: lake.table("image_sets", as_of=SEEN),
@@ -229,14 +264,16 @@ def test_safe_tells_nothing_of_the_past_and_limited_does(root: Root) -> None:
             ask()
     with pytest.raises(ColumnNotShown, match="StudyDate"):
         lake.table("studies", ["StudyDate"])
-    publish(root, built_in("limited"))
-    assert len(cohortlake.open(root.uri).table("image_sets", as_of=SEEN)) == len(FOUND)
+    uri = lakes.under(LIMITED).uri
+    assert len(cohortlake.open(uri).table("image_sets", as_of=SEEN)) == len(FOUND)
 
 
-def test_a_cohort_is_the_same_under_every_policy_that_tells_days(root: Root) -> None:
+def test_a_cohort_is_the_same_under_every_policy_that_tells_days(
+    lakes: Lakes, tmp_path: Path
+) -> None:
     drawn = []
-    for policy in (built_in("identified"), built_in("limited"), SAFE[0]):
-        publish(root, policy)
+    for policy in (built_in("identified"), LIMITED, SAFE[0]):
+        root = copy_of(lakes.under(policy), tmp_path / policy.name)
         with cohortlake.open(root.uri) as lake:
             cohort = (
                 lake.cohort("cts")
@@ -253,19 +290,20 @@ def test_a_cohort_is_the_same_under_every_policy_that_tells_days(root: Root) -> 
             for name in ("studies_over_time", "age_sex_pyramid"):
                 getattr(cohort.plot, name)()
     assert drawn[0] == drawn[1] == drawn[2]
-    publish(root, SAFE[1])
-    with cohortlake.open(root.uri) as lake, pytest.raises(NotShown, match="by their dates"):
+    with (
+        cohortlake.open(lakes.under(SAFE[1]).uri) as lake,
+        pytest.raises(NotShown, match="by their dates"),
+    ):
         lake.cohort("cts").first_study_per_patient().count()
 
 
 # Re-identification
 
 
-def test_no_pair_of_columns_leads_back_to_an_identifier_or_a_date(root: Root) -> None:
+def test_no_pair_of_columns_leads_back_to_an_identifier_or_a_date(lakes: Lakes) -> None:
     truth = truth_of(FOUND)
     for policy in SAFE:
-        publish(root, policy)
-        frame = _frame(root, "image_sets").set_index("image_set_id")
+        frame = _frame(lakes.under(policy), "image_sets").set_index("image_set_id")
         hidden = {"PatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "StudyID",
                   "StudyTime", "created_at", "StudyDate"}  # fmt: skip
         assert hidden.isdisjoint(frame.columns)
@@ -275,16 +313,15 @@ def test_no_pair_of_columns_leads_back_to_an_identifier_or_a_date(root: Root) ->
                 assert share == 0, pair
 
 
-def test_the_same_attack_succeeds_where_dates_and_uids_are_shown(root: Root) -> None:
-    publish(root, built_in("limited"))
-    frame = _frame(root, "image_sets").set_index("image_set_id")
+def test_the_same_attack_succeeds_where_dates_and_uids_are_shown(lakes: Lakes) -> None:
+    frame = _frame(lakes.under(LIMITED), "image_sets").set_index("image_set_id")
     shares = unique_shares(frame, truth_of(FOUND))
     assert shares["SeriesInstanceUID", "StudyDate"] == 1
     assert shares["StudyDate", "age_at_study_years"] > 0.2
 
 
-def test_days_between_dates_are_all_that_shifting_tells(root: Root) -> None:
-    publish(root, SAFE[0])
+def test_days_between_dates_are_all_that_shifting_tells(lakes: Lakes) -> None:
+    root = lakes.under(SAFE[0])
     frame, truth = _frame(root, "image_sets").set_index("image_set_id"), truth_of(FOUND)
     by_patient: dict[str, set[int]] = defaultdict(set)
     for image_set_id, row in frame.iterrows():
@@ -389,25 +426,22 @@ def _types(folder: str, column: str) -> set[str]:
     return types
 
 
-@pytest.mark.parametrize("policy", [*SAFE, built_in("limited")], ids=["shift", "year", "limited"])
 def test_a_folders_value_has_one_type_with_and_without_undated_rows(
-    tmp_path: Path, policy: Policy
+    lakes: Lakes, tmp_path: Path
 ) -> None:
-    dated = lake_of(str(tmp_path / "dated"), summaries(20))
-    partly, _ = _lake_with(tmp_path, StudyDate="none")
-    found = []
-    for root in (dated, partly):
-        publish(root, policy)
-        folder = root.path("published/series")
-        is_undated = Path(folder, f"{policy.partition.name}={schema.UNDATED}").exists()
-        assert is_undated == (root is partly)
-        found.append(_types(folder, policy.partition.name))
-    assert found == [{"<class 'str'>", "string", "VARCHAR"}] * 2
+    partly, _ = _lake_with(tmp_path, "StudyDate", "none")
+    for policy in (*SAFE, LIMITED):
+        publish(partly, policy)
+        for root in (lakes.under(policy), partly):
+            folder = root.path("published/series")
+            is_undated = Path(folder, f"{policy.partition.name}={schema.UNDATED}").exists()
+            assert is_undated == (root is partly)
+            types = _types(folder, policy.partition.name)
+            assert types == {"<class 'str'>", "string", "VARCHAR"}, policy.partition.name
 
 
-def test_a_lake_with_folders_of_plain_years_is_published_anew(tmp_path: Path) -> None:
-    root = lake_of(str(tmp_path / "lake"), summaries(20))
-    publish(root, SAFE[0])
+def test_a_lake_with_folders_of_plain_years_is_published_anew(lakes: Lakes, tmp_path: Path) -> None:
+    root = copy_of(lakes.under(SAFE[0]), tmp_path)
     before = published_rows(root)
     marker = Path(root.path(MARKER_PATH))
     for path in sorted(Path(root.path("published")).rglob("*-XX")):

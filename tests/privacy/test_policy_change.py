@@ -36,7 +36,7 @@ COMMANDS = (
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake that is published under `limited`, to copy."""
-    root = lake_of(f"{tmp_path_factory.mktemp('limited')}/lake", summaries(12))
+    root = lake_of(f"{tmp_path_factory.mktemp('limited')}/lake", summaries(12, days=30))
     Sync(Settings(root=root.uri, privacy="limited")).publish()
     return Path(root.uri)
 
@@ -137,7 +137,7 @@ def test_a_file_of_ones_own_is_asked_for_by_its_name(root: Root, tmp_path: Path)
 
 
 def test_a_new_lake_is_published_under_safe(tmp_path: Path) -> None:
-    root = lake_of(f"{tmp_path}/lake", summaries(3))
+    root = lake_of(f"{tmp_path}/lake", summaries(3, days=30))
     Sync(Settings(root=root.uri)).publish()
     assert marked(root)[0] == "safe"
 

@@ -22,7 +22,7 @@ from cohortlake.errors import MissingExtra
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=examples(40, quick=15))
+@settings(max_examples=examples(40, quick=8))
 def test_counts_equal_plain_loops_and_only_ever_shrink(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import date, time, timedelta
@@ -62,11 +63,19 @@ def a_day_later() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture
-def frozen(root: str) -> str:
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A lake with a frozen cohort; each test works on a copy."""
+    root = str(tmp_path_factory.mktemp("frozen") / "lake")
     publish(root, ROWS)
     with cohortlake.open(root) as lake:
         first_cts(lake).freeze()
+    return root
+
+
+@pytest.fixture
+def frozen(pristine: str, root: str) -> str:
+    shutil.copytree(pristine, root)
     return root
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cohort.tiny import image_set, publish
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 import cohortlake
 from cohortlake import Lake
@@ -52,6 +53,7 @@ def closest(lake: Lake, table: str, column: str) -> Cohort:
     return cohort.closest_study_per_patient(to=column)
 
 
+@settings(max_examples=examples(100, quick=8))
 @given(
     st.sampled_from([word for word in WORDS if NAME.fullmatch(word)]),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=30, unique_by=str.casefold),

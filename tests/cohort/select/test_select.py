@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,28 @@ from cohortlake.errors import (
 )
 
 DAY = date(2020, 1, 1)
+DAYS = [0, 31, 400]
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Lake]:
+    """A lake of FIRST_ROWS to which no test attaches a table."""
+    with opened(FIRST_ROWS) as lake:
+        yield lake
+
+
+@pytest.fixture(scope="module")
+def spaced() -> Iterator[Lake]:
+    """A lake of a patient with a CT on each of DAYS, and of another one with one study."""
+    rows = [
+        image_set(n, "p", f"1.{n}", Modality="CT", StudyDate=DAY + timedelta(days=n)) for n in DAYS
+    ]
+    with opened([*rows, image_set(500, "q", "1.500", StudyDate=DAY)]) as lake:
+        yield lake
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=examples(60, quick=20))
+@settings(max_examples=examples(60, quick=12))
 def test_each_step_leaves_what_plain_loops_leave(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:
@@ -63,7 +82,7 @@ def test_a_random_study_is_the_one_with_the_least_hash() -> None:
 
 
 @given(hospitals(), CRITERIA, st.randoms(use_true_random=False))
-@settings(max_examples=examples(15, quick=8))
+@settings(max_examples=examples(15, quick=5))
 def test_the_order_of_the_rows_does_not_matter(
     rows: list[dict[str, Any]], criteria: Criteria, order: random.Random
 ) -> None:
@@ -76,7 +95,7 @@ def test_the_order_of_the_rows_does_not_matter(
 
 
 @given(hospitals(), hospitals(), st.integers(1, 9), st.integers(0, 3))
-@settings(max_examples=examples(15, quick=8))
+@settings(max_examples=examples(15, quick=5))
 def test_a_split_keeps_patients_whole_and_moves_nobody(
     rows: list[dict[str, Any]], more: list[dict[str, Any]], tenths: int, seed: int
 ) -> None:
@@ -121,16 +140,13 @@ def test_a_split_meets_its_shares() -> None:
         ("any time", {0, 31, 400}),
     ],
 )
-def test_intervals_count_calendar_units_and_both_ends(when: str, found: set[int]) -> None:
-    days = [0, 31, 400]
-    rows = [
-        image_set(n, "p", f"1.{n}", Modality="CT", StudyDate=DAY + timedelta(days=n)) for n in days
-    ]
-    with opened([*rows, image_set(500, "q", "1.500", StudyDate=DAY)]) as lake:
-        near = lake.cohort("a").with_study(when, Modality="CT").to_pandas()
-        rest = lake.cohort("a").without_study(when, Modality="CT").to_pandas()
+def test_intervals_count_calendar_units_and_both_ends(
+    spaced: Lake, when: str, found: set[int]
+) -> None:
+    near = spaced.cohort("a").with_study(when, Modality="CT").to_pandas()
+    rest = spaced.cohort("a").without_study(when, Modality="CT").to_pandas()
     assert {int(uid[2:]) for uid in near["StudyInstanceUID"]} == found
-    assert {int(uid[2:]) for uid in rest["StudyInstanceUID"]} == {*days, 500} - found
+    assert {int(uid[2:]) for uid in rest["StudyInstanceUID"]} == {*DAYS, 500} - found
 
 
 def test_who_is_nobodys_or_two_patients_is_left_out() -> None:
@@ -161,10 +177,9 @@ def test_no_filter_hides_that_a_study_is_two_patients() -> None:
             assert (filtered.counts.patients, identified.counts.patients) == (2, 1)
 
 
-def test_a_list_column_has_a_value_that_is_in_it() -> None:
-    with opened(FIRST_ROWS) as lake:
-        assert len(lake.cohort("a").where(modalities="MR").to_pandas()) == 1
-        assert len(lake.cohort("a").where(modalities=["MR", "CT"]).to_pandas()) == 2
+def test_a_list_column_has_a_value_that_is_in_it(small: Lake) -> None:
+    assert len(small.cohort("a").where(modalities="MR").to_pandas()) == 1
+    assert len(small.cohort("a").where(modalities=["MR", "CT"]).to_pandas()) == 2
 
 
 @pytest.mark.parametrize("kind", ["frame", "csv", "parquet"])
@@ -211,49 +226,50 @@ def test_an_outside_table_is_joined_by_patient(kind: str, tmp_path: Path) -> Non
         ({"patient_key": ["p"], 'a" FROM series --': [1]}, "cannot be the name"),
     ],
 )
-def test_an_outside_table_that_cannot_be_joined_is_told(table: dict[str, Any], says: str) -> None:
-    with opened(FIRST_ROWS) as lake, pytest.raises(BadOutsideTable, match=says):
-        lake.attach("registry", pd.DataFrame(table))
+def test_an_outside_table_that_cannot_be_joined_is_told(
+    small: Lake, table: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(BadOutsideTable, match=says):
+        small.attach("registry", pd.DataFrame(table))
 
 
-def test_what_is_wrong_is_said_where_it_was_written(tmp_path: Path) -> None:
-    with opened(FIRST_ROWS) as lake:
-        cohort = lake.cohort("a")
-        with pytest.raises(UnknownValue, match="Modality"):
-            cohort.where(Modality="CAT")
-        with pytest.raises(UnknownValue):
-            cohort.with_study("any time", Modality="CAT")
-        assert cohort.where("Modality = 'CAT'").to_pandas().empty  # SQL may find nothing
-        with pytest.raises(BadCondition, match="no table has a column 'biopsy'"):
-            cohort.closest_study_per_patient(to="biopsy")
-        with pytest.raises(BadCriteria, match="is not in the calendar"):
-            cohort.closest_study_per_patient(to="2020-02-31")
-        with pytest.raises(BadCriteria, match="correct the path"):
-            lake.load_cohort(tmp_path / "none.yaml")
-        (tmp_path / "latin.yaml").write_bytes("cohort: a\nabout: Möller".encode("latin-1"))
-        with pytest.raises(BadCriteria, match="UTF-8"):
-            lake.load_cohort(tmp_path / "latin.yaml")
-        with pytest.raises(BadCriteria, match="name each column once"):
-            cohort.count("PatientSex", "PatientSex")
-        with pytest.raises(BadCondition, match="series or of studies"):
-            cohort.with_study("any time", "n_studies > 1")
-        with pytest.raises(UnknownTable):
-            cohort.join("registry")
-        with pytest.raises(BadCriteria, match="lower case"):
-            lake.attach("My registry", pd.DataFrame({"patient_key": ["p"]}))
-        for name in ("step_1", "series", "before"):
-            with pytest.raises(BadOutsideTable, match="take another name"):
-                lake.attach(name, pd.DataFrame({"patient_key": ["p"]}))
-        with pytest.raises(BadOutsideTable, match="is not there"):
-            lake.attach("registry", tmp_path / "x.csv")
-        for file, content in {"x.parquet": "Smith", "x.csv": 'patient_key\nSm"ith\0\xff'}.items():
-            (tmp_path / file).write_text(content, encoding="latin-1")
-            with pytest.raises(BadOutsideTable, match="cannot be read as") as caught:
-                lake.attach("registry", tmp_path / file)
-            assert "mith" not in str(caught.value)
-        (tmp_path / "x.csv").unlink()
-        with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
-            lake.attach("registry", tmp_path / "x.xlsx")
+def test_what_is_wrong_is_said_where_it_was_written(small: Lake, tmp_path: Path) -> None:
+    cohort = small.cohort("a")
+    with pytest.raises(UnknownValue, match="Modality"):
+        cohort.where(Modality="CAT")
+    with pytest.raises(UnknownValue):
+        cohort.with_study("any time", Modality="CAT")
+    assert cohort.where("Modality = 'CAT'").to_pandas().empty  # SQL may find nothing
+    with pytest.raises(BadCondition, match="no table has a column 'biopsy'"):
+        cohort.closest_study_per_patient(to="biopsy")
+    with pytest.raises(BadCriteria, match="is not in the calendar"):
+        cohort.closest_study_per_patient(to="2020-02-31")
+    with pytest.raises(BadCriteria, match="correct the path"):
+        small.load_cohort(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes("cohort: a\nabout: Möller".encode("latin-1"))
+    with pytest.raises(BadCriteria, match="UTF-8"):
+        small.load_cohort(tmp_path / "latin.yaml")
+    with pytest.raises(BadCriteria, match="name each column once"):
+        cohort.count("PatientSex", "PatientSex")
+    with pytest.raises(BadCondition, match="series or of studies"):
+        cohort.with_study("any time", "n_studies > 1")
+    with pytest.raises(UnknownTable):
+        cohort.join("registry")
+    with pytest.raises(BadCriteria, match="lower case"):
+        small.attach("My registry", pd.DataFrame({"patient_key": ["p"]}))
+    for name in ("step_1", "series", "before"):
+        with pytest.raises(BadOutsideTable, match="take another name"):
+            small.attach(name, pd.DataFrame({"patient_key": ["p"]}))
+    with pytest.raises(BadOutsideTable, match="is not there"):
+        small.attach("registry", tmp_path / "x.csv")
+    for file, content in {"x.parquet": "Smith", "x.csv": 'patient_key\nSm"ith\0\xff'}.items():
+        (tmp_path / file).write_text(content, encoding="latin-1")
+        with pytest.raises(BadOutsideTable, match="cannot be read as") as caught:
+            small.attach("registry", tmp_path / file)
+        assert "mith" not in str(caught.value)
+    (tmp_path / "x.csv").unlink()
+    with pytest.raises(BadOutsideTable, match=r"\.parquet or a \.csv"):
+        small.attach("registry", tmp_path / "x.xlsx")
 
 
 def test_a_cohort_shows_as_yaml(hospital: Lake) -> None:
