@@ -471,7 +471,8 @@ class ColumnNotShown(NotShown):
         remedy = (
             f"ask for {instead}"
             if instead
-            else "ask those who publish the lake for a policy that shows it, or for reviewed values"
+            else "ask those who publish the lake for a policy that shows it, for reviewed values, "
+            "or to run `cohortlake publish` if an older release published it without the column"
         )
         LakeError.__init__(
             self,

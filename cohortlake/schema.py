@@ -33,6 +33,7 @@ class Identifies(Enum):
     INDIRECTLY = "indirectly"
     INTERVAL = "indirectly: days between dates"
     DATE = "indirectly: a date"
+    CALENDAR = "indirectly: the year or the quarter of a date"
     INSTANT = "indirectly: an instant or a time of day"
     UID = "indirectly: a UID, which may hold a date and a device's number"
     NUMBER = "perhaps directly: a number, which may be an id"
@@ -452,6 +453,33 @@ _AGE_BAND = Column(
     "age_band", pa.string(), "Band of age_at_study_years: <1, 1-9, 10-19 and so on, 90+.", _I
 )
 
+STUDY_CALENDAR: tuple[Column, ...] = (
+    Column("study_year", pa.int16(), "Year of the study's date as the policy shows it: of "
+           "StudyDate, or of study_date_shifted.", Identifies.CALENDAR),
+    Column("study_quarter", pa.string(), "Quarter of the same date: 2024-Q3.",
+           Identifies.CALENDAR),
+)  # fmt: skip
+"""The calendar year and quarter of a study. A policy that shows years alone shows `study_year` in
+place of StudyDate, and no quarter."""
+
+
+def _text_of(list_: Column) -> Column:
+    meaning = f"{list_.name} as one text, with \\ between values. Null where the list is empty."
+    return Column(f"{list_.name}_text", pa.string(), meaning)
+
+
+_STUDY_LISTS = (
+    Column("modalities", pa.list_(pa.string()), "Its series' modalities, sorted."),
+    Column("body_parts", pa.list_(pa.string()), "Its image sets' body_part, sorted."),
+    Column("body_parts_examined", pa.list_(pa.string()),
+           "Its image sets' BodyPartExamined, sorted."),
+)  # fmt: skip
+_PATIENT_LISTS = (
+    Column("modalities", pa.list_(pa.string()), "Modalities over all series, sorted."),
+)
+TEXT_OF_LIST = {f"{list_.name}_text": list_.name for list_ in (*_STUDY_LISTS, *_PATIENT_LISTS)}
+"""Column with a list as one text -> the column with the list."""
+
 _IS_STUDY_WIDE = Column(
     "is_study_wide",
     pa.bool_(),
@@ -465,7 +493,7 @@ WITHHELD_FIELDS = Column(
     "value out.",
 )  # fmt: skip
 MAY_BE_WITHHELD = frozenset(
-    ("modalities", "body_parts_examined"),
+    ("modalities", "modalities_text", "body_parts_examined", "body_parts_examined_text"),
 ).union(
     column.name
     for column in STATE
@@ -498,6 +526,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         AGE,
         _AGE_BAND,
         AGE_STATUS,
+        *STUDY_CALENDAR,
         *_named("Modality"),
         MODALITY_STATUS,
         *_named("BodyPartExamined"),
@@ -524,6 +553,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         AGE,
         _AGE_BAND,
         AGE_STATUS,
+        *STUDY_CALENDAR,
         Column("study_ordinal", pa.int64(),
                "Position among the patient's dated studies, from 1, by StudyDate, StudyTime and "
                "StudyInstanceUID. Null without a patient or a date.", _I),
@@ -531,10 +561,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
                "Days since the patient's study before it; null for the first.", _INTERVAL),
         ACCESSION_KEY,
         *_named("AccessionNumber"),
-        Column("modalities", pa.list_(pa.string()), "Its series' modalities, sorted."),
-        Column("body_parts", pa.list_(pa.string()), "Its image sets' body_part, sorted."),
-        Column("body_parts_examined", pa.list_(pa.string()),
-               "Its image sets' BodyPartExamined, sorted."),
+        *(column for list_ in _STUDY_LISTS for column in (list_, _text_of(list_))),
         _N_SERIES,
         _N_IMAGE_SETS,
         *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
@@ -557,7 +584,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("n_studies", pa.int64(), "Studies found in the lake."),
         _N_SERIES,
         _N_IMAGE_SETS,
-        Column("modalities", pa.list_(pa.string()), "Modalities over all series, sorted."),
+        *(column for list_ in _PATIENT_LISTS for column in (list_, _text_of(list_))),
         WITHHELD_FIELDS,
     ),
     "history": (

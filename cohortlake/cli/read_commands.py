@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import pyarrow as pa
 import typer
 
 from cohortlake import report
@@ -29,6 +28,7 @@ from cohortlake.cli.options import (
 )
 from cohortlake.cohort import Lake, cohort_files
 from cohortlake.cohort.export import spreadsheet
+from cohortlake.flatten import to_table
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.ingest.search_frame import search_image_sets
@@ -140,19 +140,22 @@ def _give(
     frame: pd.DataFrame, output: Path | None, as_json: bool, show: Callable[[pd.DataFrame], None]
 ) -> None:
     if output:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        spreadsheet.write(output, {"rows": table})
+        spreadsheet.write(output, {"rows": to_table(frame)})
         err.print(f"{len(frame):,} rows written to {output}", soft_wrap=True)
     elif as_json:
-        sys.stdout.write(_as_json(frame))
+        sys.stdout.write(_as_json(_with_days(frame)))
     else:
-        show(frame)
+        show(_with_days(frame))
+
+
+def _with_days(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame of `to_frame` with its dates as text, without a time of day."""
+    days = [name for name, kind in frame.dtypes.items() if kind == "datetime64[us]"]
+    return frame.assign(**{str(day): frame[day].dt.date.astype("string") for day in days})
 
 
 def _as_json(frame: pd.DataFrame) -> str:
-    """Return a JSON list with one row a line: instants to the microsecond, dates without a time."""
-    days = [name for name, kind in frame.dtypes.items() if kind == pd.ArrowDtype(pa.date32())]
-    frame = frame.astype(dict.fromkeys(days, "string[pyarrow]"))
+    """Return a JSON list with one row a line: instants to the microsecond."""
     lines = frame.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
     rows = lines.strip("\n").replace("\n", ",\n")  # within a text a line break is written \\n
     return f"[\n{rows}\n]\n" if rows else "[]\n"

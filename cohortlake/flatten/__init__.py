@@ -1,7 +1,15 @@
 """Turns pages of summaries into typed columns. Drops nothing, and counts every odd value."""
 
-from cohortlake.flatten.frame import to_frame
+from cohortlake.flatten.frame import to_frame, to_table, with_pandas_dtypes
 from cohortlake.flatten.quality import invalid_values
 from cohortlake.flatten.table import flatten_pages, flatten_summaries, read_again
 
-__all__ = ["flatten_pages", "flatten_summaries", "invalid_values", "read_again", "to_frame"]
+__all__ = [
+    "flatten_pages",
+    "flatten_summaries",
+    "invalid_values",
+    "read_again",
+    "to_frame",
+    "to_table",
+    "with_pandas_dtypes",
+]

@@ -30,7 +30,8 @@ def search_image_sets(
         limit: Maximum number of rows; all by default.
 
     Returns:
-        One row per image set, with the columns of `schema.STATE` and Arrow-backed dtypes.
+        One row per image set, with the columns of `schema.STATE`. See `flatten.frame` for the
+            dtypes.
 
     Raises:
         ServiceError: See `errors`.

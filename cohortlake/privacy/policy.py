@@ -67,6 +67,7 @@ _TREATMENTS: dict[Identifies, tuple[Treatment, Treatment, Treatment]] = {
     Identifies.INDIRECTLY: (_K, _K, _K),
     Identifies.INTERVAL: (_K, _K, _K),
     Identifies.DATE: (Treatment.SHIFT, _K, _K),
+    Identifies.CALENDAR: (_K, _K, _K),
     Identifies.INSTANT: (_W, _K, _K),
     Identifies.UID: (Treatment.REPLACE, _K, _K),
     Identifies.NUMBER: (Treatment.SHORT, Treatment.SHORT, _K),
@@ -114,12 +115,15 @@ class Policy:
 
     def treatment(self, column: Column) -> Treatment:
         """Return what is done with a column."""
-        if column.name in self.columns:
-            return self.columns[column.name]
+        names = (column.name, schema.TEXT_OF_LIST.get(column.name, column.name))
+        if given := [self.columns[name] for name in names if name in self.columns]:
+            return max(given, key=_narrowness)  # a text shows no more than its list
         if column.identifies is Identifies.DATE:
             return self.dates
-        # The days between studies, together with their years, can reveal a date.
-        if column.identifies is Identifies.INTERVAL and self.dates is Treatment.YEAR:
+        # The days between studies, together with their years, can reveal a date. The year itself
+        # stands in the place of the date.
+        hidden = (Identifies.INTERVAL, Identifies.CALENDAR)
+        if column.identifies in hidden and self.dates is Treatment.YEAR:
             return Treatment.WITHHOLD
         return _base(column, self.extends)
 

@@ -48,6 +48,12 @@ CASE WHEN age_at_study_years = 0 THEN '<1'
 """
 """SQL for the band of ten years that an age lies in."""
 
+CALENDAR = """
+year(StudyDate)::SMALLINT AS study_year,
+strftime(StudyDate, '%Y-Q') || quarter(StudyDate) AS study_quarter
+"""
+"""SQL for the year and the quarter of a study, over rows with StudyDate."""
+
 
 # The text as it was sent is mapped, because its spelling decides the status.
 _AS_SENT = {

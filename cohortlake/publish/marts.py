@@ -81,7 +81,8 @@ def series(current: str) -> str:
     """
     counts = f"count(*) AS n_image_sets, {_WHEN}"
     return f"""
-        SELECT *, n_image_sets > 1 AS has_duplicates, {derived_values.AGE_BAND}
+        SELECT *, n_image_sets > 1 AS has_duplicates, {derived_values.AGE_BAND},
+               {derived_values.CALENDAR}
         FROM ({_mart(current, _SERIES, _SERIES_COLUMNS, counts)})
     """
 
@@ -113,7 +114,8 @@ def studies(current: str, study_order: str) -> str:
     )
     lists = ("modalities", "body_parts_examined")
     return f"""
-        SELECT s.*, study_ordinal, days_since_previous, {derived_values.AGE_BAND}
+        SELECT s.*, study_ordinal, days_since_previous, {derived_values.AGE_BAND},
+               {derived_values.CALENDAR}, {_as_text(*lists, "body_parts")}
         FROM ({_mart(current, STUDY, columns, counts, lists)}) s
         LEFT JOIN {study_order} positions
         ON patient_hash = hash(patient_key) AND positions.study_hash = s.study_hash
@@ -143,7 +145,8 @@ def patients(current: str, key: str = "patient_key") -> str:
                    CASE WHEN n_sexes > 1 THEN '{dicom_terms.CONFLICTING}' ELSE sex_status END
                    AS sex_status
                ),
-               last_study_date - first_study_date AS follow_up_days
+               last_study_date - first_study_date AS follow_up_days,
+               {_as_text("modalities")}
         FROM ({_mart(current, key, _PATIENT_COLUMNS, counts, ("modalities",))})
     """
 
@@ -175,7 +178,10 @@ def _mart(
     withheld = " || ".join(
         (
             f"list_filter(coalesce(one.withheld_fields, []), lambda field: field IN ({own}))",
-            *(f"CASE WHEN lacking_{name} THEN ['{name}'] ELSE [] END" for name in lists),
+            *(
+                f"CASE WHEN lacking_{name} THEN ['{name}', '{name}_text'] ELSE [] END"
+                for name in lists
+            ),
         )
     )
     no_more = ", ".join(("interval_key", *(f"lacking_{name}" for name in lists)))
@@ -196,3 +202,12 @@ def _distinct(column: str) -> str:
     """
     texts = f"string_agg(DISTINCT {column}, '{SEPARATOR}')"
     return f"coalesce(list_sort(list_distinct(string_split({texts}, '{SEPARATOR}'))), [])"
+
+
+def _as_text(*lists: str) -> str:
+    """Return SQL that adds lists as texts: null if a list is empty, or lacks a withheld value."""
+    return ", ".join(
+        f"CASE WHEN len({name}) > 0 AND NOT list_contains(withheld_fields, '{name}') "
+        f"THEN array_to_string({name}, '{SEPARATOR}') END AS {name}_text"
+        for name in lists
+    )

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
+from cohortlake.flatten import with_pandas_dtypes
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
 from cohortlake.publish.marker import PublishedFile
@@ -131,7 +132,8 @@ class Writer:
         rows = 0
         with self._root.writing(path) as stream:
             hashed = _Hashed(stream)
-            with pq.ParquetWriter(hashed, columns, **_layout(columns, len(first))) as file:
+            layout = _layout(columns, len(first))
+            with pq.ParquetWriter(hashed, with_pandas_dtypes(columns), **layout) as file:
                 for group in itertools.chain([first], groups):
                     file.write_table(group, row_group_size=max(1, len(group)))
                     rows += len(group)

@@ -40,7 +40,7 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
         columns: Which columns; all that the policy shows by default.
 
     Returns:
-        One row per entity, with Arrow-backed dtypes.
+        One row per entity. See `flatten.frame` for the dtypes.
 
     Raises:
         UnknownTable: There is no such table.
@@ -123,7 +123,7 @@ class PublishedTables:
                 that this tag names.
 
         Returns:
-            One row per entity, with Arrow-backed dtypes.
+            One row per entity. See `flatten.frame` for the dtypes.
 
         Raises:
             UnknownTable: There is no such table.

@@ -263,7 +263,18 @@ def _times(rows: list[Row]) -> Row:
 
 
 def _banded(rows: list[Row]) -> Row:
-    return {"age_band": _age_band(_speaker(rows)["age_at_study_years"])}
+    speaker = _speaker(rows)
+    day = speaker["StudyDate"]
+    return {
+        "age_band": _age_band(speaker["age_at_study_years"]),
+        "study_year": day and day.year,
+        "study_quarter": day and f"{day.year:04}-Q{(day.month + 2) // 3}",
+    }
+
+
+def _listed(rows: list[Row], name: str, column: str) -> Row:
+    values = _distinct(rows, column)
+    return {name: values, f"{name}_text": "\\".join(values) or None}
 
 
 def _said(rows: list[Row], *columns: str) -> Row:
@@ -295,10 +306,10 @@ def _studies(image_sets: list[Row], studies: list[Row]) -> Iterator[str]:
     places = _places(image_sets)
     expected = [
         _said(rows, *said) | _times(rows) | _banded(rows)
+        | _listed(rows, "modalities", "Modality")
+        | _listed(rows, "body_parts", "body_part")
+        | _listed(rows, "body_parts_examined", "BodyPartExamined")
         | {
-            "modalities": _distinct(rows, "Modality"),
-            "body_parts": _distinct(rows, "body_part"),
-            "body_parts_examined": _distinct(rows, "BodyPartExamined"),
             "n_series": len({_series_key(row) for row in rows}),
         }
         | places.get((_speaker(rows)["patient_key"], study), _NO_PLACE)
@@ -345,8 +356,8 @@ def _patients(image_sets: list[Row], patients: list[Row]) -> Iterator[str]:
                 "n_studies": len({_study_key(row) for row in rows}),
                 "n_series": len({_series_key(row) for row in rows}),
                 "n_image_sets": len(rows),
-                "modalities": _distinct(rows, "Modality"),
             }
+            | _listed(rows, "modalities", "Modality")
         )
     yield from _compared("patients", expected, patients)
 

@@ -108,7 +108,7 @@ def test_rows_come_out_in_every_form(hospital: Lake) -> None:
         "SELECT last_updated_at, n_series FROM studies WHERE n_series >= $least", {"least": 2}
     )
     assert str(rows.to_arrow().schema.field("last_updated_at").type) == "timestamp[us, tz=UTC]"
-    assert str(rows.to_pandas().dtypes["n_series"]) == "int64[pyarrow]"
+    assert str(rows.to_pandas().dtypes["n_series"]) == "Int64"
     assert rows.relation.filter("n_series > 3").shape[0] < len(rows.to_arrow())
     assert rows.columns == ["last_updated_at", "n_series"]
     assert "n_series" in repr(rows)

@@ -64,10 +64,15 @@ def truth_of(found: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("image_set_id")
 
 
+def _as_text(column: pd.Series[Any]) -> pd.Series[Any]:
+    is_day = column.dtype == "datetime64[us]"
+    return (column.dt.date if is_day else column).astype("string")
+
+
 def unique_shares(published: pd.DataFrame, truth: pd.DataFrame) -> Mapping[tuple[str, str], float]:
     """Return for each pair of published columns the share of image sets found by it."""
     told = {
-        name: published[name].astype("string")
+        name: _as_text(published[name])
         for name in published.columns
         if KNOWN_AS.get(name, name) in truth.columns
     }

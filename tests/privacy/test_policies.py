@@ -126,7 +126,7 @@ def test_shifted_dates_are_the_true_ones_moved_by_the_patients_own_days(lakes: L
         patient = (DATASTORE, tags["DICOMPatientId"])
         days = 1 + int(_digest(root, "shift", *patient)[:15], 16) % 365
         true = date.fromisoformat(tags["DICOMStudyDate"])
-        assert row["study_date_shifted"] == true - timedelta(days=days)
+        assert row["study_date_shifted"].date() == true - timedelta(days=days)
         assert row["study_year_shifted"] == f"{true - timedelta(days=days):%Y}-XX"
         assert row["patient_key"] == _digest(root, "PatientID", *patient)[:32]
         uid = tags["DICOMStudyInstanceUID"]
@@ -180,7 +180,7 @@ def test_the_year_is_all_that_is_shown_where_dates_are_cut(lakes: Lakes) -> None
         year = int(found["DICOMTags"]["DICOMStudyDate"][:4])
         assert frame.loc[found["imageSetId"]]["study_year"] == year
     patients = _frame(root, "patients")
-    assert str(patients["first_study_year"].dtype).startswith("int16")
+    assert str(patients["first_study_year"].dtype) == "Int16"
     folders = {path.name for path in Path(root.path("published/studies")).iterdir()}
     assert all(re.fullmatch(r"study_year_or_undated=(\d{4}-XX|undated)", name) for name in folders)
 
@@ -326,7 +326,7 @@ def test_days_between_dates_are_all_that_shifting_tells(lakes: Lakes) -> None:
     by_patient: dict[str, set[int]] = defaultdict(set)
     for image_set_id, row in frame.iterrows():
         true = date.fromisoformat(truth.loc[image_set_id, "StudyDate"])
-        moved = (true - row["study_date_shifted"]).days
+        moved = (true - row["study_date_shifted"].date()).days
         by_patient[row["patient_key"]].add(moved)
     assert all(len(days) == 1 for days in by_patient.values())
     assert len({days for own in by_patient.values() for days in own}) > 80, "each their own"

@@ -62,7 +62,7 @@ class Rows:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the rows as a frame with Arrow-backed dtypes.
+        """Return the rows as a frame; see `flatten.frame` for the dtypes.
 
         Raises:
             BadQuery: The query fails on some row.

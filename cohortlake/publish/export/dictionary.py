@@ -71,6 +71,9 @@ def effect(column: schema.Column, policy: Policy) -> str:
     """Return in a few words what a policy does with a column."""
     shown = policy.shown_as(column)
     if shown is None:
+        date_shown = policy.shown_as(schema.STUDY_DATE)
+        if date_shown and column.name == date_shown.name:
+            return f"in place of {schema.STUDY_DATE.name}"
         is_reviewed = policy.treatment(column) is Treatment.REVIEWED
         more = " until values are reviewed" if is_reviewed else ""
         return Treatment.WITHHOLD.meaning + more

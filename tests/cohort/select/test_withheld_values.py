@@ -181,8 +181,9 @@ def test_each_table_names_its_own_columns(lake: Lake) -> None:
 
     for table in ("image_sets", "history", "series"):
         assert fields(table) == [[], [], ["Modality", "SeriesNumber"], ["StudyDescription"]]
-    assert fields("studies") == [[], [], ["StudyDescription"], ["modalities"]]
-    assert fields("patients") == [[], [], [], ["modalities"]]
+    both = ["modalities", "modalities_text"]
+    assert fields("studies") == [[], [], ["StudyDescription"], both]
+    assert fields("patients") == [[], [], [], both]
     with cohortlake.open(lake.root.uri, as_of="2100-01-01") as later:
         for table in schema.PUBLISHED:
             both = [

@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,10 +54,12 @@ def test_no_page_and_an_empty_page() -> None:
         assert (len(table), table.schema) == (0, expected)
 
 
-def test_frame_has_arrow_dtypes() -> None:
+def test_a_frame_has_a_column_of_its_dtype_for_each_of_the_schema() -> None:
     frame = to_frame(flatten_pages([_page([{"imageSetId": "a" * 32}])], DATASTORE))
-    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in frame.dtypes)
     assert list(frame.columns) == [column.name for column in schema.STATE]
+    expected = {"version": "Int64", "StudyDate": "datetime64[us]", "PatientID": "string",
+                "is_primary": "boolean", "updated_at": "datetime64[us, UTC]"}  # fmt: skip
+    assert {name: str(frame[name].dtype) for name in expected} == expected
 
 
 def test_volatile_members_do_not_make_another_state() -> None:

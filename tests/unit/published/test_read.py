@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from looks import Looked, write
 
 import cohortlake
 from cohortlake.errors import InstantError, NotALake, OldFormat, TagError, UnknownTag
+from cohortlake.flatten import to_table
 from cohortlake.history import image_sets
 from cohortlake.instants import instant
 from cohortlake.privacy import built_in
@@ -145,7 +145,7 @@ def _true(history: History, minute: int) -> dict[str, State]:
 
 
 def _shown(frame: pd.DataFrame) -> dict[str, State]:
-    rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    rows = to_table(frame).to_pylist()
     shown = {
         row["image_set_id"]: (row["version"], row["updated_at"] and _minute(row["updated_at"]))
         for row in rows
@@ -182,7 +182,7 @@ def test_the_past_is_what_a_replay_gives(
 
 def _fields(frame: pd.DataFrame) -> dict[str, dict[str, str | None]]:
     """Return image set -> its values, as `changes` writes them."""
-    rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    rows = to_table(frame).to_pylist()
     return {row["image_set_id"]: {name: _text(row[name]) for name in FIELDS} for row in rows}
 
 
@@ -200,7 +200,7 @@ def _apply(
 ) -> None:
     """Do to a table what changes tell; what begins is looked up."""
     history = lake.table("history")
-    for change in pa.Table.from_pandas(changes, preserve_index=False).to_pylist():
+    for change in to_table(changes).to_pylist():
         key, field = change["image_set_id"], change["field"]
         if change["kind"] == "deleted":
             del states[key]
