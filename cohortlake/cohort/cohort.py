@@ -35,6 +35,7 @@ from cohortlake.cohort.select.condition_sql import check_values
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.cohort.select.selected import Selected, select
+from cohortlake.cohort.select.study_windows import with_dates
 from cohortlake.errors import BadCriteria
 from cohortlake.settings import Settings
 
@@ -71,11 +72,14 @@ class Cohort:
             *conditions: In SQL: "age_at_study_years between 40 and 65".
             **values: Column and value, or a list of values of which it has one. None is a missing
                 value. A column of lists has a value if one of its items is that value.
+                `study_date_in` takes a window in words, as "last 24 months of data", "2024" or
+                "2023-Q4 to 2024-Q3". The criteria keep the dates that it means in this lake.
             label: What the step asks for, in your words: for flow diagrams and tables. Without
                 one, a sentence is made of the step.
 
         Raises:
             BadCondition: One cannot be read, or names what is not there.
+            BadCriteria: A window of study dates cannot be read.
             UnknownValue: No row has a coded value.
         """
         return self._with(Where(_condition(conditions, values), label=self._label(label)))
@@ -95,7 +99,8 @@ class Cohort:
         """Keep the studies whose patient has another study at some distance in time.
 
         Args:
-            when: "within 30 days", "6 to 18 months after", "any time before"; both ends count.
+            when: "within 30 days", "within 12 months before", "6 to 18 months after",
+                "any time before"; both ends count.
             *conditions: What the other study must meet; see `where`. It may be outside the cohort.
             label: The same.
             **values: The same.
@@ -290,7 +295,9 @@ class Cohort:
 
     def _with(self, step: Step) -> Cohort:
         if isinstance(step, Where | Exclude | WithStudy | WithoutStudy):
-            check_values(self.selected.tables, self.criteria.joins, step.condition)
+            tables, joins = self.selected.tables, self.criteria.joins
+            step = replace(step, condition=with_dates(tables, joins, step.condition))
+            check_values(tables, joins, step.condition)
         criteria = replace(self.criteria, steps=(*self.criteria.steps, step))
         return Cohort(select(self.selected.tables, criteria))
 

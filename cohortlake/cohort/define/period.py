@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cohortlake.cohort.define.numbers import NUMBER, number
 from cohortlake.errors import BadCriteria
 
 _UNITS = ("day", "week", "month", "year")
@@ -15,10 +16,13 @@ _LONGEST = {
     "month": _LONGEST_YEARS * 12,
     "year": _LONGEST_YEARS,
 }
+_UNIT = rf"(?P<unit>{'|'.join(_UNITS)})s?"
 _WORDS = re.compile(
-    rf"(?:within (?P<within>\d+)|(?P<low>\d+) to (?P<high>\d+)) (?P<unit>{'|'.join(_UNITS)})s?"
-    r"(?: (?P<side>before|after|apart))?|any time(?: (?P<any_side>before|after))?"
+    rf"(?:(?:with)?in (?:the )?(?P<within>{NUMBER})|up to (?P<up_to>{NUMBER})"
+    rf"|(?:between )?(?P<low>{NUMBER})(?: to | and | ?- ?)(?P<high>{NUMBER})) {_UNIT}"
+    r"(?: (?P<side>before|after|apart))?|any ?time(?: (?P<any_side>before|after))?"
 )
+_BARE = re.compile(rf"(?P<number>{NUMBER}) {_UNIT} (?P<side>before|after)")
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,24 @@ class Period:
         Raises:
             BadCriteria: It is none.
         """
-        found = _WORDS.fullmatch(words.strip())
+        text = " ".join(words.lower().split())
+        if bare := _BARE.fullmatch(text):
+            count, rest = number(bare["number"]), text.partition(" ")[2]
+            raise BadCriteria(
+                f"{words!r} is one day or all days up to it; write 'within {count} {rest}' for all "
+                f"of them, or '{count} to {count} {rest}' for the day"
+            )
+        found = _WORDS.fullmatch(text)
         if not found:
             raise BadCriteria(
-                f"{words!r} is no period; write 'within 30 days', '6 to 18 months after', "
-                "'1 to 2 years apart' or 'any time before'"
+                f"{words!r} is no period; write 'within 30 days', 'within 12 months before', "
+                "'6 to 18 months after', '1 to 2 years apart' or 'any time before'"
             )
-        if words.strip().startswith("any time"):
+        if not found["unit"]:
             side = found["any_side"]
             return cls(1 if side else 0, None, side=side or "apart")
-        low, high = int(found["low"] or 0), int(found["within"] or found["high"])
+        low = number(found["low"] or "0")
+        high = number(found["within"] or found["up_to"] or found["high"])
         if not low <= high <= _LONGEST[found["unit"]]:
             raise BadCriteria(
                 f"{words!r}: the lesser number comes first, and {_LONGEST_YEARS} years is the most"
