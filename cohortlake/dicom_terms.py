@@ -1,7 +1,7 @@
-"""The standard's terms for coded values, and the spellings that surely mean one of them.
+"""The standard's terms for coded values, the spellings that mean one, and other words for columns.
 
-For `PatientSex`, `Modality` and `BodyPartExamined`. A value that may mean two terms, or more than a
-term says, is read as none.
+The terms are those of `PatientSex`, `Modality` and `BodyPartExamined`. A value that may mean two
+terms, or more than a term says, is read as none. The words for columns are for error messages only.
 See `publish.derived_values` for where the terms stand in tables, and `privacy` for who may see what
 was sent.
 
@@ -12,10 +12,11 @@ the body parts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from cohortlake.dicom_values import SEPARATOR, canonical_text, distinct_values
+from cohortlake.errors import did_you_mean
 
 OK, RESPELLED, SEVERAL, MISSING, INVALID = "ok", "respelled", "several", "missing", "invalid"
 IMPLAUSIBLE, CONFLICTING = "implausible", "conflicting"
@@ -167,6 +168,17 @@ def body_part(sent: str | None) -> Term:
     return _read(sent, _body_part)
 
 
+def term(column: str, sent: str) -> str | None:
+    """Return the standard's term for a value of a column; None where none is sure.
+
+    Args:
+        column: `PatientSex`, `Modality`, `BodyPartExamined` or a column of their meanings.
+        sent: The value, in any spelling.
+    """
+    read = _READERS.get(column)
+    return read(sent).value if read else None
+
+
 def _body_part(text: str) -> str | None:
     if text in BODY_PARTS:
         return text
@@ -189,3 +201,65 @@ def _read(sent: str | None, meaning: Callable[[str], str | None]) -> Term:
     if len(read) > 1:
         return Term(SEPARATOR.join(read), SEVERAL)
     return Term(read[0], OK if values == read else RESPELLED)
+
+
+_READERS = {
+    "PatientSex": sex,
+    "sex": sex,
+    "Modality": modality,
+    "BodyPartExamined": body_part,
+    "body_part": body_part,
+}
+
+
+_MOST_SUGGESTED = 2
+_COLUMN_WORDS = {
+    "age_at_study_years age_band": "age ageatstudy ageyears patientage patientsage years",
+    "PatientSex sex": "gender patientgender patientssex sex",
+    "patient_key PatientID": "id mrn patient patientid person pid subject subjectid",
+    "PatientBirthDate": "birthday birthdate birthyear dateofbirth dob",
+    "StudyDate study_date_shifted study_year": (
+        "acquisitiondate date day examdate examinationdate scandate seriesdate studydate"
+    ),
+    "study_year study_year_shifted study_month": "calendaryear studyyear year",
+    "study_quarter study_month": "quarter studyquarter",
+    "study_month": "month",
+    "StudyTime": "time",
+    "StudyInstanceUID": "exam examid examuid study studyuid uid",
+    "SeriesInstanceUID": "series seriesid seriesuid",
+    "AccessionNumber accession_key": "accession accessionid accessionno accessionnumber",
+    "StudyDescription": "description",
+    "BodyPartExamined body_part body_parts": "anatomy bodypart bodyparts organ region",
+    "modalities Modality": "modalitiesinstudy modality",
+    "n_series": "countseries numberofseries seriescount",
+    "n_studies": "countstudies numberofstudies studycount",
+    "NumberOfStudyRelatedInstances": "images instances ninstances numberofimages",
+    "created_at first_created_at": "created creationdate",
+    "updated_at last_updated_at": "changed lastupdated modified updated",
+}
+"""Columns, the best first -> the words that people try for them, without case and signs."""
+COLUMNS_OF_WORDS = {
+    word: columns.split() for columns, words in _COLUMN_WORDS.items() for word in words.split()
+}
+_OWNERS = ("patient", "study", "series")
+
+
+def did_you_mean_column(wrong: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'X'?"`, or nothing where no known column is near.
+
+    Args:
+        wrong: The name that was asked for.
+        known: The columns that there are. Only these are suggested.
+    """
+    word, there = _without_signs(wrong), sorted(known)
+    same = [name for name in there if _without_signs(name) == word]
+    meant = [name for name in COLUMNS_OF_WORDS.get(word, ()) if name in there]
+    owned = [name for name in there if _without_signs(name) in {owner + word for owner in _OWNERS}]
+    found = [*dict.fromkeys((*same, *meant))] or owned
+    if not found:
+        return did_you_mean(wrong, there)
+    return f"; did you mean {' or '.join(map(repr, found[:_MOST_SUGGESTED]))}?"
+
+
+def _without_signs(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())

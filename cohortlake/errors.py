@@ -526,8 +526,9 @@ class UnknownColumn(LakeError):
 
     exit_code = 2
 
-    def __init__(self, column: str, table: str, known: Iterable[str]) -> None:
-        super().__init__(f"{column!r} is not in {table!r}{did_you_mean(column, known)}")
+    def __init__(self, column: str, table: str, near: str) -> None:
+        """Take what `column_words.did_you_mean_column` suggests."""
+        super().__init__(f"{column!r} is not in {table!r}{near}")
 
 
 class InstantError(LakeError):
@@ -616,9 +617,9 @@ class UnknownValue(CohortError):
     Fix: Correct the value, or write it as a condition in SQL, which is not looked up.
     """
 
-    def __init__(self, value: str, column: str, known: Iterable[str]) -> None:
+    def __init__(self, value: str, column: str, near: str) -> None:
         super().__init__(
-            f"{value!r} does not occur in {column}{did_you_mean(value, known)} (a condition that "
+            f"{value!r} does not occur in {column}{near} (a condition that "
             f"may find nothing is written in SQL: \"{column} = '...'\")"
         )
 

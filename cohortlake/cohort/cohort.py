@@ -7,20 +7,18 @@ step means, `describe`, `freeze` and `export` for what can be done with the memb
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cohortlake.cohort.define import given
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.period import Period
 from cohortlake.cohort.define.steps import (
-    Condition,
     Exclude,
     Join,
     OneStudyPerPatient,
     Split,
     Step,
-    Value,
     Where,
     WithoutStudy,
     WithStudy,
@@ -42,8 +40,6 @@ from cohortlake.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = Value | list[Value] | tuple[Value, ...]
-
 
 @dataclass(frozen=True, repr=False)
 class Cohort:
@@ -62,7 +58,7 @@ class Cohort:
         """The criteria, as data; `criteria.to_yaml()` is the same as a file."""
         return self.selected.criteria
 
-    def where(self, *conditions: str, label: str = "", **values: Values) -> Cohort:
+    def where(self, *conditions: str, label: str = "", **values: object) -> Cohort:
         """Keep the rows that meet all of some conditions.
 
         They are about the first table that has all of their columns: series, studies, patients,
@@ -70,8 +66,9 @@ class Cohort:
 
         Args:
             *conditions: In SQL: "age_at_study_years between 40 and 65".
-            **values: Column and value, or a list of values of which it has one. None is a missing
-                value. A column of lists has a value if one of its items is that value.
+            **values: Column and value, or several values of which it has one: a list, a set, a
+                range, a Series. None is a missing value, as is pandas' NA. A column of lists has a
+                value if one of its items is that value.
                 `study_date_in` takes a window in words, as "last 24 months of data", "2024" or
                 "2023-Q4 to 2024-Q3". The criteria keep the dates that it means in this lake.
             label: What the step asks for, in your words: for flow diagrams and tables. Without
@@ -82,9 +79,9 @@ class Cohort:
             BadCriteria: A window of study dates cannot be read.
             UnknownValue: No row has a coded value.
         """
-        return self._with(Where(_condition(conditions, values), label=self._label(label)))
+        return self._with(Where(given.condition(conditions, values), label=self._label(label)))
 
-    def exclude(self, *conditions: str, label: str = "", **values: Values) -> Cohort:
+    def exclude(self, *conditions: str, label: str = "", **values: object) -> Cohort:
         """Leave out the rows that meet all of some conditions; see `where` for the arguments.
 
         A label says who is left out: "prior mastectomy".
@@ -93,9 +90,9 @@ class Cohort:
             BadCondition: One cannot be read, or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        return self._with(Exclude(_condition(conditions, values), label=self._label(label)))
+        return self._with(Exclude(given.condition(conditions, values), label=self._label(label)))
 
-    def with_study(self, when: str, *conditions: str, label: str = "", **values: Values) -> Cohort:
+    def with_study(self, when: str, *conditions: str, label: str = "", **values: object) -> Cohort:
         """Keep the studies whose patient has another study at some distance in time.
 
         Args:
@@ -110,11 +107,11 @@ class Cohort:
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        condition = _condition(conditions, values)
+        condition = given.condition(conditions, values)
         return self._with(WithStudy(Period.parse(when), condition, label=self._label(label)))
 
     def without_study(
-        self, when: str, *conditions: str, label: str = "", **values: Values
+        self, when: str, *conditions: str, label: str = "", **values: object
     ) -> Cohort:
         """Keep the studies whose patient has no such other study; see `with_study`.
 
@@ -123,7 +120,7 @@ class Cohort:
             BadCondition: A condition cannot be read or names what is not there.
             UnknownValue: No row has a coded value.
         """
-        condition = _condition(conditions, values)
+        condition = given.condition(conditions, values)
         return self._with(WithoutStudy(Period.parse(when), condition, label=self._label(label)))
 
     def first_study_per_patient(self, label: str = "") -> Cohort:
@@ -134,23 +131,25 @@ class Cohort:
         """Keep the latest study of each patient; on one day by time, then by UID."""
         return self._with(OneStudyPerPatient("last", label=label))
 
-    def closest_study_per_patient(self, to: date | str, label: str = "") -> Cohort:
+    def closest_study_per_patient(self, to: object, label: str = "") -> Cohort:
         """Keep the study of each patient that is closest to a day; of two, the earlier one.
 
         Args:
-            to: A date, also as text (2020-01-31), or the name of a date column of a table that
-                was joined.
+            to: A date, also as text (2020-01-31) or a Timestamp at midnight, or the name of a date
+                column of a table that was joined.
             label: See `where`.
 
         Raises:
             BadCriteria: It is neither.
             BadCondition: No joined table has the column.
         """
-        return self._with(OneStudyPerPatient("closest", to=to, label=label))
+        day_or_column: Any = given.plain("to", to)  # the step checks its type
+        return self._with(OneStudyPerPatient("closest", to=day_or_column, label=label))
 
     def random_study_per_patient(self, seed: int, label: str = "") -> Cohort:
         """Keep one study of each patient at random. The same seed keeps the same study."""
-        return self._with(OneStudyPerPatient("random", seed=seed, label=label))
+        number: Any = given.plain("seed", seed)  # the step checks its type
+        return self._with(OneStudyPerPatient("random", seed=number, label=label))
 
     def join(self, table: str, label: str = "") -> Cohort:
         """Keep the patients with a row in an outside table; later steps can use its columns.
@@ -179,7 +178,9 @@ class Cohort:
         Raises:
             BadCriteria: The shares do not add up to 1.
         """
-        split = Split(tuple(shares.items()), seed)
+        parts: Any = tuple((name, given.plain(name, share)) for name, share in shares.items())
+        number: Any = given.plain("seed", seed)  # `Split` checks their types
+        split = Split(parts, number)
         return Cohort(select(self.selected.tables, replace(self.criteria, split=split)))
 
     @property
@@ -313,8 +314,3 @@ def draw(tables: OpenedTables, criteria: Criteria) -> Cohort:
     for step in criteria.steps:
         cohort = cohort._with(step)
     return cohort
-
-
-def _condition(conditions: tuple[str, ...], values: dict[str, Values]) -> Condition:
-    listed = {c: tuple(v) if isinstance(v, list | tuple) else (v,) for c, v in values.items()}
-    return Condition(tuple(listed.items()), conditions)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cohortlake import schema
+from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import ColumnNotShown, LakeError, UnknownColumn
 from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import Column
@@ -112,7 +113,8 @@ class Publication:
             table: What the error calls the table.
             known: The columns that the table has.
         """
-        return self.not_shown(name) or UnknownColumn(name, table, known)
+        near = did_you_mean_column(name, known)
+        return self.not_shown(name) or UnknownColumn(name, table, near)
 
     def snapshot(self) -> Snapshot:
         """Return what the list of snapshots keeps of it."""

@@ -16,6 +16,8 @@ from typing import Any
 import duckdb
 
 from cohortlake.cohort.define.literals import nodes
+from cohortlake.cohort.define.unrepeatable import refusal
+from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import BadCondition, did_you_mean
 
 _HEAD = "SELECT 1 FROM t WHERE "
@@ -103,7 +105,8 @@ def table_of(columns: Iterable[str], tables: Mapping[str, Iterable[str]]) -> str
             return table
     known = {name for names in tables.values() for name in names}
     for column in sorted(wanted - known):
-        raise BadCondition(f"no table has a column {column!r}{did_you_mean(column, known)}")
+        near = did_you_mean_column(column, known)
+        raise refusal(column) or BadCondition(f"no table has a column {column!r}{near}")
     raise BadCondition(
         f"no one table has all of {', '.join(sorted(wanted))}; write a step for each table"
     )
@@ -146,7 +149,7 @@ def _check(node: dict[str, Any]) -> None:
     kind, typ = node["class"], node["type"]
     if kind == "FUNCTION" and node["function_name"] not in FUNCTIONS:
         name = node["function_name"]
-        raise BadCondition(
+        raise refusal(name) or BadCondition(
             f"the function {name!r} may not stand in a condition{did_you_mean(name, FUNCTIONS)}"
         )
     if kind not in _CLASSES or (kind == "OPERATOR" and typ not in _OPERATORS):

@@ -53,7 +53,7 @@ class Period:
         Raises:
             BadCriteria: It is none.
         """
-        text = " ".join(words.lower().split())
+        text = " ".join(words.lower().split()) if isinstance(words, str) else ""
         if bare := _BARE.fullmatch(text):
             count, rest = number(bare["number"]), text.partition(" ")[2]
             raise BadCriteria(

@@ -25,6 +25,7 @@ Parameter: TypeAlias = Value | time
 
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2})", re.ASCII)
 _TIME = re.compile(r"(\d{2}):?(\d{2}):?(\d{2})(\.\d{1,6})?|(\d{2}):(\d{2})", re.ASCII)
+_AS_DATE = "write a date as 2024-01-31 or '20240131', without a time of day and a time zone"
 _GREATEST = 2**63
 """Whole numbers of a column are below it."""
 
@@ -91,13 +92,17 @@ def _kind(type_: pa.DataType) -> _Kind:
     if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
         return "numbers", _number, "write a number, without quotes"
     if pa.types.is_date(type_):
-        return "dates", _day, "write a date as 2024-01-31 or '20240131'"
+        return "dates", _day, _AS_DATE
     if pa.types.is_time(type_):
         return "times of day", _time, "write a time in quotes, as '10:15:00'"
     if pa.types.is_timestamp(type_):
         has_zone = type_.tz is not None
         read = _instant if has_zone else _local
-        return "instants", read, "write a date as 2024-01-31, or a time as '2024-01-31T10:15:00'"
+        return (
+            "instants",
+            read,
+            "write a date as 2024-01-31, or an instant as '2024-01-31T10:15:00Z'",
+        )
     return "neither text, numbers nor times", lambda _: None, "write a condition in SQL"
 
 
@@ -121,11 +126,11 @@ def _whole(value: Value) -> Parameter:
 
 
 def _day(value: Value) -> Parameter:
-    return read_day(value) if isinstance(value, str) else _date(value)
-
-
-def _date(value: Value) -> date | None:
-    return value if isinstance(value, date) and not isinstance(value, datetime) else None
+    if isinstance(value, datetime):
+        return value.date() if value.tzinfo is None and value.time() == time() else None
+    if isinstance(value, str):
+        return read_day(value)
+    return value if isinstance(value, date) else None
 
 
 def _time(value: Value) -> Parameter:
@@ -140,8 +145,7 @@ def _instant(value: Value) -> Parameter:
         with contextlib.suppress(InstantError):
             return instant(value)
         return None
-    day = _date(value)
-    return instant(day) if day else None
+    return instant(value) if isinstance(value, date) else None
 
 
 def _local(value: Value) -> Parameter:

@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from cohortlake import schema
+from cohortlake import dicom_terms, schema
 from cohortlake.cohort.define import comparisons, conditions, literals, values
 from cohortlake.cohort.define.conditions import ParsedCondition
 from cohortlake.cohort.define.steps import Condition, Join, Value
@@ -20,7 +20,7 @@ from cohortlake.cohort.select import withheld, withheld_conditions
 from cohortlake.cohort.select.compiled_query import Parameters
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.dicom_values import SEPARATOR, canonical_text
-from cohortlake.errors import BadCondition, UnknownValue
+from cohortlake.errors import BadCondition, UnknownValue, did_you_mean
 
 _CODED_OF_OURS = (*schema.MEANINGS, schema.STUDY_YEAR, schema.SHIFTED_YEAR)
 """Columns of ours that hold few values, each with one spelling."""
@@ -126,7 +126,9 @@ def check_value(tables: OpenedTables, table: str, column: str, value: object) ->
     counts = tables.value_counts(table, column)
     if value not in counts:
         shared = [known for known, rows in counts.items() if rows >= _SHARED_BY]
-        raise UnknownValue(value, f"{table}.{column}", shared)
+        term = dicom_terms.term(column, value)  # F for FEMALE
+        near = f"; did you mean {term!r}?" if term in shared else did_you_mean(value, shared)
+        raise UnknownValue(value, f"{table}.{column}", near)
 
 
 def _table_of(tables: OpenedTables, joins: Iterable[Join], columns: Collection[str]) -> str:

@@ -248,7 +248,7 @@ class OpenedTables:
         """Explain errors of a query: of the files of the lake, or of the query itself."""
         try:
             with (
-                explained(self._words, self.publication.not_shown),
+                explained(self.names, self._all_columns, self.publication.not_shown),
                 engine.explained(self.connection),
             ):
                 yield
@@ -261,6 +261,5 @@ class OpenedTables:
             ) from None
 
     @property
-    def _words(self) -> frozenset[str]:
-        columns = (column for table in self.names for column in self.columns(table))
-        return frozenset((*self.names, *columns))
+    def _all_columns(self) -> frozenset[str]:
+        return frozenset(column for table in self.names for column in self.columns(table))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import BadQuery, LakeClosed, did_you_mean
 from cohortlake.flatten import to_frame
 
@@ -27,7 +28,8 @@ _OF_THE_QUERY = (
     duckdb.CatalogException,
     duckdb.BinderException,
 )
-_UNKNOWN_NAME = re.compile(r'(?:column|Table with name) "?([^" ]+)"? (?:not found|does not exist)')
+_UNKNOWN_COLUMN = re.compile(r'column "?([^" ]+)"? (?:not found|does not exist)')
+_UNKNOWN_TABLE = re.compile(r'Table with name "?([^" ]+)"? does not exist')
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -97,12 +99,15 @@ class Rows:
 
 @contextmanager
 def explained(
-    known: Iterable[str] = (), not_shown: Callable[[str], Exception | None] = lambda _: None
+    tables: Iterable[str] = (),
+    columns: Iterable[str] = (),
+    not_shown: Callable[[str], Exception | None] = lambda _: None,
 ) -> Iterator[None]:
     """Turn DuckDB's errors inside the block into BadQuery, without any row's value.
 
     Args:
-        known: Names of tables and columns, to suggest from.
+        tables: The names of tables, to suggest one.
+        columns: The names of columns, to suggest one.
         not_shown: Gives the error for a name of a column that the policy does not show.
     """
     try:
@@ -114,11 +119,10 @@ def explained(
         ) from None
     except _OF_THE_QUERY as error:
         line = str(error).splitlines()[0]
-        unknown = _UNKNOWN_NAME.search(line)
         for name in _QUOTED.findall(line):
             if withheld := not_shown(name):
                 raise withheld from None
-        raise BadQuery(line + (did_you_mean(unknown[1], known) if unknown else "")) from None
+        raise BadQuery(line + _near(line, tables, columns)) from None
     except duckdb.Error as error:
         # It becomes `__context__`, and a report of errors may show its text.
         error.args = ()
@@ -127,3 +131,11 @@ def explained(
             "may hold the value of a tag): compare columns with values of their own type, or "
             "use TRY_CAST"
         ) from None
+
+
+def _near(line: str, tables: Iterable[str], columns: Iterable[str]) -> str:
+    if unknown := _UNKNOWN_TABLE.search(line):
+        there = sorted(tables)
+        return did_you_mean(unknown[1], there) + f" (tables: {', '.join(there)})"
+    unknown = _UNKNOWN_COLUMN.search(line)
+    return did_you_mean_column(unknown[1], columns) if unknown else ""

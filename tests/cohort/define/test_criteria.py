@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date
 
 import pytest
 from cohort.strategies import STEPS
@@ -30,6 +30,7 @@ VALUES = st.one_of(
     st.integers(-(2**63), 2**63),
     st.floats(allow_nan=False, allow_infinity=False),
     st.dates(),
+    st.datetimes(timezones=st.none() | st.just(UTC)),
     st.text(),
     st.sampled_from(["no", "2020-01-01", "1e3", "null", "~", "0x1", "'", "# x", "- a", "\x85"]),
 )
@@ -141,9 +142,12 @@ def test_a_date_in_quotes_is_that_date() -> None:
         ("{cohort: a, steps: [{where: {Modality: []}}]}", "Modality: give at least one"),
         ("{cohort: a, steps: [{where: {Modality: .nan}}]}", "finite"),
         ("{cohort: a, steps: [{where: {Modality: {a: b}}}]}", "text, a number"),
-        ("{cohort: a, steps: [{where: {created_at: 2020-01-01 10:00:00}}]}", "in SQL"),
         ("{cohort: a, steps: [{with_study: {where: x}}]}", "needs 'when'"),
         ("{cohort: a, steps: [{with_study: {when: soon, where: x}}]}", "is no period"),
+        (
+            "{cohort: a, steps: [{with_study: {when: 12 months before, where: x}}]}",
+            "write 'within 12 months before'",
+        ),
         ("{cohort: a, steps: [{with_study: {when: 9 to 3 days after, where: x}}]}", "lesser"),
         ("{cohort: a, steps: [{with_study: {when: within 9999 years, where: x}}]}", "200 years"),
         ("{cohort: a, steps: [{one_study_per_patient: fist}]}", "did you mean 'first'"),
