@@ -140,7 +140,7 @@ def _instant(column: str, given: datetime) -> Value:
         _refuse_precision(column)
     at = datetime.combine(given.date(), given.time(), given.tzinfo)
     if at.tzinfo is None:
-        return at.date() if at.time() == time() else at
+        return at.date() if at.time() == time() else at.replace(fold=0)
     with contextlib.suppress(OverflowError):
         return at.astimezone(UTC)
     raise BadCondition(f"{column}: an instant is before year 1 or after year 9999 in UTC")

@@ -63,6 +63,7 @@ class Number(IntEnum):
         (pa.scalar(datetime(2025, 1, 1), pa.timestamp("ns")), DAY),
         (pd.Timestamp("2025-01-01 12:00"), NOON),
         (np.datetime64("2025-01-01T12", "ns"), NOON),
+        (NOON.replace(fold=1), NOON),
         (ZONED, datetime(2025, 1, 1, 10, tzinfo=UTC)),
         (pd.Timestamp("2025-01-01", tz="UTC"), datetime(2025, 1, 1, tzinfo=UTC)),
         (time(10, 15), "10:15:00"),
