@@ -1,6 +1,11 @@
 """Turns pages of summaries into typed columns. Drops nothing, and counts every odd value."""
 
-from cohortlake.flatten.frame import to_frame, to_table, with_pandas_dtypes
+from cohortlake.flatten.frame import (
+    schema_with_pandas_dtypes,
+    to_frame,
+    to_table,
+    with_pandas_dtypes,
+)
 from cohortlake.flatten.quality import invalid_values
 from cohortlake.flatten.table import flatten_pages, flatten_summaries, read_again
 
@@ -9,6 +14,7 @@ __all__ = [
     "flatten_summaries",
     "invalid_values",
     "read_again",
+    "schema_with_pandas_dtypes",
     "to_frame",
     "to_table",
     "with_pandas_dtypes",

@@ -58,19 +58,22 @@ def to_table(frame: pd.DataFrame) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def with_pandas_dtypes(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of a Parquet file, from which plain pandas reads exact dtypes.
+def with_pandas_dtypes(table: pa.Table) -> pa.Table:
+    """Return a table for a Parquet file, from which plain pandas reads exact dtypes.
 
-    Without it pandas reads a column of whole numbers as floats in a file that has a null there.
+    Without them pandas reads a column of whole numbers as floats in a file that has a null there.
     """
+    return table.replace_schema_metadata(schema_with_pandas_dtypes(table.schema).metadata)
+
+
+def schema_with_pandas_dtypes(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of a Parquet file; see `with_pandas_dtypes`."""
     columns = [
         {
             "name": field.name,
             "field_name": field.name,
             "pandas_type": "object",
-            "numpy_type": _DATE_IN_FILE
-            if pa.types.is_date(field.type)
-            else _EXACT.get(field.type, "object"),
+            "numpy_type": _dtype_in_file(field.type),
             "metadata": None,
         }
         for field in schema
@@ -84,6 +87,10 @@ def with_pandas_dtypes(schema: pa.Schema) -> pa.Schema:
     }
     metadata = {**(schema.metadata or {}), b"pandas": json.dumps(written).encode()}
     return schema.with_metadata(metadata)
+
+
+def _dtype_in_file(type_: pa.DataType) -> str:
+    return _DATE_IN_FILE if pa.types.is_date(type_) else _EXACT.get(type_, "object")
 
 
 def _for_pandas(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
-from cohortlake.flatten import with_pandas_dtypes
+from cohortlake.flatten import schema_with_pandas_dtypes
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
 from cohortlake.publish.marker import PublishedFile
@@ -133,7 +133,7 @@ class Writer:
         with self._root.writing(path) as stream:
             hashed = _Hashed(stream)
             layout = _layout(columns, len(first))
-            with pq.ParquetWriter(hashed, with_pandas_dtypes(columns), **layout) as file:
+            with pq.ParquetWriter(hashed, schema_with_pandas_dtypes(columns), **layout) as file:
                 for group in itertools.chain([first], groups):
                     file.write_table(group, row_group_size=max(1, len(group)))
                     rows += len(group)

@@ -22,6 +22,44 @@ WITHOUT_DATES = ("02_cohort.ipynb", "04_longitudinal.ipynb")
 """Those that say of themselves that they need no true date."""
 
 
+ONE_PAGE = "07_one_page.ipynb"
+CHECKS = {
+    ONE_PAGE: """
+import pandas as pd
+
+members = women.to_pandas()
+series, root = lake.table("series"), lake.root.uri
+patients = series.groupby("StudyInstanceUID")["patient_key"].transform("nunique", dropna=False)
+series = series[(patients == 1) & series["patient_key"].notna() & series["StudyDate"].notna()]
+latest = lake.table("studies")["StudyDate"].max()
+since = latest - pd.DateOffset(months=24)
+mammograms = series[(series["Modality"] == "MG") & (series["sex"] == "F")
+                    & (series["StudyDate"] > since) & series["age_at_study_years"].between(50, 69)]
+first = mammograms.sort_values(["StudyDate", "StudyTime"]).drop_duplicates("patient_key")
+assert len(first) > 1 and set(first["StudyInstanceUID"]) == set(members["StudyInstanceUID"])
+
+ct = series[series["Modality"] == "CT"].merge(first, on="patient_key", suffixes=("", "_own"))
+days = ct["StudyDate_own"] - pd.DateOffset(months=12)
+ct = ct[ct["StudyDate"].between(days, ct["StudyDate_own"])
+        & (ct["StudyInstanceUID"] != ct["StudyInstanceUID_own"])]
+assert len(ct) and set(ct["patient_key"]) == set(with_ct.to_pandas()["patient_key"])
+
+sizes = women.table_one(by="study_year").tableone.loc["n"].iloc[0].droplevel(0)
+for year, n in members["study_year"].value_counts().items():
+    assert int(sizes[str(year)]) == n
+assert set(pd.read_excel("screened.xlsx")["patient_key"]) == set(members["patient_key"])
+difference = lake.compare("screened@1", "screened@2")
+dates = [line for line in difference.criteria.splitlines() if "BETWEEN" in line]
+assert len(dates) == 2 and f"AND '{latest.date()}'" in dates[1]
+before = set(screened(then).to_pandas()["patient_key"])
+now = set(members["patient_key"])
+assert difference.counts.get("joined", 0) == len(now - before)
+assert difference.counts.get("left", 0) == len(before - now)
+""",
+}
+"""What holds of a notebook that has no assertions of its own."""
+
+
 @dataclass(frozen=True)
 class Lake:
     """A lake, and what its data store says of people."""
@@ -69,7 +107,10 @@ def test_notebook(
         Sync(Settings(datastores=lake.datastores, root=str(own), privacy=policy)).publish()
     monkeypatch.setenv("COHORTLAKE_ROOT", str(own))
     notebook = nbformat.read(FOLDER / name, as_version=4)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(FOLDER)}})
+    if name in CHECKS:
+        notebook.cells.append(nbformat.v4.new_code_cell(CHECKS[name]))
+    # What a notebook writes beside itself does not go into the repository.
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
@@ -90,3 +131,10 @@ def test_committed_without_outputs(path: Path) -> None:
 def test_each_notebook_is_listed() -> None:
     readme = (FOLDER.parent / "README.md").read_text()
     assert all(f"(notebooks/{path.name})" in readme for path in NOTEBOOKS)
+
+
+def test_the_question_of_one_page_takes_fifteen_lines() -> None:
+    cells = nbformat.read(FOLDER / ONE_PAGE, as_version=4).cells
+    code = [line for c in cells if c.cell_type == "code" for line in c.source.splitlines()]
+    assert len([line for line in code if line.strip()]) <= 15
+    assert max(map(len, code)) <= 100

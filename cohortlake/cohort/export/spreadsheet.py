@@ -26,6 +26,7 @@ import pyarrow.types as pat
 
 from cohortlake import schema
 from cohortlake.errors import ExportError
+from cohortlake.flatten import with_pandas_dtypes
 from cohortlake.optional_dependencies import module
 
 _BETWEEN_VALUES = "\\"
@@ -91,7 +92,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def _write_parquet(path: Path, sheets: Sheets) -> None:
     (first, *_) = sheets.values()
     with path.open("wb") as file:
-        pq.write_table(first, file, compression="zstd")
+        pq.write_table(with_pandas_dtypes(first), file, compression="zstd")
 
 
 def _write_csv(path: Path, sheets: Sheets) -> None:

@@ -25,6 +25,7 @@ from cohortlake.cohort.freeze import digest, signature
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import NotAsFrozen, UnknownCohort
+from cohortlake.flatten import with_pandas_dtypes
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
@@ -212,7 +213,9 @@ def write_members(root: Root, path: str, members: pa.Table, whole: str) -> None:
     """
     with_digest = members.replace_schema_metadata({"cohortlake.digest": whole})
     with root.writing(path) as stream:
-        pq.write_table(with_digest, stream, compression="zstd", compression_level=3)
+        pq.write_table(
+            with_pandas_dtypes(with_digest), stream, compression="zstd", compression_level=3
+        )
 
 
 def _manifest(selected: Selected, members: pa.Table, key: bytes | None, number: int) -> Manifest:

@@ -8,11 +8,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cohortlake.flatten import to_frame, to_table
+from cohortlake.flatten import to_frame, to_table, with_pandas_dtypes
 
 TABLE = pa.table(
     {
@@ -127,3 +129,22 @@ def test_to_excel_takes_all_but_zones(frame: pd.DataFrame, tmp_path: Path) -> No
     assert read["day"].tolist() == [FIRST]
     assert read["at"].tolist() == [pd.Timestamp("2024-01-01 12:00")]
     assert read["whole"].tolist() == [1]
+
+
+def test_plain_pandas_reads_a_file_with_nulls_in_the_dtypes_of_a_frame(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    pq.write_table(with_pandas_dtypes(TABLE), tmp_path / "a.parquet")
+    read = pd.read_parquet(tmp_path / "a.parquet")
+    same = ["text", "whole", "year", "is_true", "at", "real"]
+    pd.testing.assert_frame_equal(read[same], frame[same])
+    assert pd.to_datetime(read["day"]).tolist() == frame["day"].tolist()
+    assert read["day"].dt.year.tolist() == [2024, 1, pd.NA, 9999]
+    assert [value is not None and list(value) for value in read["list"]] == [
+        ["CT"], ["CT", "MR"], [], False
+    ]  # fmt: skip
+    for backend in ("pyarrow", "numpy_nullable"):
+        again = pd.read_parquet(tmp_path / "a.parquet", dtype_backend=backend)
+        assert again["whole"].tolist() == frame["whole"].tolist()
+    counted = duckdb.read_parquet(str(tmp_path / "a.parquet")).aggregate("sum(whole), max(day)")
+    assert counted.fetchall() == [(2**62 + 4, date(9999, 12, 31))]
