@@ -14,7 +14,7 @@ from privacy.people import lake_of, summaries
 
 import cohortlake
 from cohortlake import Lake, read_table
-from cohortlake.errors import ColumnNotShown
+from cohortlake.errors import ColumnNotShown, UnknownValue
 from cohortlake.privacy import Policy, built_in
 from cohortlake.privacy.policy import Treatment
 from cohortlake.publish.publisher import publish as publish_lake
@@ -67,6 +67,20 @@ def test_studies_are_grouped_and_found_by_the_text_of_a_list(lake: Lake) -> None
     assert studies["modalities_text"].isin(["CT", "CT\\MR"]).sum() == 2
     assert len(lake.cohort("both").where(modalities_text="CT\\MR").to_pandas()) == 1
     assert len(lake.cohort("late").where(study_year=2024, study_quarter="2024-Q4").to_pandas()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [({"study_quarter": "2024Q3"}, "2024-Q3"), ({"modalities_text": "MR\\CT"}, "CT")],
+)
+def test_another_spelling_is_answered_with_the_right_one(
+    given: dict[str, str], near: str, root: str
+) -> None:
+    rows = [image_set(n, f"p{n}", f"2.{n}", Modality="CT\\MR", StudyDate=date(2024, 9, 1))
+            for n in range(11)]  # fmt: skip
+    publish(root, rows)
+    with cohortlake.open(root) as lake, pytest.raises(UnknownValue, match=near):
+        lake.cohort("a").where(**given)
 
 
 def test_shifted_dates_give_the_year_and_the_quarter_that_they_show(unpublished: Root) -> None:

@@ -22,7 +22,11 @@ from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.dicom_values import SEPARATOR, canonical_text
 from cohortlake.errors import BadCondition, UnknownValue, did_you_mean
 
-_CODED_OF_OURS = (*schema.MEANINGS, schema.STUDY_YEAR, schema.SHIFTED_YEAR)
+_CODED_OF_OURS = {
+    *(column.name for column in (*schema.MEANINGS, schema.STUDY_YEAR, schema.SHIFTED_YEAR)),
+    *(column.name for column in schema.STUDY_CALENDAR),
+    *schema.TEXT_OF_LIST,
+}
 """Columns of ours that hold few values, each with one spelling."""
 
 _SHARED_BY = 11
@@ -120,7 +124,9 @@ def check_value(tables: OpenedTables, table: str, column: str, value: object) ->
     columns = {c.name: c for c in tables.described(table)}
     tables.require_columns([column], table, columns)
     withheld_conditions.require_value(tables, table, column, value)
-    is_coded = columns[column].vr == "CS" or columns[column] in _CODED_OF_OURS
+    is_coded = columns[column].vr == "CS" or (
+        table not in tables.outside and column in _CODED_OF_OURS
+    )
     if not is_coded or not isinstance(value, str):
         return
     counts = tables.value_counts(table, column)
