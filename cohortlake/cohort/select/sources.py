@@ -170,8 +170,16 @@ def _plain(table: pa.Table) -> pa.Table:
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         failed = f"the column {name!r} has a type that cannot be read; cast it"
-        columns.append(_quietly(partial(column.cast, _plain_type(column.type)), failed))
+        columns.append(_days(_quietly(partial(column.cast, _plain_type(column.type)), failed)))
     return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times that are all at midnight, without a zone, as dates: pandas has no dates."""
+    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        with contextlib.suppress(pa.ArrowInvalid):  # a time of day would be lost
+            return column.cast(pa.date32())
+    return column
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:

@@ -23,6 +23,7 @@ from cohortlake import Lake
 from cohortlake.cohort import Criteria
 from cohortlake.cohort.cohort import draw
 from cohortlake.cohort.freeze import digest
+from cohortlake.cohort.select.sources import read
 from cohortlake.errors import BadCondition, BadOutsideTable
 
 DAY = date(2024, 1, 1)
@@ -341,3 +342,21 @@ def test_a_digest_is_over_instants_and_not_over_the_label_of_a_zone(lake: Lake) 
             json.dumps([digest.of_members(lake.outside["registry"]), digest.of_members(rows)])
         )
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (["2024-01-31", None, "1880-02-01"], pa.date32()),
+        (["2024-01-31", "2024-01-31 00:00:00.000001"], pa.timestamp("us")),
+    ],
+)
+def test_times_at_midnight_are_the_dates_that_pandas_has_no_type_for(
+    times: list[str | None], expected: pa.DataType
+) -> None:
+    frame = pd.DataFrame({"patient_key": list("abc")[: len(times)], "seen": times})
+    frame["seen"] = pd.to_datetime(frame["seen"], format="ISO8601")
+    table = read(frame, "patient_key").table
+    assert table["seen"].type.equals(expected)
+    for given, taken in zip(frame["seen"], table["seen"].to_pylist(), strict=True):
+        assert taken is None if pd.isna(given) else pd.Timestamp(taken) == given
