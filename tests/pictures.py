@@ -1,4 +1,4 @@
-"""Looks at figures as pictures: their size, and whether a text is cut."""
+"""Looks at figures as pictures: their size, and whether something is cut at the edge."""
 
 from __future__ import annotations
 
@@ -10,37 +10,19 @@ from xml.etree import ElementTree
 import numpy as np
 from matplotlib import image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 
 
-def texts_of(figure: Any) -> list[Text]:
-    """The texts that are drawn, after it was drawn once."""
-    FigureCanvasAgg(figure).draw()
-    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-
-
-def cut_texts(figure: Any) -> list[str]:
-    """The texts that reach over the edge of the figure."""
-    edge = figure.bbox
-    found = []
-    for text in texts_of(figure):
-        box = text.get_window_extent()
-        inside = edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1
-        if not inside and _is_shown(text):
-            found.append(text.get_text())
-    return found
-
-
-def _is_shown(text: Text) -> bool:
-    # Ticks beyond the limits of an axis have texts that are never drawn.
-    axes = text.axes
-    if axes is None:
-        return True
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if text in (tick.label1, tick.label2):
-                return bool(min(low, high) <= tick.get_loc() <= max(low, high))
-    return True
+def is_whole(figure: Any) -> bool:
+    """Whether all that is drawn lies inside the figure, after it was drawn once."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn, (width, height) = (
+        figure.get_tightbbox(canvas.get_renderer()),
+        figure.get_size_inches(),
+    )
+    return bool(
+        drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01
+    )
 
 
 def border(png: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cohortlake.cohort.describe.plot import tick_whole_numbers
 from cohortlake.optional_dependencies import matplotlib_figure, module
 from cohortlake.report.cells import Breakdown, Grid
 
@@ -94,7 +95,7 @@ def stacked(name: str, counts: Grid) -> str:
         shown = places[::-every][::-1]
         axes.set_xticks(shown, [labels[i] for i in shown])
         axes.set_xlim(-0.6, max(len(labels), _LEAST_COLUMNS) - 0.4)
-        axes.yaxis.set_major_formatter(lambda number, _: f"{number:,.0f}")
+        tick_whole_numbers(axes.yaxis)
         axes.grid(axis="y", color=_LINE, linewidth=0.5)
         axes.set_axisbelow(True)
 
@@ -102,7 +103,7 @@ def stacked(name: str, counts: Grid) -> str:
 
 
 def pyramid(name: str, counts: Grid) -> str:
-    """Draw two rows of a grid to the left and to the right of an axis.
+    """Draw two rows of a grid to the left and to the right of an axis; one row to the right.
 
     Args:
         name: The id of the chart's caption.
@@ -111,7 +112,11 @@ def pyramid(name: str, counts: Grid) -> str:
 
     def draw(axes: Any) -> None:
         bands = range(len(counts.columns))
-        for row, sign, color in (("F", -1, _SERIES[1]), ("M", 1, _SERIES[0])):
+        is_one = len({"F", "M"} & {*counts.rows}) < 2
+        for row, color in (("F", _SERIES[1]), ("M", _SERIES[0])):
+            sign = 1 if row == "M" or is_one else -1
+            if row not in counts.rows:
+                continue
             widths = [sign * (counts.cells.get((band, row)) or 0) for band in counts.columns]
             axes.barh(bands, widths, color=color, height=0.8)
             for place, band in enumerate(counts.columns):
@@ -120,8 +125,8 @@ def pyramid(name: str, counts: Grid) -> str:
                                   ha="center", va="center")  # fmt: skip
         axes.set_yticks(bands, counts.columns)
         axes.axvline(0, color=_LINE, linewidth=1)
-        axes.xaxis.set_major_formatter(lambda number, _: f"{abs(number):,.0f}")
         axes.locator_params(axis="x", nbins=6)
+        tick_whole_numbers(axes.xaxis)
         axes.spines["left"].set_visible(False)
 
     return _svg(name, 0.7 + 0.22 * len(counts.columns), draw)

@@ -58,7 +58,7 @@ _FUNCTIONS = {
     "trim": "{}",
 }
 _UNITS = ("days", "years")
-_CAPITALS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+|\d+")
+_CAPITALS = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[^\W\dA-Z_]+|\d+")
 
 
 class _NoWords(Exception):
@@ -91,12 +91,16 @@ def column_words(name: str) -> str:
     >>> column_words("age_at_study_years")
     'age at study in years'
     """
-    if "_" in name or name.islower():
-        *words, last = name.split("_")
-        unit = f"in {last}" if words and last in _UNITS else last
-        return " ".join([*words, unit]).strip()
-    words = _CAPITALS.findall(name)
-    return " ".join(word if word.isupper() and len(word) > 1 else word.lower() for word in words)
+    words = [
+        word if word.isupper() and len(word) > 1 else word.lower()
+        for part in name.split("_")
+        for word in _CAPITALS.findall(part) or [part]
+    ]
+    if words[0] == "n" and len(words) > 1:
+        words[0] = "number of"
+    if words[-1] in _UNITS and len(words) > 1:
+        words.insert(-1, "in")
+    return " ".join(filter(None, words)) or name
 
 
 def _words(con: duckdb.DuckDBPyConnection, step: Step) -> str:

@@ -8,14 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from cohortlake import schema
+from cohortlake.cohort.define.sentences import column_words
 from cohortlake.cohort.select import withheld
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.optional_dependencies import matplotlib_figure
 
 _MAIN, _OTHER, _GREY = "#274c77", "#c8553d", "#8a8a8a"
 _BAND_YEARS, _OLDEST = 10, 90
-_MOST_PARTS = 15
-_MONTHS_SHOWN = 48
+_SEXES = {"F": "female", "M": "male"}
+_MONTHS_SHOWN, _LEAST_BARS = 48, 8
+
+# The heat map has the width of a column of a paper, and text that can be read there.
+_COLUMN_INCHES, _POINTS = 3.5, 7
+_MOST_MODALITIES, _MOST_PARTS, _MOST_LETTERS = 6, 15, 18
+_MOST_DIGITS = 100_000
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,18 @@ class Plots:
         width = {"month": 25, "year": 330}[unit]
         axes.bar([start for start, _ in rows], [n for _, n in rows], width=width, color=_MAIN)
         column = self.selected.tables.study_date
-        axes.set(ylabel="studies", xlabel=f"{column}, by {unit}")
+        axes.set(ylabel="studies", xlabel=f"{column_words(column)}, by {unit}")
+        tick_whole_numbers(axes.yaxis)
+        axes.set_ylim(bottom=0)
+        # A few bars get the room of several, so that the ticks are months.
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, max(right, left + _LEAST_BARS * width))
         return figure
 
     def age_sex_pyramid(self) -> Any:
         """Draw the patients by age, at their first study in the cohort, and by sex.
+
+        Patients of one sex have one side.
 
         Raises:
             MissingExtra: matplotlib is not installed.
@@ -69,22 +82,30 @@ class Plots:
         figure, axes = _axes(6.5, 4)
         known = {(band, sex): n for band, sex, n in rows if band is not None}
         bands = range(_OLDEST // _BAND_YEARS + 1)
-        for sex, sign, color in (("F", -1, _OTHER), ("M", 1, _MAIN)):
-            counts = [sign * known.get((band, sex), 0) for band in bands]
-            axes.barh(list(bands), counts, color=color, label=sex)
+        sexes = [sex for sex in _SEXES if any(key[1] == sex for key in known)]
+        for sex, color in zip(_SEXES, (_OTHER, _MAIN), strict=True):
+            if sex in sexes:
+                sign = -1 if sex == "F" and len(sexes) > 1 else 1
+                counts = [sign * known.get((band, sex), 0) for band in bands]
+                axes.barh(list(bands), counts, color=color, label=_SEXES[sex])
         names = [f"{b * _BAND_YEARS}-{b * _BAND_YEARS + _BAND_YEARS - 1}" for b in bands]
         names[-1] = f"{_OLDEST}+"
         axes.set_yticks(list(bands), names)
         axes.axvline(0, color="white", linewidth=1)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.xaxis.set_major_formatter(lambda number, _: f"{abs(number):,.0f}")
+        tick_whole_numbers(axes.xaxis)
         others = sum(n for band, sex, n in rows if band is None or sex not in ("F", "M"))
         axes.set(xlabel=_with_others("patients", others), ylabel="age at first study, years")
-        axes.legend(frameon=False)
+        if len(sexes) > 1:  # both sides alike
+            most = max(map(abs, axes.get_xlim()))
+            axes.set_xlim(-most, most)
+        if sexes:
+            figure.legend(frameon=False, loc="outside upper right", ncols=len(sexes))
         return figure
 
     def modality_by_body_part(self) -> Any:
         """Draw how many series there are of each modality and body part.
+
+        It has the width of a column of a paper, and the most frequent values.
 
         Raises:
             MissingExtra: matplotlib is not installed.
@@ -98,23 +119,26 @@ class Plots:
                    coalesce({modality}, 'missing') AS modality, count(*) AS series
             FROM left_over GROUP BY ALL
         """)
-        parts, modalities = _most(rows, 0), _most(rows, 1)
+        parts, modalities = _most(rows, 0, _MOST_PARTS), _most(rows, 1, _MOST_MODALITIES)
         shown = {(part, modality): n for part, modality, n in rows}
         grid = [[shown.get((part, modality), 0) for modality in modalities] for part in parts]
-        figure, axes = _axes(1.5 + 0.6 * len(modalities), 1 + 0.32 * len(parts))
+        figure, axes = _axes(_COLUMN_INCHES, 0.8 + 0.2 * len(parts))
+        axes.tick_params(labelsize=_POINTS)
         most = max((n for line in grid for n in line), default=0)
         axes.imshow(grid or [[0]], cmap="Blues", aspect="auto", vmin=0, vmax=max(most, 1))
-        axes.set_xticks(range(len(modalities)), modalities)
-        axes.set_yticks(range(len(parts)), parts)
+        axes.set_xticks(range(len(modalities)), map(_short, modalities))
+        axes.set_yticks(range(len(parts)), map(_short, parts))
         for y, line in enumerate(grid):
             for x, n in enumerate(line):
                 if n:
                     color = "white" if n > most / 2 else "black"
-                    axes.text(x, y, f"{n:,}", ha="center", va="center", color=color, fontsize=8)
+                    axes.text(
+                        x, y, _number(n), ha="center", va="center", color=color, fontsize=_POINTS
+                    )
         others = sum(
             n for part, modality, n in rows if part not in parts or modality not in modalities
         )
-        axes.set(xlabel=_with_others("series", others))
+        axes.set_xlabel(_with_others("series", others), fontsize=_POINTS)
         return figure
 
     @property
@@ -138,12 +162,30 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _most(rows: list[tuple[Any, ...]], position: int) -> list[str]:
+def tick_whole_numbers(axis: Any) -> None:
+    """Give an axis of counts ticks at whole numbers only, without a sign.
+
+    Args:
+        axis: The x axis or the y axis of a matplotlib `Axes`.
+    """
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axis.set_major_formatter(lambda number, _: f"{abs(number):,.0f}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 1] + "…"
+
+
+def _number(n: int) -> str:
+    return f"{n:,}" if n < _MOST_DIGITS else f"{n / 1000:,.0f}k"
+
+
+def _most(rows: list[tuple[Any, ...]], position: int, number: int) -> list[str]:
     """Return the values that most series have, the most first."""
     totals: dict[str, int] = {}
     for row in rows:
         totals[row[position]] = totals.get(row[position], 0) + row[2]
-    return sorted(totals, key=lambda value: (-totals[value], value))[:_MOST_PARTS]
+    return sorted(totals, key=lambda value: (-totals[value], value))[:number]
 
 
 def _with_others(things: str, others: int) -> str:

@@ -82,7 +82,10 @@ def test_parts_of_one_condition_stay_apart() -> None:
         ("NumberOfStudyRelatedSeries", "number of study related series"),
         ("age_at_study_years", "age at study in years"),
         ("birads", "birads"),
-        ("_", ""),
+        ("n_studies", "number of studies"),
+        ("StudyDate_of_CT", "study date of CT"),
+        ("größe", "größe"),
+        ("_", "_"),
     ],
 )
 def test_columns_in_words(name: str, words: str) -> None:

@@ -104,8 +104,9 @@ def pyramid(cohort: Cohort) -> tuple[dict[str, int], str]:
     (axes,) = cohort.plot.age_sex_pyramid().axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     drawn = {
-        f"{name} {'F' if bar.get_width() < 0 else 'M'}": round(abs(bar.get_width()))
-        for name, bar in zip([*names, *names], axes.patches, strict=True)
+        f"{name} {side.get_label()[0].upper()}": round(abs(bar.get_width()))
+        for side in axes.containers
+        for name, bar in zip(names, side, strict=True)
         if bar.get_width()
     }
     return drawn, axes.get_xlabel()
@@ -137,7 +138,7 @@ def test_what_is_beyond_the_most_parts_and_modalities_is_counted() -> None:
     ]
     with opened(rows) as lake:
         (axes,) = lake.cohort("a").plot.modality_by_body_part().axes
-    assert (len(axes.get_xticks()), len(axes.get_yticks())) == (15, 15)
+    assert (len(axes.get_xticks()), len(axes.get_yticks())) == (6, 15)
     drawn = int(axes.images[0].get_array().sum())
     assert axes.get_xlabel() == f"series ({40 - drawn} more not shown)"
 
