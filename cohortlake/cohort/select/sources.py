@@ -177,8 +177,9 @@ def _plain(table: pa.Table) -> pa.Table:
 def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times that are all at midnight, without a zone, as dates: pandas has no dates."""
     if pa.types.is_timestamp(column.type) and column.type.tz is None:
-        with contextlib.suppress(pa.ArrowInvalid):  # a time of day would be lost
-            return column.cast(pa.date32())
+        days = column.cast(pa.date32())  # without the time of day
+        if days.cast(column.type).equals(column):
+            return days
     return column
 
 

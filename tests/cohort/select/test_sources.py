@@ -349,6 +349,8 @@ def test_a_digest_is_over_instants_and_not_over_the_label_of_a_zone(lake: Lake) 
     [
         (["2024-01-31", None, "1880-02-01"], pa.date32()),
         (["2024-01-31", "2024-01-31 00:00:00.000001"], pa.timestamp("us")),
+        (["2024-01-31", None, "2024-01-31 10:15:00"], pa.timestamp("us")),
+        (["2024-01-31", "1969-12-31 23:59:59"], pa.timestamp("us")),
     ],
 )
 def test_times_at_midnight_are_the_dates_that_pandas_has_no_type_for(
