@@ -47,15 +47,18 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:
-    """Return a frame of `to_frame` as a table again. What has no zone in it is a date."""
+    """Return a frame of `to_frame` as a table again, with its dates as dates."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    fields = [
-        field.with_type(pa.date32())
-        if pa.types.is_timestamp(field.type) and field.type.tz is None
-        else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    return pa.table([as_dates(column) for column in table.columns], names=table.column_names)
+
+
+def as_dates(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times that are all at midnight, without a zone, as dates: pandas has no dates."""
+    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        days = column.cast(pa.date32())  # pyarrow drops the time of day without an error
+        if days.cast(column.type).equals(column):
+            return days
+    return column
 
 
 def with_pandas_dtypes(table: pa.Table) -> pa.Table:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake.errors import BadOutsideTable
+from cohortlake.flatten import as_dates
 
 _DELIMITERS = ",;\t|"
 _HOW = (
@@ -170,17 +171,8 @@ def _plain(table: pa.Table) -> pa.Table:
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         failed = f"the column {name!r} has a type that cannot be read; cast it"
-        columns.append(_days(_quietly(partial(column.cast, _plain_type(column.type)), failed)))
+        columns.append(as_dates(_quietly(partial(column.cast, _plain_type(column.type)), failed)))
     return pa.Table.from_arrays(columns, names=table.column_names)
-
-
-def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times that are all at midnight, without a zone, as dates: pandas has no dates."""
-    if pa.types.is_timestamp(column.type) and column.type.tz is None:
-        days = column.cast(pa.date32())  # without the time of day
-        if days.cast(column.type).equals(column):
-            return days
-    return column
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:
