@@ -16,7 +16,7 @@ from cohortlake.errors import PolicyNotAskedFor
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.history import coverage, image_sets, refiled
-from cohortlake.history.image_sets import ApplyResult, KnownStates
+from cohortlake.history.image_sets import ApplyResult
 from cohortlake.ingest import older_versions, partitions
 from cohortlake.ingest.confirm_deletions import DeletionResult, confirm_deletions
 from cohortlake.ingest.due import due_windows, windows_of_days
@@ -322,7 +322,6 @@ class Stages:
             root=self.root,
             service=self._service,
             store=store,
-            is_unknown=KnownStates(self.root).lacks,
             erased=ErasedPatients(self.root),
             run_id=new_run_id(store.now),
             settle=self.settings.settle,

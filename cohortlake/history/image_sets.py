@@ -7,13 +7,11 @@ rows these are, `views` gives the rows as SQL views.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
 
@@ -104,33 +102,19 @@ def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool
         return ApplyResult(after.version(), count, after.count(), changes)
 
 
-class KnownStates:
-    """The current states, read when first asked for and kept: eight bytes each.
+def open_table(root: Root, version: int | None = None) -> DeltaTable | None:
+    """Return the table, or None if nothing was ever applied.
 
     Args:
         root: The lake.
+        version: Which of its versions; the newest by default.
+
+    Raises:
+        OldFormat: An older release wrote it.
     """
-
-    def __init__(self, root: Root) -> None:
-        self._root = root
-
-    @functools.cached_property
-    def _state_keys(self) -> np.ndarray:
-        table = delta.open_table(self._root, TABLE)
-        if table is None:
-            return np.array([], np.int64)
-        with engine.connection() as con:
-            current = _register_table(con, self._root, table).current
-            keys = con.sql(f"SELECT DISTINCT state_key FROM {current}").to_arrow_table()
-        return np.sort(keys["state_key"].to_numpy())
-
-    def lacks(self, state_keys: np.ndarray) -> np.ndarray:
-        """Return which of some states are not current."""
-        if not len(self._state_keys):
-            return np.ones(len(state_keys), np.bool_)
-        places = np.searchsorted(self._state_keys, state_keys)
-        unknown: np.ndarray = self._state_keys.take(places, mode="clip") != state_keys
-        return unknown
+    table = delta.open_table(root, TABLE, version)
+    _require_this_format(root, table)
+    return table
 
 
 def register(
@@ -210,6 +194,10 @@ def _appended(root: Root, since: int, version: int) -> list[str] | None:
 def _register_table(
     con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None
 ) -> HistoryViews:
+    _require_this_format(root, table)
+    return views.create(con, root, sorted(delta.files(TABLE, table)) if table else [])
+
+
+def _require_this_format(root: Root, table: DeltaTable | None) -> None:
     if table and STORED.names != pa.schema(table.schema().to_arrow()).names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
-    return views.create(con, root, sorted(delta.files(TABLE, table)) if table else [])

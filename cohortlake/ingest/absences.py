@@ -21,7 +21,7 @@ from cohortlake.increments import kinds, writer
 from cohortlake.ingest.partition_search import PartitionSearch, SearchRun
 
 Candidate = Mapping[str, Any]
-"""An image set that may be deleted: a row of the view `held`, see `ingest.held_index`."""
+"""An image set that may be deleted. See `ingest.held_index.HeldIndex.in_partition`."""
 
 _CALLS_AT_ONCE = 8  # the request rate is limited by the client
 _UNCONFIRMED = "unconfirmed"  # neither call can show whether a candidate is deleted

@@ -11,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from cohortlake.healthimaging import EPOCH, Axis, Window
-from cohortlake.ingest.absences import Candidate, confirm_absences, is_not_found, write_absences
-from cohortlake.ingest.held_index import register_held
+from cohortlake.ingest.absences import confirm_absences, is_not_found, write_absences
+from cohortlake.ingest.held_index import HeldIndex
 from cohortlake.ingest.partition_search import PartitionSearch, SearchRun
-from cohortlake.storage import engine
 
 _EVENTS = "events"
 
@@ -53,7 +50,7 @@ def confirm_deletions(run: SearchRun, image_set_ids: Iterable[str]) -> DeletionR
     ids = set(image_set_ids)
     if not ids:
         return DeletionResult()
-    held = _held(run, ids)
+    held = HeldIndex(run.root, run.store).of_image_sets(ids).to_pylist()
     missing = [row for row in held if row["is_earlier"] and is_not_found(run.service, row)]
     search = PartitionSearch(_EVENTS, Window(Axis.CREATED_AT, EPOCH, run.store.now))
     confirmation = confirm_absences(run, missing)
@@ -61,12 +58,3 @@ def confirm_deletions(run: SearchRun, image_set_ids: Iterable[str]) -> DeletionR
     gone = frozenset(confirmation.gone)
     unsettled = frozenset(row["image_set_id"] for row in held) - gone
     return DeletionResult(gone, unsettled, confirmation.unconfirmed)
-
-
-def _held(run: SearchRun, image_set_ids: Iterable[str]) -> list[Candidate]:
-    with engine.connection() as con:
-        register_held(con, run.root, run.store)
-        con.register("wanted", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
-        held = con.sql("FROM held SEMI JOIN wanted USING (image_set_id)")
-        rows: list[Candidate] = held.to_arrow_table().to_pylist()
-    return rows

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
@@ -26,8 +25,6 @@ class SearchRun:
         root: The lake.
         service: The client.
         store: The data store, with the instant at which the run began.
-        is_unknown: Takes state keys, and returns which of them the version history does not
-            hold as current. A search without unknown states keeps no rows.
         erased: Shows which rows belong to erased patients. They are dropped before writing.
         run_id: Id of the run, part of the file names.
         settle: How long the search index may lag.
@@ -40,7 +37,6 @@ class SearchRun:
     root: Root
     service: HealthImaging
     store: Datastore
-    is_unknown: Callable[[np.ndarray], np.ndarray]
     erased: ErasedPatients
     run_id: str
     settle: timedelta

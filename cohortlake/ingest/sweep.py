@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+import pyarrow as pa
+
 from cohortlake import schema
 from cohortlake.errors import DeletionsRefused
 from cohortlake.failures import Failures
@@ -68,9 +70,9 @@ def sweep_partitions(
         WindowError: A key is not a month.
     """
     wanted = [sweep_of(run.store, key) for key in sorted(keys)]
-    with HeldIndex(run.root, run.store) as held:
-        for search, found in search_partitions(run, wanted, progress):
-            yield search.partition, close_missing(run, held, search, found, largest_share)
+    held = HeldIndex(run.root, run.store, [search.partition for search in wanted])
+    for search, found in search_partitions(run, wanted, progress):
+        yield search.partition, close_missing(run, held, search, found, largest_share)
 
 
 def sweep_datastores(
@@ -141,8 +143,9 @@ def close_missing(
     Raises:
         ServiceError: An image set could not be confirmed.
     """
-    rows = held.rows(search.partition)
-    missing = [row for row in rows if row["image_set_id"] not in found.image_set_ids]
+    rows = held.in_partition(search.partition)
+    is_missing = [i not in found.image_set_ids for i in rows["image_set_id"].to_pylist()]
+    missing = rows.filter(pa.array(is_missing, pa.bool_())).to_pylist()
     confirmation = confirm_absences(run, missing)
     gone, unconfirmed = confirmation.gone, len(confirmation.unconfirmed)
     refused = len(gone) if len(gone) > max(_ALWAYS_ACCEPTED, largest_share * len(rows)) else 0

@@ -8,9 +8,9 @@ group by row group. A search that finds nothing new writes nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import monotonic
 
 import numpy as np
@@ -19,11 +19,14 @@ import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.flatten import flatten_pages
-from cohortlake.healthimaging import EPOCH, Arrival, Axis, Range, Window
+from cohortlake.healthimaging import Arrival, Axis, Range, Window
 from cohortlake.history import refiled
+from cohortlake.history.current_states import microseconds
+from cohortlake.history.known_states import KnownStates
 from cohortlake.increments.writer import IncrementWriter, write_empty
 from cohortlake.ingest import partitions
 from cohortlake.ingest.partition_search import PartitionSearch, SearchResult, SearchRun
+from cohortlake.storage.root import Root
 
 # Of all open increments together. The increment with the most bytes is written first.
 _BUFFERED_BYTES = 16_000_000
@@ -40,6 +43,7 @@ class SearchWriter:
     def __init__(self, run: SearchRun, wanted: Sequence[PartitionSearch]) -> None:
         self._run = run
         self._wanted = wanted
+        self._known = _known_states(run.root, wanted)
         self._open: dict[Range, RangeWriter] = {}
         self._being_written: frozenset[Range] = frozenset()
 
@@ -51,7 +55,7 @@ class SearchWriter:
         self._being_written = frozenset(arrivals)
         for part in arrivals:
             if part not in self._open:
-                self._open[part] = RangeWriter(self._run, part, self._wanted)
+                self._open[part] = RangeWriter(self._run, part, self._wanted, self._known)
         states = self._states([a for group in arrivals.values() for a in group])
         for part, group in arrivals.items():
             writer = self._open[part]
@@ -103,9 +107,16 @@ class RangeWriter:
         position: All rows before this instant have been added.
     """
 
-    def __init__(self, run: SearchRun, part: Range, wanted: Iterable[PartitionSearch]) -> None:
+    def __init__(
+        self,
+        run: SearchRun,
+        part: Range,
+        wanted: Iterable[PartitionSearch],
+        known: Mapping[Axis, KnownStates],
+    ) -> None:
         self._run = run
         self._part = part
+        self._known = known[part.window.axis]
         window = part.window
         self._due = deque(
             search
@@ -180,9 +191,8 @@ class RangeWriter:
     def _next_partition(self) -> PartitionWriter:
         search = self._due[0]
         start = max(search.window.start, self._part.window.start)
-        return PartitionWriter(
-            self._run, replace(search, window=replace(search.window, start=start))
-        )
+        search = replace(search, window=replace(search.window, start=start))
+        return PartitionWriter(self._run, search, self._known)
 
 
 class PartitionWriter:
@@ -192,9 +202,10 @@ class PartitionWriter:
         increment: The increment.
     """
 
-    def __init__(self, run: SearchRun, search: PartitionSearch) -> None:
+    def __init__(self, run: SearchRun, search: PartitionSearch, known: KnownStates) -> None:
         self.increment = IncrementWriter(run.root, search.record(run))
         self._run = run
+        self._known = known
         self._search = search
         self._now = pa.scalar(run.store.now, schema.INSTANT)
         self._pages = self._requests = self._throttles = 0
@@ -222,7 +233,7 @@ class PartitionWriter:
         states = self._without_erased(states)
         states = self._swept(states) if self._search.is_sweep else states
         if len(states):
-            self._has_new_rows = self._has_new_rows or bool(self._is_unknown(states).any())
+            self._has_new_rows = self._has_new_rows or bool(self._known.lacks(states).any())
             self.increment.add(states)
 
     def finish(self, end: datetime) -> SearchResult:
@@ -266,7 +277,7 @@ class PartitionWriter:
         own = states.filter(belongs) if belongs is not None else states
         self._ids.update(own["image_set_id"].to_pylist())
         if belongs is not None:
-            states = states.filter(pc.or_(belongs, pa.array(self._is_unknown(states))))
+            states = states.filter(pc.or_(belongs, pa.array(self._known.lacks(states))))
         # Rows that changed after the sweep began are left to the next search. The service does not
         # return their earlier states, so the counts of this sweep are not what the lake holds.
         is_all_before = pc.all(self._is_before_run(own), min_count=0).as_py()
@@ -276,8 +287,26 @@ class PartitionWriter:
     def _is_before_run(self, states: pa.Table) -> pa.ChunkedArray:
         return pc.fill_null(pc.less(states["updated_at"], self._now), fill_value=True)
 
-    def _is_unknown(self, states: pa.Table) -> np.ndarray:
-        return self._run.is_unknown(states["state_key"].to_numpy())
+
+def _known_states(root: Root, wanted: Iterable[PartitionSearch]) -> dict[Axis, KnownStates]:
+    """Return the known states for the axes of some searches."""
+    windows: dict[Axis, list[Window]] = {}
+    for search in wanted:
+        windows.setdefault(search.window.axis, []).append(search.window)
+    return {
+        axis: KnownStates(
+            root,
+            _column_of(axis),
+            min(window.start for window in own),
+            max(window.end for window in own),
+        )
+        for axis, own in windows.items()
+    }
+
+
+def _column_of(axis: Axis) -> str:
+    """Return the column in whose order the rows of an axis come."""
+    return "StudyDate" if axis is Axis.STUDY_DATE else axis.value
 
 
 def _rows_before(states: pa.Table, window: Window) -> int:
@@ -286,7 +315,7 @@ def _rows_before(states: pa.Table, window: Window) -> int:
     A row without an instant, or out of order, is assigned to the partition of the row before it,
     rather than dropped.
     """
-    column = "StudyDate" if window.axis is Axis.STUDY_DATE else window.axis.value
-    instants = states[column].cast(pa.timestamp("us")).cast(pa.int64()).fill_null(0).to_numpy()
+    values = states[_column_of(window.axis)].cast(pa.timestamp("us")).cast(pa.int64())
+    instants = values.fill_null(0).to_numpy()
     ascending = np.maximum.accumulate(instants) if len(instants) else instants
-    return int(np.searchsorted(ascending, (window.end - EPOCH) // timedelta(microseconds=1)))
+    return int(np.searchsorted(ascending, microseconds(window.end)))

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -54,6 +56,7 @@ HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
 
 _WRITER = "cohortlake"
 _ATTEMPTS = 10
+_CUT_OFF = 999  # a log may hold instants in whole milliseconds
 # deltalake's errors hold the operating system's error as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # S3 refuses a write. "Already exists" is another case: another writer was faster.
@@ -168,6 +171,61 @@ def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
         f"{name}/{unquote(path)}": size
         for path, size in zip(*added.to_pydict().values(), strict=True)
     }
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A data file, with what the log says about one of its columns.
+
+    Attributes:
+        path: Its path below the root.
+        rows: How many rows it has.
+        nulls: In how many of them the column is null; None if the log does not say it.
+        low: A lower bound of the other values, in microseconds since the epoch for a date or an
+            instant; None if the log does not say it.
+        high: An upper bound, the same.
+    """
+
+    path: str
+    rows: int
+    nulls: int | None
+    low: int | None
+    high: int | None
+
+
+def file_ranges(
+    table: DeltaTable, name: str, column: str, partition: Mapping[str, str]
+) -> list[FileRange]:
+    """Return the data files of one partition of a table, with the bounds of a date or an instant.
+
+    Args:
+        table: The table.
+        name: Its name.
+        column: The column. The log has bounds of the first 32 columns.
+        partition: Partition column -> its value.
+    """
+    added = pa.table(table.get_add_actions(flatten=True))
+    for key, value in partition.items():
+        added = added.filter(pc.equal(added[f"partition.{key}"], value))
+
+    def told(what: str, *types: pa.DataType) -> list[Any]:
+        values = added[what] if what in added.column_names else pa.nulls(len(added))
+        for type_ in types:
+            values = values.cast(type_)
+        return list(values.to_pylist())
+
+    as_microseconds = (pa.timestamp("us"), pa.int64())
+    columns = (
+        told("path"),
+        told("num_records"),
+        told(f"null_count.{column}"),
+        told(f"min.{column}", *as_microseconds),
+        told(f"max.{column}", *as_microseconds),
+    )
+    return [
+        FileRange(f"{name}/{unquote(path)}", rows or 0, nulls, low, high and high + _CUT_OFF)
+        for path, rows, nulls, low, high in zip(*columns, strict=True)
+    ]
 
 
 def empty_in_log(root: Root, name: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from changing import Hospital
 from truth import published, truth
@@ -21,6 +22,7 @@ from cohortlake import Settings, Sync
 from cohortlake.cli.app import app
 from cohortlake.errors import DamagedFile, LakeClosed, RootUnreachable, SettingError
 from cohortlake.history import coverage, image_sets
+from cohortlake.history.current_states import CurrentStates
 from cohortlake.increments import files
 from cohortlake.ingest import partitions
 from cohortlake.privacy import built_in
@@ -174,6 +176,11 @@ def test_a_damaged_log_is_named_and_a_rebuild_makes_the_table_anew(
     assert len(cohortlake.read_table(root.uri, "studies")) == 4
 
 
+def current_states(root: Root) -> pa.Table:
+    current = CurrentStates(root)
+    return current.read("state_key", "true", [f.path for f in current.files("updated_at")])
+
+
 def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) -> None:
     root = hospital.root
     sync = Sync(Settings(("d" * 32,), root.uri, privacy="limited"))
@@ -184,7 +191,7 @@ def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) ->
         damaged(root, path, "empty")
         hospital.step([change(0, DICOMPatientSex="F")], []) if table == "coverage" else None
         with pytest.raises(DamagedFile, match=rf"^{re.escape(path)} is damaged.*rebuild"):
-            sync.apply() if table == "coverage" else image_sets.KnownStates(root).lacks([1])
+            sync.apply() if table == "coverage" else current_states(root)
         sync.rebuild()
         assert len(cohortlake.read_table(root.uri, "studies")) == 3
 

@@ -21,7 +21,6 @@ from cohortlake.errors import NoSuchDatastore
 from cohortlake.flatten import flatten_summaries
 from cohortlake.healthimaging import EPOCH, Datastore, HealthImaging, Version
 from cohortlake.history import image_sets
-from cohortlake.history.image_sets import KnownStates
 from cohortlake.increments import files, kinds, writer
 from cohortlake.increments.record import Record
 from cohortlake.ingest import older_versions
@@ -108,7 +107,6 @@ class Lake:
             root=self.root,
             service=service,
             store=Datastore(DATASTORE, START, at),
-            is_unknown=KnownStates(self.root).lacks,
             erased=ErasedPatients(self.root),
             run_id=f"fill-{at:%d%H%M%S}",
             settle=timedelta(minutes=5),
