@@ -125,7 +125,7 @@ class Stages:
 
     def due(self, store: Datastore) -> dict[str, list[Window]]:
         """Return the windows to search, by day, so that nothing is missing up to now."""
-        searched = coverage.searched(self.root)
+        searched = coverage.searched(self.root, coverage.INTERVAL_COLUMNS)
         proven = coverage.covered_intervals(searched, store.datastore_id, self.settings.settle)
         return due_windows(store, proven, self.settings.lookback)
 

@@ -98,7 +98,7 @@ def check_deletions(root: Root) -> CheckResult:
     cannot confirm because it is denied.
     """
     with engine.connection() as con:
-        con.register("coverage", coverage.read(root))
+        con.register("coverage", coverage.read(root, _LEFT_OPEN_COLUMNS))
         left_open = engine.count(con, _LEFT_OPEN)
     return CheckResult(not left_open, {"left_open": left_open})
 
@@ -109,12 +109,13 @@ def check_values(root: Root) -> CheckResult:
     Counts what the searches by updatedAt found. An image set that was found twice, because it
     changed, counts twice.
     """
-    searched = coverage.read(root)
+    searched = coverage.read(root, ["axis", "rows", "invalid_values"])
     found = searched.filter(pc.equal(searched["axis"], Axis.UPDATED_AT.value))
     rows = pc.sum(found["rows"]).as_py() or 0
     invalid: Counter[str] = Counter()
-    for counts in found["invalid_values"].to_pylist():
-        invalid.update(json.loads(counts))
+    for counts in pc.value_counts(found["invalid_values"]).to_pylist():  # most of them say nothing
+        for column, count in json.loads(counts["values"]).items():
+            invalid[column] += count * counts["counts"]
     shares = {column: count / rows for column, count in sorted(invalid.items()) if rows}
     return CheckResult(
         all(share <= HIGHEST_INVALID_SHARE for share in shares.values()),
@@ -195,6 +196,7 @@ def _row_counts(root: Root) -> _RowCounts:
         )
 
 
+_LEFT_OPEN_COLUMNS = ("datastore_id", "partition", "run_id", "axis", "searched_at", "missing")
 _LEFT_OPEN = f"""
 SELECT coalesce(sum(missing), 0)::BIGINT FROM (
     SELECT DISTINCT ON (datastore_id, "partition") missing FROM (

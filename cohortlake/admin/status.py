@@ -100,8 +100,8 @@ def datastores(
     root: Root, datastore_ids: tuple[str, ...], settle: timedelta
 ) -> tuple[DatastoreStatus, ...]:
     """Read from the coverage how complete each data store is. See `status` for the arguments."""
-    searched = coverage.read(root)
-    ids = datastore_ids or tuple(sorted(set(searched["datastore_id"].to_pylist())))
+    searched = coverage.read(root, [*coverage.INTERVAL_COLUMNS, "partition"])
+    ids = datastore_ids or tuple(sorted(searched["datastore_id"].unique().to_pylist()))
     return tuple(_datastore(searched, datastore_id, settle) for datastore_id in ids)
 
 

@@ -7,12 +7,13 @@ the clock of this machine is never used.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,6 +26,9 @@ from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
 TABLE = "coverage"
+INTERVAL_COLUMNS = ("datastore_id", "axis", "complete", "start", "end", "searched_at")
+"""What `covered_intervals` needs."""
+
 _SCHEMA = schema.arrow_schema(schema.COVERAGE)
 
 
@@ -44,37 +48,55 @@ class CoverageInterval:
     is_open: bool = False
 
 
-def read(root: Root) -> pa.Table:
-    """Return the coverage, with the columns of `schema.COVERAGE`.
+def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
+    """Return the coverage.
+
+    Args:
+        root: The lake.
+        columns: Which of the columns of `schema.COVERAGE`; all by default. A lake that is years old
+            has hundreds of thousands of rows.
 
     Raises:
         OldFormat: An older release wrote it.
     """
+    wanted = _schema_of(columns)
     table = delta.open_table(root, TABLE)
     if table is None:
-        return _SCHEMA.empty_table()
+        return wanted.empty_table()
     if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
     with delta.reading(root, TABLE, table):
-        stored: pa.Table = table.to_pyarrow_table()
-    return stored.select(_SCHEMA.names).cast(_SCHEMA)
+        stored: pa.Table = table.to_pyarrow_table(columns=wanted.names)
+    return stored.select(wanted.names).cast(wanted)
 
 
 def pending(root: Root) -> list[str]:
     """Return the paths of the increments that are not applied yet."""
-    return _pending(root, read(root))
+    return _pending(root, read(root, ["increment"]))
 
 
-def searched(root: Root) -> pa.Table:
-    """Return the coverage, with rows for the increments that are not applied yet."""
-    applied = read(root)
+def searched(root: Root, columns: Sequence[str] = ()) -> pa.Table:
+    """Return the coverage, with rows for the increments that are not applied yet.
+
+    Args:
+        root: The lake.
+        columns: See `read`.
+    """
+    applied = read(root, [*columns, "increment"] if columns else ())
     waiting = [_row(files.read_record(root, path)) for path in _pending(root, applied)]
-    return pa.concat_tables([applied, pa.Table.from_pylist(waiting, _SCHEMA)])
+    rows = pa.concat_tables([applied, pa.Table.from_pylist(waiting, applied.schema)])
+    return rows.select(_schema_of(columns).names)
+
+
+def _schema_of(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([_SCHEMA.field(name) for name in dict.fromkeys(columns or _SCHEMA.names)])
 
 
 def _pending(root: Root, coverage: pa.Table) -> list[str]:
-    applied = set(coverage["increment"].to_pylist())
-    return [path for path in files.paths(root) if path not in applied]
+    found = pa.array(files.paths(root), pa.string())
+    is_applied = pc.is_in(found, value_set=coverage["increment"].combine_chunks())
+    pending: list[str] = found.filter(pc.invert(is_applied)).to_pylist()
+    return pending
 
 
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
@@ -94,7 +116,7 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
 
 def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
     table = delta.make_table(root, TABLE, _SCHEMA)
-    known = set() if rebuild else set(read(root)["increment"].to_pylist())
+    known = set() if rebuild else set(read(root, ["increment"])["increment"].to_pylist())
     rows = [_row(files.read_record(root, path)) for path in paths if path not in known]
     if rows or rebuild:
         delta.commit(root, TABLE, table, pa.Table.from_pylist(rows, _SCHEMA), overwrite=rebuild)
@@ -109,32 +131,37 @@ def covered_intervals(
     not have been searchable yet.
 
     Args:
-        coverage: The coverage. See `read`.
+        coverage: The coverage, at least `INTERVAL_COLUMNS`. See `read`.
         datastore_id: The data store.
         settle: How long the search index may lag.
     """
-    intervals = [
-        _covered_by(row, settle)
-        for row in coverage.to_pylist()
-        if row["datastore_id"] == datastore_id
-        and row["axis"] == Axis.UPDATED_AT
-        and row["complete"]
-    ]
-    merged: list[CoverageInterval] = []
-    for interval in sorted(intervals, key=lambda i: (i.start, i.end)):
-        if interval.start >= interval.end:
-            continue
-        if merged and interval.start <= merged[-1].end:
-            last = merged.pop()
-            longer = max(last, interval, key=lambda i: i.end)
-            interval = replace(longer, start=last.start)
-        merged.append(interval)
+    is_own = pc.and_(
+        pc.equal(coverage["datastore_id"], datastore_id),
+        pc.and_(pc.equal(coverage["axis"], Axis.UPDATED_AT.value), coverage["complete"]),
+    )
+    own = coverage.filter(is_own)
+    starts, ends, began = (
+        own[name].cast(pa.int64()).to_numpy() for name in ("start", "end", "searched_at")
+    )
+    trusted = began - settle // timedelta(microseconds=1)
+    is_open, ends = trusted < ends, np.minimum(ends, trusted)
+    kept = np.flatnonzero(starts < ends)
+    kept = kept[np.lexsort((ends[kept], starts[kept]))]
+    starts, ends, is_open = starts[kept], ends[kept], is_open[kept]
+    if not len(kept):
+        return []
+    reached = np.maximum.accumulate(ends)
+    firsts = [0, *(np.flatnonzero(starts[1:] > reached[:-1]) + 1).tolist(), len(kept)]
+    merged = []
+    for first, after in itertools.pairwise(firsts):
+        last = first + int(np.argmax(ends[first:after]))
+        start, end = _instant(starts[first]), _instant(ends[last])
+        merged.append(CoverageInterval(start, end, is_open=bool(is_open[last])))
     return merged
 
 
-def _covered_by(row: dict[str, Any], settle: timedelta) -> CoverageInterval:
-    trusted = row["searched_at"] - settle
-    return CoverageInterval(row["start"], min(row["end"], trusted), is_open=trusted < row["end"])
+def _instant(microseconds: np.int64) -> datetime:
+    return EPOCH + timedelta(microseconds=int(microseconds))
 
 
 def complete_until(covered: Sequence[CoverageInterval]) -> datetime:

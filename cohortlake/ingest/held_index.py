@@ -18,6 +18,7 @@ from cohortlake.storage.root import Root
 _GROUP_ROWS = 100_000
 _GROUPS_KEPT = 2  # the partitions of a search end roughly in order
 _STUDY_DATE = "StudyDate"
+_SWEEP_COLUMNS = ("datastore_id", "axis", "partition", "run_id", "searched_at", "missing")
 
 
 class HeldIndex:
@@ -36,7 +37,7 @@ class HeldIndex:
         self._current = CurrentStates(root)
         self._files = self._current.files(_STUDY_DATE)
         with engine.connection() as con:
-            con.register("coverage", coverage.searched(root))
+            con.register("coverage", coverage.searched(root, _SWEEP_COLUMNS))
             self._last_sweeps = con.sql(
                 _LAST_SWEEPS, params={"id": store.datastore_id}
             ).to_arrow_table()
