@@ -34,11 +34,13 @@ def write(root: Root, looks: Sequence[Looked]) -> list[str]:
         run_id = f"run-{look.at:%Y%m%dT%H%M%S%f}"
         record = Record(DATASTORE, "updated_at", "2026-01-01", EPOCH, look.at, look.at, run_id)
         states = flatten_summaries(look.found, DATASTORE)
+        record = replace(record, rows=len(states), kept_rows=len(states))
         states = states.append_column("page", pa.array([0] * len(states), pa.int32()))
         writer.write_table(root, record, kinds.with_run_columns(states, record))
         paths.append(record.path)
         if look.gone:
-            absence = replace(record, axis=kinds.ABSENCE_AXIS)
+            count = len(look.gone)
+            absence = replace(record, axis=kinds.ABSENCE_AXIS, rows=count, kept_rows=count)
             rows = [
                 {
                     "datastore_id": DATASTORE,

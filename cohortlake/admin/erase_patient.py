@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NoSuchPatient
-from cohortlake.history import coverage, image_sets, maintenance, refiled
+from cohortlake.history import coverage, image_sets, maintenance, packing, refiled
 from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
@@ -44,7 +44,8 @@ class _Traces:
         spellings: The patient's id, in each spelling that the service sent.
         image_sets: How many image sets ever carried the id.
         whole: Ids of the image sets that belong to the patient.
-        counted_with: Increments without rows whose counts may include the patient's rows.
+        counted_with: Paths of the increments without rows whose counts may include the patient's
+            rows. They may be packed.
     """
 
     spellings: tuple[str, ...]
@@ -122,6 +123,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     Returns:
         The record, with what was removed.
     """
+    packing.delete_copied(root)
     traces = _traces(root, patient, begun.image_set_ids or ())
     is_of_patient = _is_of_patient(patient, traces.whole)
     paths = files.paths_of_datastore(root, patient.datastore_id)
@@ -136,8 +138,9 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
         )
     erasures.write(root, planned)
     # Before the rows are removed that show which increments these are.
-    for path in traces.counted_with:
-        rewrite.clear_counts(root, path)
+    counted_with = files.locate(root, patient.datastore_id, traces.counted_with)
+    for path, increments in counted_with.items():
+        rewrite.clear_counts(root, path, increments)
     for path in rows:
         rewrite.remove_rows(root, path, is_of_patient)
     refiled.drop_late(root, files.paths(root), are_all=True)  # rows of patients erased before

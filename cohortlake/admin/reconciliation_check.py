@@ -15,7 +15,7 @@ import duckdb
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
-from cohortlake.increments import kinds
+from cohortlake.increments import files
 from cohortlake.ingest import partitions
 from cohortlake.schema import STUDY_MONTH_SQL
 from cohortlake.storage import engine
@@ -77,11 +77,13 @@ def reconciliation_check(root: Root) -> Reconciliation:
 def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
     """Add to the sweeps of `undated` their own rows in increments that also hold other rows."""
     mixed = con.sql("SELECT datastore_id, mixed FROM swept WHERE len(mixed) > 0").fetchall()
-    for datastore_id, paths in mixed:
-        engine.register(con, "mixed", root, paths, kinds.FOUND_SCHEMA)
+    for datastore_id, increments in mixed:
+        con.register("mixed", files.read_rows(root, datastore_id, increments, _MIXED_COLUMNS))
         rows = _by_partition(f"(SELECT *, {STUDY_MONTH_SQL} AS study_month FROM mixed)")
         con.execute(_ADD_MIXED.format(rows=rows), {"datastore_id": datastore_id})
 
+
+_MIXED_COLUMNS = ("datastore_id", "state_key", "StudyDate", "StudyDate_raw")
 
 # The sweep of `undated` is the sweep by creation. It finds everything that lay in no month at that
 # instant, also what is dated later. A month with its own sweep is compared with that sweep. A sweep

@@ -19,8 +19,8 @@ def set_aside(root: Root, settings: Settings, path: str) -> str:
     Args:
         root: The lake.
         settings: Where the keys are.
-        path: The increment, relative to the root. An increment that was set aside before may be
-            given again.
+        path: The file of the increment, or of packed increments, relative to the root. A file that
+            was set aside before may be given again.
 
     Returns:
         The new path.
@@ -31,7 +31,7 @@ def set_aside(root: Root, settings: Settings, path: str) -> str:
         LakeInUse: Another run is at work.
     """
     moved = f"{path}{files.DAMAGED_SUFFIX}"
-    is_there = path in files.paths(root)
+    is_there = path in files.listed(root)
     if not is_there and not root.exists(moved):
         raise SettingError(
             f"{path} is not an increment below {root.uri}; give the path as the error names it"

@@ -91,7 +91,7 @@ def publish(
 def maintain(
     root: RootOption = None, policy: PolicyOption = None, as_json: JsonOption = False
 ) -> None:
-    """Compact image_sets/ and coverage/, and delete what is older than the retention.
+    """Compact image_sets/ and coverage/, pack increments/, delete what is older than the retention.
 
     Once a week is enough. Other runs may work at the same time.
     """
@@ -103,7 +103,7 @@ def maintain(
         "table", "version", "compacted", "files", "log files deleted", "files deleted"
     )
     for table in maintained:
-        shown.add_row(*(str(cell) for cell in asdict(table).values()))
+        shown.add_row(*("" if cell is None else str(cell) for cell in asdict(table).values()))
     out.print(shown)
 
 
@@ -134,7 +134,7 @@ def erase_patient(
         return
     out.print(
         f"erased: {erasure.image_sets:,} image sets, {erasure.rows:,} rows in {erasure.files:,} "
-        f"increments; they stay out as {erasure.known_by}"
+        f"files of increments; they stay out as {erasure.known_by}"
     )
 
 

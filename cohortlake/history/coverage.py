@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -71,7 +71,7 @@ def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
 
 
 def pending(root: Root) -> list[str]:
-    """Return the paths of the increments that are not applied yet."""
+    """Return the paths of the files whose increments are not applied yet."""
     return _pending(root, read(root, ["increment"]))
 
 
@@ -83,7 +83,7 @@ def searched(root: Root, columns: Sequence[str] = ()) -> pa.Table:
         columns: See `read`.
     """
     applied = read(root, [*columns, "increment"] if columns else ())
-    waiting = [_row(files.read_record(root, path)) for path in _pending(root, applied)]
+    waiting = _rows(root, _pending(root, applied))
     rows = pa.concat_tables([applied, pa.Table.from_pylist(waiting, applied.schema)])
     return rows.select(_schema_of(columns).names)
 
@@ -93,10 +93,12 @@ def _schema_of(columns: Sequence[str]) -> pa.Schema:
 
 
 def _pending(root: Root, coverage: pa.Table) -> list[str]:
-    found = pa.array(files.paths(root), pa.string())
-    is_applied = pc.is_in(found, value_set=coverage["increment"].combine_chunks())
-    pending: list[str] = found.filter(pc.invert(is_applied)).to_pylist()
-    return pending
+    paths = files.listed(root)
+    shown_by = pa.array([files.shown_by(path) for path in paths], pa.string())
+    is_applied = pc.is_in(shown_by, value_set=coverage["increment"].combine_chunks())
+    return [
+        path for path, applied in zip(paths, is_applied.to_pylist(), strict=True) if not applied
+    ]
 
 
 def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
@@ -104,7 +106,7 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
 
     Args:
         root: The lake.
-        paths: The increments.
+        paths: The files of the increments.
         rebuild: Whether to replace the whole coverage by these increments.
 
     Raises:
@@ -117,7 +119,7 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
 def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
     table = delta.make_table(root, TABLE, _SCHEMA)
     known = set() if rebuild else set(read(root, ["increment"])["increment"].to_pylist())
-    rows = [_row(files.read_record(root, path)) for path in paths if path not in known]
+    rows = [row for row in _rows(root, paths) if row["increment"] not in known]
     if rows or rebuild:
         delta.commit(root, TABLE, table, pa.Table.from_pylist(rows, _SCHEMA), overwrite=rebuild)
 
@@ -208,6 +210,12 @@ def stopped_at(
 
 def _midnight(instant: datetime) -> datetime:
     return datetime.combine(instant.astimezone(UTC).date(), time(), UTC)
+
+
+def _rows(root: Root, paths: Iterable[str]) -> list[dict[str, object]]:
+    """Return a row for each increment in some files, also if it is in two of them."""
+    records = {record.path: record for path in paths for record in files.read_records(root, path)}
+    return [_row(record) for record in records.values()]
 
 
 def _row(record: Record) -> dict[str, object]:

@@ -1,12 +1,12 @@
-"""Maintenance of the version history and the coverage: fewer files, a shorter log, no leftovers.
+"""Maintenance: fewer files, a shorter log of each table, no leftovers.
 
 Each commit adds a file or two. Maintenance compacts them, and deletes what is older than the
 retention: old versions, which readers and publications may still use before, and files that killed
 runs never committed, which cannot be told from those of a running one until they are old.
 
 Other runs may read and write meanwhile. No row changes, so the next publication only writes down
-which version it shows. Increments are never compacted or removed, because they prove what was
-found. Published files are few, and each is replaced as a whole.
+which version it shows. No increment is removed, because it proves what was found; see `packing` for
+how their files become fewer. Published files are few, and each is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import timedelta
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from cohortlake.history import coverage, image_sets
+from cohortlake.history import coverage, image_sets, packing
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
@@ -30,19 +30,20 @@ _FILE_BYTES = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did to a table. All counts are numbers of files.
+    """What maintenance did to a table, or to the increments. All counts are numbers of files.
 
     Attributes:
-        table: The name of the table.
-        version: Its version now.
+        table: The name of the table, or `increments`.
+        version: Its version now; None for the increments.
         compacted: Files that were replaced by fewer ones.
         files: Files that hold the table now.
         log_files_deleted: Deleted log files: needed only for versions older than the retention.
-        files_deleted: Deleted data files: not part of any version within the retention.
+        files_deleted: Deleted data files: not part of any version within the retention, or copied
+            into packed files before it.
     """
 
     table: str
-    version: int
+    version: int | None
     compacted: int
     files: int
     log_files_deleted: int
@@ -52,27 +53,31 @@ class Maintained:
 def maintain(
     root: Root, retention: timedelta, held: Collection[int] = ()
 ) -> tuple[Maintained, ...]:
-    """Compact the tables, and delete what is older than the retention.
+    """Compact the tables, pack the increments, and delete what is older than the retention.
 
     Args:
         root: The lake.
         retention: How long a version can be read after the next one was committed, and how long an
-            uncommitted file is kept. It must be longer than any run takes.
+            uncommitted or packed file is kept. It must be longer than any run takes.
         held: Versions of the version history to keep however old they are.
 
     Returns:
-        What was done to each table. If there was nothing to do, no file was written.
+        What was done to each table, and to the increments. If there was nothing to do, no file was
+        written.
 
     Raises:
         CommitConflict: Other writers kept committing first.
         RootNotUsable: The root cannot be written.
     """
     by_table = {image_sets.TABLE: held, coverage.TABLE: ()}
-    return tuple(
+    tables = [
         _maintain(root, name, retention, kept)
         for name, kept in by_table.items()
         if delta.open_table(root, name)
-    )
+    ]
+    packed = packing.pack(root, retention)
+    increments = Maintained("increments", None, packed.increments, packed.files, 0, packed.deleted)
+    return (*tables, increments)
 
 
 def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]) -> Maintained:

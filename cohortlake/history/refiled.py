@@ -76,14 +76,21 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
             continue
         if not files.count_rows(root, path, erased.mask):
             continue
-        found = files.read_record(root, path)
-        if found.axis != kinds.VERSIONS_AXIS:  # an older version ends nothing
-            ids = files.image_set_ids(root, path, erased.mask)
-            held = _held(root, found.datastore_id, ids, paths, with_history=not are_all)
-            written = _write(root, found, held, f"late-erasures-{found.axis}")
-            absences |= {written} if written else set()
+        if files.axis_of(path) != kinds.VERSIONS_AXIS:  # an older version ends nothing
+            for found, rows in files.read_increments(root, path):
+                ids = {i for part in rows for i in _ids_of(part, erased)}
+                if not ids:
+                    continue
+                held = _held(root, found.datastore_id, ids, paths, with_history=not are_all)
+                written = _write(root, found, held, f"late-erasures-{found.axis}")
+                absences |= {written} if written else set()
         rewrite.remove_rows(root, path, erased.mask)
     return sorted(absences)
+
+
+def _ids_of(rows: pa.Table, erased: ErasedPatients) -> list[str]:
+    ids: list[str] = rows["image_set_id"].filter(erased.mask(rows)).to_pylist()
+    return ids
 
 
 def _write(root: Root, found: Record, held: pa.Table, partition: str) -> str | None:

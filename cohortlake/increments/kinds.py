@@ -32,6 +32,11 @@ UNREAD_WITHOUT_RUN = schema.arrow_schema(schema.UNREAD[:-_RUN_COLUMNS])
 """Unread versions before `with_run_columns` adds the two columns of the run."""
 
 
+def schema_of(axis: str) -> pa.Schema:
+    """Return the schema of the increments of an axis."""
+    return {ABSENCE_AXIS: ABSENCE_SCHEMA, UNREAD_AXIS: UNREAD_SCHEMA}.get(axis, FOUND_SCHEMA)
+
+
 def with_run_columns(rows: pa.Table, record: Record) -> pa.Table:
     """Add `observed_at` and `run_id`, which have one value in all rows of an increment."""
     observed = pa.repeat(pa.scalar(record.searched_at, schema.INSTANT), len(rows))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pyarrow as pa
+
 from cohortlake import schema
 from cohortlake.flatten import read_again
+from cohortlake.increments import packed
 from cohortlake.increments.files import axis_of, read_batches, read_footer
-from cohortlake.increments.kinds import STATELESS_AXES
+from cohortlake.increments.kinds import FOUND_SCHEMA, STATELESS_AXES, with_run_columns
 from cohortlake.increments.record import Record, format_of
-from cohortlake.increments.rewrite import replace_rows
+from cohortlake.increments.rewrite import change_packed, recounted, replace_rows
 from cohortlake.increments.writer import write_empty
 from cohortlake.storage.root import Root
 
 
 def upgrade(root: Root, paths: Iterable[str]) -> None:
-    """Rewrite the increments that an older release wrote; leave the others as they are.
+    """Rewrite the files that an older release wrote; leave the others as they are.
 
     No row is lost, and the values as the service sent them stay readable.
     """
@@ -25,9 +28,19 @@ def upgrade(root: Root, paths: Iterable[str]) -> None:
         footer = read_footer(root, path)
         if format_of(footer) == schema.FORMAT_VERSION:
             continue
+        if packed.is_packed(path):
+            change_packed(root, path, _upgraded)
+            continue
         record = Record.from_footer(footer)
         if record.kept_rows:
             batches = read_batches(root, path)
             replace_rows(root, record, (read_again(rows) for rows in batches if len(rows)))
         else:
             write_empty(root, record)
+
+
+def _upgraded(record: Record, rows: pa.Table) -> tuple[Record, pa.Table]:
+    if not len(rows):
+        return record, FOUND_SCHEMA.empty_table()
+    states = read_again(rows.drop_columns(["observed_at", "run_id"]))
+    return recounted(record, states), with_run_columns(states, record)

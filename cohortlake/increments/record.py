@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,11 @@ class Record:
         """Parse the JSON of a footer."""
         items = json.loads(text)
         del items["format"]
+        return cls.from_items(items)
+
+    @classmethod
+    def from_items(cls, items: dict[str, Any]) -> Record:
+        """Return the record of parsed JSON."""
         for name in ("start", "end", "searched_at"):
             items[name] = datetime.fromisoformat(items[name])
         return cls(**items)

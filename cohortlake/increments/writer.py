@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from cohortlake.storage.root import Root
 
 _NO_ROWS = FOUND_SCHEMA.empty_table()
 # For a single open increment. See `ingest.writer` for the limit over all open ones.
-_ROW_GROUP_ROWS = 25_000
+ROW_GROUP_ROWS = 25_000
 # Ids, instants and hashes hardly repeat: a dictionary of them costs more than it saves.
 _DICTIONARY = [
     column.name
@@ -27,6 +27,23 @@ _DICTIONARY = [
     and column.vr not in ("UI", "PN")
     and column.name not in ("image_set_id", "state_key", "PatientID", "AccessionNumber")
 ]
+
+
+@dataclass
+class Counts:
+    """What a record says of the rows of an increment. See `schema.COVERAGE` for the meanings."""
+
+    rows: int = 0
+    content_hash: int = 0
+    invalid_values: dict[str, int] = field(default_factory=dict)
+
+    def add(self, states: pa.Table) -> None:
+        """Count some rows."""
+        for name, count in invalid_values(states).items():
+            self.invalid_values[name] = self.invalid_values.get(name, 0) + count
+        self.rows += len(states)
+        added = content_hash(states["state_key"].to_numpy())
+        self.content_hash = (self.content_hash + added) % HASH_MODULUS
 
 
 class IncrementWriter:
@@ -49,20 +66,15 @@ class IncrementWriter:
         self._buffer: list[pa.Table] = [_NO_ROWS]
         self._buffered_rows = 0
         self.buffered_bytes = 0
-        self._rows = self._content_hash = 0
-        self._invalid: dict[str, int] = {}
+        self._counts = Counts()
 
     def add(self, states: pa.Table) -> None:
         """Add rows of `schema.STATE` with the column `page`."""
-        for name, count in invalid_values(states).items():
-            self._invalid[name] = self._invalid.get(name, 0) + count
-        self._rows += len(states)
-        added = content_hash(states["state_key"].to_numpy())
-        self._content_hash = (self._content_hash + added) % HASH_MODULUS
+        self._counts.add(states)
         self._buffer.append(with_run_columns(states, self._record))
         self._buffered_rows += len(states)
         self.buffered_bytes += states.nbytes
-        if self._buffered_rows >= _ROW_GROUP_ROWS:
+        if self._buffered_rows >= ROW_GROUP_ROWS:
             self.flush()
 
     def summary(
@@ -80,9 +92,9 @@ class IncrementWriter:
         return replace(
             self._record,
             end=end,
-            rows=self._rows,
-            content_hash=self._content_hash,
-            invalid_values=self._invalid,
+            rows=self._counts.rows,
+            content_hash=self._counts.content_hash,
+            invalid_values=self._counts.invalid_values,
             pages=pages,
             requests=requests,
             throttles=throttles,
@@ -117,7 +129,7 @@ class IncrementWriter:
         with self._root.explained():
             if self._open is None:
                 draft = self._root.draft(self._record.path)
-                self._open = draft, _parquet_writer(draft.stream, FOUND_SCHEMA)
+                self._open = draft, parquet_writer(draft.stream, FOUND_SCHEMA)
             self._open[1].write_table(pa.concat_tables(self._buffer).combine_chunks())
         self._buffer, self._buffered_rows, self.buffered_bytes = [_NO_ROWS], 0, 0
 
@@ -129,13 +141,14 @@ def write_empty(root: Root, record: Record) -> None:
 
 def write_table(root: Root, record: Record, rows: pa.Table) -> None:
     """Write a small increment at once."""
-    with root.writing(record.path) as stream, _parquet_writer(stream, rows.schema) as writer:
+    with root.writing(record.path) as stream, parquet_writer(stream, rows.schema) as writer:
         if len(rows):
             writer.write_table(rows)
         writer.add_key_value_metadata({FOOTER_KEY: record.to_footer()})
 
 
-def _parquet_writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:
+    """Begin a Parquet file with the settings of all increments."""
     dictionary = [name for name in columns.names if name in _DICTIONARY]
     return pq.ParquetWriter(
         stream,

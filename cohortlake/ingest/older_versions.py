@@ -38,7 +38,7 @@ from cohortlake.healthimaging import (
     Version,
 )
 from cohortlake.history import image_sets
-from cohortlake.increments import kinds, writer
+from cohortlake.increments import files, kinds, writer
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import IncrementWriter
 from cohortlake.ingest.partition_search import SearchRun
@@ -136,7 +136,8 @@ def gaps(root: Root, datastore_id: str) -> pa.Table:
     """
     with engine.connection() as con:
         image_sets.register(con, root)
-        unread = root.files(f"increments/{datastore_id}/{kinds.UNREAD_AXIS}", ".parquet")
+        listed = root.files(f"increments/{datastore_id}/{kinds.UNREAD_AXIS}", ".parquet")
+        unread = files.without_copied(root, listed)
         engine.register(con, "unread", root, unread, kinds.UNREAD_SCHEMA)
         return con.sql(_GAPS, params={"id": datastore_id}).to_arrow_table()
 

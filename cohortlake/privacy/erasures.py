@@ -56,7 +56,7 @@ class Erasure:
         erased_at: When it was complete; None before.
         image_sets: Number of image sets of which something was removed.
         rows: Number of rows removed from increments.
-        files: Number of increments that were rewritten.
+        files: Number of files of increments that were rewritten.
         image_set_ids: Image sets to remove completely; None before they are known. Kept only until
             the erasure is complete, because the rows that tell them may already be removed.
     """

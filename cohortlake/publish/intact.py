@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
 from cohortlake.errors import DamagedFile
-from cohortlake.increments import files
+from cohortlake.increments import files, packed
 from cohortlake.publish.marker import Publication, PublishedFile
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
@@ -94,15 +94,38 @@ def altered_increments(root: Root, coverage: pa.Table, *, verify: bool = False) 
         Path below the root -> what is wrong with the file, in words.
     """
     sizes = root.sizes("increments", ".parquet")
+    found = {path: "is empty" for path, size in sizes.items() if not size}
     applied = dict(zip(*(coverage[c].to_pylist() for c in ("increment", "kept_rows")), strict=True))
-    found = {path: IS_MISSING for path in applied if path not in sizes}
-    found |= {path: "is empty" for path, size in sizes.items() if not size}
-    if verify:
-        for path in sizes.keys() - found.keys():
-            rows = _rows(root, path)
-            if rows is None or rows != applied.get(path, rows) or not _has_record(root, path):
-                found[path] = _IS_UNREADABLE
+    single = {path for path in sizes if not packed.is_packed(path)}
+    whole = sizes.keys() - single - found.keys()
+    unseen = applied.keys() - single
+    # Usually the names of the packed files show that all are there.
+    if verify or len(unseen) != sum(map(packed.count_in, whole)):
+        inside = {path: _increments_in(root, path, applied, verify=verify) for path in whole}
+        found |= {path: _IS_UNREADABLE for path, increments in inside.items() if increments is None}
+        # What a damaged packed file holds is unknown, and may not be lost.
+        if not any(map(packed.is_packed, found)):
+            unseen = unseen.difference(*filter(None, inside.values()))
+            found |= dict.fromkeys(unseen, IS_MISSING)
+    for path in single - found.keys() if verify else ():
+        rows = _rows(root, path)
+        if rows is None or rows != applied.get(path, rows) or not _has_record(root, path):
+            found[path] = _IS_UNREADABLE
     return dict(sorted(found.items()))
+
+
+def _increments_in(
+    root: Root, path: str, applied: Mapping[str, int], *, verify: bool
+) -> set[str] | None:
+    """Return the increments of a packed file, or None if it is damaged."""
+    try:
+        members = {member.record.path: member.rows for member in files.read_members(root, path)}
+    except (DamagedFile, TypeError):
+        return None
+    is_as_applied = all(applied.get(one, rows) == rows for one, rows in members.items())
+    if verify and not (is_as_applied and _rows(root, path) is not None):
+        return None
+    return set(members)
 
 
 def sizes(root: Root) -> dict[str, int]:

@@ -26,6 +26,7 @@ from cohortlake.storage.location import StorageLocation
 RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
 FOR_READERS = ("published", "cohorts")
 _TEMPORARY_SUFFIX = ".tmp"
+_ATTEMPTS = 3
 DRAFT_NAME = re.compile(rf"\..+\{_TEMPORARY_SUFFIX}")
 """The names of files that are being written."""
 
@@ -109,14 +110,24 @@ class Files:
 
         This takes one listing, and no request for each file.
         """
+        return {path: info.size for path, info in self._infos(folder, suffix).items()}
+
+    def modified(self, folder: str, suffix: str) -> dict[str, datetime]:
+        """Return when each finished file below a folder was written, sorted by path; see `sizes`.
+
+        The instants are on the clock of S3, or of this machine.
+        """
+        return {path: info.mtime for path, info in self._infos(folder, suffix).items()}
+
+    def _infos(self, folder: str, suffix: str) -> dict[str, pafs.FileInfo]:
         location = self.location_of(folder)
         selector = pafs.FileSelector(location.path(folder), recursive=True, allow_not_found=True)
         with location.explained():
             found = location.filesystem.get_file_info(selector)
-        sizes = {location.relative_path(info.path): info.size for info in found if info.is_file}
+        infos = {location.relative_path(info.path): info for info in found if info.is_file}
         return {
-            path: sizes[path]
-            for path in sorted(sizes)
+            path: infos[path]
+            for path in sorted(infos)
             if path.endswith(suffix) and not path.rsplit("/", 1)[-1].startswith((".", "_"))
         }
 
@@ -172,11 +183,19 @@ class Files:
         folder, _, name = path.rpartition("/")
         temporary = location.path(folder, f".{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
         with location.explained():
-            self.make_folder(folder)
-            stream = location.filesystem.open_output_stream(temporary)
+            stream = self._opened(folder, temporary)
             if location.is_local and folder.split("/", 1)[0] in RESTRICTED:
                 Path(temporary).chmod(0o600)
         return Draft(location.filesystem, temporary, location.path(path), stream)
+
+    def _opened(self, folder: str, temporary: str) -> pa.NativeFile:
+        """Open a new file. Another run may delete its folder as long as that is empty."""
+        filesystem = self.location_of(folder).filesystem
+        for _ in range(_ATTEMPTS):
+            self.make_folder(folder)
+            with contextlib.suppress(FileNotFoundError):
+                return filesystem.open_output_stream(temporary)
+        return filesystem.open_output_stream(temporary)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[pa.NativeFile]:

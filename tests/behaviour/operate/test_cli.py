@@ -78,7 +78,7 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert json.loads(run("publish", "--json").stdout)["written"] == []
 
     tables = json.loads(run("maintain", "--json").stdout)
-    assert [table["table"] for table in tables] == ["image_sets", "coverage"]
+    assert [table["table"] for table in tables] == ["image_sets", "coverage", "increments"]
     assert "files deleted" in run("maintain").stdout
 
 

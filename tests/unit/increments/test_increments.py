@@ -61,7 +61,7 @@ def is_patient(rows: pa.Table) -> pa.Array:
 def test_what_is_read_is_what_was_written(
     root: Root, monkeypatch: pytest.MonkeyPatch, row_group: int
 ) -> None:
-    monkeypatch.setattr(writer, "_ROW_GROUP_ROWS", row_group)
+    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", row_group)
     record = write(root, 10)
     assert files.paths(root) == [RECORD.path]
     assert record == files.read_record(root, RECORD.path)
@@ -77,16 +77,14 @@ def test_what_is_read_is_what_was_written(
 def test_without_a_commit_no_file_remains(
     root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int
 ) -> None:
-    monkeypatch.setattr(writer, "_ROW_GROUP_ROWS", row_group)
+    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", row_group)
     write(root, 10, commit=False)
     assert not list((tmp_path / "increments").rglob("*.parquet*"))
 
 
 def test_rows_are_removed_and_the_record_follows(root: Root) -> None:
     write(root, 10)
-    ids = {f"{number:032x}" for number in (1, 4, 7)}
     assert files.count_rows(root, RECORD.path, is_patient) == 3
-    assert files.image_set_ids(root, RECORD.path, is_patient) == ids
     rewrite.remove_rows(root, RECORD.path, is_patient)
     record = files.read_record(root, RECORD.path)
     assert (record.rows, record.kept_rows, record.erased_rows) == (7, 7, 3)
@@ -101,7 +99,7 @@ def test_counts_are_cleared_and_the_window_stays(root: Root) -> None:
     summary = increment.summary(end=END, pages=1, requests=1, throttles=0, seconds=1.0)
     writer.write_empty(root, summary)
     assert files.read_record(root, RECORD.path).rows == 3
-    rewrite.clear_counts(root, RECORD.path)
+    rewrite.clear_counts(root, RECORD.path, {RECORD.path})
     record = files.read_record(root, RECORD.path)
     assert (record.rows, record.content_hash, record.counted) == (0, 0, False)
     assert (record.start, record.end, record.requests) == (START, END, 1)
