@@ -466,19 +466,25 @@ class ColumnNotShown(NotShown):
     Fix: Ask for what the policy shows, or have those who publish the lake show the column.
     """
 
-    def __init__(self, column: str, policy: str, instead: str | None = None) -> None:
-        instead_text = f" but {instead} in its place" if instead else ""
-        remedy = (
-            f"ask for {instead}"
-            if instead
-            else "ask those who publish the lake for a policy that shows it, for reviewed values, "
-            "or to run `cohortlake publish` if an older release published it without the column"
-        )
-        LakeError.__init__(
-            self,
-            f"the privacy policy {policy!r} does not show {column}{instead_text}: {remedy} "
-            "(docs/how-to/privacy.md)",
-        )
+    def __init__(
+        self, column: str, policy: str, instead: str | None = None, *, may_be_new: bool = False
+    ) -> None:
+        if may_be_new:
+            text = (
+                f"the published tables have no {column}: if an older release published them, run "
+                f"`cohortlake publish`; otherwise the privacy policy {policy!r} leaves it out"
+            )
+        elif instead:
+            text = (
+                f"the privacy policy {policy!r} does not show {column} but {instead} in its place: "
+                f"ask for {instead}"
+            )
+        else:
+            text = (
+                f"the privacy policy {policy!r} does not show {column}: ask those who publish the "
+                "lake for a policy that shows it, or for reviewed values"
+            )
+        LakeError.__init__(self, f"{text} (docs/how-to/privacy.md)")
 
 
 class ValuesWithheld(NotShown):

@@ -14,7 +14,7 @@ from cohortlake import schema
 from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import ColumnNotShown, LakeError, UnknownColumn
 from cohortlake.publish.snapshots import Snapshot
-from cohortlake.schema import Column
+from cohortlake.schema import Column, Identifies
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
@@ -103,7 +103,9 @@ class Publication:
         if column is None or column.name in shown:
             return None
         instead = next((form.name for form in schema.forms(column) if form.name in shown), None)
-        return ColumnNotShown(column.name, self.policy, instead)
+        # Every built-in policy shows these, so the files may be older than the column.
+        may_be_new = not instead and column.identifies in (Identifies.NO, Identifies.CALENDAR)
+        return ColumnNotShown(column.name, self.policy, instead, may_be_new=may_be_new)
 
     def unknown(self, name: str, table: str, known: Iterable[str]) -> LakeError:
         """Return the error for a column that a table does not have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from cohortlake.privacy.policy import Treatment
 from cohortlake.publish.publisher import publish as publish_lake
 from cohortlake.storage.root import Root
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 ROWS = [
     image_set(0, "p", "1.1", Modality="MR", StudyDate=date(2024, 9, 30), BodyPartExamined="CHEST"),
     image_set(1, "p", "1.1", Modality="CT\\MR", StudyDate=date(2024, 9, 30)),
@@ -143,3 +145,23 @@ def test_plain_pandas_refuses_to_mix_the_tables_of_published(unpublished: Root) 
     publish_lake(unpublished, built_in("limited"))
     with pytest.raises(Exception, match="Parquet"):
         pd.read_parquet(unpublished.path("published"))
+
+
+def test_a_lake_of_an_older_release_says_how_to_get_the_columns(tmp_path: Path) -> None:
+    with tarfile.open(FIXTURES / "format_4_limited.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    with cohortlake.open(str(tmp_path)) as lake:
+        studies = lake.cohort("all")
+        assert studies.table_one() is not None
+        for ask in (
+            lambda: studies.table_one(by="study_year"),
+            lambda: studies.where(modalities_text="CT"),
+            lambda: lake.sql("SELECT study_quarter FROM series"),
+        ):
+            with pytest.raises(ColumnNotShown, match=r"older release .*cohortlake publish"):
+                ask()
+    publish_lake(Root(str(tmp_path)), built_in("limited"))
+    with cohortlake.open(str(tmp_path)) as lake:
+        counted = lake.cohort("all").count("study_year", "modalities_text")
+        assert counted["members"].sum() == 9
+        assert lake.verify("every_study").is_identical
