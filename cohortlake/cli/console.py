@@ -28,13 +28,16 @@ _WIDEST = 1_000_000
 
 
 class _Uncut(Console):
-    """A console that wraps and cuts lines only on a terminal."""
+    """A console that wraps lines only on a terminal.
+
+    A pipe and a file are none, also if FORCE_COLOR asks for the colours of one.
+    """
 
     @property  # type: ignore[misc]  # nobody sets it
     def size(self) -> ConsoleDimensions:
         """The size of the terminal, or a width beyond any line if there is none."""
         fitting = super().size
-        return fitting if self.is_terminal else ConsoleDimensions(_WIDEST, fitting.height)
+        return fitting if self.file.isatty() else ConsoleDimensions(_WIDEST, fitting.height)
 
 
 # Names of files and values are printed as they are: brackets in them are not markup.

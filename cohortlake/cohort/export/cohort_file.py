@@ -33,7 +33,7 @@ def export(selected: Selected, path: Path) -> int:
     """
     spreadsheet.check(path)
     sheets = {"members": selected.members.to_arrow()}
-    if path.suffix == ".xlsx":
+    if path.suffix.lower() == ".xlsx":
         counts = attrition(selected).to_pandas()
         sheets["attrition"] = pa.Table.from_pandas(counts, preserve_index=False)
         sheets["provenance"] = _provenance(selected)

@@ -36,8 +36,8 @@ MOST_ROWS = 1_048_576
 """The most rows of a sheet of XLSX, with the row of names."""
 
 _MOST_CHARACTERS = 32_767  # of a cell
-_MOST_EXACT = 2**53  # its numbers are doubles
-_FIRST_YEAR = 1900  # its days are counted from there
+_MOST_DIGITS = 15  # of a number, whatever its double could hold
+_FIRST_DAY = date(1900, 3, 1)  # programs differ in the days before it (there was no 1900-02-29)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _FORMULA = "\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\\t\\r\\n]"  # the four, in full width too
@@ -53,7 +53,7 @@ def check(path: Path) -> None:
     Raises:
         ExportError: Its suffix is unknown.
     """
-    if path.suffix not in _WRITERS:
+    if path.suffix.lower() not in _WRITERS:
         raise ExportError(f"{path.name!r} must end in {', '.join(_WRITERS)}")
 
 
@@ -70,7 +70,7 @@ def write(path: Path, sheets: Sheets) -> None:
     """
     check(path)
     with _whole(path) as draft:
-        _WRITERS[path.suffix](draft, sheets)
+        _WRITERS[path.suffix.lower()](draft, sheets)
 
 
 @contextmanager
@@ -141,20 +141,25 @@ def _cell(cell: Any, value: Any) -> Any:
 
 
 def _is_held(value: Any) -> bool:
-    """Return whether XLSX, whose numbers and days are doubles, gives a value back exactly."""
+    """Return whether XLSX gives a value back exactly.
+
+    Its numbers and days are doubles, and a program shows 15 digits of a number. A float is held: it
+    is a double itself.
+    """
     match value:
         case bool() | None:
             return True
         case int():
-            return abs(value) <= _MOST_EXACT
+            return len(str(abs(value))) <= _MOST_DIGITS
         case float():
             return math.isfinite(value)
         case Decimal():
-            return value.is_finite() and Decimal(repr(float(value))) == value
+            digits = value.normalize().as_tuple().digits
+            return bool(value.is_finite()) and len(digits) <= _MOST_DIGITS
         case datetime():
-            return value.year >= _FIRST_YEAR and not value.microsecond
+            return value.date() >= _FIRST_DAY and not value.microsecond
         case date():
-            return value.year >= _FIRST_YEAR
+            return value >= _FIRST_DAY
     return False  # a time of day is the fraction of a day, and its last microsecond the next day
 
 
@@ -174,7 +179,8 @@ def _text_cell(cell: Any, text: str) -> Any:
 def _flat(table: pa.Table) -> pa.Table:
     """Return a table of texts, numbers, truths, dates and times only; instants in UTC.
 
-    A duration is text, for CSV has none and that of XLSX is the fraction of a day.
+    A duration is text, for CSV has none and that of XLSX is the fraction of a day. Instants and
+    times have microseconds; a column with nanoseconds is text, because Python's types end there.
     """
     columns = [_flat_column(name, table[name]) for name in table.column_names]
     return pa.table(columns, table.column_names)
@@ -188,15 +194,37 @@ def _flat_column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([[_joined(values) for values in column.to_pylist()]], pa.string())
     if _is_text(type_):
         return column.cast(pa.large_string())
+    if _has_nanoseconds(column):
+        return _nanosecond_texts(column)
     if pat.is_timestamp(type_):
-        utc = column if type_.tz is None else column.cast(schema.INSTANT, safe=False)
-        return utc.cast(pa.timestamp("us"), safe=False)
+        utc = column if type_.tz is None else column.cast(schema.INSTANT)
+        return utc.cast(pa.timestamp("us"))
     if pat.is_duration(type_):
         texts = [_duration_text(value) for value in column.cast(pa.duration("us")).to_pylist()]
         return pa.chunked_array([texts], pa.large_string())
     if any(is_held(type_) for is_held in _HELD):
         return column
     raise ExportError(f"{name!r} is of type {type_}, which no spreadsheet holds: leave it out")
+
+
+def _nanosecond_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pat.is_duration(column.type):
+        import pandas as pd  # here and not above: see flatten.frame
+
+        values = (None if pd.isna(value) else str(value) for value in column.to_pandas())
+        return pa.chunked_array([list(values)], pa.large_string())
+    if pat.is_timestamp(column.type) and column.type.tz:
+        column = column.cast(pa.timestamp("ns", "UTC"))
+    return column.cast(pa.large_string())
+
+
+def _has_nanoseconds(column: pa.ChunkedArray) -> bool:
+    type_ = column.type
+    if not (pat.is_temporal(type_) and getattr(type_, "unit", "") == "ns"):
+        return False
+    since_zero = column.cast(pa.int64())
+    thousands = pc.multiply(pc.divide(since_zero, 1000), 1000)
+    return bool(pc.any(pc.not_equal(since_zero, thousands)).as_py())
 
 
 _HELD: tuple[Callable[[pa.DataType], bool], ...] = (

@@ -17,7 +17,7 @@ from cohortlake.storage.root import Root
 if TYPE_CHECKING:
     from cohortlake.publish.marker import Publication
 
-DATABASE_PATH = "published/cohortlake.duckdb"
+DATABASE_PATH = f"published/{database.NAME}"
 VIEWS_PATH = "published/cohortlake.sql"
 CSV_PATH = "published/data_dictionary.csv"
 MARKDOWN_PATH = "published/data_dictionary.md"
@@ -45,9 +45,10 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
     _write(root, MARKDOWN_PATH, dictionary.to_markdown(policy))
     _write(root, ATHENA_PATH, athena.statements(lake, known, next_year))
     if place.is_local:
-        views = database.views(root.path("published"), known)
+        folder = root.path("published")
+        views = database.views(folder, known)
         if not (root.exists(DATABASE_PATH) and _is_written(root, VIEWS_PATH, views)):
-            root.write(DATABASE_PATH, database.build(views))
+            root.write(DATABASE_PATH, database.build(folder, known))
             # After the database, so that a run that is killed in between leaves both to write.
             root.write(VIEWS_PATH, views.encode())
 

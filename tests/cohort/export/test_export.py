@@ -33,7 +33,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 TEXTS = st.sampled_from(PAYLOADS) | ANY_TEXT | st.tuples(
     st.sampled_from([*DANGEROUS, "'", "_x000D_"]), ANY_TEXT
 ).map("".join)  # fmt: skip
-NUMBERS = st.none() | st.integers(-(2**53), 2**53)
+NUMBERS = st.none() | st.integers(1 - 10**15, 10**15 - 1)
 ROWS = st.lists(st.tuples(st.none() | TEXTS, NUMBERS), min_size=1, max_size=5)
 ONE_FOLDER = settings(
     deadline=None,
@@ -139,18 +139,25 @@ def test_every_kind_of_value_in_xlsx(tmp_path: Path) -> None:
 
 
 EXACT = [  # what comes back as it was, and what as its text
-    (date(1900, 1, 1), datetime(1900, 1, 1)),
+    (date(1900, 3, 1), datetime(1900, 3, 1)),
+    (date(1900, 2, 28), "1900-02-28"),
     (date(1899, 12, 31), "1899-12-31"),
     (datetime(2026, 1, 2, 23, 59, 59), datetime(2026, 1, 2, 23, 59, 59)),
     (datetime(2026, 1, 2, 23, 59, 59, 999999), "2026-01-02 23:59:59.999999"),
-    (datetime(1899, 12, 31, 1), "1899-12-31 01:00:00"),
+    (datetime(1900, 2, 28, 1), "1900-02-28 01:00:00"),
+    (datetime(2026, 1, 2, 0, 0, 0, 1), "2026-01-02 00:00:00.000001"),
     (time(23, 59, 59, 999999), "23:59:59.999999"),
     (time(0), "00:00:00"),
     (timedelta(days=400, microseconds=1), "400 days, 0:00:00.000001"),
-    (2**53, 2**53),
+    (10**15 - 1, 10**15 - 1),
+    (1 - 10**15, 1 - 10**15),
+    (10**15, "1000000000000000"),
+    (-(10**15), "-1000000000000000"),
     (2**53 + 1, "9007199254740993"),
     (Decimal("0.1"), 0.1),
     (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
+    (Decimal("1234567890.12345"), 1234567890.12345),
+    (Decimal("1234567890.123456"), "1234567890.123456"),
     (0.1 + 0.2, 0.1 + 0.2),
     (math.nan, "nan"),
 ]
@@ -161,6 +168,33 @@ def test_what_xlsx_cannot_give_back_is_text(tmp_path: Path, value: Any, read: An
     write(tmp_path / "one.xlsx", {"members": pa.table({"value": [value]})})
     ((_,), (back,)) = read_sheet(tmp_path / "one.xlsx", "members")
     assert (type(back), back) == (type(read), read)
+
+
+NANOSECONDS = 1577836800000000001
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".csv"])
+def test_nanoseconds_are_text(tmp_path: Path, suffix: str) -> None:
+    types = (pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.time64("ns"), pa.duration("ns"))
+    values = [NANOSECONDS, NANOSECONDS, 1001, 1001]
+    columns = [
+        pa.array([value, None], pa.int64()).cast(type_)
+        for value, type_ in zip(values, types, strict=True)
+    ]
+    whole = pa.array([1_577_836_800_000_000_000, None], pa.int64()).cast(pa.timestamp("ns"))
+    path = tmp_path / f"a{suffix}"
+    write(path, {"members": pa.table([*columns, whole], list("abcde"))})
+    read = read_csv(path) if suffix == ".csv" else read_sheet(path, "members")
+    assert [*read[1][:4]] == [
+        "2020-01-01 00:00:00.000000001",
+        "2020-01-01 00:00:00.000000001Z",
+        "00:00:00.000001001",
+        "0 days 00:00:00.000001001",
+    ]
+    assert read[1][4] == (
+        datetime(2020, 1, 1) if suffix == ".xlsx" else "2020-01-01 00:00:00.000000"
+    )
+    assert all({*row} <= {None, ""} for row in read[2:])
 
 
 @ONE_FOLDER

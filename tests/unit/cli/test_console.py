@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -74,9 +78,14 @@ def test_json_of_no_rows_is_an_empty_list(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "[]\n[]\n"
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def _printed(table: Table, *, terminal: bool) -> str:
-    file = io.StringIO()
-    _Uncut(file=file, force_terminal=terminal, markup=False).print(table)
+    file = _Terminal() if terminal else io.StringIO()
+    _Uncut(file=file, markup=False).print(table)
     return file.getvalue()
 
 
@@ -95,3 +104,24 @@ def test_what_is_piped_is_not_cut_and_ids_are_whole_on_a_terminal(
     assert "\u2026" not in shown
     cells = [line.split("\u2502")[1].strip() for line in shown.splitlines() if "\u2502" in line]
     assert "".join(cells) == long
+
+
+PRINTS = """
+from cohortlake.cli.console import add_row, new_table, out
+table = new_table("id", "about")
+add_row(table, "0123456789abcdef" * 8, "words " * 100)
+out.print(table)
+"""
+
+
+@pytest.mark.parametrize("color", ["", "1"])
+def test_a_table_goes_whole_through_a_pipe_and_into_a_file(tmp_path: Path, color: str) -> None:
+    env = os.environ | {"COLUMNS": "80", "FORCE_COLOR": color}
+    run = [sys.executable, "-c", PRINTS]
+    piped = subprocess.run(run, env=env, check=True, stdout=subprocess.PIPE).stdout
+    with (tmp_path / "table.txt").open("wb") as file:
+        subprocess.run(run, env=env, check=True, stdout=file)
+    for printed in (piped, (tmp_path / "table.txt").read_bytes()):
+        assert ("words " * 99 + "words").encode() in printed
+        assert ("0123456789abcdef" * 8).encode() in printed
+        assert "\u2026".encode() not in printed

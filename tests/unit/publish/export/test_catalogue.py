@@ -136,24 +136,101 @@ def test_nothing_is_written_without_need_and_all_under_another_policy(root: Root
     assert root.files("published", ".tmp") == []
 
 
-def test_a_folder_that_was_moved_says_where_it_was_and_is_made_whole(
-    root: Root, tmp_path: Path
+COUNT = "SELECT count(*) FROM series"
+
+
+def copied(root: Root, tmp_path: Path) -> Root:
+    """Copy the lake to another folder, and publish a fourth series in the original."""
+    copy = Root(str(tmp_path / "the copy's * {1}"))
+    shutil.copytree(root.uri, copy.uri)
+    bring(root, hour=1, dates=("20250311",))
+    return copy
+
+
+def test_a_copy_reads_its_own_folder_and_never_the_original(root: Root, tmp_path: Path) -> None:
+    copy = copied(root, tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(copy.path("published"))
+    for folder in (Path(copy.path("published")), link):
+        with duckdb.connect(str(folder / "cohortlake.duckdb"), read_only=True) as con:
+            assert con.sql(COUNT).fetchall() == [(3,)]
+            (files,) = con.sql("SELECT list(DISTINCT StudyDate) FROM studies").fetchall()[0]
+            assert len(files) == 2 + 1  # two dates and none
+    with opened(root) as con:
+        assert con.sql(COUNT).fetchall() == [(4,)]
+
+
+def test_a_relative_path_and_a_folder_that_cannot_be_written(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    copy = copied(root, tmp_path)
+    folder = Path(copy.path("published"))
+    monkeypatch.chdir(folder)
+    folder.chmod(0o555)
+    try:
+        with duckdb.connect("cohortlake.duckdb", read_only=True) as con:
+            assert con.sql(COUNT).fetchall() == [(3,)]
+            monkeypatch.chdir(tmp_path)
+            assert con.sql(COUNT).fetchall() == [(3,)]
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_moved_folder_reads_itself(root: Root, tmp_path: Path) -> None:
     moved = Root(str(tmp_path / "elsewhere"))
     shutil.move(root.uri, moved.uri)
     with opened(moved) as con:
-        with pytest.raises(duckdb.IOException, match="No files found that match the pattern"):
-            con.sql("FROM series").fetchall()
-        con.execute(f"SET file_search_path = '{moved.path('published')}'")
-        assert len(con.sql("FROM series").fetchall()) == 3
-    says = moved.read(catalogue.VIEWS_PATH).decode()
-    assert "run `cohortlake publish` there" in says
-    assert "SET file_search_path" in says
+        assert con.sql(COUNT).fetchall() == [(3,)]
 
-    bring(moved)
-    with opened(moved) as con:
-        assert len(con.sql("FROM series").fetchall()) == 3
-        assert len(con.sql("FROM patients").fetchall()) == 3
+
+def attached(*paths: str) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect()
+    for number, path in enumerate(paths):
+        con.execute(f"ATTACH '{path.replace(chr(39), chr(39) * 2)}' AS lake{number} (READ_ONLY)")
+    return con
+
+
+def test_where_it_does_not_know_its_folder_it_refuses(root: Root, tmp_path: Path) -> None:
+    copy = copied(root, tmp_path)
+    original, other = (one.path(catalogue.DATABASE_PATH) for one in (root, copy))
+    renamed = copy.path("published", "renamed.duckdb")
+    shutil.copy(other, renamed)
+    with attached(original) as con:  # where it was written
+        assert con.sql("SELECT count(*) FROM lake0.series").fetchall() == [(4,)]
+    for paths in ([other], [renamed], [original, other], [other, original], [original, renamed]):
+        with attached(*paths) as con:
+            for number in range(len(paths)):
+                with pytest.raises(duckdb.InvalidInputException, match="copied, moved or renamed"):
+                    con.sql(f"SELECT count(*) FROM lake{number}.series").fetchall()
+    with (
+        duckdb.connect(renamed, read_only=True) as con,
+        pytest.raises(duckdb.InvalidInputException, match="SET file_search_path"),
+    ):
+        con.sql(COUNT).fetchall()
+    with opened(copy) as con:
+        path = original.replace("'", "''")
+        con.execute(f"ATTACH '{path}' AS original (READ_ONLY)")
+        with pytest.raises(duckdb.InvalidInputException, match="a second one is attached"):
+            con.sql("SELECT count(*) FROM original.series").fetchall()
+
+
+def test_a_session_names_the_folder_or_publishing_writes_the_views_anew(
+    root: Root, tmp_path: Path
+) -> None:
+    copy = copied(root, tmp_path)
+    folder = copy.path("published").replace("'", "''")
+    with attached(copy.path(catalogue.DATABASE_PATH)) as con:
+        con.execute(f"SET file_search_path = '{folder}'")
+        assert con.sql("SELECT count(*) FROM lake0.series").fetchall() == [(3,)]
+    with duckdb.connect() as con:  # of one's own, for the original
+        con.execute(copy.read(catalogue.VIEWS_PATH).decode())
+        assert con.sql(COUNT).fetchall() == [(4,)]
+        con.execute(f"SET file_search_path = '{folder}'")
+        assert con.sql(COUNT).fetchall() == [(3,)]
+    bring(copy)
+    with attached(copy.path(catalogue.DATABASE_PATH)) as con:
+        assert con.sql("SELECT count(*) FROM lake0.series").fetchall() == [(3,)]
+        assert con.sql("SELECT count(*) FROM lake0.patients").fetchall() == [(3,)]
 
 
 def test_a_table_without_rows_is_a_view_without_rows(tmp_path: Path) -> None:
