@@ -354,8 +354,7 @@ def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient
     session = session or new_session()
     client: HealthImagingClient = connect("medical-imaging", config, session)
     if not _is_of_aws(client.meta.endpoint_url, client.meta.region_name):
-        config = config.merge(Config(inject_host_prefix=False))
-        client = connect("medical-imaging", config, session)
+        client.meta.config.inject_host_prefix = False
     return client
 
 

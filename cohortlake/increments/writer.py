@@ -16,7 +16,7 @@ from cohortlake.increments.record import FOOTER_KEY, HASH_MODULUS, Record, conte
 from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
 
-_NO_ROWS = FOUND_SCHEMA.empty_table()
+_NO_ROWS = pa.Table.from_batches([], FOUND_SCHEMA)  # `empty_table()` imports pandas
 # For a single open increment. See `ingest.writer` for the limit over all open ones.
 ROW_GROUP_ROWS = 25_000
 # Ids, instants and hashes hardly repeat: a dictionary of them costs more than it saves.

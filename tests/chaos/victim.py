@@ -23,7 +23,13 @@ from typing import Any
 from chaos import steps
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["chaos.victim", "cohortlake.cli.app", "pyarrow.dataset"])
+_COMMANDS = ("sync", "lake", "privacy")
+_forks.set_forkserver_preload([
+    "chaos.victim",
+    "cohortlake.cli.app",
+    *(f"cohortlake.cli.{name}_commands" for name in _COMMANDS),
+    "pyarrow.dataset",
+])  # fmt: skip
 NO_AWS = {
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",

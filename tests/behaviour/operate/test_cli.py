@@ -159,7 +159,7 @@ def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
 
 
 def test_without_the_extra_the_emulator_names_it() -> None:
-    # As where aiohttp is not installed: the command line is loaded anew.
+    # As where aiohttp is not installed.
     code = (
         "import sys; sys.modules['aiohttp'] = None; from cohortlake.cli.app import app; "
         "sys.argv = ['cohortlake', 'emulator', 'serve', '--port', '0']; app()"
@@ -204,7 +204,7 @@ def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
 
 def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
     text = run("--help").stdout
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_group(app).commands
     assert len(commands) > 10
     for command in commands:
         assert command in text
