@@ -6,10 +6,12 @@ step means, `describe`, `freeze` and `export` for what can be done with the memb
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from cohortlake.cohort import guesses
 from cohortlake.cohort.define import given
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.period import Period
@@ -23,7 +25,7 @@ from cohortlake.cohort.define.steps import (
     WithoutStudy,
     WithStudy,
 )
-from cohortlake.cohort.describe import counts
+from cohortlake.cohort.describe import counts, short_table
 from cohortlake.cohort.describe.attrition import Attrition, attrition
 from cohortlake.cohort.describe.plot import Plots
 from cohortlake.cohort.export.cohort_file import export
@@ -34,7 +36,7 @@ from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.cohort.select.selected import Selected, select
 from cohortlake.cohort.select.study_windows import with_dates
-from cohortlake.errors import BadCriteria
+from cohortlake.errors import BadCriteria, LakeError
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -151,19 +153,30 @@ class Cohort:
         number: Any = given.plain("seed", seed)  # the step checks its type
         return self._with(OneStudyPerPatient("random", seed=number, label=label))
 
-    def join(self, table: str, label: str = "") -> Cohort:
+    def join(self, table: object, label: str = "", *, name: str = "") -> Cohort:
         """Keep the patients with a row in an outside table; later steps can use its columns.
 
         Args:
-            table: The name it was attached under; see `Lake.attach`.
+            table: The name it was attached under, or the table itself: see `Lake.attach`.
             label: See `where`.
+            name: The name to attach a table under. A table of that name is replaced. By default a
+                file gets its own name, and other tables are called `joined`, `joined_2` and so on.
 
         Raises:
+            BadCriteria: The table cannot be called so.
+            BadOutsideTable: It cannot be joined.
             UnknownTable: None was attached under that name.
         """
-        outside = self.selected.tables.outside_table(table)
+        tables = self.selected.tables
+        if isinstance(table, str) and not table.endswith((".csv", ".parquet")):
+            name = table
+        elif name:
+            tables.attach(name, table)
+        else:
+            name = tables.attach_unnamed(table, [join.table for join in self.criteria.joins])
+        outside = tables.outside_table(name)
         formats = outside.date_formats if outside.path else ()
-        return self._with(Join(table, outside.path, formats, label=label))
+        return self._with(Join(name, outside.path, formats, label=label))
 
     def split(self, *, seed: int = 0, **shares: float) -> Cohort:
         """Divide the members into parts by patient: `split(train=0.8, test=0.2)`.
@@ -270,6 +283,44 @@ class Cohort:
         """
         return export(self.selected, Path(path))
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns of the members."""
+        return self.members.columns
+
+    def head(self, n: int = 5) -> pd.DataFrame:
+        """Return the first members as a frame; see `members`."""
+        return self.members.head(n)
+
+    def __len__(self) -> int:
+        return counts.size(self.selected)[1]
+
+    def __bool__(self) -> bool:
+        # As for any object with a length. One member is enough to know.
+        return bool(self.ask(f"SELECT 1 FROM ({self.selected.query.entities}) LIMIT 1").fetchall())
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(
+            "a cohort cannot be iterated over: write cohort.to_pandas(), or "
+            "cohort.members.fetchall()"
+        )
+
+    def __getitem__(self, name: object) -> NoReturn:
+        raise TypeError(f"a cohort has no items: write cohort.to_pandas()[{name!r}]")
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            columns: list[str] = []
+            if "selected" in vars(self) and name[0] != "_":
+                with contextlib.suppress(LakeError):  # a closed lake tells no columns
+                    columns = self.columns
+            raise guesses.answer("cohort", name, guesses.COHORTS, dir(type(self)), columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return the members as a stream of the Arrow C interface."""
+        return self.members.__arrow_c_stream__(requested_schema)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the members as a frame; see `members`."""
         return self.members.to_pandas()
@@ -282,8 +333,30 @@ class Cohort:
         """Return the members as a `polars.DataFrame`; see `members`."""
         return self.members.to_polars()
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return self.criteria.to_yaml()
+
+    def __repr__(self) -> str:
+        return f"{self}# {self._counted}"
+
+    def _repr_html_(self) -> str:
+        criteria = self.criteria
+        steps = {str(number): str(step) for number, step in enumerate(criteria.steps, 1)}
+        split = {"split": dict(criteria.split.shares)} if criteria.split else {}
+        facts = {"about": criteria.about} if criteria.about else {}
+        title = f"cohort {criteria.name}"
+        return short_table.html(title, {**facts, **steps, **split, "members": self._counted})
+
+    @property
+    def _counted(self) -> str:
+        try:
+            patients, members = counts.size(self.selected)
+        except LakeError as error:
+            return f"not counted: {error}"
+        level = self.criteria.level
+        if level == "patient":
+            return f"{members:,} patients"
+        return f"{members:,} {'studies' if level == 'study' else level} of {patients:,} patients"
 
     def _label(self, label: str) -> str:
         joined = (self.selected.tables.columns(join.table) for join in self.criteria.joins)

@@ -6,17 +6,19 @@ zone. The work is done below: see `select.opened_tables` for the tables, and `co
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 import pyarrow as pa
 
+from cohortlake import schema
+from cohortlake.cohort import guesses
 from cohortlake.cohort.cohort import Cohort, draw
 from cohortlake.cohort.define.criteria import Criteria
+from cohortlake.cohort.describe import short_table
 from cohortlake.cohort.freeze.manifest import Manifest, numbers_of
 from cohortlake.cohort.freeze.manifest import read as read_manifest
 from cohortlake.cohort.freeze.signature import read_key
@@ -51,7 +53,6 @@ class Lake(PublishedTables):
         root: The lake.
         as_of: The instant, or None.
         opened: Its tables, as they were opened.
-        attached: Name of an outside table -> how many of its keys are patients of the lake.
 
     Raises:
         NotALake: Nothing was ever published there.
@@ -62,7 +63,9 @@ class Lake(PublishedTables):
     def __init__(self, root: Root, as_of: datetime | None = None) -> None:
         super().__init__(root, as_of)
         self.opened = OpenedTables(root, as_of)
-        self.attached: dict[str, Attached] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Lake], tuple[object, ...]]:
+        return _lake_of, (self.opened,)
 
     def __enter__(self) -> Lake:
         return self
@@ -88,6 +91,52 @@ class Lake(PublishedTables):
     def outside(self) -> dict[str, pa.Table]:
         """The tables that were attached, by name."""
         return {name: outside.table for name, outside in self.opened.outside.items()}
+
+    def __getitem__(self, table: str) -> Rows:
+        """Return the rows of a table: `lake["studies"]`, which is the same as `lake.studies`.
+
+        Raises:
+            UnknownTable: There is no such table.
+        """
+        self.opened.columns(table)
+        return self.sql(f'FROM "{table}"')
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a lake cannot be iterated over: lake.tables has the names of its tables")
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+        def __getattr__(self, name: str) -> Rows:
+            # Without `opened`, the lake is not made yet, and to ask for it would not end.
+            if "opened" in vars(self) and name in self.tables:
+                return self[name]
+            raise guesses.answer("lake", name, guesses.LAKES, dir(type(self)))
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.tables})
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        publication = self.opened.publication
+        tables = (
+            ("history",) if self.as_of else schema.PUBLISHED
+        )  # others are worked out when asked
+        rows = {table: f"{publication.rows(table):,} rows" for table in tables}
+        outside = {name: f"{len(table):,} rows, attached" for name, table in self.outside.items()}
+        return {
+            **rows,
+            **outside,
+            "policy": publication.policy,
+            "published": short_table.minute(publication.published_at),
+            "last change seen": short_table.minute(publication.observed_until),
+            "as of": short_table.minute(self.as_of.isoformat()) if self.as_of else "now",
+        }
+
+    def __repr__(self) -> str:
+        return short_table.text(f"lake {self.root.uri}", self._facts)
+
+    def _repr_html_(self) -> str:
+        return short_table.html(f"lake {self.root.uri}", self._facts)
 
     def columns(self, table: str) -> tuple[str, ...]:
         """Return the names of the columns of a table, as the policy shows them.
@@ -175,11 +224,12 @@ class Lake(PublishedTables):
             BadOutsideTable: It cannot be read, is not one row per patient, or has a column that
                 the lake has too.
         """
-        attached = self.opened.attach(name, source, date_formats)
-        self.attached[name] = attached
-        if attached.is_suspicious:
-            warnings.warn(str(attached), stacklevel=2)
-        return attached
+        return self.opened.attach(name, source, date_formats)
+
+    @property
+    def attached(self) -> dict[str, Attached]:
+        """Name of an outside table -> how many of its keys are patients of the lake."""
+        return self.opened.attached
 
     def cohort(self, name: str, *, level: str = "study", about: str = "") -> Cohort:
         """Begin a cohort: everybody, until steps leave some out.
@@ -275,6 +325,14 @@ class Lake(PublishedTables):
         if number and not number.isdecimal():
             raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
         return read_manifest(self.root, cohort, int(number) if number else None)
+
+
+def _lake_of(opened: OpenedTables) -> Lake:
+    """Return the lake of opened tables."""
+    lake = Lake.__new__(Lake)
+    PublishedTables.__init__(lake, opened.root, opened.as_of)
+    lake.opened = opened
+    return lake
 
 
 def open_lake(root: str, as_of: Instant | None = None) -> Lake:

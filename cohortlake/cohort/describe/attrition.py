@@ -25,7 +25,7 @@ count(*) AS series
 """SQL that counts the rows of a stage at each level. Series without a study count one each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attrition:
     """How many are left after each step, from the whole lake to the cohort.
 
@@ -73,6 +73,12 @@ class Attrition:
             MissingExtra: matplotlib is not installed.
         """
         consort.save(self.steps, self.parts, Path(path), seed=self.cohort)
+
+    def __repr__(self) -> str:
+        import pandas as pd  # which opening a lake does not need
+
+        with pd.option_context("display.max_colwidth", None, "display.width", None):
+            return f"attrition of {self.cohort}\n{self.to_pandas().to_string(index=False)}"
 
     def _repr_html_(self) -> str:
         import pandas as pd  # which opening a lake does not need

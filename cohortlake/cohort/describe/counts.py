@@ -64,6 +64,13 @@ def count(selected: Selected, by: Sequence[str], suppress_below: int) -> pd.Data
     return rows
 
 
+def size(selected: Selected) -> tuple[int, int]:
+    """Return how many patients and how many members there are."""
+    query = f"SELECT count(DISTINCT patient_key), count(*) FROM ({selected.query.entities})"
+    ((patients, members),) = selected.ask(query).fetchall()
+    return int(patients), int(members)
+
+
 def few(person: str, below: int) -> str:
     """Return SQL for `Cell.few`, in a query that groups rows by cell.
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from cohortlake import schema
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.values import Parameter
+from cohortlake.cohort.describe import short_table
 from cohortlake.cohort.describe.attrition import attrition
 from cohortlake.cohort.freeze import digest, signature
 from cohortlake.cohort.select.opened_tables import OpenedTables
@@ -35,7 +36,7 @@ CURRENT = "current/members.parquet"
 _MANIFEST = re.compile(rf"{FOLDER}/([a-z][a-z0-9_]*)/(\d{{4,}})\.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
     """What was frozen.
 
@@ -105,6 +106,27 @@ class Manifest:
     def read_criteria(self) -> Criteria:
         """Return the criteria."""
         return Criteria.from_yaml(self.criteria)
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {
+            "members": self.rows,
+            "frozen": short_table.minute(self.frozen_at),
+            "published": short_table.minute(self.published_at),
+            "policy": self.policy,
+            "as of": short_table.minute(self.as_of) if self.as_of else "the publication",
+            "parts": self.parts,
+            "joined tables": list(self.outside),
+            "signed": self.signature is not None,
+            "digest": self.digest,
+            "file": self.path,
+        }
+
+    def __repr__(self) -> str:
+        return short_table.text(f"frozen cohort {self.label}", self._facts)
+
+    def _repr_html_(self) -> str:
+        return short_table.html(f"frozen cohort {self.label}", self._facts)
 
     def says_the_same_as(self, other: Manifest) -> bool:
         """Return whether two manifests freeze the same, whenever and by whichever release."""

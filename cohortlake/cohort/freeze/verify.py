@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from html import escape
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
+from cohortlake.cohort.describe import short_table
 from cohortlake.cohort.freeze import compare, digest, signature
 from cohortlake.cohort.freeze import manifest as freeze
 from cohortlake.cohort.freeze.manifest import Manifest
@@ -31,7 +33,7 @@ ERASED = "erased"
 _BY_POLICY = "erased by policy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """How a frozen cohort compares with the same criteria today.
 
@@ -68,8 +70,29 @@ class Verification:
         reasons = self.differences.assign(day=day)[["what", "why", "day"]].astype("string")
         return reasons.value_counts(dropna=False).rename("members").reset_index()
 
+    @property
+    def _title(self) -> str:
+        return f"verification of {self.manifest.label}"
 
-@dataclass(frozen=True)
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {
+            "identical": self.is_identical,
+            "members frozen": self.manifest.rows,
+            **self.counts,
+            "signature": self.signature,
+            "joined tables that changed": self.outside_changed,
+        }
+
+    def __repr__(self) -> str:
+        return short_table.text(self._title, self._facts)
+
+    def _repr_html_(self) -> str:
+        reasons = "" if self.is_identical else self.reasons.to_html(index=False)
+        return short_table.html(self._title, self._facts) + reasons
+
+
+@dataclass(frozen=True, repr=False)
 class Difference:
     """How two frozen cohorts differ.
 
@@ -85,12 +108,32 @@ class Difference:
     before: Manifest
     after: Manifest
     criteria: str
-    differences: pd.DataFrame = field(repr=False)
+    differences: pd.DataFrame
 
     @property
     def counts(self) -> dict[str, int]:
         """How many joined, left or changed; only what there is."""
         return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
+
+    @property
+    def _title(self) -> str:
+        return f"{self.before.label} and {self.after.label}"
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {
+            "members before": self.before.rows,
+            "members after": self.after.rows,
+            **self.counts,
+            "criteria": "changed" if self.criteria else "the same",
+        }
+
+    def __repr__(self) -> str:
+        return f"{short_table.text(self._title, self._facts)}\n{self.criteria}".rstrip()
+
+    def _repr_html_(self) -> str:
+        criteria = f"<pre>{escape(self.criteria)}</pre>" if self.criteria else ""
+        return short_table.html(self._title, self._facts) + criteria
 
 
 def verify(tables: OpenedTables, manifest: Manifest, key: bytes | None) -> Verification:

@@ -7,9 +7,13 @@ does with them.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -50,6 +54,7 @@ class OpenedTables:
         publication: What was published when the tables were opened.
         connection: DuckDB, with the tables as views.
         outside: Name -> the table that was attached from outside the lake.
+        attached: Name of such a table -> how many of its keys are patients of the lake.
 
     Raises:
         NotALake: Nothing was ever published there.
@@ -60,9 +65,17 @@ class OpenedTables:
         self.root, self.as_of = root, as_of
         self.connection = engine.spilling()
         self.outside: dict[str, OutsideTable] = {}
+        self.attached: dict[str, Attached] = {}
         self._value_counts: dict[tuple[str, str], Mapping[str, int]] = {}
         self._published = PublishedTables(root)
         self.publication = self._published.reading(self._create_views)
+
+    def __reduce__(self) -> tuple[Callable[..., OpenedTables], tuple[object, ...]]:
+        return _reopen, (self._readers_root, self.as_of, self.outside, self.attached)
+
+    @property
+    def _readers_root(self) -> str:
+        return self.root.location_of("published").uri
 
     def __enter__(self) -> OpenedTables:
         return self
@@ -160,7 +173,8 @@ class OpenedTables:
             date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`.
 
         Returns:
-            How many of its keys are patients of the lake.
+            How many of its keys are patients of the lake. A warning says so too where that is
+            suspicious.
 
         Raises:
             BadCriteria: The name cannot be used.
@@ -170,8 +184,49 @@ class OpenedTables:
         check_name(name, "a table's name")
         if name in {*schema.PUBLISHED, *reserved.TABLES} or name.startswith("step_"):
             raise BadOutsideTable(f"{name!r} is already a table of the lake; take another name")
-        self._register(name, outside_tables.read(self.connection, source, date_formats))
-        return outside_tables.matches(self.connection, name, self.outside[name].table)
+        shown = self.columns("patients")
+        self._register(name, outside_tables.read(self.connection, source, date_formats, shown))
+        attached = outside_tables.matches(self.connection, name, self.outside[name].table)
+        if attached.is_suspicious:
+            warnings.warn(str(attached), stacklevel=3)
+        self.attached[name] = attached
+        return attached
+
+    def attach_unnamed(self, source: object, taken: Collection[str]) -> str:
+        """Attach a table for one cohort, and return the name that it gets.
+
+        A file gets its own name, and other tables are called `joined`, `joined_2` and so on. A
+        table that has such a name keeps it, because other cohorts may join it.
+
+        Args:
+            source: See `sources.read`.
+            taken: Names that the cohort joins already.
+
+        Raises:
+            BadCriteria: The name of the file cannot be the name of a table.
+            BadOutsideTable: See `attach`. Two tables without a name have the same column.
+        """
+        if isinstance(source, str | os.PathLike):
+            name = Path(source).stem
+            self.attach(name, source)
+            return name
+        table = outside_tables.read(self.connection, source, None, self.columns("patients")).table
+        for number in itertools.count(1):
+            name = "joined" if number == 1 else f"joined_{number}"
+            there = self.outside.get(name)
+            if name not in taken and (there is None or there.table.equals(table)):
+                break
+        shared = {*table.column_names} & {
+            column for other in self.outside.keys() - {name} for column in self.columns(other)
+        } - {outside_tables.KEY}
+        if shared:
+            raise BadOutsideTable(
+                f"{min(shared)!r} is a column of another table that was attached. Rename it, or "
+                "give the table the name of that one, to put it in its place: "
+                'join(frame, name="...")'
+            )
+        self.attach(name, table)
+        return name
 
     def attach_from(self, other: OpenedTables, names: Iterable[str]) -> None:
         """Attach outside tables that are attached to other opened tables."""
@@ -263,3 +318,17 @@ class OpenedTables:
     @property
     def _all_columns(self) -> frozenset[str]:
         return frozenset(column for table in self.names for column in self.columns(table))
+
+
+def _reopen(
+    root: str,
+    as_of: datetime | None,
+    outside: dict[str, OutsideTable],
+    attached: dict[str, Attached],
+) -> OpenedTables:
+    """Open tables that were pickled, as they are published now."""
+    tables = OpenedTables(Root(root), as_of)
+    for name, table in outside.items():
+        tables._register(name, table)
+    tables.attached = attached
+    return tables

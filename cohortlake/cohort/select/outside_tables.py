@@ -6,6 +6,7 @@ Checks whether one can be joined, and counts how many of its keys are patients o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,9 +19,13 @@ from cohortlake.cohort.select.sources import OutsideTable
 from cohortlake.errors import BadOutsideTable, did_you_mean
 
 KEY = "patient_key"
+_IDS = frozenset(
+    ("accession", "accessionnumber", "id", "mrn", "patientid", "pid", "subject", "subjectid")
+)
+"""Words for columns of ids that are no keys, without case and signs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attached:
     """How many keys of an outside table are patients of the lake.
 
@@ -46,7 +51,7 @@ class Attached:
         """Whether keys seem to be spelled otherwise than the lake's, or are keys of another."""
         return self.nearly > 0 or (self.rows > 0 and self.matched == 0)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         text = f"{self.table}: {self.matched:,} of {self.rows:,} keys are patients of the lake"
         if self.unmatched:
             text += f", {self.unmatched:,} are not"
@@ -56,7 +61,10 @@ class Attached:
 
 
 def read(
-    con: duckdb.DuckDBPyConnection, source: object, date_formats: Mapping[str, str] | None = None
+    con: duckdb.DuckDBPyConnection,
+    source: object,
+    date_formats: Mapping[str, str] | None = None,
+    shown: Collection[str] = (),
 ) -> OutsideTable:
     """Read an outside table, and check that it can be joined.
 
@@ -64,6 +72,7 @@ def read(
         con: Any connection.
         source: See `sources.read`.
         date_formats: Column of text -> how its dates are written, as `%d/%m/%Y`.
+        shown: The columns of `patients` that the policy shows, for the error without a key.
 
     Raises:
         BadOutsideTable: It cannot be read, or is not one row per patient.
@@ -76,8 +85,7 @@ def read(
     if twice:
         raise BadOutsideTable(f"{twice[0]!r} is the name of two columns; rename one")
     if KEY not in table.column_names:
-        near = did_you_mean(KEY, table.column_names)
-        raise BadOutsideTable(f"the table has no column {KEY!r}{near}; rename or add it")
+        raise BadOutsideTable(_without_key(table.column_names, shown))
     if not is_text(table[KEY].type):
         raise BadOutsideTable(f"{KEY} must be text, as `lake.sql('FROM patients')` shows it")
     _check_keys(table[KEY])
@@ -138,6 +146,24 @@ def check_columns(table: pa.Table, taken: Collection[str]) -> None:
                 "upper or lower case, or cannot be the name of a column; rename it"
             )
         seen.add(name.casefold())
+
+
+def _without_key(names: Collection[str], shown: Collection[str]) -> str:
+    """Return what to do with a table that has no key."""
+    said = f"the table has no column {KEY!r}"
+    ids = [name for name in names if re.sub(r"[\W_]", "", name.casefold()) in _IDS]
+    if not ids:
+        return f"{said}{did_you_mean(KEY, names)}; rename or add it"
+    said += f", and the lake knows patients by it and not by {ids[0]!r}"
+    if "PatientID" in shown:
+        return (
+            f"{said}: add it from lake.sql('SELECT PatientID, {KEY} FROM patients').to_pandas(), "
+            "with merge of pandas"
+        )
+    return (
+        f"{said}: somebody who may read the restricted zone gets the keys of a list of ids with "
+        "`cohortlake key lookup --ids ids.csv`"
+    )
 
 
 def _check_keys(keys: pa.ChunkedArray) -> None:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 import pyarrow as pa
 
+from cohortlake.cohort import guesses
 from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import BadQuery, LakeClosed, did_you_mean
 from cohortlake.flatten import to_frame
@@ -31,6 +32,8 @@ _OF_THE_QUERY = (
 _UNKNOWN_COLUMN = re.compile(r'column "?([^" ]+)"? (?:not found|does not exist)')
 _UNKNOWN_TABLE = re.compile(r'Table with name "?([^" ]+)"? does not exist')
 _QUOTED = re.compile(r'"([^"]+)"')
+_SHOWN = 20
+"""Rows that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,43 @@ class Rows:
         with self.explained():
             return self.relation.fetchall()
 
+    def head(self, n: int = 5) -> pd.DataFrame:
+        """Return the first rows as a frame.
+
+        Raises:
+            BadQuery: The query fails on some row.
+        """
+        with self.explained():
+            return to_frame(self.relation.limit(n).to_arrow_table())
+
+    def __len__(self) -> int:
+        with self.explained():
+            return int(self.relation.shape[0])
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("rows cannot be iterated over: write rows.fetchall() or rows.to_pandas()")
+
+    def __getitem__(self, name: object) -> NoReturn:
+        raise TypeError(f"rows have no items: write rows.to_pandas()[{name!r}]")
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            is_made = "relation" in vars(self) and name[0] != "_"
+            columns = self.columns if is_made else ()
+            raise guesses.answer("rows", name, guesses.ROWS, dir(type(self)), columns)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("rows cannot be pickled: write rows.to_arrow() or rows.to_pandas()")
+
     def __repr__(self) -> str:
         with self.explained():
             return str(self.relation)
+
+    def _repr_html_(self) -> str:
+        first = self.head(_SHOWN + 1)
+        more = "<p>More rows follow; len(rows) counts them.</p>" if len(first) > _SHOWN else ""
+        return first.head(_SHOWN).to_html(index=False) + more
 
 
 @contextmanager

@@ -6,6 +6,7 @@ object that people hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cohortlake.cohort.define.criteria import Criteria
@@ -33,6 +34,9 @@ class Selected:
     def members(self) -> Rows:
         """The members: a row of the level's table each, with what was joined, and the part."""
         return self.ask(self.query.members)
+
+    def __reduce__(self) -> tuple[Callable[..., Selected], tuple[object, ...]]:
+        return select, (self.tables, self.criteria)
 
     def ask(self, select: str) -> Rows:
         """Run a SELECT over the stages of the query.
