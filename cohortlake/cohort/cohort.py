@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -340,12 +341,8 @@ class Cohort:
         return f"{self}# {self._counted}"
 
     def _repr_html_(self) -> str:
-        criteria = self.criteria
-        steps = {str(number): str(step) for number, step in enumerate(criteria.steps, 1)}
-        split = {"split": dict(criteria.split.shares)} if criteria.split else {}
-        facts = {"about": criteria.about} if criteria.about else {}
-        title = f"cohort {criteria.name}"
-        return short_table.html(title, {**facts, **steps, **split, "members": self._counted})
+        table = short_table.html(f"cohort {self.criteria.name}", {"members": self._counted})
+        return f'{table}<pre style="max-height:30em;overflow:auto">{escape(str(self))}</pre>'
 
     @property
     def _counted(self) -> str:

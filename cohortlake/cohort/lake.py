@@ -28,7 +28,7 @@ from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.outside_tables import Attached
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.cohort.select.selected import select
-from cohortlake.errors import BadCriteria, UnknownCohort
+from cohortlake.errors import BadCriteria, UnknownCohort, did_you_mean
 from cohortlake.instants import Instant, instant
 from cohortlake.published.read import PublishedTables
 from cohortlake.settings import Settings
@@ -110,7 +110,9 @@ class Lake(PublishedTables):
             # Without `opened`, the lake is not made yet, and to ask for it would not end.
             if "opened" in vars(self) and name in self.tables:
                 return self[name]
-            raise guesses.answer("lake", name, guesses.LAKES, dir(type(self)))
+            is_near = "opened" in vars(self) and did_you_mean(name, self.tables)
+            there = self.tables if is_near else dir(type(self))
+            raise guesses.answer("lake", name, guesses.LAKES, there)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.tables})

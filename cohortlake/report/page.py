@@ -51,7 +51,7 @@ def write(
     if suppress_below < 0:
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
     template = _environment().get_template("report.html")
-    selected = cohort.selected if cohort else None
+    selected = cohort.selected if cohort is not None else None
     facts = gather(lake.opened, selected, suppress_below, settle)
     page = template.render(report=facts)
     _replace(Path(path), page)
