@@ -53,12 +53,20 @@ class Lake(PublishedTables):
         root: The lake.
         as_of: The instant, or None.
         opened: Its tables, as they were opened.
+        image_sets, series, studies, patients, history: The rows of a table, read when they are
+            asked for. A table that was attached is an attribute too.
 
     Raises:
         NotALake: Nothing was ever published there.
         InstantError: The lake was first searched after the instant.
         NotShown: The policy hides what the past is made from.
     """
+
+    image_sets: Rows
+    series: Rows
+    studies: Rows
+    patients: Rows
+    history: Rows
 
     def __init__(self, root: Root, as_of: datetime | None = None) -> None:
         super().__init__(root, as_of)

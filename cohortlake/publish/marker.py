@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cohortlake import schema
@@ -63,10 +63,10 @@ class Publication:
     policy: str
     policy_digest: str
     widened: tuple[str, ...]
-    columns: dict[str, tuple[str, ...]]
+    columns: dict[str, tuple[str, ...]] = field(repr=False)
     format: int
     published_at: str
-    files: dict[str, PublishedFile]
+    files: dict[str, PublishedFile] = field(repr=False)
     observed_since: str | None = None
     observed_until: str | None = None
     written: tuple[str, ...] = ()

@@ -175,6 +175,10 @@ def test_a_natural_guess_on_a_lake_is_answered(lake: Lake, attempt: Try, line: s
         attempt(lake)
 
 
+def test_what_is_published_shows_without_its_files(lake: Lake) -> None:
+    assert len(repr(lake.publication())) < 500
+
+
 @pytest.mark.parametrize(
     ("thing", "lines"),
     [("lake", guesses.LAKES), ("cohort", guesses.COHORTS), ("rows", guesses.ROWS)],
