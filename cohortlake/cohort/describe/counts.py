@@ -38,6 +38,8 @@ def count(selected: Selected, by: Sequence[str], suppress_below: int) -> pd.Data
     """
     if suppress_below < 0:
         raise BadCriteria("suppress_below is a number of patients, 0 or more")
+    if not all(isinstance(name, str) for name in by):
+        raise BadCriteria('give each column as an argument of its own: count("sex", "study_year")')
     if len({*by}) < len(by):
         raise BadCriteria("members are counted by a column once; name each column once")
     counts = ["count(DISTINCT patient_key) AS patients", "count(*) AS members"]

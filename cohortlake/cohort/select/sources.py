@@ -24,7 +24,7 @@ from cohortlake.flatten import as_dates
 _DELIMITERS = ",;\t|"
 _HOW = (
     "give a pandas or Polars frame, an Arrow table or stream, a dict of columns, a list of dicts, "
-    "or a .parquet or .csv file"
+    "or a .parquet or .csv file; for keys alone write where(patient_key=keys)"
 )
 _ROWS_IN_ERROR = 5
 _T = TypeVar("_T")
@@ -57,7 +57,7 @@ def read(source: object, key: str) -> OutsideTable:
     Args:
         source: A frame, whatever has the Arrow C stream, array or dataframe interface, a dict of
             columns, a list of dicts, or the path of a Parquet or CSV file.
-        key: The column that a CSV file must have.
+        key: The column that a CSV file must have, and that may be the index of a pandas frame.
 
     Raises:
         BadOutsideTable: It cannot be read; the message names the column, if one causes it.
@@ -72,9 +72,15 @@ def read(source: object, key: str) -> OutsideTable:
         names = list(dict.fromkeys(name for row in source for name in row))
         return OutsideTable(_plain(_of_columns(names, [[r.get(n) for r in source] for n in names])))
     if hasattr(source, "iloc") and hasattr(source, "columns"):  # of pandas, column by column
-        columns = [source.iloc[:, number] for number in range(len(source.columns))]
-        return OutsideTable(_plain(_of_columns(list(source.columns), columns)))
+        return OutsideTable(_plain(_of_pandas(source, key)))
     return OutsideTable(_plain(_of_interface(source)))
+
+
+def _of_pandas(frame: Any, key: str) -> pa.Table:
+    if key not in frame.columns and key in getattr(frame.index, "names", ()):
+        frame = frame.reset_index()
+    columns = [frame.iloc[:, number] for number in range(len(frame.columns))]
+    return _of_columns(list(frame.columns), columns)
 
 
 def _of_interface(source: object) -> pa.Table:
