@@ -26,7 +26,7 @@ check: $(READY) lint  ## Check style, types and layers, and run the quick unit t
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests/unit
 
 test: $(READY) chromium  ## Run every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos"
 
 laws: $(READY)  ## Run the tests of laws with all their examples
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile thorough -m hypothesis
@@ -35,6 +35,7 @@ chromium:  # for the tests of the report's page, where root can install it; else
 	@scripts/chromium.sh
 
 chaos: $(READY) laws  ## Run the laws in full; let twenty storms of faults and kills pass over a lake
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m chaos
 	PYTHONPATH=tests $(BIN)/python -m chaos
 
 dev: $(READY)  ## Start the emulator and Dagster's UI on this machine

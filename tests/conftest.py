@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -9,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aws as moto
+import botocore.session
 import hypothesis
 import pytest
 from endpoint import DATASTORE, Endpoint, serving
+from filled import FIRST_MONTH
 
 from cohortlake import Settings
+from cohortlake.ingest import partitions
 
 # No deadlines: how long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=50)
@@ -25,6 +29,9 @@ MEMORY, ENOUGH = Path("/dev/shm"), 4 * 2**30  # noqa: S108
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
     os.environ["TMPDIR"] = str(MEMORY)
     tempfile.tempdir = None  # read TMPDIR again
+
+# Each client of boto3 reads the models of its service again; the tests make thousands.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +49,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setattr(partitions, "FIRST_MONTH", FIRST_MONTH)
     with serving() as served:
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", served.url)
         yield served

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from cohortlake import Settings, Sync
+from cohortlake.ingest import partitions
 from emulator import Emulator, running
 
 
 @contextmanager
-def emulated(**options: Any) -> Iterator[Emulator]:
-    """Serve a hospital, of the emulator's options, to all clients made within the block."""
+def emulated(
+    *, first_day: date | None = None, first_month: date | None = None, **options: Any
+) -> Iterator[Emulator]:
+    """Serve a hospital to all clients made within the block.
+
+    A first sync writes a file for each day since the service began, and a sweep asks for each month
+    since 1990, which takes seconds. So within the block the partitions begin shortly before today:
+    the first day holds all earlier changes, and `undated` all earlier studies.
+
+    Args:
+        first_day: The first partition of `updatedAt`; by default a week before today.
+        first_month: The first partition of the study date; by default two years before today.
+        **options: The emulator's.
+    """
     with pytest.MonkeyPatch.context() as patch, running(**options) as emulator:
         patch.setenv("AWS_ACCESS_KEY_ID", "none")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+        today = datetime.fromtimestamp(emulator.admin.clock()["epochSeconds"], UTC).date()
+        patch.setattr(partitions, "FIRST_DAY", first_day or today - timedelta(days=7))
+        patch.setattr(partitions, "FIRST_MONTH", first_month or date(today.year - 2, 1, 1))
         yield emulator
 
 

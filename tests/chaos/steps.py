@@ -123,6 +123,8 @@ SMALL = {
     "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
     # Months before it are swept with `undated`; each month is a request.
     "cohortlake.ingest.partitions:FIRST_MONTH": date(2019, 1, 1),
+    # A first run would else write a file for each day of three years.
+    "cohortlake.ingest.partitions:FIRST_DAY": date(2026, 5, 1),
 }
 
 

@@ -21,11 +21,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, lis
     """A lake with some history, and the truth of it."""
     root = tmp_path_factory.mktemp("lake")
     noon: dict[str, Any] = {"now": "2026-06-01T12:00:00Z", "clock": "stopped"}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        emulated(synthetic=150, seed=1, **noon) as emulator,
-    ):
-        patch.setattr("cohortlake.ingest.partitions.FIRST_MONTH", date(2019, 1, 1))
+    with emulated(synthetic=100, seed=1, **noon) as emulator:
         fill_lake(emulator, root, days=3, tps=2000, privacy="identified").reconcile()
         yield truth.read(root), list(emulator.admin.truth())
 

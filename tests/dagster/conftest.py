@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import dagster as dg
 import pytest
 from endpoint import DATASTORE
+
+from cohortlake.ingest import partitions
 
 Run = Callable[..., dg.ExecuteInProcessResult]
 
@@ -35,6 +38,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
     # One after the other, so that it is known what landed before a failure.
     monkeypatch.setenv("COHORTLAKE_WORKERS", "1")
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 7, 1))  # few months, less to wait
     return tmp_path / "lake"
 
 

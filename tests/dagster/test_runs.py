@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from endpoint import DATASTORE, Endpoint
 from cohortlake import HealthImaging, Settings, Sync, read_table
 from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import Page
-from cohortlake.ingest import partitions
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.schema import PUBLISHED
 from emulator import running
@@ -159,27 +158,18 @@ def test_a_tick_takes_everything_since_the_last_one(
     assert len(published_ids(lake)) == 6
 
 
-def test_a_tick_decides_by_the_lake_and_not_by_dagsters_memory(
-    endpoint: Endpoint, lake: Path, run: Run
+def test_a_tick_with_nothing_new_writes_nothing_whatever_dagster_remembers(
+    endpoint: Endpoint, run: Run, instance: dg.DagsterInstance, lake: Path
 ) -> None:
     fill(endpoint, 3)
-    assert run("tick").success
-    sent = len(endpoint.requests)
-    with dg.DagsterInstance.ephemeral() as another:
-        assert run("tick", on=another).success
-    assert len(endpoint.requests) == sent + 1
-
-
-def test_a_tick_with_nothing_new_writes_no_increment(
-    endpoint: Endpoint, run: Run, lake: Path
-) -> None:
-    fill(endpoint, 3)
-    run("tick")
+    Sync(Settings.from_env()).run()
     files = sorted(lake.rglob("*.parquet"))
     sent = len(endpoint.requests)
-    assert run("tick").success
-    assert sorted(lake.rglob("*.parquet")) == files
-    assert len(endpoint.requests) == sent + 1
+    with dg.DagsterInstance.ephemeral() as another:
+        for number, on in enumerate((instance, another), 1):
+            assert run("tick", on=on).success
+            assert sorted(lake.rglob("*.parquet")) == files
+            assert len(endpoint.requests) == sent + number
 
 
 @pytest.mark.parametrize(
@@ -193,11 +183,10 @@ def test_reconciling_closes_what_is_gone(
     job: str,
     study_date: str,
 ) -> None:
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 10, 1))  # few months, less to wait
     fill(endpoint, 3)
     for row in endpoint.image_sets:
         row["DICOMTags"]["DICOMStudyDate"] = study_date
-    run("tick")
+    Sync(Settings.from_env()).run()
     gone = endpoint.image_sets.pop()["imageSetId"]
     endpoint.now += timedelta(hours=1)
     result = run(job)
@@ -219,7 +208,6 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
     job: str,
     study_date: str,
 ) -> None:
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 10, 1))  # few months, less to wait
     with running(datastores=2, now="2026-01-01T12:00:00Z", clock="stopped") as emulator:
         monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         sync = Sync(replace(Settings.from_env(), datastores=tuple(emulator.datastores)))
@@ -263,10 +251,18 @@ def test_study_months_can_be_had_before_all_others(
 
 
 def test_dagster_and_the_library_leave_the_same_rows(
-    endpoint: Endpoint, run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    endpoint: Endpoint,
+    run: Run,
+    instance: dg.DagsterInstance,
+    lake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(endpoint, 20)
     assert run("tick").success
+    records = instance.fetch_materializations(INCREMENTS, limit=100).records
+    recorded = [record.partition_key for record in records if record.partition_key]
+    assert len(recorded) == len(set(recorded)) == 32, "each day is recorded once"
 
     monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "other"))
     alone = Sync(Settings.from_env())
@@ -278,15 +274,6 @@ def test_dagster_and_the_library_leave_the_same_rows(
         one, other = (frame.sort_values(by, ignore_index=True) for frame in frames)
         assert len(one)
         pd.testing.assert_frame_equal(one, other)
-
-
-def test_each_day_is_recorded_once(
-    endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
-) -> None:
-    assert run("tick").success
-    records = instance.fetch_materializations(INCREMENTS, limit=100).records
-    recorded = [record.partition_key for record in records if record.partition_key]
-    assert len(recorded) == len(set(recorded)) == 32
 
 
 def test_a_run_that_is_ended_keeps_what_came(endpoint: Endpoint, run: Run, lake: Path) -> None:

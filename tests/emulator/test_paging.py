@@ -50,7 +50,7 @@ def crowded():
     world.close()
 
 
-@settings(max_examples=examples(80, quick=30), deadline=None)
+@settings(max_examples=examples(80, quick=12), deadline=None)
 @given(
     field=st.sampled_from(FIELDS),
     order=st.sampled_from(["ASC", "DESC"]),

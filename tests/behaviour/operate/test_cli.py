@@ -1,4 +1,4 @@
-"""The command line, as a person and as a script use it: a process, its output, its exit code."""
+"""The command line, as a person and as a script use it: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -7,74 +7,86 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import typer
-from typer.testing import CliRunner
+from command import command
+from emulated import emulated
+from typer.testing import Result
 
 from cohortlake.cli.app import app
-from emulator import Emulator, running
+from emulator import Emulator
 
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+Run = Callable[..., Result]
+IMAGE_SETS = 60
 
 
 @pytest.fixture(scope="module")
 def hospital() -> Iterator[Emulator]:
-    with running(synthetic=600, seed=4, now="2026-06-01T12:00:00Z") as emulator:
+    with emulated(synthetic=IMAGE_SETS, seed=4, now="2026-06-01T12:00:00Z") as emulator:
         yield emulator
 
 
 @pytest.fixture
-def run(hospital: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def run(hospital: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", hospital.endpoint)
     monkeypatch.setenv("COHORTLAKE_DATASTORES", hospital.datastores[0])
     monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
     monkeypatch.setenv("COHORTLAKE_TPS", "500")
     monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
 
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            (COHORTLAKE, *arguments),
-            env=os.environ | environment | {"COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+    def call(*arguments: str, **environment: str) -> Result:
+        return command(*arguments, **environment, COLUMNS="200")
 
     return call
 
 
-def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: ignore[no-untyped-def]
+def test_the_installed_script_gives_its_code_and_one_line(run: Run, tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "cohortlake"
+    done = subprocess.run(
+        (script, "search", "--equal", "Modality=CT"),
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "cannot be searched for" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sync_status_and_rebuild(run: Run, hospital: Emulator) -> None:
     before = run("status")
-    assert before.returncode == 2
+    assert before.exit_code == 2
     assert before.stdout.splitlines()[0] == "misconfigured"
     assert "there is no lake at" in before.stdout
 
     first = run("sync")
-    assert first.returncode == 0, first.stderr
-    assert "600 created" in first.stdout
+    assert first.exit_code == 0, first.stderr
+    assert f"{IMAGE_SETS} created" in first.stdout
     assert "Traceback" not in first.stderr
 
     again = json.loads(run("sync", "--json").stdout)
     assert (again["requests"], again["applied"]["rows"]) == (1, 0)
 
     status = run("status", "--json")
-    assert status.returncode == 0
+    assert status.exit_code == 0
     found = json.loads(status.stdout)
-    assert found["rows"]["image_sets"] == 600
+    assert found["rows"]["image_sets"] == IMAGE_SETS
     assert found["datastores"][0]["gaps"] == []
     assert found["datastores"][0]["complete_until"].startswith("2026-06-01 ")
 
     assert status.stdout.count("\n") == 1, "a line of a log"
-    assert run("status", "--within", "1").returncode == 1
-    assert run("status", "--within", "1000000").returncode == 0
+    assert run("status", "--within", "1").exit_code == 1
+    assert run("status", "--within", "1000000").exit_code == 0
 
     rebuilt = run("rebuild", "--json")
-    assert json.loads(rebuilt.stdout)["changes"] == {"created": 600}
+    assert json.loads(rebuilt.stdout)["changes"] == {"created": IMAGE_SETS}
     assert json.loads(run("publish", "--json").stdout)["written"] == []
 
     tables = json.loads(run("maintain", "--json").stdout)
@@ -82,8 +94,8 @@ def test_sync_status_and_rebuild(run, hospital: Emulator) -> None:  # type: igno
     assert "files deleted" in run("maintain").stdout
 
 
-def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  # type: ignore[no-untyped-def]
-    with running(synthetic=20, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+def test_older_versions_are_read_only_when_asked_for_and_counted(run: Run) -> None:
+    with emulated(synthetic=20, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
         place = {
             "AWS_ENDPOINT_URL_MEDICAL_IMAGING": emulator.endpoint,
             "COHORTLAKE_DATASTORES": emulator.datastores[0],
@@ -100,7 +112,7 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  
         assert json.loads(run("sync", "--json", **place).stdout)["filled"] is None
 
         filled = run("sync", "--fill-versions", **place)
-        assert filled.returncode == 0, filled.stderr
+        assert filled.exit_code == 0, filled.stderr
         read = emulator.admin.stats()["requests"]["GetImageSetMetadata"]
         assert f"{read} metadata documents read, which moved" in filled.stdout
         again = json.loads(run("sync", "--fill-versions", "--json", **place).stdout)["filled"]
@@ -108,16 +120,14 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run) -> None:  
     assert "frequent tier" in run("sync", "--help").stdout
 
 
-def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
-    run, hospital: Emulator, tmp_path: Path
-) -> None:
-    assert run("sync").returncode == 0
+def test_diff_snapshots_and_tag(run: Run, hospital: Emulator, tmp_path: Path) -> None:
+    assert run("sync").exit_code == 0
     assert run("tag", "paper-1").stdout == "paper-1 names version 1 of image_sets\n"
     (changed,) = list(hospital.admin.truth())[:1]
     hospital.admin.advance(seconds=3600)
     hospital.admin.update(changed["imageSetId"], {"DICOMPatientSex": "O", "DICOMStudyID": "X"})
     hospital.admin.advance(seconds=60)
-    assert run("sync").returncode == 0
+    assert run("sync").exit_code == 0
 
     summary = run("diff", "paper-1", "now").stdout
     assert re.search(r"demographic +│ PatientSex +│ +1 ", summary), summary
@@ -127,17 +137,15 @@ def test_diff_snapshots_and_tag(  # type: ignore[no-untyped-def]
     before = changed["DICOMTags"].get("DICOMPatientSex")
     assert (row["before"], row["after"]) == (before, "O"), "safe shows no StudyID"
     output = tmp_path / "changes.parquet"
-    assert run("diff", "2026-06-01T12:30:00", "now", "--output", str(output)).returncode == 0
+    assert run("diff", "2026-06-01T12:30:00", "now", "--output", str(output)).exit_code == 0
     assert pd.read_parquet(output)["field"].tolist() == ["PatientSex"]
 
     first, second = json.loads(run("snapshots", "--json").stdout)
-    assert (first["tags"], second["tags"], second["n_image_sets"]) == (["paper-1"], [], 600)
+    assert (first["tags"], second["tags"], second["n_image_sets"]) == (["paper-1"], [], IMAGE_SETS)
     assert "paper-1" in run("snapshots").stdout
 
 
-def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
-    run, hospital: Emulator, tmp_path: Path
-) -> None:
+def test_search_gives_a_table_json_and_files(run: Run, hospital: Emulator, tmp_path: Path) -> None:
     (truth,) = list(hospital.admin.truth())[:1]
     series = truth["DICOMTags"]["DICOMSeriesInstanceUID"]
     wanted = ("search", "--equal", f"SeriesInstanceUID={series}")
@@ -151,7 +159,7 @@ def test_search_gives_a_table_json_and_files(  # type: ignore[no-untyped-def]
     assert truth["imageSetId"] in {row["image_set_id"] for row in rows}
     assert run("search", "--equal", "SeriesInstanceUID=1.2.3", "--json").stdout == "[]\n"
     for name, read in readers.items():
-        assert run(*wanted, "--output", str(tmp_path / name)).returncode == 0
+        assert run(*wanted, "--output", str(tmp_path / name)).exit_code == 0
         assert truth["imageSetId"] in set(read(tmp_path / name)["image_set_id"])
     between = "--between=updatedAt=2020-01-01..2030-01-01"
     limited = run("search", between, "--sort", "updatedAt:DESC", "--limit", "7", "--json")
@@ -164,8 +172,8 @@ def test_without_the_extra_the_emulator_names_it() -> None:
         "import sys; sys.modules['aiohttp'] = None; from cohortlake.cli.app import app; "
         "sys.argv = ['cohortlake', 'emulator', 'serve', '--port', '0']; app()"
     )
-    command = (sys.executable, "-c", code)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    python = (sys.executable, "-c", code)
+    done = subprocess.run(python, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "aiohttp is not installed: `pip install 'cohortlake[emulator]'`" in done.stderr
 
@@ -192,20 +200,20 @@ def test_without_the_extra_the_emulator_names_it() -> None:
         (("events",), {}, 2, "COHORTLAKE_EVENTS_QUEUE is not set"),
     ],
 )
-def test_errors_are_one_line_and_a_code(  # type: ignore[no-untyped-def]
-    run, arguments: tuple[str, ...], variables: dict[str, str], code: int, says: str
+def test_errors_are_one_line_and_a_code(
+    run: Run, arguments: tuple[str, ...], variables: dict[str, str], code: int, says: str
 ) -> None:
     done = run(*arguments, **variables)
-    assert done.returncode == code, done.stderr
+    assert done.exit_code == code, done.stderr
     assert says in done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
-def test_help_names_every_command(run) -> None:  # type: ignore[no-untyped-def]
+def test_help_names_every_command(run: Run) -> None:
     text = run("--help").stdout
     commands = typer.main.get_group(app).commands
     assert len(commands) > 10
-    for command in commands:
-        assert command in text
-        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    for name in commands:
+        assert name in text
+        assert run(name, "--help").exit_code == 0

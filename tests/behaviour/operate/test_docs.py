@@ -3,18 +3,17 @@ every example in a docstring, on a lake like the demo's."""
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command import command
 from emulated import emulated, fill_lake
 
 import cohortlake
@@ -76,12 +75,9 @@ def test_snippet(
 
 
 def _run(folder: Path, arguments: str) -> None:
-    command = (Path(sys.executable).parent / "cohortlake", *shlex.split(arguments))
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"cohortlake {arguments}\n{done.stdout}\n{done.stderr}"
+    with contextlib.chdir(folder):
+        done = command(*shlex.split(arguments), COLUMNS="200")
+    assert done.exit_code == 0, f"cohortlake {arguments}\n{done.stdout}\n{done.stderr}"
     assert (done.stdout + done.stderr).strip(), arguments
 
 

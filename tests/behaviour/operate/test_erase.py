@@ -16,8 +16,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from command import command
 from endpoint import DATASTORE, Endpoint
+from filled import FilledLake, filled
 from small_hospital import change, fill
+from typer.testing import Result
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
@@ -34,7 +37,6 @@ from cohortlake.privacy import erasures
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.root import Root
 
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 CANARY = {
     "DICOMPatientId": "CANARY-ID",
     "DICOMPatientName": "CANARY^NAME",
@@ -55,24 +57,28 @@ CANARY = {
     "CanaryMember": "CANARY-MEMBER",
 }
 FIRST_STATE = CANARY | {
-    "DICOMStudyDate": "20240303",
+    "DICOMStudyDate": "20241203",  # the first month, which nobody else has
     "DICOMSeriesNumber": "CANARY-77",  # no number: kept as text, and counted
 }
+FIRST_DAY, FIRST_MONTH = date(2026, 1, 25), date(2024, 12, 1)
+"""Few partitions, because an erasure reads the increments of each."""
 IDS = [f"{number:032x}" for number in (0xC0FFEE1, 0xC0FFEE2)]
 
 
-@pytest.fixture
-def sync(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Sync:
+@pytest.fixture(scope="module")
+def swept_lake(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
     """A lake of sixty image sets of others and two of a patient, with a history, swept."""
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2024, 1, 1))  # less to wait
-    fill(endpoint, 60)
+    return filled(tmp_path_factory.mktemp("swept"), fill_and_sweep, FIRST_DAY, FIRST_MONTH)
+
+
+def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
+    fill(endpoint, 60, months=3)
     at = endpoint.now.timestamp() - 86400 * 9
     for image_set_id in IDS:
         endpoint.image_sets.append(
             {"imageSetId": image_set_id, "version": 1, "createdAt": at, "updatedAt": at,
              "isPrimary": True, "DICOMTags": dict(FIRST_STATE)}
         )  # fmt: skip
-    sync = Sync(lake_settings)
     sync.run()
     endpoint.now += timedelta(hours=2)
     change(endpoint, 60, **CANARY)
@@ -83,10 +89,23 @@ def sync(endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.Monkey
     sync.reconcile()
     endpoint.now += timedelta(hours=2)
     sync.reconcile()  # which knows all, and keeps no rows
-    with cohortlake.open(lake_settings.root) as lake:
+    with cohortlake.open(sync.settings.root) as lake:
         lake.cohort("everybody", level="series").freeze()
     assert_somewhere(sync.root, traces(sync.root))
-    return sync
+
+
+@pytest.fixture
+def sync(
+    swept_lake: FilledLake,
+    endpoint: Endpoint,
+    lake_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Sync:
+    """The test's own copy of that lake."""
+    monkeypatch.setattr(partitions, "FIRST_DAY", FIRST_DAY)
+    monkeypatch.setattr(partitions, "FIRST_MONTH", FIRST_MONTH)
+    swept_lake.copy_to(lake_settings.root, endpoint)
+    return Sync(lake_settings)
 
 
 def state_keys(root: Root) -> set[str]:
@@ -101,8 +120,8 @@ def traces(root: Root) -> set[str]:
     typed = {
         "1912-11-12",
         "2025-03-03",
-        "2024-03-03",
-        "study_month=2024-03",
+        "2024-12-03",
+        "study_month=2024-12",
         "03:03:03.030303",
         "10983030303",
     }
@@ -135,7 +154,7 @@ def left(root: str, wanted: set[str]) -> dict[str, list[str]]:
 def assert_somewhere(root: Root, wanted: set[str]) -> None:
     """The search for traces finds them where there are some; raw dates and names not always."""
     found = left(root.uri, wanted)
-    assert wanted - found.keys() <= {"19121112", "20240303", "20250303", "030303.030303"}
+    assert wanted - found.keys() <= {"19121112", "20241203", "20250303", "030303.030303"}
 
 
 def tables(root: str) -> dict[str, pd.DataFrame]:
@@ -397,20 +416,21 @@ def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
     assert sync.run().applied.changes == {}
 
 
-@pytest.mark.parametrize("blank", ["\u3000", "\xa0", "\t"])
-def test_other_blanks_than_dicoms_are_part_of_an_id(
-    sync: Sync, endpoint: Endpoint, blank: str
-) -> None:
+def test_other_blanks_than_dicoms_are_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
     """PS3.5 pads with spaces; an ideographic space is as typed, and tells two ids apart."""
-    patient = f"CANARY-ID{blank}"
+    theirs = {20: "CANARY-ID\u3000", 21: "CANARY-ID\xa0", 22: "CANARY-ID\t"}
     endpoint.now += timedelta(hours=2)
-    change(endpoint, 20, DICOMPatientId=patient)
+    for number, patient in theirs.items():
+        change(endpoint, number, DICOMPatientId=patient)
     sync.run()
     assert sync.erase("CANARY-ID", DATASTORE).image_sets == 2
-    assert f"{20:032x}" in set(read_table(sync.settings.root, "image_sets")["image_set_id"])
-    assert sync.erase(patient, DATASTORE).image_sets == 1
+    held = set(read_table(sync.settings.root, "image_sets")["image_set_id"])
+    assert {f"{number:032x}" for number in theirs} <= held
+    for patient in theirs.values():
+        assert sync.erase(patient, DATASTORE).image_sets == 1
     endpoint.now += timedelta(hours=2)
-    change(endpoint, 20, DICOMPatientSex="F")
+    for number in theirs:
+        change(endpoint, number, DICOMPatientSex="F")
     assert sync.run().applied.changes == {}
 
 
@@ -510,30 +530,27 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def run(sync: Sync, endpoint: Endpoint, lake_settings: Settings) -> Any:
-    environment = os.environ | {
+def variables(sync: Sync, lake_settings: Settings) -> dict[str, str]:
+    """The settings of a command that works on the test's copy."""
+    return {
         "COHORTLAKE_ROOT": lake_settings.root,
         "COHORTLAKE_DATASTORES": DATASTORE,
         "COHORTLAKE_PRIVACY": lake_settings.privacy,
         "COLUMNS": "200",
     }
-    del sync.root  # which would be a run at work
-
-    def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = (COHORTLAKE, "erase", *arguments)
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, check=False,
-            **options,
-        )  # fmt: skip
-
-    return call
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
-def test_a_terminal_is_asked(run: Any, lake_settings: Settings, answer: str, code: int) -> None:
+def test_a_terminal_is_asked(
+    variables: dict[str, str], lake_settings: Settings, answer: str, code: int
+) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, f"CANARY-ID\n{answer}\n".encode())
-    done = run("--patient", "-", stdin=theirs)
+    done = subprocess.run(
+        (Path(sys.executable).parent / "cohortlake", "erase", "--patient", "-"),
+        env=os.environ | variables, stdin=theirs, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
     os.close(theirs)
     os.close(ours)
     assert done.returncode == code, done.stderr
@@ -541,16 +558,21 @@ def test_a_terminal_is_asked(run: Any, lake_settings: Settings, answer: str, cod
     assert ("CANARY-ID" in "".join(t for _, t in texts(lake_settings.root))) is (code == 1)
 
 
-def test_the_command_says_what_it_did_and_not_to_whom(run: Any, lake_settings: Settings) -> None:
-    asked = run("--patient", "CANARY-ID", stdin=subprocess.DEVNULL)
-    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
-    assert run("--patient", "-", "--yes", input="\n").returncode == 2
-    unknown = run("--patient", "-", "--yes", input="NOBODY\n")
-    assert (unknown.returncode, "no such patient" in unknown.stderr) == (2, True)
-    done = run("--patient", "-", "--yes", input="CANARY-ID\n")
-    assert done.returncode == 0, done.stderr
+def test_the_command_says_what_it_did_and_not_to_whom(
+    variables: dict[str, str], lake_settings: Settings
+) -> None:
+    def erase(*arguments: str, typed: str = "") -> Result:
+        return command("erase", "--patient", *arguments, typed=typed, **variables)
+
+    asked = erase("CANARY-ID")
+    assert (asked.exit_code, "--yes" in asked.stderr) == (2, True)
+    assert erase("-", "--yes", typed="\n").exit_code == 2
+    unknown = erase("-", "--yes", typed="NOBODY\n")
+    assert (unknown.exit_code, "no such patient" in unknown.stderr) == (2, True)
+    done = erase("-", "--yes", typed="CANARY-ID\n")
+    assert done.exit_code == 0, done.stderr
     assert "2 image sets, 4 rows" in done.stdout
-    again = run("--patient", "CANARY-ID", "--yes", "--json")
+    again = erase("CANARY-ID", "--yes", "--json")
     assert json.loads(again.stdout)["rows"] == 4
     said = "".join(p.stdout + p.stderr for p in (asked, unknown, done, again))
     assert not any(name in said for name in ("CANARY", "NOBODY"))

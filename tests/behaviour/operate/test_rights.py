@@ -15,12 +15,12 @@ from typing import Any
 import boto3
 import pytest
 from aws import ACTIONS
+from emulated import emulated
 
 import cohortlake
 from cohortlake import Settings, Sync, take_hints
 from cohortlake.hints import count_waiting
-from cohortlake.ingest import partitions
-from emulator import Emulator, running
+from emulator import Emulator
 
 IAM = Path(__file__).parents[3] / "docs/iam"
 HOW_TO = Path(__file__).parents[3] / "docs/how-to"
@@ -38,11 +38,9 @@ def granted(*names: str) -> set[str]:
 
 
 @pytest.fixture
-def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2026, 1, 1))
-    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def hospital() -> Iterator[Emulator]:
+    month, now = date(2026, 5, 1), "2026-06-01T12:00:00Z"
+    with emulated(first_month=month, synthetic=12, seed=7, now=now, clock="stopped") as emulator:
         yield emulator
 
 

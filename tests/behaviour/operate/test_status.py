@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from endpoint import DATASTORE, Endpoint, serving
+from endpoint import DATASTORE, Endpoint
+from filled import FilledLake, filled
 from small_hospital import fill
 from typer.testing import CliRunner
 
@@ -21,9 +22,11 @@ from cohortlake import Settings, Sync
 from cohortlake.admin.diagnosis import Verdict
 from cohortlake.cli.app import app
 from cohortlake.errors import ServiceError
+from cohortlake.ingest import partitions
 from cohortlake.settings import SETTINGS
 
 KEY = "7a" * 32
+FIRST_DAY, FIRST_MONTH = date(2026, 1, 25), date(2025, 1, 1)
 
 
 @dataclass
@@ -66,30 +69,26 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Endpoint]]:
-    path = tmp_path_factory.mktemp("status") / "lake"
-    with serving() as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "none")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", endpoint.url)
-        fill(endpoint, 60)
-        sync = Sync(Settings((DATASTORE,), str(path), tps=1000, privacy="limited"))
-        sync.run()
-        endpoint.now += timedelta(hours=2)
-        sync.reconcile()
-        yield path, endpoint
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
+    return filled(tmp_path_factory.mktemp("status"), fill_and_sweep, FIRST_DAY, FIRST_MONTH)
+
+
+def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
+    fill(endpoint, 60, months=3)
+    sync.run()
+    endpoint.now += timedelta(hours=2)
+    sync.reconcile()
 
 
 @pytest.fixture
 def lake(
-    whole: tuple[Path, Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Lake]:
-    original, endpoint = whole
+    whole: FilledLake, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Lake:
     path = tmp_path / "lake"
-    shutil.copytree(original, path)
+    whole.copy_to(str(path), endpoint)
+    monkeypatch.setattr(partitions, "FIRST_DAY", FIRST_DAY)
+    monkeypatch.setattr(partitions, "FIRST_MONTH", FIRST_MONTH)
     settings = {
-        "AWS_ENDPOINT_URL_MEDICAL_IMAGING": endpoint.url,
         "COHORTLAKE_DATASTORES": DATASTORE,
         "COHORTLAKE_ROOT": str(path),
         "COHORTLAKE_TPS": "1000",
@@ -97,9 +96,7 @@ def lake(
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    before = list(endpoint.image_sets), endpoint.now
-    yield Lake(path, endpoint, monkeypatch)
-    endpoint.image_sets, endpoint.now = before
+    return Lake(path, endpoint, monkeypatch)
 
 
 def _delete_published(lake: Lake) -> None:

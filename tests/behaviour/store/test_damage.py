@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from changing import Hospital
+from emulated import emulated
 from truth import published, truth
 from typer.testing import CliRunner
 
@@ -24,13 +25,12 @@ from cohortlake.errors import DamagedFile, LakeClosed, RootUnreachable, SettingE
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.current_states import CurrentStates
 from cohortlake.increments import files
-from cohortlake.ingest import partitions
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher, snapshots
 from cohortlake.publish.marker import MARKER_PATH, read_marker
 from cohortlake.storage import damage, delta, engine
 from cohortlake.storage.root import Root
-from emulator import Emulator, running
+from emulator import Emulator
 
 LIMITED = built_in("limited")
 
@@ -290,12 +290,9 @@ def test_a_file_and_its_name_are_on_the_disk_before_what_relies_on_it(
 
 
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    # Few days and months, less to wait.
-    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2026, 5, 1))
-    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def emulator() -> Iterator[Emulator]:
+    month, now = date(2026, 5, 1), "2026-06-01T12:00:00Z"
+    with emulated(first_month=month, synthetic=10, seed=7, now=now, clock="stopped") as emulator:
         yield emulator
 
 

@@ -19,13 +19,13 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from aws import allow
+from emulated import emulated
 from truth import published, truth
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
-from cohortlake.ingest import partitions
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.publish import marker, snapshots
 from cohortlake.publish import publisher as publishing
@@ -36,16 +36,21 @@ from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
 from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
-from emulator import Emulator, running
+from emulator import Emulator
+
+IMAGE_SETS = 10
+"""Few: a hospital has its studies in many months, and each file costs a hundredth of a second."""
 
 
 @pytest.fixture
-def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    # Few days and months, less to wait.
-    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2026, 5, 1))
-    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def hospital() -> Iterator[Emulator]:
+    with emulated(
+        first_month=date(2026, 5, 1),
+        synthetic=IMAGE_SETS,
+        seed=7,
+        now="2026-06-01T12:00:00Z",
+        clock="stopped",
+    ) as emulator:
         yield emulator
 
 
@@ -67,7 +72,7 @@ def test_it_follows_the_data_store_and_can_be_rebuilt(
     with pytest.raises(NotALake):
         read_table(settings.root, "studies")
     first = Sync(settings).run()
-    assert first.applied.changes == {"created": 30}
+    assert first.applied.changes == {"created": IMAGE_SETS}
     assert published(settings.root) == truth(hospital)
     cohortlake.open(settings.root).tag("first")
     ddl = Root(settings.root).read(catalogue.ATHENA_PATH).decode()
@@ -89,7 +94,7 @@ def test_it_follows_the_data_store_and_can_be_rebuilt(
     ]
 
     before = {table: tabled(settings.root, table) for table in PUBLISHED}
-    assert Sync(settings).rebuild().changes == {"created": 30, "updated": 1, "deleted": 1}
+    assert Sync(settings).rebuild().changes == {"created": IMAGE_SETS, "updated": 1, "deleted": 1}
     for table in PUBLISHED:
         assert len(before[table])
         pd.testing.assert_frame_equal(tabled(settings.root, table), before[table])
@@ -252,8 +257,8 @@ def test_the_rights_that_the_docs_name_are_enough_and_each_is_needed(
         with pytest.raises(RootNotUsable, match="COHORTLAKE_ROOT"):
             Sync(settings).run()
     else:
-        assert Sync(settings).run().applied.rows == 30
-        assert len(read_table(settings.root, "image_sets")) == 30
+        assert Sync(settings).run().applied.rows == IMAGE_SETS
+        assert len(read_table(settings.root, "image_sets")) == IMAGE_SETS
 
 
 def test_a_file_that_is_replaced_while_it_is_read_comes_whole(root: str) -> None:
@@ -270,7 +275,7 @@ def test_a_file_that_is_replaced_while_it_is_read_comes_whole(root: str) -> None
     with ThreadPoolExecutor(1) as pool:
         replacing = pool.submit(replace)
         try:
-            for _ in range(100):
+            for _ in range(40):
                 assert place.read("published/file") in versions
         finally:
             is_done.set()
@@ -369,8 +374,8 @@ def test_the_record_of_publications_loses_no_line_of_two_machines(root: str) -> 
         snapshots.record(Root(root), one)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(record, range(12)))
-    assert sorted(snapshots.table(Root(root))["image_sets_version"].to_pylist()) == [*range(12)]
+        list(pool.map(record, range(8)))
+    assert sorted(snapshots.table(Root(root))["image_sets_version"].to_pylist()) == [*range(8)]
 
 
 def test_a_file_is_replaced_only_if_it_is_as_it_was_read(root: str, tmp_path: Path) -> None:

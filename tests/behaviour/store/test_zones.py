@@ -6,18 +6,16 @@ import os
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import boto3
 import pytest
 from aws import allow
+from command import command
 from emulated import emulated, fill_lake
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
@@ -26,10 +24,9 @@ from truth import published, truth
 import cohortlake
 from cohortlake import Settings, Sync
 from cohortlake.errors import RootNotUsable
-from cohortlake.ingest import partitions
 from cohortlake.storage import engine
 from cohortlake.storage.files import RESTRICTED
-from emulator import Emulator, running
+from emulator import Emulator
 
 REPOSITORY = Path(__file__).parents[3]
 GUIDE = (REPOSITORY / "docs/how-to/cohorts.md").read_text()
@@ -55,7 +52,6 @@ def _no_umask() -> Iterator[None]:
 def test_only_its_owner_has_rights_on_the_restricted_zone(
     endpoint: Endpoint, lake_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2024, 1, 1))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     lake = Path(lake_settings.root)
     fill(endpoint, 60)
@@ -112,14 +108,11 @@ def test_a_reader_of_the_published_root_alone_can_follow_the_whole_guide_to_coho
     Path("cohorts/ct.yaml").write_text("cohort: ct\nsteps:\n  - where: {Modality: CT}\n")
     monkeypatch.setenv("COHORTLAKE_ROOT", "/nowhere/at/all")
     monkeypatch.setenv("COHORTLAKE_PUBLISHED", str(apart / "var/demo/lake"))
-    for command in re.findall(r"\$ cohortlake (cohort \w+)", GUIDE):
+    for shown in re.findall(r"\$ cohortlake (cohort \w+)", GUIDE):
         own = {"list": [], "diff": ["ct@1", "ct@1"], "export": ["ct", "--output", "ct.csv"]}
-        names = own.get(command.split()[1], ["ct"])
-        done = subprocess.run(
-            (Path(sys.executable).parent / "cohortlake", *command.split(), *names),
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, (command, done.stderr)
+        names = own.get(shown.split()[1], ["ct"])
+        done = command(*shown.split(), *names)
+        assert done.exit_code == 0, (shown, done.stderr)
     assert {path.name for path in (apart / "var/demo/lake").iterdir()} == {"published", "cohorts"}
 
 
@@ -151,10 +144,8 @@ def test_a_lake_whose_published_part_lies_elsewhere_is_kept_up_to_date(
 
 
 @pytest.fixture
-def hospital(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 20))
-    with running(synthetic=30, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def hospital() -> Iterator[Emulator]:
+    with emulated(synthetic=10, seed=7, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
         yield emulator
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
 
@@ -17,7 +18,6 @@ from cohortlake.admin.reconciliation_check import Reconciliation, reconciliation
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.history import image_sets
 from cohortlake.increments import files
-from emulator import running
 
 
 def test_the_axes_agree_until_something_changes(
@@ -51,13 +51,12 @@ def test_the_axes_agree_until_something_changes(
 
 @pytest.mark.parametrize("undated_match", [False, True])
 def test_a_date_in_the_old_form_is_swept_with_the_undated(
-    undated_match: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undated_match: bool, tmp_path: Path
 ) -> None:
     """No day's search may find it, or every day's: its own month is compared without it."""
     dates = ["20240110", "2024.01.15", "20240120", "20240220 ", "20240225"]
     summaries = [{"DICOMTags": {"DICOMStudyDate": text}} for text in dates]
-    with running(undated_match=undated_match) as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    with emulated(undated_match=undated_match, now="2026-06-01T12:00:00Z") as emulator:
         emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         sync = Sync(

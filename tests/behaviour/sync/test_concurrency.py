@@ -13,26 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import process_of
+from emulated import emulated
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.history import coverage
 from cohortlake.increments import files
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.storage.root import Root
-from emulator import Emulator, running
-
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+from emulator import Emulator
 
 
 def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(synthetic=900, seed=5, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    with emulated(synthetic=300, seed=5, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
         monkeypatch.setenv("COHORTLAKE_DATASTORES", emulator.datastores[0])
         monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
         monkeypatch.setenv("COHORTLAKE_TPS", "500")
         monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
         for pair in (("sync", "sync"), ("sync", "reconcile")):
-            runs = [subprocess.Popen((COHORTLAKE, command)) for command in pair]
+            runs = [subprocess.Popen(process_of(name)) for name in pair]
             assert [run.wait(timeout=120) for run in runs] == [0, 0]
             frame = read_table(os.environ["COHORTLAKE_ROOT"], "image_sets")
             truth = {row["imageSetId"]: row["version"] for row in emulator.admin.truth()}
@@ -54,8 +53,7 @@ def test_of_two_keys_the_first_one_stays(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hospital(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
-    with running(synthetic=60, seed=5, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    with emulated(synthetic=20, seed=5, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
         monkeypatch.setenv("COHORTLAKE_DATASTORES", emulator.datastores[0])
         monkeypatch.setenv("COHORTLAKE_ROOT", str(tmp_path / "lake"))
         monkeypatch.setenv("COHORTLAKE_TPS", "500")
@@ -140,7 +138,7 @@ def test_a_killed_publisher_leaves_no_older_rows_over_newer_ones(hospital: Emula
         older.stdout.readline()
         _update(hospital)
         _extract_and_apply(work)
-        with subprocess.Popen((COHORTLAKE, "publish")) as newer:
+        with subprocess.Popen(process_of("publish")) as newer:
             # It waits for the other one; if it did not, it would be done by then.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 newer.wait(4)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pytest
+from emulated import emulated
 
 from cohortlake import HealthImaging, Settings, Sync, read_table
 from cohortlake.healthimaging import EPOCH, Axis, Window, WindowSearch
-from emulator import Emulator, running
+from emulator import Emulator
 
 NOW = "2026-06-01T12:00:00Z"
 
@@ -17,9 +19,9 @@ NOW = "2026-06-01T12:00:00Z"
 @pytest.fixture
 def hospital(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.02)
-    options: dict[str, Any] = getattr(request, "param", {})
-    with running(synthetic=1500, seed=7, now=NOW, clock="stopped", **options) as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    day = date(2026, 4, 1)
+    options = {"synthetic": 1500, "seed": 7, "now": NOW} | getattr(request, "param", {})
+    with emulated(first_day=day, clock="stopped", **options) as emulator:
         yield emulator
 
 
@@ -119,11 +121,8 @@ def _is_in(row: dict[str, Any], axis: Axis, window: Window) -> bool:
     return len(date) == 8 and "19700101" <= date < f"{window.end:%Y%m%d}" and date != "20240230"
 
 
-def test_several_data_stores_share_a_lake(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(synthetic=800, seed=7, datastores=2, now=NOW, clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def test_several_data_stores_share_a_lake(tmp_path: object) -> None:
+    with emulated(synthetic=200, seed=7, datastores=2, now=NOW, clock="stopped") as emulator:
         settings = _settings(emulator, tmp_path)
         Sync(settings).run()
         frame = read_table(settings.root, "image_sets")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ import boto3
 import pandas as pd
 import pytest
 from aws import allow
+from command import command
+from emulated import emulated, fill_lake
 from truth import published, truth
 
 from cohortlake import Settings, Sync, read_table, take_hints
@@ -27,12 +27,15 @@ from cohortlake.errors import (
     SettingError,
 )
 from cohortlake.healthimaging import HealthImaging
-from cohortlake.ingest import partitions
 from cohortlake.ingest.events import Message, Queue
-from emulator import Emulator, running
+from emulator import Emulator
 
-NOW = "2026-06-01T12:00:00Z"
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
+HOSPITAL: dict[str, Any] = {
+    "synthetic": 30,
+    "seed": 7,
+    "now": "2026-06-01T12:00:00Z",
+    "clock": "stopped",
+}
 
 
 class Events:
@@ -90,12 +93,18 @@ def event(
 
 
 @pytest.fixture
-def hospital(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    monkeypatch.setattr(partitions, "FIRST_DAY", date(2026, 5, 25))  # few days, less to wait
-    options: dict[str, Any] = getattr(request, "param", {})
-    with running(synthetic=60, seed=7, now=NOW, clock="stopped", **options) as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def hospital(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    with emulated(**HOSPITAL | getattr(request, "param", {})) as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="module")
+def filled_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of that hospital as it begins, of which each test gets a copy."""
+    root = tmp_path_factory.mktemp("filled") / "lake"
+    with emulated(**HOSPITAL) as emulator:
+        fill_lake(emulator, root)
+    return root
 
 
 @pytest.fixture
@@ -105,8 +114,9 @@ def events(aws: str, hospital: Emulator, monkeypatch: pytest.MonkeyPatch) -> Eve
 
 
 @pytest.fixture
-def sync(hospital: Emulator, events: Events, tmp_path: Path) -> Sync:
+def sync(hospital: Emulator, events: Events, filled_lake: Path, tmp_path: Path) -> Sync:
     """A lake that was filled an hour ago."""
+    shutil.copytree(filled_lake, tmp_path / "lake")
     settings = Settings(
         hospital.datastores,
         f"{tmp_path}/lake",
@@ -114,10 +124,8 @@ def sync(hospital: Emulator, events: Events, tmp_path: Path) -> Sync:
         events_queue=events.url,
         privacy="limited",
     )
-    filled = Sync(settings)
-    filled.run()
     hospital.admin.advance(seconds=3600)
-    return filled
+    return Sync(settings)
 
 
 def test_a_data_store_that_fails_keeps_its_messages_and_holds_up_no_other(
@@ -342,7 +350,8 @@ def test_the_command_line_acts_and_publishes(
     monkeypatch.setenv("COHORTLAKE_ROOT", sync.settings.root)
     monkeypatch.setenv("COHORTLAKE_PRIVACY", sync.settings.privacy)
     for said in ("1 messages, 1 hints, 1 removed", "0 messages"):
-        done = subprocess.run((COHORTLAKE, "events"), capture_output=True, text=True, check=True)
+        done = command("events")
+        assert done.exit_code == 0, done.stderr
         assert said in done.stdout
     assert published(sync.settings.root) == truth(hospital)
 

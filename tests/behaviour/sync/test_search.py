@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from command import process_of
+from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, fill
 
@@ -23,9 +24,6 @@ from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
 from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.ingest.progress import PeriodicProgress, describe_search
-from emulator import running
-
-COHORTLAKE = Path(sys.executable).parent / "cohortlake"
 
 
 def test_a_bulk_import_within_one_millisecond(endpoint: Endpoint, lake_settings: Settings) -> None:
@@ -95,20 +93,19 @@ def test_no_quota_at_all_is_refused(settings: Settings) -> None:
 
 def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> None:
     options = {"synthetic": 6000, "quota": 60, "burst": 120, "latency_ms": 20}
-    with running(seed=5, now="2026-06-01T12:00:00Z", clock="stopped", **options) as emulator:  # type: ignore[arg-type]
+    with emulated(seed=5, now="2026-06-01T12:00:00Z", clock="stopped", **options) as emulator:
         environment = os.environ | {
-            "AWS_ENDPOINT_URL_MEDICAL_IMAGING": emulator.endpoint,
             "COHORTLAKE_DATASTORES": emulator.datastores[0],
             "COHORTLAKE_TPS": "60",
             "COHORTLAKE_SEARCHERS": "2",
         }
-        command = (COHORTLAKE, "sync", "--json", "--root")
         runs = [
             subprocess.Popen(
-                (*command, tmp_path / name), env=environment, stdout=subprocess.PIPE, text=True
+                process_of("sync", "--json", "--root", str(tmp_path / name)),
+                env=environment, stdout=subprocess.PIPE, text=True,
             )
             for name in ("one", "two")
-        ]
+        ]  # fmt: skip
         outcomes = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
         assert [outcome["rows"] for outcome in outcomes] == [6000, 6000]
         assert [outcome["throttles"] for outcome in outcomes] == [0, 0]
@@ -125,7 +122,7 @@ def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> No
     ],
 )
 def test_a_search_finds_the_whole_of_its_last_day(
-    equal: list[str], between: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch
+    equal: list[str], between: list[str], found: list[str]
 ) -> None:
     times = {"0130": "", "0131": "", "013112": "120000", "013123": "235959.999", "0201": ""}
     summaries = [
@@ -138,8 +135,7 @@ def test_a_search_finds_the_whole_of_its_last_day(
         }
         for name, time in times.items()
     ]
-    with running(now="2024-02-03T17:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    with emulated(now="2024-02-03T17:00:00Z", clock="stopped") as emulator:
         emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         service = HealthImaging(Settings(emulator.datastores, tps=1000))

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
@@ -38,7 +39,7 @@ from cohortlake.ingest.progress import describe_unconfirmed
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
-from emulator import Emulator, running
+from emulator import Emulator
 
 TABLES = tuple(PUBLISHED)
 
@@ -154,11 +155,8 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     assert history.loc[history["ended_by"].isna(), "last_seen_at"].isna().all()
 
 
-def test_a_data_store_with_too_much_gone_holds_up_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running(datastores=3, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+def test_a_data_store_with_too_much_gone_holds_up_no_other(tmp_path: Path) -> None:
+    with emulated(datastores=3, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
         first, second, third = emulator.datastores
         sync = Sync(Settings((first, second, third), f"{tmp_path}/lake", tps=1000))
         ids = {store: _import(emulator, store) for store in sync.settings.datastores}

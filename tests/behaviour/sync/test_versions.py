@@ -17,13 +17,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import fill
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import AccessDenied, ServiceUnavailable
 from cohortlake.schema import DICOM_TAGS
-from emulator import Emulator, running
+from emulator import Emulator
 
 NOW = "2026-06-01T12:00:00Z"
 Row = dict[str, Any]
@@ -32,10 +33,9 @@ COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
 
 
 @pytest.fixture
-def hospital(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def hospital(request: pytest.FixtureRequest) -> Iterator[Emulator]:
     options = {"synthetic": 30, "seed": 7, "now": NOW, "clock": "stopped"}
-    with running(**options | getattr(request, "param", {})) as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    with emulated(**options | getattr(request, "param", {})) as emulator:
         yield emulator
 
 

@@ -144,7 +144,7 @@ def _same(left: Any, right: Any) -> bool:
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-@settings(max_examples=examples(150, quick=50), deadline=None)
+@settings(max_examples=examples(150, quick=25), deadline=None)
 @given(st.lists(_objects(odd=True), max_size=6))
 def test_nothing_is_lost(summaries: list[dict[str, Any]]) -> None:
     table = flatten_pages([_page(summaries[:3]), _page(summaries[3:])], DATASTORE)
@@ -154,7 +154,7 @@ def test_nothing_is_lost(summaries: list[dict[str, Any]]) -> None:
         assert _same(_normal(sent), rebuilt)
 
 
-@settings(max_examples=examples(150, quick=50), deadline=None)
+@settings(max_examples=examples(150, quick=25), deadline=None)
 @given(st.lists(_objects(odd=False), max_size=6))
 def test_both_ways_give_the_same(summaries: list[dict[str, Any]]) -> None:
     by_columns = flatten_pages([_page(summaries)], DATASTORE)

@@ -135,7 +135,7 @@ clusters = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=examples(60, quick=25))
+@settings(deadline=None, max_examples=examples(60, quick=10))
 @given(clusters, st.integers(1, 6), st.sampled_from([0.0, 0.1]), st.booleans(), st.booleans())
 def test_each_row_comes_once(
     found: list[tuple[int, int, int]], workers: int, refused: float, ties: bool, two: bool

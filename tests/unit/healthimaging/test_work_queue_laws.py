@@ -288,7 +288,7 @@ class SharedSearch(RuleBasedStateMachine):
 
 TestSharedSearch = SharedSearch.TestCase
 TestSharedSearch.settings = settings(
-    max_examples=examples(100, quick=30), stateful_step_count=40, deadline=None
+    max_examples=examples(100, quick=12), stateful_step_count=40, deadline=None
 )
 
 
