@@ -1,7 +1,8 @@
 """SQS and S3 over HTTP, by moto's server.
 
 moto looks whether an object is there and writes it in two steps. S3 takes them as one, and
-the lake relies on that, so requests are answered one at a time.
+the lake relies on that, so requests are answered one at a time. moto needs milliseconds for each
+object of a list, and looks through its own folders at each request, so both are done here.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.sax.saxutils import escape
 
 import boto3
 import pytest
+from moto import backends
+from moto.core.responses import ActionResult
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.responses import S3Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ACTIONS: list[str] = []
@@ -47,6 +52,30 @@ def _action(environ: dict[str, Any]) -> str:
     # Parts of an upload take the right of the whole; POST begins and ends them.
     by_method = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "POST": "Put", "DELETE": "Delete"}
     return f"s3:{by_method[method]}Object"
+
+
+_by_moto = S3Response.serialized
+
+
+def _serialized(response: S3Response, result: ActionResult) -> Any:
+    if response.data.get("Action") != "ListObjectsV2":
+        return _by_moto(response, result)
+    return 200, {"Content-Type": "application/xml"}, _xml("ListBucketResult", result.result)
+
+
+def _xml(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_xml(name, each) for each in value)
+    if isinstance(value, dict):
+        content = "".join(_xml(*member) for member in value.items())
+    else:
+        content = str(value).lower() if isinstance(value, bool) else escape(str(value))
+    return f"<{name}>{content}</{name}>"
+
+
+S3Response.serialized = _serialized  # type: ignore[method-assign]
+_modules = frozenset(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: _modules
 
 
 class _Quiet(WSGIRequestHandler):
