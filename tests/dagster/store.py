@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from types import ModuleType
 from typing import Any
 
 import dagster as dg
@@ -11,6 +16,22 @@ from endpoint import DATASTORE
 from cohortlake import read_table
 
 INCREMENTS = dg.AssetKey("image_set_increments")
+
+
+@contextmanager
+def loaded_anew() -> Iterator[ModuleType]:
+    """Load `pipelines.definitions` under the settings that are set now, until the block ends."""
+    others = {name: sys.modules.pop(name) for name in _modules()}
+    try:
+        yield importlib.import_module("pipelines.definitions")
+    finally:
+        for name in _modules():
+            del sys.modules[name]
+        sys.modules.update(others)
+
+
+def _modules() -> list[str]:
+    return [name for name in sys.modules if name.split(".")[0] in ("assets", "pipelines")]
 
 
 def image_set(number: int, updated_at: datetime, **tags: str) -> dict[str, Any]:

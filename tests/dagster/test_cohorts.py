@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ from endpoint import DATASTORE, Endpoint
 
 import cohortlake
 
-from .store import checks, image_set
+from .store import checks, image_set, loaded_anew
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -37,12 +35,8 @@ def with_cohorts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mo
         (folder / name).write_text("cohort: cts\n")
     monkeypatch.setenv("COHORTLAKE_COHORTS", str(folder))
     monkeypatch.setenv("COHORTLAKE_DATASTORES", DATASTORE)
-    mine = [name for name in sys.modules if name.split(".")[0] in ("assets", "pipelines")]
-    others = {name: sys.modules.pop(name) for name in mine}
-    yield importlib.import_module("pipelines.definitions")
-    for name in [n for n in sys.modules if n.split(".")[0] in ("assets", "pipelines")]:
-        del sys.modules[name]
-    sys.modules.update(others)
+    with loaded_anew() as deployment:
+        yield deployment
 
 
 def tick(deployment: ModuleType, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:

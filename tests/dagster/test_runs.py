@@ -6,13 +6,14 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
+from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 
 from cohortlake import HealthImaging, Settings, Sync, read_table
@@ -20,7 +21,6 @@ from cohortlake.errors import AccessDenied
 from cohortlake.healthimaging import Page
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.schema import PUBLISHED
-from emulator import running
 
 from .conftest import Run
 from .store import INCREMENTS, checks, days, image_set, published_ids
@@ -179,7 +179,6 @@ def test_reconciling_closes_what_is_gone(
     endpoint: Endpoint,
     run: Run,
     lake: Path,
-    monkeypatch: pytest.MonkeyPatch,
     job: str,
     study_date: str,
 ) -> None:
@@ -204,12 +203,11 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
     lake: Path,
     run: Run,
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
     job: str,
     study_date: str,
 ) -> None:
-    with running(datastores=2, now="2026-01-01T12:00:00Z", clock="stopped") as emulator:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
+    month, now = date(2025, 10, 1), "2026-01-01T12:00:00Z"
+    with emulated(first_month=month, datastores=2, now=now, clock="stopped") as emulator:
         sync = Sync(replace(Settings.from_env(), datastores=tuple(emulator.datastores)))
         first, second = emulator.datastores
         summaries = [{"DICOMTags": {"DICOMStudyDate": study_date}} for _ in range(20)]

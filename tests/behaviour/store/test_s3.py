@@ -45,6 +45,7 @@ IMAGE_SETS = 10
 @pytest.fixture
 def hospital() -> Iterator[Emulator]:
     with emulated(
+        first_day=date(2026, 5, 30),
         first_month=date(2026, 5, 1),
         synthetic=IMAGE_SETS,
         seed=7,
