@@ -1,1 +1,1 @@
-"""The chaos suite: the lake equals the data store, whatever happened meanwhile."""
+"""The chaos suite: after faults and kills, the lake equals the data store."""

@@ -1,7 +1,7 @@
-"""The long form: `make chaos`. Storm after storm, and a table of what was survived.
+"""The long form, `make chaos`: runs storms one after the other and prints what happened in them.
 
-Exits with 0 only if no storm left a difference. The lake and the output of the runs of a storm
-that did are kept, and their folder is named.
+It exits with 0 only if no storm left a difference. If one did, its lake and the output of its runs
+are kept, and their folder is named.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos import steps
-from chaos.storm import Account, storm
+from chaos.storm import StormResult, run_storm
 
 console = Console(highlight=False)
 
 
 def main() -> int:
-    """Let the storms pass."""
+    """Run the storms, and return the exit code."""
     options = _options()
-    total = Account()
+    total = StormResult()
     began = time.monotonic()
     for seed in options.seeds or range(1, options.storms + 1):
-        account = _one(seed, options.kills)
-        total.add(account)
+        result = _run_one(seed, options.kills)
+        total.add(result)
         console.print(
-            f"seed {seed}: {account.runs.total()} runs, {account.kills.total()} kills, "
-            f"{account.faults.total()} faults, {len(account.differences)} differences; "
+            f"seed {seed}: {result.runs.total()} runs, {result.kills.total()} kills, "
+            f"{result.faults.total()} faults, {len(result.differences)} differences; "
             f"{time.monotonic() - began:.0f} s"
         )
     _report(total)
@@ -42,26 +42,26 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--storms", type=int, default=20, help="how many, of seeds 1 to this")
-    parser.add_argument("--seeds", type=int, nargs="*", help="these seeds instead")
-    parser.add_argument("--kills", type=int, default=12, help="runs to kill in each")
+    parser.add_argument("--storms", type=int, default=20, help="how many storms, with seeds from 1")
+    parser.add_argument("--seeds", type=int, nargs="*", help="run these seeds instead")
+    parser.add_argument("--kills", type=int, default=12, help="how many runs to kill in each storm")
     return parser.parse_args()
 
 
-def _one(seed: int, kills: int) -> Account:
+def _run_one(seed: int, kills: int) -> StormResult:
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-    account = storm(seed, folder, kills)
-    if account.differences:
+    result = run_storm(seed, folder, kills)
+    if result.differences:
         console.print(f"seed {seed}: kept in {folder}")
     else:
         shutil.rmtree(folder)
-    return account
+    return result
 
 
-def _report(total: Account) -> None:
+def _report(total: StormResult) -> None:
     by_step: dict[str, list[int]] = {step.name: [0, 0] for step in steps.STEPS}
-    for crossing, count in total.kills.items():
-        when, _, name = crossing.partition(" ")
+    for point, count in total.kills.items():
+        when, _, name = point.partition(" ")
         if name in by_step:
             by_step[name][when == "after"] += count
     table = Table("killed at", "before", "after")
@@ -71,13 +71,13 @@ def _report(total: Account) -> None:
     console.print(table)
     for title, counts in (
         ("injected fault", total.faults),
-        ("suffered", total.suffered),
+        ("other disturbance", total.disturbances),
         ("run", total.runs),
-        ("meanwhile in the hospital", total.events),
+        ("change in the hospital", total.changes),
     ):
         _print(title, counts)
-    never = [crossing for crossing in steps.CROSSINGS if crossing not in total.crossed]
-    console.print(f"steps that no run came by: {', '.join(never) or 'none'}")
+    never = [point for point in steps.POINTS if point not in total.reached]
+    console.print(f"steps that no run reached: {', '.join(never) or 'none'}")
     console.print(
         f"survived {total.kills.total()} kills and {total.faults.total()} injected faults, with "
         f"{len(total.differences)} differences"

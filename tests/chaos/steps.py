@@ -1,7 +1,7 @@
-"""The steps of a run at which it may be killed, and what is made small so that they come often.
+"""The steps of a run at which it may be killed, and the constants that tests make small.
 
-The one table to change when the library's insides are. No production code knows of it: the steps
-are functions of the library, and `victim` wraps them from outside.
+Each step is a function of the library, which `run` wraps from outside. No production code knows of
+it. Whoever renames such a function changes the table `STEPS` too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-Crossed = Callable[[str], None]
+OnPoint = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Step:
     Attributes:
         name: What happens there.
         target: `module:attribute` of the function that is the step.
-        often: About how many times a run crosses it; a kill is drawn from so many.
-        command: A command that crosses it.
-        on: Which calls of the function are this step, by their arguments; all by default.
+        often: About how many times a run comes to it; a kill is drawn from so many.
+        command: A command that comes to it.
+        on: Says from the arguments whether a call is this step; every call is by default.
     """
 
     name: str
@@ -98,7 +98,8 @@ STEPS = (
          command="erase"),
 )  # fmt: skip
 
-CROSSINGS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
+POINTS = tuple(f"{when} {step.name}" for step in STEPS for when in ("before", "after"))
+"""Where a run may be killed: before and after each step."""
 
 WHERE_RUNS_MEET = (
     "after version history made",
@@ -111,34 +112,35 @@ WHERE_RUNS_MEET = (
     "before table compacted",
     "after table compacted",
 )
+"""Where the first of two runs waits, so that the second overtakes it."""
 
 SMALL = {
-    # A hospital of hundreds would hardly need a token, and never fill a row group.
+    # Otherwise a few hundred image sets need few tokens and never fill a row group.
     "cohortlake.increments.writer:_ROW_GROUP_ROWS": 40,
     "cohortlake.ingest.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
-    # Compaction would else begin after the storm is over.
+    # Otherwise compaction begins after the end of a storm.
     "cohortlake.history.maintenance:_FEWEST_SMALL_FILES": 4,
-    # A service that fails on purpose need not be spared.
+    # Nobody needs to spare a service that fails on purpose.
     "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
-    # Months before it are swept with `undated`; each month is a request.
+    # Each month costs a request; earlier ones are swept with `undated`.
     "cohortlake.ingest.partitions:FIRST_MONTH": date(2019, 1, 1),
-    # A first run would else write a file for each day of three years.
+    # Otherwise a first run writes a file for each day of three years.
     "cohortlake.ingest.partitions:FIRST_DAY": date(2026, 5, 1),
 }
 
 
-def step_of(crossing: str) -> Step:
-    """Return the step that a crossing is before or after."""
-    name = crossing.split(" ", 1)[1]
+def step_of(point: str) -> Step:
+    """Return the step that a point is before or after."""
+    name = point.split(" ", 1)[1]
     return next(step for step in STEPS if step.name == name)
 
 
-def install(crossed: Crossed) -> None:
-    """Wrap all steps in this process, and make small what is to be small.
+def install(on_point: OnPoint) -> None:
+    """Wrap all steps in this process, and set the constants of `SMALL`.
 
     Args:
-        crossed: Told of each crossing, in the thread that crosses.
+        on_point: Called at each point, in the thread that comes to it.
     """
     for target, value in SMALL.items():
         owner, name = _resolved(target)
@@ -147,7 +149,7 @@ def install(crossed: Crossed) -> None:
     for target in dict.fromkeys(step.target for step in STEPS):
         owner, name = _resolved(target)
         steps = [step for step in STEPS if step.target == target]
-        setattr(owner, name, _wrapped(getattr(owner, name), steps, crossed))
+        setattr(owner, name, _wrapped(getattr(owner, name), steps, on_point))
 
 
 def _resolved(target: str) -> tuple[Any, str]:
@@ -156,29 +158,29 @@ def _resolved(target: str) -> tuple[Any, str]:
     return functools.reduce(getattr, owners, importlib.import_module(module)), name
 
 
-def _wrapped(function: Callable[..., Any], steps: list[Step], crossed: Crossed) -> Any:
+def _wrapped(function: Callable[..., Any], steps: list[Step], on_point: OnPoint) -> Any:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         names = [step.name for step in steps if step.on(*args, **kwargs)]
         for name in names:
-            crossed(f"before {name}")
+            on_point(f"before {name}")
         result = function(*args, **kwargs)
         for name in names:
-            crossed(f"after {name}")
+            on_point(f"after {name}")
         return result
 
     return wrapped
 
 
 class Counts:
-    """Counts crossings, from any thread."""
+    """Counts how often a run comes to each point, from any thread."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, crossing: str) -> int:
-        """Return how often a crossing was crossed, this time included."""
+    def add(self, point: str) -> int:
+        """Count one more, and return how many there are."""
         with self._lock:
-            self._counts[crossing] += 1
-            return self._counts[crossing]
+            self._counts[point] += 1
+            return self._counts[point]

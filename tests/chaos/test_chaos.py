@@ -1,4 +1,4 @@
-"""The short form: two storms, of the kind that `make chaos` lets pass by the dozen."""
+"""The short form of `make chaos`: two short storms."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from chaos.steps import SMALL, STEPS
-from chaos.storm import storm
+from chaos.storm import run_storm
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_after_a_storm_the_lake_equals_the_data_store(seed: int, tmp_path: Path) -> None:
-    account = storm(seed, tmp_path, kills=3)
-    assert account.differences == []
-    assert account.kills.total() >= 3
-    assert account.faults.total() > 0, "it was no storm"
+    result = run_storm(seed, tmp_path, kills=3)
+    assert result.differences == []
+    assert result.kills.total() >= 3
+    assert result.faults.total() > 0, "no fault was injected"
 
 
 @pytest.mark.parametrize("target", [*(step.target for step in STEPS), *SMALL])

@@ -1,4 +1,4 @@
-"""What judges a storm can tell a lake that is wrong."""
+"""The comparison after a storm finds each kind of wrong lake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, list[truth.Row]]]:
-    """A lake with some history, and the truth of it."""
+    """The tables of a lake with some history, and the summaries of the data store."""
     root = tmp_path_factory.mktemp("lake")
     noon: dict[str, Any] = {"now": "2026-06-01T12:00:00Z", "clock": "stopped"}
     with emulated(synthetic=100, seed=1, **noon) as emulator:

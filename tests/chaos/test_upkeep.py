@@ -1,4 +1,4 @@
-"""Maintenance and erasure, killed before and after each step, and done again."""
+"""Maintenance and erasure are killed before and after each step, and then run again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos import steps
-from chaos.victim import NO_AWS, Job, Run
+from chaos.run import NO_AWS, Job, Run
 from cohortlake import Settings, Sync, read_table
 from cohortlake.ingest import partitions
 from emulator import Emulator, running
@@ -39,7 +39,7 @@ def hospital() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def lived(hospital: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with a patient in it, swept until a sweep keeps no rows."""
+    """A lake with the patient, swept until a sweep finds nothing new."""
     lake = tmp_path_factory.mktemp("lived") / "lake"
     tags = {"DICOMPatientId": PATIENT, "DICOMPatientName": "CANARY^NAME"}
     theirs = hospital.admin.import_summaries([{"DICOMTags": tags}] * 3)
@@ -60,7 +60,7 @@ def lived(hospital: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
-    """Leave out what went before: fewer months and days, so fewer files to go through."""
+    """Begin with recent days and months, so that there are fewer files."""
     patch.setattr(partitions, "FIRST_MONTH", date(2026, 3, 1))
     patch.setattr(partitions, "FIRST_DAY", date(2026, 5, 25))
 
@@ -88,7 +88,7 @@ COMMANDS = {"maintain": ("maintain",), "erase": ("erase", "--patient", PATIENT, 
 
 
 def do(sync: Sync, command: str) -> None:
-    """Do a command in this process, which takes a third of the time of one of its own."""
+    """Do what a command does, without another process."""
     if command == "erase":
         sync.erase(PATIENT, sync.settings.datastores[0])
     else:
@@ -108,14 +108,14 @@ def test_what_is_killed_is_done_by_doing_it_again(
     lake = tmp_path / "lake"
     shutil.copytree(lived, lake)
     settings = environment(hospital, lake)
-    command, fuse = COMMANDS[step.command], (f"{when} {step.name}", count)
-    killed = Run(Job(command, settings, tmp_path / "killed.log", fuse=fuse))
+    command, kill_at = COMMANDS[step.command], (f"{when} {step.name}", count)
+    killed = Run(Job(command, settings, tmp_path / "killed.log", kill_at=kill_at))
     killed.wait()
     assert killed.was_killed
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     shorten(monkeypatch)
-    # A run in between finds a lake that it can work with, and brings nobody back.
+    # A run in between works, and brings no erased patient back.
     Sync(Settings.from_env()).run()
     do(Sync(Settings.from_env()), step.command)
     expected = of_others(hospital) if step.command == "erase" else ids(hospital)

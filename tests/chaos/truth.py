@@ -1,8 +1,8 @@
-"""What must hold in the end, told from the files and the emulator's own state.
+"""Compares the published files with the state of the emulator, and the tables with one another.
 
-Shares no code with the library: the files are read with pyarrow alone, and what was sent is put
-together again from the typed columns. A difference is named by table, column and image set,
-never by a tag's value.
+It shares no code with the library. It reads the files with pyarrow alone, and restores the values
+that were sent from the typed columns. A difference names the table, the column and the image set,
+never the value of a tag.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read(lake: Path) -> dict[str, list[Row]]:
 
 
 def views(lake: Path, tables: Mapping[str, list[Row]]) -> Iterator[str]:
-    """Yield which views of the database beside the tables do not hold what `read` returned."""
+    """Yield the views of `cohortlake.duckdb` that do not have the rows that `read` returned."""
     with duckdb.connect(lake / "published/cohortlake.duckdb", read_only=True) as con:
         for name, rows in tables.items():
             if (viewed := con.table(name).count("*").fetchall()) != [(len(rows),)]:
@@ -82,7 +82,7 @@ def differences(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> list[s
 
     Args:
         tables: What `read` returned.
-        truth: The summaries of all image sets that there are.
+        truth: The summaries of all image sets that exist.
     """
     return [
         *_from_the_data_store(tables, truth),
@@ -95,7 +95,7 @@ def differences(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> list[s
 
 
 def different_rows(one: Mapping[str, list[Row]], other: Mapping[str, list[Row]]) -> list[str]:
-    """Return in which tables two lakes differ, and in how many rows."""
+    """Return the tables in which two lakes differ, with the number of rows."""
     found = []
     for table in TABLES:
         rows, others = (Counter(_frozen(row) for row in t[table]) for t in (one, other))
@@ -113,11 +113,11 @@ def _frozen(row: Row) -> tuple[tuple[str, str], ...]:
 
 
 def losses(tables: Mapping[str, list[Row]], truth: Iterable[Row]) -> Iterator[str]:
-    """Yield what published/image_sets lacks of a data store; what was deleted may still be there.
+    """Yield what published/image_sets lacks of the data store; deleted image sets may be in it.
 
     Args:
         tables: What `read` returned.
-        truth: The summaries of all image sets that there are.
+        truth: The summaries of all image sets that exist.
     """
     published = {row["image_set_id"]: _sent(row) for row in tables["image_sets"]}
     for summary in truth:
@@ -149,7 +149,7 @@ def _in_milliseconds(summary: Row) -> Row:
 
 
 def _sent(row: Row) -> Row:
-    """Put together again what was sent: typed values, or the texts beside them."""
+    """Restore what was sent, from the typed value or from the raw text beside it."""
     sent = {member: row[column] for member, column in _FIELDS.items()}
     for member in ("createdAt", "updatedAt", "lastAccessedAt"):
         sent[member] = round(sent[member].timestamp() * 1000)
@@ -187,7 +187,7 @@ _EXAMINED = {
 
 
 def _meanings(row: Row) -> Row:
-    """Return what a row's values mean."""
+    """Return the derived values of a row."""
     sex, sex_status = _coded(row["PatientSex"], {"M", "F", "O"})
     body_part, body_part_status = _coded(row["BodyPartExamined"], _EXAMINED)
     age, age_status = _age(row)
@@ -247,7 +247,7 @@ def _study_key(row: Row) -> Any:
 
 
 def _speaker(rows: list[Row]) -> Row:
-    """Return the row that speaks for its group: a primary one, the latest of them."""
+    """Return the row that represents its group: the latest of the primary ones."""
     return max(
         rows, key=lambda r: (r["is_primary"], r["version"], r["updated_at"], r["image_set_id"])
     )
@@ -322,7 +322,7 @@ _NO_PLACE: Row = {"study_ordinal": None, "days_since_previous": None}
 
 
 def _places(image_sets: list[Row]) -> dict[tuple[str, str], Row]:
-    """Return the place of each patient's dated studies among these."""
+    """Return the order of each patient's dated studies."""
     places = {}
     known = [row for row in image_sets if row["patient_key"] is not None]
     for patient, own in _groups(known, lambda row: row["patient_key"]).items():
@@ -363,7 +363,7 @@ def _patients(image_sets: list[Row], patients: list[Row]) -> Iterator[str]:
 
 
 def _compared(table: str, expected: list[Row], rows: list[Row]) -> Iterator[str]:
-    """Compare in the columns that are expected."""
+    """Compare the columns that are expected."""
     columns = expected[0].keys() if expected else ()
     wanted, found = (
         Counter(_frozen({column: row[column] for column in columns}) for row in some)
@@ -390,7 +390,7 @@ def _history(image_sets: list[Row], history: list[Row]) -> Iterator[str]:
 
 
 def _line_faults(rows: list[Row], current: Row | None) -> Iterator[str]:
-    """Yield what is wrong with the time line of one image set."""
+    """Yield what is wrong with the intervals of one image set."""
     begins = [row["change"] for row in rows]
     if begins.count("created") != 1:
         yield "was not created once"
@@ -407,7 +407,7 @@ def _line_faults(rows: list[Row], current: Row | None) -> Iterator[str]:
 
 
 def _was_overtaken(row: Row) -> bool:
-    """Return whether a state was first seen when a later one had been seen already."""
+    """Return whether a state was first seen after a later one."""
     return row["observed_to"] is not None and row["observed_to"] <= row["observed_from"]
 
 
@@ -440,7 +440,7 @@ _COUNTS = {"NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"}
 
 
 def _kind_faults(rows: list[Row]) -> Iterator[str]:
-    """Yield what is wrong with how the states of one image set differ."""
+    """Yield what is wrong with the changes between the states of one image set."""
     ordered = sorted(rows, key=lambda row: (row["valid_from"], row["version"]))
     for earlier, later in itertools.pairwise([None, *ordered]):
         assert later is not None

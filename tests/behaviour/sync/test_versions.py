@@ -292,11 +292,11 @@ def test_a_run_that_is_killed_keeps_what_landed(hospital: Emulator, settings: Se
     landed = Path(settings.root, "increments", hospital.datastores[0], "versions/versions")
     before = len(list(landed.glob("*")))
     command = [sys.executable, "-c", _FEW_AT_ONCE]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as victim:
-        while len(list(landed.glob("*.parquet"))) < before + 2 and victim.poll() is None:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as run:
+        while len(list(landed.glob("*.parquet"))) < before + 2 and run.poll() is None:
             time.sleep(0.01)
-        victim.kill()
-    assert victim.returncode == -signal.SIGKILL
+        run.kill()
+    assert run.returncode == -signal.SIGKILL
     read = hospital.admin.stats()["requests"]["GetImageSetMetadata"]
     assert read < 40, "it was not done"
 

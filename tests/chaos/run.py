@@ -1,7 +1,7 @@
-"""A run of Cohortlake in a process of its own, which may be killed, cramped or misled.
+"""A run of Cohortlake in its own process, which a test may kill, delay or give a wrong clock.
 
-The processes are forked from one that has imported everything, so that a run costs what the run
-costs. What becomes of a run is for the caller to judge.
+The processes are forked from one that has imported everything, so that no run pays for imports. The
+caller decides whether an exit code is right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chaos import steps
 _forks = multiprocessing.get_context("forkserver")
 _COMMANDS = ("sync", "lake", "privacy")
 _forks.set_forkserver_preload([
-    "chaos.victim",
+    "chaos.run",
     "cohortlake.cli.app",
     *(f"cohortlake.cli.{name}_commands" for name in _COMMANDS),
     "pyarrow.dataset",
@@ -39,34 +39,34 @@ NO_AWS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 _JUMP_EVERY_SECONDS = 0.4
-_STALL_SECONDS = 3.0
+_WAIT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do, and what is done to it.
+    """What a run does, and what happens to it.
 
     Attributes:
         command: The command line, without `cohortlake`.
         environment: Its settings.
-        log: Where its output goes; what it crossed goes beside it.
-        fuse: The crossing at which it kills itself, and at which of its crossings.
-        stall: The crossing at which it waits for a while, the first time.
-        clock_seconds: How far this machine's clock jumps to and fro.
-        largest_file_bytes: Beyond which no file of it can grow.
+        log: Where its output goes. The points that it reached are listed beside it.
+        kill_at: The point at which it kills itself, and the how-manyth time.
+        wait_at: The point at which it waits for some seconds, the first time.
+        clock_seconds: How far the clock of this machine jumps forward and back.
+        largest_file_bytes: The largest size of a file that it writes.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
-    fuse: tuple[str, int] | None = None
-    stall: str | None = None
+    kill_at: tuple[str, int] | None = None
+    wait_at: str | None = None
     clock_seconds: float = 0.0
     largest_file_bytes: int | None = None
 
 
 class Run:
-    """A job under way."""
+    """A job that runs in a process."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -74,16 +74,16 @@ class Run:
         self._process.start()
 
     def kill(self, after_seconds: float) -> None:
-        """Kill it after a while, if it still runs then."""
+        """Kill it after some seconds, if it still runs."""
         self._process.join(after_seconds)
         if self._process.is_alive():
             self._process.kill()
 
     def wait(self, seconds: float = 120) -> int:
-        """Return its exit code, -9 where it was killed.
+        """Wait for it, and return its exit code: -9 if it was killed.
 
         Raises:
-            TimeoutError: It hangs; it is killed then.
+            TimeoutError: It hung, and is killed now.
         """
         self._process.join(seconds)
         if self._process.exitcode is None:
@@ -97,9 +97,9 @@ class Run:
         """Whether it was killed."""
         return self._process.exitcode == -signal.SIGKILL
 
-    def crossed(self) -> list[str]:
-        """Return what it crossed, each once, in order."""
-        path = _crossings(self.job)
+    def reached(self) -> list[str]:
+        """Return the points that it came to, each once, in order."""
+        path = _points(self.job)
         return path.read_text().splitlines() if path.exists() else []
 
 
@@ -110,10 +110,10 @@ def _run(job: Job) -> None:
     for name in [n for n in os.environ if n.startswith(("AWS_", "COHORTLAKE_"))]:
         del os.environ[name]
     os.environ.update(job.environment)
-    tempfile.tempdir = None  # it is the environment's now
+    tempfile.tempdir = None  # read TMPDIR again
     steps.install(_recorder(job))
     if job.clock_seconds:
-        _mislead(job.clock_seconds)
+        _shift_clock(job.clock_seconds)
     if job.largest_file_bytes is not None:
         limit = job.largest_file_bytes
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -127,28 +127,28 @@ def _redirect(log: Path) -> None:
         os.dup2(file.fileno(), 2)
 
 
-def _crossings(job: Job) -> Path:
-    return job.log.with_suffix(".crossings")
+def _points(job: Job) -> Path:
+    return job.log.with_suffix(".points")
 
 
-def _recorder(job: Job) -> steps.Crossed:
-    file = os.open(_crossings(job), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+def _recorder(job: Job) -> steps.OnPoint:
+    file = os.open(_points(job), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     counts = steps.Counts()
 
-    def crossed(crossing: str) -> None:
-        count = counts.add(crossing)
+    def record(point: str) -> None:
+        count = counts.add(point)
         if count == 1:
-            os.write(file, f"{crossing}\n".encode())
-        if job.stall == crossing and count == 1:
-            time.sleep(_STALL_SECONDS)
-        if job.fuse == (crossing, count):
+            os.write(file, f"{point}\n".encode())
+        if job.wait_at == point and count == 1:
+            time.sleep(_WAIT_SECONDS)
+        if job.kill_at == (point, count):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return crossed
+    return record
 
 
-def _mislead(seconds: float) -> None:
-    """Let this machine's clock jump to and fro, for Python code; files keep the kernel's time."""
+def _shift_clock(seconds: float) -> None:
+    """Let the clock of this machine jump forward and back for Python; files keep the true time."""
     began, true_time = time.monotonic(), time.time
 
     def offset() -> float:
@@ -159,7 +159,7 @@ def _mislead(seconds: float) -> None:
         def __instancecheck__(cls, instance: object) -> bool:
             return isinstance(instance, datetime)
 
-    class Misled(datetime, metaclass=AnyDatetime):
+    class Shifted(datetime, metaclass=AnyDatetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(seconds=offset())
@@ -167,4 +167,4 @@ def _mislead(seconds: float) -> None:
     time.time = lambda: true_time() + offset()
     for module in list(sys.modules.values()):
         if module.__name__ != __name__ and vars(module).get("datetime") is datetime:
-            setattr(module, "datetime", Misled)  # noqa: B010 - not every module has one
+            setattr(module, "datetime", Shifted)  # noqa: B010 - not every module has one
