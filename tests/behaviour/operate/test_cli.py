@@ -123,7 +123,7 @@ def test_older_versions_are_read_only_when_asked_for_and_counted(run: Run) -> No
 def test_diff_snapshots_and_tag(run: Run, hospital: Emulator, tmp_path: Path) -> None:
     assert run("sync").exit_code == 0
     assert run("tag", "paper-1").stdout == "paper-1 names version 1 of image_sets\n"
-    (changed,) = list(hospital.admin.truth())[:1]
+    changed = next(row for row in hospital.admin.truth() if row["DICOMTags"].get("DICOMPatientSex"))
     hospital.admin.advance(seconds=3600)
     hospital.admin.update(changed["imageSetId"], {"DICOMPatientSex": "O", "DICOMStudyID": "X"})
     hospital.admin.advance(seconds=60)
@@ -134,7 +134,7 @@ def test_diff_snapshots_and_tag(run: Run, hospital: Emulator, tmp_path: Path) ->
     assert "1 image sets changed" in summary
     (row,) = json.loads(run("diff", "paper-1", "now", "--json").stdout)
     assert (row["image_set_id"], row["field"]) == (changed["imageSetId"], "PatientSex")
-    before = changed["DICOMTags"].get("DICOMPatientSex")
+    before = changed["DICOMTags"]["DICOMPatientSex"]
     assert (row["before"], row["after"]) == (before, "O"), "safe shows no StudyID"
     output = tmp_path / "changes.parquet"
     assert run("diff", "2026-06-01T12:30:00", "now", "--output", str(output)).exit_code == 0

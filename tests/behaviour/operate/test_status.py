@@ -55,10 +55,13 @@ class Lake:
         return result.output
 
     def status(self, *options: str) -> tuple[int, dict[str, Any]]:
-        told = CliRunner().invoke(app, ["status", *options])
         as_json = CliRunner().invoke(app, ["status", "--json", *options])
         found: dict[str, Any] = json.loads(as_json.output)
-        assert told.exit_code == as_json.exit_code == found["exit_code"]
+        assert as_json.exit_code == found["exit_code"]
+        if as_json.exit_code == 0:  # a table, which one test looks at
+            return 0, found
+        told = CliRunner().invoke(app, ["status", *options])
+        assert told.exit_code == as_json.exit_code
         assert told.output.splitlines()[0] == found["verdict"]
         for finding in found["findings"]:
             # The two commands run one after the other, and --within counts from each one's start.
@@ -246,7 +249,9 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_whole_lake_is_healthy_and_behind_only_if_asked(lake: Lake) -> None:
-    assert lake.status()[0] == 0
+    told = CliRunner().invoke(app, ["status"])
+    assert (told.exit_code, told.output.splitlines()[0]) == (0, "healthy")
+    assert lake.status()[1]["verdict"] == "healthy"
     assert lake.status("--verify")[0] == 0
     code, found = lake.status("--within", "1")
     assert (code, found["verdict"]) == (1, "behind")

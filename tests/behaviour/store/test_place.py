@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import string
-import subprocess
 import sys
 import threading
 import uuid
@@ -19,6 +17,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 from aws import allow
+from command import command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,17 +47,13 @@ def test_a_url_that_is_no_place_for_a_lake_is_refused(
 
 
 @pytest.mark.parametrize("variable", ["COHORTLAKE_ROOT", "COHORTLAKE_PUBLISHED"])
-def test_the_command_line_says_so_in_a_line(variable: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        (COHORTLAKE, "publish"),
-        cwd=tmp_path,
-        env=os.environ
-        | {"COHORTLAKE_DATASTORES": "a" * 32, "COLUMNS": "250", variable: "gs://bucket/lake"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == RootNotUsable.exit_code
+def test_the_command_line_says_so_in_a_line(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"COHORTLAKE_DATASTORES": "a" * 32, variable: "gs://bucket/lake"}
+    done = command("publish", **settings)
+    assert done.exit_code == RootNotUsable.exit_code
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no lake can lie at this gs:/ URL; give COHORTLAKE_ROOT")
     assert list(tmp_path.iterdir()) == []

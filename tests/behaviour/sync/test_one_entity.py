@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from endpoint import DATASTORE, Endpoint
+from filled import FilledLake, filled
 
 import cohortlake
 from cohortlake import Settings, Sync
@@ -43,12 +44,22 @@ def _summary(number: int, at: float, patient: str, study: str, modality: str) ->
             "DICOMTags": tags}  # fmt: skip
 
 
-@pytest.fixture
-def settings(endpoint: Endpoint, lake_settings: Settings) -> Settings:
+@pytest.fixture(scope="module")
+def spelled_lake(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
+    return filled(tmp_path_factory.mktemp("spelled"), _fill)
+
+
+def _fill(endpoint: Endpoint, sync: Sync) -> None:
     for number, row in enumerate(SENT):
         at = endpoint.created_at + 60 * number
         endpoint.image_sets.append(_summary(number, at, *row))
-    Sync(lake_settings).run()
+    sync.run()
+
+
+@pytest.fixture
+def settings(spelled_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings) -> Settings:
+    """The settings of the test's own copy."""
+    spelled_lake.copy_to(lake_settings.root, endpoint)
     return lake_settings
 
 
