@@ -62,7 +62,7 @@ def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
     wanted = _schema_of(columns)
     table = delta.open_table(root, TABLE)
     if table is None:
-        return wanted.empty_table()
+        return pa.Table.from_batches([], wanted)  # `empty_table()` imports pandas
     if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
         raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
     with delta.reading(root, TABLE, table):

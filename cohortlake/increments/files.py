@@ -209,7 +209,7 @@ def read_batches(root: Root, path: str, only: Collection[str] = ()) -> Iterator[
     with root.open(path) as file, _explained(root, path), pq.ParquetFile(file) as increment:
         columns = increment.schema_arrow
         names = [name for name in columns.names if not only or name in only]
-        yield columns.empty_table().select(names)
+        yield pa.Table.from_batches([], columns).select(names)  # `empty_table()` imports pandas
         for batch in increment.iter_batches(_BATCH_ROWS, columns=names):
             yield pa.Table.from_batches([batch])
 
