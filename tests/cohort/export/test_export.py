@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -286,6 +287,9 @@ def test_a_cohort_is_exported_with_its_attrition_and_where_it_is_from(
     for suffix in ("csv", "xlsx", "parquet"):
         assert cohort.export(str(tmp_path / f"ct.{suffix}")) == len(expected) > 10
     assert pq.read_table(tmp_path / "ct.parquet").equals(cohort.to_arrow())
+    in_pandas = pd.read_parquet(tmp_path / "ct.parquet")
+    assert in_pandas["days_since_previous"].isna().any()
+    assert str(in_pandas["days_since_previous"].dtype) == "Int64"
 
     keys = expected["patient_key"].tolist()
     for rows in (read_csv(tmp_path / "ct.csv"), read_sheet(tmp_path / "ct.xlsx", "members")):
