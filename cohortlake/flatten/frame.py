@@ -37,7 +37,7 @@ _DATE_IN_FILE = "timestamp[us][pyarrow]"
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Return a table as a frame, see the docstring of this module for its dtypes."""
+    """Return a table as a frame. See the docstring of this module for its dtypes."""
     import pandas as pd  # 50 MB, and opening a lake makes no frame
 
     columns = [_for_pandas(column) for column in table.columns]
@@ -112,9 +112,7 @@ def _for_pandas(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _dtype_of(pandas: Any) -> Callable[[pa.DataType], Any]:
     def dtype(type_: pa.DataType) -> Any:
         if name := _EXACT.get(type_):
-            return (
-                pandas.StringDtype("pyarrow") if name == "string" else pandas.array([], name).dtype
-            )
+            return pandas.api.types.pandas_dtype(name)
         is_of_pandas = (
             pa.types.is_floating(type_)
             or pa.types.is_timestamp(type_)
