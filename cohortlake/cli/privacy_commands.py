@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cohortlake.admin import lookup_keys
 from cohortlake.admin import review as reviews
 from cohortlake.cli.console import err, explained, out, read_settings, say_note
 from cohortlake.cli.options import PolicyOption, RootOption
+from cohortlake.errors import ExportError
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.sync import Sync
 
@@ -43,6 +47,54 @@ def review(
             f"{one.column}: {len(one.values):,} values to look through; {one.rare:,} that fewer "
             f"than {least} patients share are withheld"
         )
+
+
+@key.command()
+@explained
+def lookup(
+    ids: Annotated[
+        Path, typer.Option(help="A .csv or .parquet file with the ids, as text in a named column.")
+    ],
+    column: Annotated[str, typer.Option(help="The column with the ids.")] = "PatientID",
+    attribute: Annotated[
+        str | None,
+        typer.Option(
+            help="What the ids are: PatientID, AccessionNumber, StudyInstanceUID or "
+            "SeriesInstanceUID. Default: the name of the column, if it is one of these, otherwise "
+            "PatientID."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A .csv or .parquet file to write. Default: CSV on standard output."),
+    ] = None,
+    root: RootOption = None,
+    datastore: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a data store. Repeatable. Default: all of the lake."),
+    ] = None,
+) -> None:
+    """Give the published keys of ids: patient_key of PatientIDs, accession_key, replaced UIDs.
+
+    It reads the key and image_sets/, and its output ties ids to keys: it is protected health
+    information. `in_lake` says whether the lake has the id. A record in keys/lookups/ of the
+    restricted zone says when, by whom, and how many ids, and names none.
+    """
+    if output and output.suffix.lower() not in (".csv", ".parquet"):
+        raise ExportError(f"{output.name!r} must end in .csv or .parquet")
+    work = Sync(read_settings(root, None))
+    meant = attribute or (column if column in lookup_keys.KEYS else "PatientID")
+    sent = lookup_keys.read_ids(ids, column)
+    found = lookup_keys.lookup(work.root, work.settings, work.policy, sent, meant, datastore or ())
+    if output:
+        lookup_keys.write(found.table, output)
+    else:
+        sys.stdout.write(lookup_keys.to_csv(found.table))
+    err.print(
+        f"{found.ids:,} ids, {found.in_lake:,} of them in the lake; {found.repeated:,} values "
+        f"repeat an id, in the same or another spelling; {found.blank:,} blank values are left out",
+        soft_wrap=True,
+    )
 
 
 @key.command()

@@ -230,6 +230,12 @@ def identified(root: str) -> None:
         _command("search", between, "--output", "found.parquet")
         _command("sync")
         _command("privacy", "review", "--at-least", "1")
+        ids = [plant.text("PatientID", 0), plant.text("AccessionNumber", 0)]
+        for column, id_ in zip(("PatientID", "AccessionNumber"), ids, strict=True):
+            Path("ids.csv").write_text(f"{column},no\n{id_},1\n{id_},2\n")
+            _command("key", "lookup", "--ids", "ids.csv", "--column", column)
+            _command("key", "lookup", "--ids", "ids.csv", "--column", id_)
+        Path("ids.csv").unlink()
 
 
 def orchestrate(root: str) -> None:

@@ -31,6 +31,8 @@ COMMANDS = {page: found for page in PAGES if (found := COMMAND.findall(page.read
 RUN_ELSEWHERE = {
     "erase --patient - --datastore <the data store's id>": "test_erase.py",
     "events": "test_hints.py",
+    "key lookup --ids ids.csv --column AccessionNumber > accession_keys.csv": "test_lookup.py",
+    "key lookup --ids ids.csv --output keys.csv": "test_lookup.py",
     "key rotate --to secretsmanager:cohortlake-2027": "test_keys.py",
 }
 """Commands that need a queue, a secret or an id -> the test that runs what they do."""
