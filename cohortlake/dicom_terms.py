@@ -169,14 +169,15 @@ def body_part(sent: str | None) -> Term:
 
 
 def term(column: str, sent: str) -> str | None:
-    """Return the standard's term for a value of a column; None where none is sure.
+    """Return the standard's term that a person means by a value of a column, to suggest it.
 
     Args:
         column: `PatientSex`, `Modality`, `BodyPartExamined` or a column of their meanings.
         sent: The value, in any spelling.
     """
     read = _READERS.get(column)
-    return read(sent).value if read else None
+    word = canonical_text("CS", sent) or ""
+    return (read(sent).value if read else None) or _WORDS.get(column, {}).get(word)
 
 
 def _body_part(text: str) -> str | None:
@@ -203,6 +204,15 @@ def _read(sent: str | None, meaning: Callable[[str], str | None]) -> Term:
     return Term(read[0], OK if values == read else RESPELLED)
 
 
+_WORDS = {
+    "Modality": {
+        "ANGIOGRAPHY": "XA", "ECHO": "US", "MAMMO": "MG", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG",
+        "MRI": "MR", "PET": "PT", "RADIOGRAPH": "DX", "SPECT": "NM", "ULTRASOUND": "US",
+        "X-RAY": "DX", "XRAY": "DX",
+    },
+    "PatientSex": {"MAN": "M", "MEN": "M", "WOMAN": "F", "WOMEN": "F"},
+}  # fmt: skip
+"""Words that people use for a term, and that no modality sends."""
 _READERS = {
     "PatientSex": sex,
     "sex": sex,

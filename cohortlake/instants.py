@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 from cohortlake.errors import InstantError
 
@@ -16,7 +17,7 @@ def instant(given: Instant) -> datetime:
     Raises:
         InstantError: The value is not an instant.
     """
-    value = _parsed(given) if isinstance(given, str) else given
+    value = _parsed(given) if isinstance(given, str) else _plain(given)
     if value is None:
         raise InstantError(
             f"{given!r} is no instant; give a date like 2026-06-01, which stands for its midnight "
@@ -25,6 +26,14 @@ def instant(given: Instant) -> datetime:
     if not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC)
     return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _plain(given: Any) -> date | None:
+    """Return a date or a datetime of Python, pandas or NumPy; None where it is neither."""
+    if type(given).__name__ == "datetime64":
+        given = given.astype("datetime64[us]").item()
+    # pandas.NaT is a datetime, too. It is the one that differs from itself.
+    return given if isinstance(given, date) and given == given else None
 
 
 def is_instant(text: str) -> bool:

@@ -6,6 +6,7 @@ zone. The work is done below: see `select.opened_tables` for the tables, and `co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -290,12 +291,11 @@ class Lake(PublishedTables):
                 file = Path(folder) / join.file
                 self.attach(join.table, file, date_formats=dict(join.date_formats))
 
-    def verify(self, frozen: str) -> Verification:
+    def verify(self, frozen: str | Cohort | Manifest) -> Verification:
         """Draw a frozen cohort again, and say who joined, left or changed since, and why.
 
         Args:
-            frozen: Its name, or `name@number`; the last freezing by default. The outside tables
-                that it joins must be attached.
+            frozen: What `Lake.frozen` takes. The outside tables that it joins must be attached.
 
         Raises:
             UnknownCohort: Nothing was frozen under that name.
@@ -312,11 +312,13 @@ class Lake(PublishedTables):
             then.attach_from(self.opened, self.outside)
             return verify(then, manifest, key)
 
-    def compare(self, before: str, after: str) -> Difference:
+    def compare(
+        self, before: str | Cohort | Manifest, after: str | Cohort | Manifest
+    ) -> Difference:
         """Compare two frozen cohorts: their criteria, and who joined, left or changed.
 
         Args:
-            before: The one: a name, or `name@number`.
+            before: The one; see `Lake.frozen`.
             after: The other.
 
         Raises:
@@ -325,12 +327,19 @@ class Lake(PublishedTables):
         """
         return diff(self.opened, self.frozen(before), self.frozen(after))
 
-    def frozen(self, name: str) -> Manifest:
+    def frozen(self, name: str | Cohort | Manifest) -> Manifest:
         """Return what was frozen under a name, or `name@number`; the last freezing by default.
+
+        Args:
+            name: The name, or a cohort that has it. A manifest is returned as the lake holds it.
 
         Raises:
             UnknownCohort: Nothing was.
         """
+        if isinstance(name, Cohort):
+            name = name.criteria.name
+        elif isinstance(name, Manifest):
+            name = name.label
         cohort, _, number = name.partition("@")
         if number and not number.isdecimal():
             raise UnknownCohort(name, numbers_of(self.root), f"was frozen below {self.root.uri}")
@@ -345,7 +354,7 @@ def _lake_of(opened: OpenedTables) -> Lake:
     return lake
 
 
-def open_lake(root: str, as_of: Instant | None = None) -> Lake:
+def open_lake(root: str | os.PathLike[str], as_of: Instant | None = None) -> Lake:
     """Open a lake for reading; nothing is loaded before it is asked for.
 
     Args:
@@ -364,4 +373,4 @@ def open_lake(root: str, as_of: Instant | None = None) -> Lake:
     ('image_sets', 'series', 'studies', 'patients', 'history')
     >>> women = lake.sql("SELECT count(*) AS n FROM patients WHERE sex = 'F'").to_pandas()
     """
-    return Lake(Root(root), instant(as_of) if as_of else None)
+    return Lake(Root(os.fspath(root)), None if as_of is None else instant(as_of))

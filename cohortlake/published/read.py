@@ -6,6 +6,7 @@ for the time lines.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_table(
+    root: str | os.PathLike[str], table: str, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Read a published table as it is now.
 
     Args:
@@ -49,7 +52,7 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
         NotALake: Nothing was ever published there.
         OldFormat: An older release published it.
     """
-    return PublishedTables(Root(root)).table(table, columns)
+    return PublishedTables(Root(os.fspath(root))).table(table, columns)
 
 
 class PublishedTables:
@@ -135,6 +138,8 @@ class PublishedTables:
             NotALake: Nothing was ever published there.
             OldFormat: An older release published it.
         """
+        if isinstance(columns, str):
+            columns = [columns]
         schema.published(name)  # raises UnknownTable even if nothing is published
         return self.reading(lambda marker: self._table(marker, name, columns, as_of, known_at))
 

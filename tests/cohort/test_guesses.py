@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ ANSWERED: dict[str, tuple[Try, str]] = {
     "Sex": (lambda c: c.where(Sex="F"), "'PatientSex'"),
     "female": (lambda c: c.where(PatientSex="female"), "did you mean 'F'?"),
     "a column of another level": (lambda c: c.count("Modality"), "'modalities'"),
+    "women": (lambda c: c.where(PatientSex="women"), "did you mean 'F'?"),
+    "a text in double quotes": (lambda c: c.where('PatientSex = "F"'), "in single quotes"),
+    "None in SQL": (lambda c: c.where("PatientSex != None"), "write IS NULL or IS NOT NULL"),
+    "= NULL": (lambda c: c.where("PatientSex = NULL"), "write IS NULL or IS NOT NULL"),
+    "NOT IN a null": (lambda c: c.where("PatientSex NOT IN ('F', NULL)"), "write IS NULL"),
+    "&": (lambda c: c.where("(n_series > 1) & (n_series < 3)"), "'&' may not stand in a condition; "
+          "write AND"),
+    "&&": (lambda c: c.where("sex = 'F' && n_series > 1"), "age_at_study_years >= 50 AND"),
+    "contains": (lambda c: c.where("modalities contains 'CT'"), "list_contains(modalities, 'CT')"),
+    "a keyword of Django": (lambda c: c.where(age_at_study_years__gte=50),
+                            'where("age_at_study_years >= 50")'),
+    "a comparison as value": (lambda c: c.where(age_at_study_years=">= 50"),
+                              'where("age_at_study_years >= 50")'),
+    "a year as date": (lambda c: c.where(StudyDate="2025"), "study_date_in='2024'"),
     "a period": (lambda c: c.with_study("12 months before", Modality="CT"),
                  "'within 12 months before'"),
     "filter": (lambda c: c.filter(PatientSex="F"), 'cohort.where(PatientSex="F")'),
@@ -148,6 +162,34 @@ OF_LAKE: dict[str, tuple[Callable[[Lake], Any], Any]] = {
     "a table by name": (lambda k: k["patients"].columns[:1], ["datastore_id"]),
     "head of a table": (lambda k: len(k.series.head(2)), 2),
     "completion": (lambda k: {"studies", "series", "sql"} <= {*dir(k)}, True),
+    "a number of NumPy in SQL": (
+        lambda k: k.sql(
+            "SELECT count(*) FROM studies WHERE age_at_study_years >= $n", {"n": np.int64(60)}
+        ).fetchall(),
+        [(5,)],
+    ),
+    "a set in SQL": (
+        lambda k: k.sql(
+            "SELECT count(*) FROM studies WHERE sex IN $sexes", {"sexes": {"M"}}
+        ).fetchall(),
+        [(MEN,)],
+    ),
+    "a Series in SQL": (
+        lambda k: k.sql(
+            "SELECT count(*) FROM studies WHERE patient_key IN $keys", {"keys": KEYS["patient_key"]}
+        ).fetchall(),
+        [(2,)],
+    ),
+    "one column by name": (lambda k: list(k.table("studies", "StudyDate")), ["StudyDate"]),
+    "a path": (lambda k: len(cohortlake.open(Path(k.root.uri)).studies), WOMEN + MEN),
+    "a path to read": (
+        lambda k: len(cohortlake.read_table(Path(k.root.uri), "patients")),
+        WOMEN + MEN,
+    ),
+    "an instant of NumPy": (
+        lambda k: cohortlake.open(k.root.uri, as_of=np.datetime64("2026-02-01")).as_of,
+        datetime(2026, 2, 1, tzinfo=UTC),
+    ),
     "pickle": (lambda k: len(pickle.loads(pickle.dumps(k)).studies), WOMEN + MEN),  # noqa: S301
     "an attribute that is not there": (lambda k: hasattr(k, "query"), False),
 }
@@ -167,6 +209,9 @@ def test_a_natural_guess_on_a_lake_works(lake: Lake, guess: str) -> None:
         (lambda k: k.study, "did you mean 'studies'?"),
         (lambda k: k["study"], "did you mean 'studies'?"),
         (lambda k: k.query("FROM studies"), "lake.sql("),
+        (lambda k: k.sql("FROM studies WHERE sex = ?", ["F"]), "sex = $sex"),
+        (lambda k: cohortlake.open(k.root.uri, as_of=pd.NaT), "give a date like 2026-06-01"),
+        (lambda k: cohortlake.open(k.root.uri, as_of=pd.NA), "give a date like 2026-06-01"),
         (lambda k: k.to_pandas(), 'lake.table("studies")'),
         (lambda k: k.where(PatientSex="F"), 'lake.cohort("name").where(PatientSex="F")'),
         (list, "lake.tables"),
@@ -243,7 +288,9 @@ def test_what_was_frozen_shows_as_a_short_table(root: str) -> None:
         women = lake.cohort("shown").where(PatientSex="F")
         first, attrition = women.freeze(), women.attrition()
         second = lake.cohort("shown").freeze()
-        verified, compared = lake.verify("shown"), lake.compare("shown@1", "shown@2")
+        verified, compared = lake.verify("shown"), lake.compare(first, second)
+        assert lake.verify(first).manifest == first
+        assert lake.frozen(women) == second
         # Each line fits a screen, and SQL is left out.
         for thing in (first, second, verified, compared, attrition):
             for page in (repr(thing), thing._repr_html_()):

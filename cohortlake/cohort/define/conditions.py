@@ -9,7 +9,7 @@ are parameters, and never part of the SQL.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,13 @@ _OPERATORS = frozenset(
     ("ARRAY_EXTRACT", "COMPARE_IN", "COMPARE_NOT_IN", "OPERATOR_CAST", "OPERATOR_COALESCE",
      "OPERATOR_IS_NOT_NULL", "OPERATOR_IS_NULL", "OPERATOR_NOT", "OPERATOR_NULLIF",
      "OPERATOR_TRY_CAST")
+)  # fmt: skip
+_OPERATORS_OF_PANDAS = {"&": "AND", "|": "OR", "~": "NOT"}
+_NULLS = frozenset(("na", "nan", "nat", "none"))
+_NEVER_TRUE_OF_NULL = frozenset(
+    ("COMPARE_BETWEEN", "COMPARE_EQUAL", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO",
+     "COMPARE_IN", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO", "COMPARE_NOTEQUAL",
+     "COMPARE_NOT_IN")
 )  # fmt: skip
 FUNCTIONS = frozenset(
     ("+", "-", "*", "/", "//", "%", "~~", "!~~", "~~*", "!~~*", "&&", "@>", "<@",
@@ -105,11 +112,22 @@ def table_of(columns: Iterable[str], tables: Mapping[str, Iterable[str]]) -> str
             return table
     known = {name for names in tables.values() for name in names}
     for column in sorted(wanted - known):
-        near = did_you_mean_column(column, known)
-        raise refusal(column) or BadCondition(f"no table has a column {column!r}{near}")
+        raise refusal(column) or BadCondition(
+            f"no table has a column {column!r}{_instead(column, known)}"
+        )
     raise BadCondition(
         f"no one table has all of {', '.join(sorted(wanted))}; write a step for each table"
     )
+
+
+def _instead(column: str, known: Collection[str]) -> str:
+    """Return what to write for a column that is not there."""
+    if column.casefold() in _NULLS:
+        return "; write IS NULL or IS NOT NULL for a missing value"
+    name, _, comparison = column.partition("__")
+    if comparison:
+        return f'{did_you_mean_column(name, known)}; compare it in SQL, as in where("{name} >= 50")'
+    return did_you_mean_column(column, known) or "; write a text in single quotes, as 'CT'"
 
 
 def _tree(con: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
@@ -119,7 +137,10 @@ def _tree(con: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(answer[0][0])
     if tree["error"]:
         at = int(tree.get("position") or 0) - len(_HEAD)
-        raise BadCondition(f"the condition cannot be read, from character {max(at, 1)} on")
+        raise BadCondition(
+            f"the condition cannot be read, from character {max(at, 1)} on; write it as in "
+            "\"age_at_study_years >= 50 AND list_contains(modalities, 'CT')\""
+        )
     plain = json.loads(con.execute(f"SELECT json_serialize_sql('{_HEAD}true')").fetchall()[0][0])
     if _around(tree) != _around(plain):
         raise BadCondition("a condition must be one expression that is true or false")
@@ -149,11 +170,27 @@ def _check(node: dict[str, Any]) -> None:
     kind, typ = node["class"], node["type"]
     if kind == "FUNCTION" and node["function_name"] not in FUNCTIONS:
         name = node["function_name"]
+        word = _OPERATORS_OF_PANDAS.get(name)
+        near = f"; write {word}" if word else did_you_mean(name, FUNCTIONS)
         raise refusal(name) or BadCondition(
-            f"the function {name!r} may not stand in a condition{did_you_mean(name, FUNCTIONS)}"
+            f"the function {name!r} may not stand in a condition{near}"
+        )
+    if typ in _NEVER_TRUE_OF_NULL and any(map(_is_null, _compared(node))):
+        raise BadCondition(
+            "a comparison with NULL is never true: write IS NULL or IS NOT NULL, as in "
+            "\"PatientSex IS NULL OR PatientSex = 'F'\""
         )
     if kind not in _CLASSES or (kind == "OPERATOR" and typ not in _OPERATORS):
         raise BadCondition(
             f"a condition may not hold a {typ.lower().replace('_', ' ')}: compare the columns of "
             "one table with values"
         )
+
+
+def _compared(node: dict[str, Any]) -> list[dict[str, Any]]:
+    sides = (node.get(name) for name in ("left", "right", "lower", "upper"))
+    return [*(side for side in sides if side), *node.get("children", ())]
+
+
+def _is_null(node: dict[str, Any]) -> bool:
+    return bool(node["class"] == "CONSTANT" and node["literal"]["kind"] == "NULL_LITERAL")

@@ -25,7 +25,11 @@ Parameter: TypeAlias = Value | time
 
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2})", re.ASCII)
 _TIME = re.compile(r"(\d{2}):?(\d{2}):?(\d{2})(\.\d{1,6})?|(\d{2}):(\d{2})", re.ASCII)
-_AS_DATE = "write a date as 2024-01-31 or '20240131', without a time of day and a time zone"
+_AS_DATE = (
+    "write a date as 2024-01-31 or '20240131', without a time of day and a time zone, or a span of "
+    "study dates as study_date_in='2024'"
+)
+_IN_SQL = 'compare it in SQL, as in where("age_at_study_years >= 50")'
 _GREATEST = 2**63
 """Whole numbers of a column are below it."""
 
@@ -88,9 +92,9 @@ def _kind(type_: pa.DataType) -> _Kind:
     if pa.types.is_boolean(type_):
         return "true and false", _truth, "write true or false, without quotes"
     if pa.types.is_integer(type_):
-        return "whole numbers", _whole, "write a whole number, without quotes"
+        return "whole numbers", _whole, f"write a whole number without quotes, or {_IN_SQL}"
     if pa.types.is_floating(type_) or pa.types.is_decimal(type_):
-        return "numbers", _number, "write a number, without quotes"
+        return "numbers", _number, f"write a number without quotes, or {_IN_SQL}"
     if pa.types.is_date(type_):
         return "dates", _day, _AS_DATE
     if pa.types.is_time(type_):

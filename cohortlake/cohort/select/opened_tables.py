@@ -11,7 +11,7 @@ import itertools
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,11 +155,16 @@ class OpenedTables:
             BadQuery: It cannot be run.
             ColumnNotShown: It names a column that the policy does not show.
         """
+        if params is not None and not isinstance(params, Mapping):
+            raise BadQuery(
+                "give the values by name: lake.sql(\"FROM studies WHERE sex = $sex\", {'sex': 'F'})"
+            )
+        values = {name: _parameter(value) for name, value in (params or {}).items()}
         with self._explained():
             kinds = [statement.type for statement in self.connection.extract_statements(query)]
             if kinds != [duckdb.StatementType.SELECT]:
                 raise BadQuery("a lake is only read: ask with one SELECT")
-            relation = self.connection.sql(query, params=dict(params) if params else None)
+            relation = self.connection.sql(query, params=values or None)
         return Rows(relation, self._explained)
 
     def attach(
@@ -318,6 +323,15 @@ class OpenedTables:
     @property
     def _all_columns(self) -> frozenset[str]:
         return frozenset(column for table in self.names for column in self.columns(table))
+
+
+def _parameter(value: Any) -> Any:
+    """Return a value of a query as DuckDB takes it: it takes no NumPy number, set or Series."""
+    if isinstance(value, Set | range):
+        return list(value)
+    if hasattr(value, "tolist") and "datetime64" not in type(value).__name__:
+        return value.tolist()  # of a scalar of NumPy it is one value
+    return value.to_pylist() if hasattr(value, "to_pylist") else value
 
 
 def _reopen(
