@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cohort import brute
 from cohort.strategies import CRITERIA, hospitals
-from cohort.tiny import opened
+from cohort.tiny import FIRST_ROWS, opened
 from hypothesis import given, settings
 from laws import examples
 
@@ -18,7 +18,7 @@ from cohortlake.cohort import Cohort, Criteria
 from cohortlake.cohort.describe.attrition import Attrition
 from cohortlake.cohort.describe.attrition_step import Counts
 from cohortlake.cohort.select.selected import select
-from cohortlake.errors import MissingExtra
+from cohortlake.errors import BadCriteria, MissingExtra
 
 
 @given(hospitals(), CRITERIA)
@@ -66,6 +66,31 @@ def test_a_hospital_in_pandas_and_in_a_table(hospital: Lake, attrition: Attritio
     assert last["studies"] == last["patients"] == sum(attrition.parts.values())
     assert (table["excluded_series"].cumsum() == len(series) - table["series"]).all()
     assert table["criterion"].iloc[-1] == "First study of each patient"
+
+
+def test_labels_are_counted_written_and_frozen() -> None:
+    with opened(FIRST_ROWS) as lake:
+        lake.attach("reads", {"patient_key": ["p", "q"], "label": ["a", "b"]})
+        cohort = lake.cohort("a").where(Modality="CT", label="Computed tomography")
+        cohort = cohort.exclude("age_at_study_years > 60", label="older than 60")
+        cohort = cohort.first_study_per_patient(label="First of each").join("reads", label="Read")
+        said = list(cohort.attrition().to_pandas()["criterion"])
+        assert said == [
+            "All series in the lake",
+            "Computed tomography",
+            "Excluded: older than 60",
+            "Excluded: patient or study unknown, or a study of two patients",
+            "First of each",
+            "Read",
+        ]
+        frozen = cohort.freeze().read_criteria()
+        assert frozen == cohort.criteria == Criteria.from_yaml(cohort.criteria.to_yaml())
+        assert [step.label for step in frozen.steps] == [
+            "Computed tomography", "older than 60", "First of each", "Read",
+        ]  # fmt: skip
+        with pytest.raises(BadCriteria, match=r"`label` is the text of the step.*a column of"):
+            cohort.where(sex="F", label="a")
+        assert len(cohort.where("label = 'a'").to_pandas()) == 1
 
 
 def test_without_matplotlib_it_says_what_to_install(
