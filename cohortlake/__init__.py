@@ -67,7 +67,9 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that there i
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}; cohortlake.open(root) opens a lake"
+            )
         return getattr(importlib.import_module(_MODULES[name]), name)
 
 

@@ -78,6 +78,12 @@ _OF_COHORTS = {
     "len(cohort)": "shape",
     "cohort.where(\"Modality = 'CT' or n_series > 1\")": "concat or_where union",
 }
+_OF_ATTRITIONS = {
+    "{thing}.to_pandas()": "data dataframe df frame pandas table to_dataframe to_df",
+    "{thing}.to_pandas().{name}": "columns head iloc loc shape to_csv to_excel to_html to_latex",
+    'attrition.save("flow.svg")': "export savefig to_png to_svg write",
+    "attrition.figure()": "consort draw plot show",
+}
 _OF_LAKES = {
     'lake.sql("SELECT count(*) FROM studies")': "execute query select",
     'lake.table("studies")': (
@@ -108,7 +114,7 @@ def _lines(*tables: Mapping[str, str]) -> dict[str, str]:
 
 
 COHORTS, LAKES = _lines(_OF_FRAMES, _OF_COHORTS), _lines(_OF_LAKES)
-ROWS = _lines(_OF_FRAMES, _OF_ROWS)
+ROWS, ATTRITIONS = _lines(_OF_FRAMES, _OF_ROWS), _lines(_OF_ATTRITIONS)
 
 
 def answer(
@@ -121,7 +127,7 @@ def answer(
     """Return the error for a name that an object does not have.
 
     Args:
-        thing: `lake`, `cohort` or `rows`.
+        thing: `lake`, `cohort`, `rows` or `attrition`.
         name: The name that was asked for.
         lines: Name -> the line to write instead.
         there: The names that the object has.

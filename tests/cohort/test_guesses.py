@@ -18,7 +18,8 @@ from cohort.tiny import image_set, publish
 import cohortlake
 from cohortlake import Lake
 from cohortlake.cohort import Cohort, guesses
-from cohortlake.errors import LakeClosed
+from cohortlake.errors import BadOutsideTable, LakeClosed
+from cohortlake.privacy import built_in
 
 WOMEN, MEN = 12, 3
 ROWS = [
@@ -143,6 +144,8 @@ ANSWERED: dict[str, tuple[Try, str]] = {
     "a Series of keys": (lambda c: c.join(KEYS["patient_key"]), "where(patient_key=keys)"),
     "a list of columns": (lambda c: c.count(["sex", "study_year"]), 'count("sex", "study_year")'),
     "a number of days": (lambda c: c.with_study(30, Modality="CT"), "'within 30 days'"),
+    "an attrition as CSV": (lambda c: c.attrition().to_csv("x"), "attrition.to_pandas().to_csv"),
+    "another word for open": (lambda _: cohortlake.connect("x"), "cohortlake.open(root)"),
     "a table of rows": (lambda c: c.members.groupby("sex"), "rows.to_pandas().groupby"),
     "a row": (lambda c: c.members[0], "rows.to_pandas()[0]"),
     "iteration over rows": (lambda c: list(c.members), "rows.fetchall()"),
@@ -226,18 +229,39 @@ def test_a_natural_guess_on_a_lake_is_answered(lake: Lake, attempt: Try, line: s
         attempt(lake)
 
 
+def test_a_policy_that_shows_ids_says_how_to_add_the_keys(tmp_path: Path) -> None:
+    rows = [image_set(n, f"p{n}", f"1.{n}", PatientID=str(n)) for n in range(2)]
+    publish(str(tmp_path), rows, policy=built_in("identified"))
+    with cohortlake.open(str(tmp_path)) as lake:
+        ids = pd.DataFrame({"PatientID": ["1"], "outcome": [3]})
+        line = "lake.sql('SELECT PatientID, patient_key FROM patients').to_pandas()"
+        with pytest.raises(BadOutsideTable, match=re.escape(line)):
+            lake.attach("ids", ids)
+        keys = lake.sql("SELECT PatientID, patient_key FROM patients").to_pandas()
+        joined = lake.cohort("a").join(ids.merge(keys).drop(columns="PatientID"))
+        assert joined.to_pandas()["StudyInstanceUID"].tolist() == ["1.1"]
+
+
 def test_what_is_published_shows_without_its_files(lake: Lake) -> None:
     assert len(repr(lake.publication())) < 500
 
 
 @pytest.mark.parametrize(
     ("thing", "lines"),
-    [("lake", guesses.LAKES), ("cohort", guesses.COHORTS), ("rows", guesses.ROWS)],
+    [
+        ("lake", guesses.LAKES),
+        ("cohort", guesses.COHORTS),
+        ("rows", guesses.ROWS),
+        ("attrition", guesses.ATTRITIONS),
+    ],
 )
 def test_each_guess_is_no_name_of_ours_and_leads_to_one(
     lake: Lake, thing: str, lines: dict[str, str]
 ) -> None:
-    things = {"lake": lake, "cohort": lake.cohort("a"), "rows": lake.studies}
+    cohort = lake.cohort("a")
+    things = {
+        "lake": lake, "cohort": cohort, "rows": lake.studies, "attrition": cohort.attrition()
+    }  # fmt: skip
     there = {*dir(things[thing])}
     frame = dir(pd.DataFrame) + dir(pd.Series)
     for guess, line in lines.items():

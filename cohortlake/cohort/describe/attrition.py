@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from cohortlake.cohort import guesses
 from cohortlake.cohort.describe import consort
 from cohortlake.cohort.describe.attrition_step import AttritionStep, Counts
 from cohortlake.cohort.select.compiled_query import Stage
@@ -73,6 +74,11 @@ class Attrition:
             MissingExtra: matplotlib is not installed.
         """
         consort.save(self.steps, self.parts, Path(path), seed=self.cohort)
+
+    if not TYPE_CHECKING:  # a type checker would take any name for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise guesses.answer("attrition", name, guesses.ATTRITIONS, dir(type(self)))
 
     def __repr__(self) -> str:
         import pandas as pd  # which opening a lake does not need
