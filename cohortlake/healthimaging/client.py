@@ -1,9 +1,9 @@
 """The client of the service: a few calls, raw pages, and errors that say what to do.
 
-boto3 finds credentials, region and endpoint, and signs. This module adds the pace, the check of
-each answer, the retries and the errors. One token bucket paces all threads, retries included; the
-calls for older versions have a quota each. See `healthimaging.window_search` for how one page
-follows another.
+This module adds to boto3 the pace, the check of each answer, the retries and the errors. One token
+bucket paces all threads, retries included; the calls for older versions have a quota each. See
+`healthimaging.connection` for how boto3 is set up, and `healthimaging.window_search` for how one
+page follows another.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import boto3
-from botocore.config import Config
 
-from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, connect, failure_of, new_session
+from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, failure_of
 from cohortlake.errors import (
     AccessDenied,
     DatastoreNotActive,
@@ -33,14 +30,12 @@ from cohortlake.errors import (
     ServiceUnavailable,
     TokenRefused,
 )
+from cohortlake.healthimaging.connection import connected
 from cohortlake.healthimaging.metadata import Version, tags
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.token_bucket import TokenBucket
 from cohortlake.settings import Settings
 from cohortlake.stop import Stop
-
-if TYPE_CHECKING:
-    from mypy_boto3_medical_imaging import HealthImagingClient
 
 PAGE_SIZE = 50
 """The most rows of a page. The default is not documented, so it is always sent."""
@@ -100,13 +95,12 @@ class HealthImaging:
             name: TokenBucket(tps, burst=tps, stop=self._stop) for name, tps in _QUOTAS.items()
         }
         self._meters = threading.local()
-        self._client = _connect(session, settings.workers)
+        self._client = connected(session, settings.workers)
         events = self._client.meta.events
         # Before botocore's own handler of this event, which signs: a signature is valid for five
         # minutes, and at a low rate a request may wait longer for its slot.
         events.register_first("request-created.medical-imaging", self._pace)
         events.register("before-send.medical-imaging", self._count)
-        events.register("before-parse.medical-imaging.SearchImageSets", _keep_body)
 
     def datastore(self, datastore_id: str) -> Datastore:
         """Return a data store, by its id.
@@ -339,42 +333,6 @@ class HealthImaging:
             f"{operation} could not reach {self._client.meta.endpoint_url} ({failure.reason}); "
             "check the network, AWS_REGION and AWS_ENDPOINT_URL_MEDICAL_IMAGING"
         )
-
-
-def _connect(session: boto3.Session | None, workers: int) -> HealthImagingClient:
-    # boto3's own retries would hide throttling from the token bucket; see `_retried` for ours.
-    config = Config(
-        # A fixed user agent: boto3 would build its own twice for each request.
-        user_agent=f"cohortlake/{version('cohortlake')} boto3/{boto3.__version__}",
-        retries={"mode": "standard", "total_max_attempts": 1},
-        max_pool_connections=workers + 4,
-        connect_timeout=10,
-        read_timeout=30,
-    )
-    session = session or new_session()
-    client: HealthImagingClient = connect("medical-imaging", config, session)
-    if not _is_of_aws(client.meta.endpoint_url, client.meta.region_name):
-        client.meta.config.inject_host_prefix = False
-    return client
-
-
-def _is_of_aws(endpoint_url: str, region: str) -> bool:
-    """Return whether a host is the one that AWS gives the service in a region.
-
-    Only this host takes the prefix `runtime-`. boto3 would put it before any other host too, such
-    as an interface endpoint (`vpce-….amazonaws.com`) or an emulator.
-    """
-    host = urlsplit(endpoint_url).hostname or ""
-    return host.startswith((f"medical-imaging.{region}.", f"medical-imaging-fips.{region}."))
-
-
-def _keep_body(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Keep botocore from parsing a page, which takes three quarters of its time."""
-    if response_dict["status_code"] == 200:
-        customized_response_dict["body"] = response_dict["body"]
-        response_dict["body"] = b"{}"
 
 
 def _whole(answer: Mapping[str, Any], member: str) -> Mapping[str, Any]:
