@@ -8,13 +8,18 @@ study also states its number of series, which is compared too. Counts and months
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
+from cohortlake.history.views import HistoryViews, ends_sql
 from cohortlake.increments import files
 from cohortlake.ingest import partitions
 from cohortlake.schema import STUDY_MONTH_SQL
@@ -22,6 +27,7 @@ from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _HASHES = 2**63
+_GROUP_ROWS = 500_000
 
 
 @dataclass(frozen=True)
@@ -51,27 +57,104 @@ class Reconciliation:
 
 
 def reconciliation_check(root: Root) -> Reconciliation:
-    """Compare the version history with the last sweeps."""
+    """Compare the version history with the last sweeps.
+
+    Reads the history some study months at a time, so that any lake needs the same memory, but for
+    16 bytes a study.
+    """
     with engine.connection() as con:
-        image_sets.register(con, root)
+        history = image_sets.register(con, root)
         con.register("coverage", coverage.read(root))
         con.execute(_SWEPT)
         _add_mixed(con, root)
-        held, changes = _by_partition("current"), _by_partition("changes")
-        months = con.sql(_MONTHS.format(held=held, changes=changes)).fetchall()
-        studies, fewer, more = con.sql(_STUDIES).fetchall()[0]
+        studies = []
+        con.execute(_NO_SUMS)
+        groups = list(_groups(con, history))
+        for months in groups:
+            _read(con, history, months)
+            con.execute(_ADD_SUMS.format(held=_by_partition("own"), changes=_by_partition("begun")))
+            studies.append(con.sql(_STUDIES).to_arrow_table())
+        outcomes = con.sql(_MONTHS).fetchall()
+        single, several = _by_spread(pa.concat_tables(studies)) if studies else (_NONE, _NONE)
+        spread = [_series_of(con, history, months, several) for months in groups if len(several)]
+        con.register("single", single)
+        con.register("spread", pa.concat_tables(spread) if spread else _NO_SERIES)
+        ((count, fewer, more),) = con.sql(_COMPARED).fetchall()
     by_outcome: dict[str, list[str]] = {}
-    for month, outcome in months:
+    for month, outcome in outcomes:
         by_outcome.setdefault(outcome, []).append(month)
     return Reconciliation(
         agreeing=len(by_outcome.get("agrees", ())),
         differing=tuple(sorted(by_outcome.get("differs", ()))),
         changed=len(by_outcome.get("changed", ())),
         unswept=len(by_outcome.get("unswept", ())),
-        studies=studies,
+        studies=count,
         studies_with_fewer_series=fewer,
         studies_with_more_series=more,
     )
+
+
+def _groups(con: duckdb.DuckDBPyConnection, history: HistoryViews) -> Iterator[list[str]]:
+    """Yield all study months, adjacent ones together."""
+    counts = f"SELECT study_month, count(*) FROM {history.versions} GROUP BY 1 ORDER BY 1"
+    months, size = list[str](), 0
+    for month, rows in con.sql(counts).fetchall():
+        if months and size + rows > _GROUP_ROWS:
+            yield months
+            months, size = [], 0
+        months.append(month)
+        size += rows
+    if months:
+        yield months
+
+
+def _read(con: duckdb.DuckDBPyConnection, history: HistoryViews, months: Sequence[str]) -> None:
+    """Make tables of the version rows and end events of some study months, and of what is current.
+
+    An end event lies in the study month of the interval that it ends.
+    """
+    wanted = f"study_month IN {engine.text_list(months)}"
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE begun_versions AS
+            SELECT datastore_id, study_month, StudyDate_raw, change, observed_at, state_key,
+                   interval_key, NumberOfStudyRelatedSeries AS said,
+                   hash(datastore_id, StudyInstanceUID) AS study,
+                   StudyInstanceUID IS NOT NULL AS has_study, hash(SeriesInstanceUID) AS series,
+                   SeriesInstanceUID IS NOT NULL AS has_series
+            FROM {history.versions} WHERE {wanted};
+        CREATE OR REPLACE TEMP TABLE own_events AS FROM {history.end_events} WHERE {wanted};
+        CREATE OR REPLACE TEMP VIEW own AS
+            FROM begun_versions
+            ANTI JOIN (FROM ({ends_sql("own_events")}) WHERE ended_by IS NOT NULL)
+            USING (interval_key);
+        CREATE OR REPLACE TEMP VIEW begun AS
+            SELECT datastore_id, study_month, StudyDate_raw, change, observed_at
+            FROM begun_versions
+            UNION ALL
+            SELECT ends.datastore_id, ends.study_month, StudyDate_raw, ends.change,
+                   ends.observed_at
+            FROM own_events ends JOIN begun_versions USING (interval_key);
+    """)
+
+
+def _by_spread(studies: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Divide studies, as they are in each group of months, into those of one group and others."""
+    order = np.sort(studies["study"].to_numpy())
+    several = pa.array(np.unique(order[1:][order[1:] == order[:-1]]))
+    is_spread = pc.is_in(studies["study"], value_set=several)
+    return studies.filter(pc.invert(is_spread)), pa.table({"study": several})
+
+
+def _series_of(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, months: Sequence[str], studies: pa.Table
+) -> pa.Table:
+    """Return the series of some studies in some study months."""
+    _read(con, history, months)
+    con.register("several", studies)
+    return con.sql("""
+        SELECT DISTINCT study, said, CASE WHEN has_series THEN series END AS series
+        FROM own SEMI JOIN several USING (study) WHERE has_study
+    """).to_arrow_table()
 
 
 def _add_mixed(con: duckdb.DuckDBPyConnection, root: Root) -> None:
@@ -144,25 +227,31 @@ WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
 """
 
 # Image sets that the sweep itself closed were closed after it began, but are not later changes.
+_NO_SUMS = """
+CREATE TEMP TABLE held (datastore_id TEXT, study_month TEXT, n HUGEINT, hash HUGEINT);
+CREATE TEMP TABLE later (datastore_id TEXT, study_month TEXT, deleted HUGEINT, others HUGEINT);
+"""
+
+_ADD_SUMS = """
+INSERT INTO held
+    SELECT datastore_id, study_month, count(*), sum(state_key::HUGEINT) FROM ({held}) GROUP BY ALL;
+INSERT INTO later
+    SELECT datastore_id, study_month, count(*) FILTER (change = 'deleted'),
+           count(*) FILTER (change <> 'deleted')
+    FROM ({changes}) JOIN swept USING (datastore_id, study_month)
+    WHERE observed_at > searched_at GROUP BY ALL;
+"""
+
 _MONTHS = f"""
 WITH closed_by_sweep AS (
     SELECT datastore_id, "partition" AS study_month, run_id, sum(rows) AS n
     FROM coverage WHERE axis = 'absence' GROUP BY ALL
-), held AS (
-    SELECT datastore_id, study_month, count(*) AS n,
-           sum(state_key::HUGEINT) % {_HASHES} AS hash
-    FROM ({{held}}) GROUP BY ALL
-), changes AS (
-    SELECT datastore_id, study_month, StudyDate_raw, change, observed_at FROM versions
-    UNION ALL BY NAME
-    SELECT ends.datastore_id, ends.study_month, StudyDate_raw, ends.change,
-           ends.observed_at
-    FROM end_events ends JOIN versions USING (interval_key)
-), later AS (
-    SELECT datastore_id, study_month, count(*) FILTER (change = 'deleted') AS deleted,
-           count(*) FILTER (change <> 'deleted') AS others
-    FROM ({{changes}}) JOIN swept USING (datastore_id, study_month)
-    WHERE observed_at > searched_at GROUP BY ALL
+), all_held AS (
+    SELECT datastore_id, study_month, sum(n) AS n, sum(hash) % {_HASHES} AS hash
+    FROM held GROUP BY ALL
+), all_later AS (
+    SELECT datastore_id, study_month, sum(deleted) AS deleted, sum(others) AS others
+    FROM later GROUP BY ALL
 )
 SELECT study_month, CASE
     WHEN swept.run_id IS NULL THEN 'unswept'
@@ -170,17 +259,27 @@ SELECT study_month, CASE
         OR coalesce(later.deleted, 0) > coalesce(closed_by_sweep.n, 0) THEN 'changed'
     WHEN (coalesce(held.n, 0), coalesce(held.hash, 0)) = (swept.n, swept.hash) THEN 'agrees'
     ELSE 'differs' END AS outcome
-FROM held FULL JOIN swept USING (datastore_id, study_month)
-LEFT JOIN later USING (datastore_id, study_month)
+FROM all_held held FULL JOIN swept USING (datastore_id, study_month)
+LEFT JOIN all_later later USING (datastore_id, study_month)
 LEFT JOIN closed_by_sweep ON closed_by_sweep.datastore_id = swept.datastore_id
     AND closed_by_sweep.study_month = swept.study_month AND closed_by_sweep.run_id = swept.run_id
 WHERE held.n > 0 OR swept.n > 0
 """
 
 _STUDIES = """
+SELECT study, max(said)::INT AS said,
+       (count(DISTINCT series) FILTER (has_series))::INT AS held
+FROM own WHERE has_study GROUP BY study
+"""
+_NONE = pa.table({"study": pa.array([], pa.uint64()), "said": pa.array([], pa.int32()),
+                  "held": pa.array([], pa.int32())})  # fmt: skip
+_NO_SERIES = pa.table({"study": pa.array([], pa.uint64()), "said": pa.array([], pa.int32()),
+                       "series": pa.array([], pa.uint64())})  # fmt: skip
+
+_COMPARED = """
 SELECT count(*), count(*) FILTER (held < said), count(*) FILTER (held > said) FROM (
-    SELECT max(NumberOfStudyRelatedSeries) AS said, count(DISTINCT SeriesInstanceUID) AS held
-    FROM current WHERE StudyInstanceUID IS NOT NULL
-    GROUP BY datastore_id, StudyInstanceUID
+    FROM single
+    UNION ALL
+    SELECT study, max(said), count(DISTINCT series) FROM spread GROUP BY study
 ) WHERE said IS NOT NULL
 """
