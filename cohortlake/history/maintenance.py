@@ -76,8 +76,10 @@ def maintain(
         if delta.open_table(root, name)
     ]
     packed = packing.pack(root, retention)
-    increments = Maintained("increments", None, packed.increments, packed.files, 0, packed.deleted)
-    return (*tables, increments)
+    if packed.files:
+        done = Maintained("increments", None, packed.increments, packed.files, 0, packed.deleted)
+        tables.append(done)
+    return tuple(tables)
 
 
 def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]) -> Maintained:

@@ -29,8 +29,8 @@ from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page
-from cohortlake.history import coverage
-from cohortlake.increments import files, kinds
+from cohortlake.history import coverage, packing
+from cohortlake.increments import files, kinds, packed
 from cohortlake.increments.record import content_hash
 from cohortlake.ingest import partitions
 from cohortlake.privacy import erasures
@@ -178,10 +178,16 @@ def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) ->
         pd.testing.assert_frame_equal(one[table], other[table])
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
 def test_nothing_of_theirs_is_left_and_all_of_the_others(
-    sync: Sync, lake_settings: Settings
+    sync: Sync, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch, *, is_packed: bool
 ) -> None:
     root = lake_settings.root
+    if is_packed:
+        monkeypatch.setattr(packing, "_FEWEST_SMALL_FILES", 2)
+        packing.pack(sync.root, timedelta(days=7))
+        assert set(map(packed.is_packed, files.paths(sync.root))) == {True, False}
+        assert len(files.paths(sync.root)) < 8 < len(files.listed(sync.root))
     wanted, before = traces(sync.root), tables(root)
     erasure = sync.erase("CANARY-ID", DATASTORE)
     assert left(root, wanted) == {}
