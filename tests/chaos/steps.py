@@ -116,11 +116,13 @@ WHERE_RUNS_MEET = (
 
 SMALL = {
     # Otherwise a few hundred image sets need few tokens and never fill a row group.
-    "cohortlake.increments.writer:_ROW_GROUP_ROWS": 40,
+    "cohortlake.increments.writer:ROW_GROUP_ROWS": 40,
+    "cohortlake.increments.pack_writer:ROW_GROUP_ROWS": 40,
     "cohortlake.ingest.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
     # Otherwise compaction begins after the end of a storm.
     "cohortlake.history.maintenance:_FEWEST_SMALL_FILES": 4,
+    "cohortlake.history.packing:_FEWEST_SMALL_FILES": 4,
     # Nobody needs to spare a service that fails on purpose.
     "cohortlake.healthimaging.client:_LONGEST_WAIT_SECONDS": 0.2,
     # Each month costs a request; earlier ones are swept with `undated`.
