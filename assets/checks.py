@@ -49,7 +49,7 @@ def each_image_set_once(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=published_key("image_sets"))
-def equals_memory(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+def equals_version_history(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     """There are as many image sets as the version history holds as current."""
     with failures_told():
         return _result(checks.check_published_rows(sync.root))

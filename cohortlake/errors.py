@@ -317,7 +317,7 @@ def _repair_of(path: str) -> str:
             "and has its window searched again"
         )
     if folder in ("image_sets", "coverage"):
-        return "run `cohortlake rebuild`, which makes this folder anew from the increments"
+        return "run `cohortlake rebuild`, which rebuilds this folder from the increments"
     if folder == "published" and rest.endswith(".parquet"):
         return "run `cohortlake publish --verify`, which writes it again"
     if path == "published/_published.json":
@@ -348,7 +348,7 @@ class OldFormat(LakeError):
     def __init__(self, where: str, version: int) -> None:
         super().__init__(
             f"{where} does not have the columns of format {version}; run `cohortlake rebuild`, "
-            "which makes it anew from the increments"
+            "which rebuilds it from the increments"
         )
 
 

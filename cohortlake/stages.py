@@ -216,7 +216,7 @@ class Stages:
         )
 
     def confirm_deletions(self, store: Datastore, image_set_ids: Iterable[str]) -> DeletionResult:
-        """Close those of some image sets, said to be deleted, that are deleted.
+        """Close those of some image sets that are deleted. Events have announced their deletion.
 
         Args:
             store: The data store.

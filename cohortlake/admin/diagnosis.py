@@ -181,8 +181,8 @@ def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
 
 
 def _is_file(root: Root) -> bool:
-    place = root.location_of("increments")
-    return place.is_local and Path(place.uri).is_file()
+    location = root.location_of("increments")
+    return location.is_local and Path(location.uri).is_file()
 
 
 def _has_history(root: Root) -> bool:

@@ -205,7 +205,7 @@ WHERE study_month = '{schema.UNDATED}' AND swept.datastore_id = undated_sweeps.d
 
 
 def _by_partition(rows: str) -> str:
-    """Return SQL for the study month in which the last sweeps counted rows of the history."""
+    """Return SQL for rows of the history, each with the month whose last sweep counted it."""
     first = f"{partitions.FIRST_MONTH:%Y-%m}"
     return f"""
         SELECT * EXCLUDE (swept_month, last_month, has_own) REPLACE (

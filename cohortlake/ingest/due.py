@@ -37,7 +37,7 @@ def due_windows(
 
     Args:
         store: The data store, with the service's present instant.
-        proven: The proven intervals, in order, see `coverage.proven`.
+        proven: The proven intervals, in order, see `coverage.covered_intervals`.
         lookback: Overlap with an open interval.
 
     Returns:

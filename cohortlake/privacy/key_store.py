@@ -173,9 +173,9 @@ def erasure_key(root: Root) -> bytes:
 
 def _no_erasure_key(root: Root) -> MissingKey:
     return MissingKey(
-        f"{root.uri_of(_ERASURE_PATH)} is gone, and erased patients are known again by it; "
-        "restore it from a backup (a lake that erased before there was such a file has a copy "
-        f"of {KEY_PATH} there)"
+        f"{root.uri_of(_ERASURE_PATH)} is missing, and only this key recognises erased patients; "
+        "restore it from a backup (in a lake whose first erasure is older than this file, it is a "
+        f"copy of {KEY_PATH})"
     )
 
 

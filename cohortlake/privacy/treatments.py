@@ -42,15 +42,15 @@ def prepare(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
 
 
 def rows_sql(relation: str, columns: Collection[str], policy: Policy) -> str:
-    """Return SQL for rows of the memory made safe.
+    """Return SQL for rows of the version history made safe.
 
     Args:
         relation: Rows with `shift_days`, see `publish.rows`.
-        columns: The columns of it that are to be looked at.
-        policy: What is done with them.
+        columns: Which of its columns the policy is applied to.
+        policy: The policy.
 
     Returns:
-        SQL for the same columns, and `withheld_fields`: of which of them a value is not shown.
+        SQL for the same rows, and `withheld_fields`: the columns whose value is not shown.
     """
     treated = {
         name: sql

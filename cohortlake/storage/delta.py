@@ -208,19 +208,19 @@ def file_ranges(
     for key, value in partition.items():
         added = added.filter(pc.equal(added[f"partition.{key}"], value))
 
-    def told(what: str, *types: pa.DataType) -> list[Any]:
-        values = added[what] if what in added.column_names else pa.nulls(len(added))
+    def listed(entry: str, *types: pa.DataType) -> list[Any]:
+        values = added[entry] if entry in added.column_names else pa.nulls(len(added))
         for type_ in types:
             values = values.cast(type_)
         return list(values.to_pylist())
 
     as_microseconds = (pa.timestamp("us"), pa.int64())
     columns = (
-        told("path"),
-        told("num_records"),
-        told(f"null_count.{column}"),
-        told(f"min.{column}", *as_microseconds),
-        told(f"max.{column}", *as_microseconds),
+        listed("path"),
+        listed("num_records"),
+        listed(f"null_count.{column}"),
+        listed(f"min.{column}", *as_microseconds),
+        listed(f"max.{column}", *as_microseconds),
     )
     return [
         FileRange(f"{name}/{unquote(path)}", rows or 0, nulls, low, high and high + _CUT_OFF)

@@ -28,8 +28,8 @@ from cohortlake.errors import CohortlakeError, RootNotUsable, RootUnreachable
 _ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.1
 
-_ARROWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+)")
-_ARROWS_STATUSES = {
+_ARROW_ERROR = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during (\w+)")
+_ARROW_STATUSES = {
     "ACCESS_DENIED": 403,
     "INVALID_ACCESS_KEY_ID": 403,
     "SIGNATURE_DOES_NOT_MATCH": 403,
@@ -41,9 +41,11 @@ _ARROWS_STATUSES = {
     "SLOW_DOWN": 503,
     "THROTTLING": 503,
 }
-_ARROWS_WITHOUT_ANSWER = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT")
-_DELTALAKES = re.compile(r"Error performing (\w+) .*?status code\W.*? ?(\d{3}) [A-Z]", re.DOTALL)
-_DELTALAKES_NO_ANSWER = re.compile(r"Error performing (\w+) .*?HTTP error", re.DOTALL)
+_ARROW_WITHOUT_ANSWER = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT")
+_DELTALAKE_ERROR = re.compile(
+    r"Error performing (\w+) .*?status code\W.*? ?(\d{3}) [A-Z]", re.DOTALL
+)
+_DELTALAKE_WITHOUT_ANSWER = re.compile(r"Error performing (\w+) .*?HTTP error", re.DOTALL)
 
 _RIGHTS = {
     # Without the right to list, S3 says of what is not there that it is forbidden.
@@ -52,7 +54,7 @@ _RIGHTS = {
     **dict.fromkeys(("DeleteObject", "DeleteObjects", "DELETE"), "s3:DeleteObject"),
     "CopyObject": "s3:GetObject and s3:PutObject",
 }
-_OTHERWISE = "s3:PutObject"  # objects, and the beginning, the parts and the end of large ones
+_RIGHT_TO_WRITE = "s3:PutObject"  # objects, and the beginning, the parts and the end of large ones
 
 
 class S3:
@@ -204,20 +206,20 @@ def _failure_of_os_error(error: OSError) -> Failure:
 
 
 def _failure_of_text(text: str) -> Failure | None:
-    """Return S3's answer from the text of a library's error; None where it tells none.
+    """Return S3's answer from the text of a library's error; None if the text holds none.
 
     Nothing else of the text is passed on: it may quote what was sent.
     """
-    if arrows := _ARROWS.search(text):
-        code, status, operation = arrows.groups()
-        if code in _ARROWS_WITHOUT_ANSWER and not status:
+    if arrow := _ARROW_ERROR.search(text):
+        code, status, operation = arrow.groups()
+        if code in _ARROW_WITHOUT_ANSWER and not status:
             return Failure(Cause.NO_ANSWER, "", operation=operation)
-        cause = cause_of_status(int(status or _ARROWS_STATUSES.get(code, 400)))
+        cause = cause_of_status(int(status or _ARROW_STATUSES.get(code, 400)))
         return Failure(cause, status or code, operation=operation)
-    if deltalakes := _DELTALAKES.search(text):
-        operation, status = deltalakes.groups()
+    if deltalake := _DELTALAKE_ERROR.search(text):
+        operation, status = deltalake.groups()
         return Failure(cause_of_status(int(status)), status, operation=operation)
-    if no_answer := _DELTALAKES_NO_ANSWER.search(text):
+    if no_answer := _DELTALAKE_WITHOUT_ANSWER.search(text):
         return Failure(Cause.NO_ANSWER, "", operation=no_answer[1])
     return None
 
@@ -233,7 +235,7 @@ def _error_of(uri: str, failure: Failure) -> CohortlakeError:
         case Cause.NO_CREDENTIALS:
             return failure.no_credentials("S3")
         case Cause.DENIED:
-            right = _RIGHTS.get(failure.operation, _OTHERWISE)
+            right = _RIGHTS.get(failure.operation, _RIGHT_TO_WRITE)
             return RootNotUsable(
                 f"{what}; give this user {right} there (docs/how-to/aws.md has the policy in "
                 "full), or check the credentials, COHORTLAKE_ROOT and COHORTLAKE_PUBLISHED"

@@ -86,7 +86,11 @@ def test_an_image_set_with_two_rows_is_noticed(
     filled: Path, evaluate: Callable[[], dict[str, bool]]
 ) -> None:
     rewrite(filled, "image_sets", lambda rows: pa.concat_tables([rows, rows.slice(0, 1)]))
-    assert failing(evaluate()) == {"each_image_set_once", "equals_memory", "holds_all_states"}
+    assert failing(evaluate()) == {
+        "each_image_set_once",
+        "equals_version_history",
+        "holds_all_states",
+    }
 
 
 def test_a_missing_state_is_noticed(filled: Path, evaluate: Callable[[], dict[str, bool]]) -> None:
@@ -94,7 +98,7 @@ def test_a_missing_state_is_noticed(filled: Path, evaluate: Callable[[], dict[st
     assert failing(evaluate()) == {"holds_all_states"}
 
 
-def test_what_the_memory_has_lost_is_noticed(
+def test_what_the_version_history_has_lost_is_noticed(
     filled: Path, evaluate: Callable[[], dict[str, bool]]
 ) -> None:
     found = (filled / "increments").rglob("updated_at/**/*.parquet")

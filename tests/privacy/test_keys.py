@@ -313,7 +313,7 @@ def test_the_erased_stay_out_whatever_becomes_of_the_other_key(root: Root) -> No
     }
     Path(root.path("keys/erasure-key")).unlink()
     for ask in (lambda: erasures.find(root, patient), lambda: ErasedPatients(root).mask(found)):
-        with pytest.raises(MissingKey, match="erased patients are known"):
+        with pytest.raises(MissingKey, match="only this key recognises erased patients"):
             ask()
 
 
