@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,6 +51,12 @@ class Hospital:
             self.at + timedelta(minutes=1), gone=[image_set_id(number) for number in gone]
         )
         image_sets.apply(self.root, write(self.root, [seen, swept]))
+
+    def copy_to(self, folder: str) -> Hospital:
+        """Return the same hospital with a copy of its lake, for a test that changes both."""
+        copied = Hospital(Root(shutil.copytree(self.root.path(), folder)))
+        copied.versions, copied.at = {**self.versions}, self.at
+        return copied
 
     def _summary(self, number: int, *, isPrimary: bool | None, **tags: Any) -> dict[str, Any]:  # noqa: N803
         version = self.versions[number] = self.versions.get(number, 0) + 1

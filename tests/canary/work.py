@@ -1,7 +1,8 @@
 """What a deployment does all day, in a process that logs all there is: `python -m canary.work`.
 
 Each job is a function that does not fail; what the library raises is printed as a person, a log
-or an error reporter would see it.
+or an error reporter would see it. A process does several jobs, one after the other, and imports
+what only some of them use when they begin.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
-import dagster as dg
-import nbformat
 import pandas as pd
 import pytest
 from endpoint import DATASTORE, Endpoint, serving
-from nbclient import NotebookClient
 
 import cohortlake
 from canary import plant
@@ -38,17 +37,17 @@ from cohortlake.ingest import partitions
 REPOSITORY = Path(__file__).parents[2]
 
 
-def main(job: str, *arguments: str) -> None:
-    """Do one of the jobs below, with every logger open."""
-    # What nbclient logs at other levels is what the notebook shows.
-    logging.basicConfig(level=logging.WARNING if job == "note" else 1, stream=sys.stderr)
+def main(root: str, *jobs: str) -> None:
+    """Do some of the jobs below, with every logger open."""
+    logging.basicConfig(level=1, stream=sys.stderr)
     logging.raiseExceptions = True
-    if job not in ("command", "identified", "orchestrate"):  # these protect themselves
+    if not {"command", "identified", "orchestrate"} & {*jobs}:  # these protect themselves
         cohortlake.protect_process()
     faulthandler.enable()
     client._LONGEST_WAIT_SECONDS = 0.001
     partitions.FIRST_MONTH = date(2019, 1, 1)  # fewer months, less to wait
-    JOBS[job](*arguments)
+    for job in jobs:
+        JOBS[job](root)
 
 
 def told(work: Callable[..., object], *arguments: object) -> None:
@@ -266,7 +265,9 @@ def orchestrate(root: str) -> None:
 _QUIETLY = {"raise_on_error": False}
 
 
-def _instance() -> dg.DagsterInstance:
+def _instance() -> Any:
+    import dagster as dg
+
     home = Path(os.environ["DAGSTER_HOME"])
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)
@@ -274,12 +275,21 @@ def _instance() -> dg.DagsterInstance:
 
 
 def note(root: str) -> None:
-    """Run the notebooks, and keep them with all that they showed."""
+    """Run the notebooks as one, and keep it with all that they showed."""
+    import nbformat
+    from nbclient import NotebookClient
+
     os.environ["COHORTLAKE_ROOT"] = root
-    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=120, allow_errors=True).execute()
-        nbformat.write(notebook, path.name)
+    paths = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    first, *others = (nbformat.read(path, as_version=4) for path in paths)
+    first.cells += [cell for notebook in others for cell in notebook.cells]
+    for number, cell in enumerate(first.cells):
+        cell.id = str(number)
+    # What nbclient logs at other levels is what the notebook shows.
+    logging.disable(logging.INFO)
+    NotebookClient(first, timeout=120, allow_errors=True).execute()
+    logging.disable(logging.NOTSET)
+    nbformat.write(first, "all.ipynb")
 
 
 def die(root: str) -> None:

@@ -81,7 +81,7 @@ def _history(root: Root) -> list[dict[str, Any]]:
 
 
 LAWS = settings(
-    max_examples=examples(8, quick=4),
+    max_examples=examples(8, quick=2),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -135,7 +135,7 @@ EVENTS = st.lists(
 JUMP = [("update", IDS[0])] * 3
 
 
-@settings(max_examples=examples(12, quick=4), deadline=None)
+@settings(max_examples=examples(12, quick=2), deadline=None)
 @given(EVENTS)
 @example([*JUMP, ("search", ""), ("fill", "")])
 @example([("update", IDS[0]), ("search", ""), ("miss", IDS[0]), *JUMP, ("search", "")])

@@ -46,7 +46,7 @@ JANUARY_AGAIN = [_change(3, DICOMStudyInstanceUID="1.8", DICOMPatientSex="F")]
 # Old studies come late, image sets go, patients and dates are corrected, all in any order.
 @example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
 @settings(
-    max_examples=examples(20, quick=6),
+    max_examples=examples(20, quick=3),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -126,17 +126,26 @@ def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
     assert all(second.files[path] == first.files[path] for path in untouched)
 
 
-def _published_lake(tmp_path: Path) -> tuple[Root, Publication]:
-    root = Root(str(tmp_path))
-    root.prepare()
-    Hospital(root).step([_change(number) for number in range(6)], [])
-    publication = publisher.publish(root, built_in("limited"))
-    assert publication is not None
-    return root, publication
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hospital]:
+    """A hospital whose lake is published, by the name of the policy; tests work on copies."""
+    hospital = Hospital(Root(str(tmp_path_factory.mktemp("limited") / "lake")))
+    hospital.root.prepare()
+    hospital.step([_change(number) for number in range(6)], [])
+    publisher.publish(hospital.root, built_in("limited"))
+    safe = hospital.copy_to(str(tmp_path_factory.mktemp("safe") / "lake"))
+    publisher.publish(safe.root, built_in("safe"))
+    return {"limited": hospital, "safe": safe}
 
 
-def test_the_marker_says_how_each_file_was_written(tmp_path: Path) -> None:
-    root, _ = _published_lake(tmp_path)
+@pytest.fixture
+def hospital(pristine: dict[str, Hospital], tmp_path: Path) -> Hospital:
+    """A hospital whose lake is published under `limited`."""
+    return pristine["limited"].copy_to(str(tmp_path / "lake"))
+
+
+def test_the_marker_says_how_each_file_was_written(hospital: Hospital) -> None:
+    root = hospital.root
     marker = read_marker(root)
     assert marker is not None
     for path, file in marker.files.items():
@@ -154,10 +163,10 @@ _PATIENTS = "published/patients/patients.parquet"
 @pytest.mark.parametrize("damage", ["delete", "cut", "empty", "flip"])
 @pytest.mark.parametrize("which", ["studies", "patients"])
 def test_what_was_altered_is_written_again_and_nothing_else_changes(
-    tmp_path: Path, which: str, damage: str, policy: str
+    pristine: dict[str, Hospital], tmp_path: Path, which: str, damage: str, policy: str
 ) -> None:
-    root, _ = _published_lake(tmp_path)
-    publication = publisher.publish(root, built_in(policy))
+    root = pristine[policy].copy_to(str(tmp_path / "lake")).root
+    publication = read_marker(root)
     assert publication is not None
     path = sorted(p for p in publication.files if f"/{which}/" in p)[-1]
     expected = published_rows(root)
@@ -185,20 +194,17 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
     assert again.written == ()
 
 
-def test_of_other_months_nothing_is_written_where_one_was_altered(tmp_path: Path) -> None:
-    root, _ = _published_lake(tmp_path)
+def test_of_other_months_nothing_is_written_where_one_was_altered(hospital: Hospital) -> None:
+    root = hospital.root
     root.delete(_STUDIES)
     mended = publisher.publish(root, built_in("limited"))
     assert mended is not None
     assert {path for path in mended.written if "=2024-02/" not in path} == {_PATIENTS}
 
 
-def test_a_marker_without_sizes_takes_them_at_the_next_publication(tmp_path: Path) -> None:
-    root = Root(str(tmp_path))
-    root.prepare()
-    hospital = Hospital(root)
-    hospital.step([_change(number) for number in range(6)], [])
-    first = publisher.publish(root, built_in("limited"))
+def test_a_marker_without_sizes_takes_them_at_the_next_publication(hospital: Hospital) -> None:
+    root = hospital.root
+    first = read_marker(root)
     assert first is not None
     old = json.loads(first.to_marker())
     old["files"] = {path: file["rows"] for path, file in old["files"].items()}
@@ -276,12 +282,8 @@ def _written_months(publication: Publication, table: str) -> list[str]:
     return sorted(folder.removeprefix("study_month=") for (folder,) in folders)
 
 
-def test_a_compacted_memory_is_published_in_proportion_all_the_same(tmp_path: Path) -> None:
-    root = Root(str(tmp_path))
-    root.prepare()
-    hospital = Hospital(root)
-    hospital.step([_change(number) for number in range(6)], [])
-    publisher.publish(root, built_in("limited"))
+def test_a_compacted_memory_is_published_in_proportion_all_the_same(hospital: Hospital) -> None:
+    root = hospital.root
     hospital.step([_change(1, DICOMPatientSex="F")], [])
     memory = DeltaTable(root.uri_of("image_sets"))
     assert memory.optimize.compact()["numFilesRemoved"] > 1

@@ -6,8 +6,10 @@ that vanish and come back. The replay is plain Python over what was seen.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -52,7 +54,7 @@ HISTORIES = st.tuples(st.lists(SEEN, min_size=1, max_size=8), st.lists(ABSENT, m
 History = tuple[list[Seen], list[tuple[str, int]]]
 
 LAWS = settings(
-    max_examples=examples(10, quick=4),
+    max_examples=examples(10, quick=2),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -243,9 +245,15 @@ def test_changes_lead_from_one_instant_to_another(
 # what cannot be asked
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """A published lake; each test works on a copy."""
+    return _lake(tmp_path_factory, ([(IDS[0], 1, 1, 3), (IDS[0], 2, 4, 5)], [])).root
+
+
 @pytest.fixture
-def lake(tmp_path_factory: pytest.TempPathFactory) -> PublishedTables:
-    return _lake(tmp_path_factory, ([(IDS[0], 1, 1, 3), (IDS[0], 2, 4, 5)], []))
+def lake(pristine: Root, tmp_path: Path) -> PublishedTables:
+    return PublishedTables(Root(shutil.copytree(pristine.path(), str(tmp_path / "lake"))))
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,20 @@ def change(number: int, day: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def hospital(tmp_path: Path) -> Hospital:
-    root = Root(str(tmp_path / "lake"))
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    """A hospital whose lake is published; each test works on a copy."""
+    root = Root(str(tmp_path_factory.mktemp("read") / "lake"))
     root.prepare()
     hospital = Hospital(root)
     hospital.step([change(number, day) for number, day in enumerate(MONTHS[:3])], [])
     publisher.publish(root, LIMITED)
     return hospital
+
+
+@pytest.fixture
+def hospital(pristine: Hospital, tmp_path: Path) -> Hospital:
+    return pristine.copy_to(str(tmp_path / "lake"))
 
 
 def test_rows_and_relations_outlive_the_lake_that_gave_them(hospital: Hospital) -> None:
