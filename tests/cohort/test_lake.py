@@ -89,7 +89,7 @@ def test_it_reads_no_restricted_folder(hospital_root: str, tmp_path: Path) -> No
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake/published").symlink_to(Path(hospital_root) / "published")
     with cohortlake.open(str(tmp_path / "lake")) as lake:
-        assert lake.sql("SELECT count(*) FROM image_sets").fetchall() == [(1500,)]
+        assert lake.sql("SELECT count(*) FROM image_sets").fetchall() == [(900,)]
 
 
 def test_describe_says_what_the_schema_says_and_what_is_missing(hospital: Lake) -> None:

@@ -166,8 +166,9 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
     pristine: dict[str, Hospital], tmp_path: Path, which: str, damage: str, policy: str
 ) -> None:
     root = pristine[policy].copy_to(str(tmp_path / "lake")).root
-    publication = read_marker(root)
+    publication = publisher.publish(root, built_in(policy))  # the catalogue of the copy
     assert publication is not None
+    assert publication.written == ()
     path = sorted(p for p in publication.files if f"/{which}/" in p)[-1]
     expected = published_rows(root)
     file = Path(root.path(path))
@@ -314,7 +315,7 @@ def test_a_file_can_be_passed_over_by_the_ids_it_does_not_hold(tmp_path: Path) -
             probed.add((path.split("/")[1], column))
             values = [value for (value,) in duckdb.sql(f"SELECT {column} FROM '{file}'").fetchall()]
             assert not any(_is_excluded(file, column, value) for value in values)
-            assert sum(_is_excluded(file, column, f"no {n}") for n in range(100)) > 80
+            assert sum(_is_excluded(file, column, f"no {n}") for n in range(25)) > 18
     assert {("image_sets", column) for column in schema.IDS} <= probed
     assert ("patients", "patient_key") in probed
 
