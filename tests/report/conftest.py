@@ -35,8 +35,8 @@ def hospital_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = str(tmp_path_factory.mktemp("reported") / "hospital")
     # At a time of day by which something happened: a day without news is not on the ledger yet.
     noon = {"now": "2026-03-01T12:00:00Z", "clock": "stopped"}
-    with emulated(synthetic=1500, seed=2, **noon) as emulator:
-        fill_lake(emulator, root, days=7, privacy="safe")
+    with emulated(synthetic=2500, seed=2, **noon) as emulator:
+        fill_lake(emulator, root, days=21, privacy="safe")
     return root
 
 
