@@ -16,7 +16,7 @@ from endpoint import DATASTORE, Endpoint, serving
 from cohortlake import Settings, Sync
 from cohortlake.ingest import partitions
 
-FIRST_DAY, FIRST_MONTH = date(2026, 1, 1), date(2024, 1, 1)
+FIRST_DAY, FIRST_MONTH = date(2026, 1, 1), date(2025, 1, 1)
 """Where the partitions of the endpoint begin: it is created on that day, and its studies are
 younger. A sweep of all months that the library knows takes seconds."""
 

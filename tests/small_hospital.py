@@ -10,7 +10,7 @@ from endpoint import Endpoint
 from cohortlake import read_table
 
 
-def fill(endpoint: Endpoint, count: int, seed: int = 1, months: int = 12) -> None:
+def fill(endpoint: Endpoint, count: int, seed: int = 1, months: int = 3) -> None:
     """Import image sets at random instants of January 2026, with studies of so many months."""
     rnd = random.Random(seed)  # noqa: S311
     for _ in range(count):

@@ -72,7 +72,7 @@ def swept_lake(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60, months=3)
+    fill(endpoint, 60)
     at = endpoint.now.timestamp() - 86400 * 9
     for image_set_id in IDS:
         endpoint.image_sets.append(

@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60, months=3)
+    fill(endpoint, 60)
     sync.run()
     endpoint.now += timedelta(hours=2)
     sync.reconcile()

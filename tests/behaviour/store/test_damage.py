@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -52,15 +53,25 @@ def change(number: int, **tags: str) -> dict[str, Any]:
     return {"number": number, "isPrimary": True, "DICOMStudyDate": day, **ids, **tags}
 
 
-@pytest.fixture
-def hospital(tmp_path: Path) -> Hospital:
-    Root(str(tmp_path / "lake")).prepare()
-    root = Root(str(tmp_path / "lake"))  # which is no run at work
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
+    """A hospital of three image sets and its lake, of which each test gets a copy."""
+    lake = str(tmp_path_factory.mktemp("three") / "lake")
+    Root(lake).prepare()
+    root = Root(lake)  # which is no run at work
     hospital = Hospital(root)
     hospital.step([change(number) for number in range(3)], [])
     coverage.record(root, files.paths(root))
     publisher.publish(root, LIMITED)
     return hospital
+
+
+@pytest.fixture
+def hospital(three: Hospital, tmp_path: Path) -> Hospital:
+    shutil.copytree(three.root.uri, tmp_path / "lake")
+    own = Hospital(Root(str(tmp_path / "lake")))
+    own.versions, own.at = dict(three.versions), three.at
+    return own
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "zeros", "text"])

@@ -31,7 +31,7 @@ def five_hours(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def live_five_hours(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60, months=3)
+    fill(endpoint, 60)
     sync.run()
     for hour in range(5):
         endpoint.now += timedelta(hours=1)

@@ -163,15 +163,18 @@ from cohortlake.history import maintenance, packing
 from cohortlake.storage.root import Root
 
 maintenance._FEWEST_SMALL_FILES = packing._FEWEST_SMALL_FILES = 2
-done = maintenance.maintain(Root(sys.argv[1]), timedelta(days=int(sys.argv[2])))
-print(json.dumps([table.files for table in done]))
+for days in map(int, sys.argv[2:]):
+    done = maintenance.maintain(Root(sys.argv[1]), timedelta(days=days))
+    print(json.dumps([[table.files for table in done], Root(sys.argv[1]).files("", "")]))
 """
 
 
-def maintained(root: str, days: int) -> list[int]:
-    command = (sys.executable, "-c", _MAINTENANCE, root, str(days))
-    files: list[int] = json.loads(subprocess.check_output(command, timeout=120))
-    return files
+def maintained(root: str, *days: int) -> Iterator[tuple[list[int], list[str]]]:
+    """Maintain a lake with each retention, and yield the files of its tables and all its files."""
+    command = (sys.executable, "-c", _MAINTENANCE, root, *map(str, days))
+    for line in subprocess.check_output(command, timeout=120).splitlines():
+        tables, files = json.loads(line)
+        yield tables, files
 
 
 def test_maintenance_leaves_few_files_and_the_same_rows(
@@ -183,12 +186,12 @@ def test_maintenance_leaves_few_files_and_the_same_rows(
     hospital.admin.advance(seconds=1)
     Sync(settings).run()
     before = {table: tabled(settings.root, table) for table in PUBLISHED}
-    assert maintained(settings.root, 30)[:2] == [2, 1]
-    files = objects(settings.root, "")
-    assert maintained(settings.root, 30)[:2] == [2, 1]
-    assert objects(settings.root, "") == files
-    assert maintained(settings.root, 0)[2] == 1, "packed, and the copied ones are deleted"
-    assert len(objects(settings.root, ".parquet")) < len(files)
+    first, again, at_once = maintained(settings.root, 30, 30, 0)
+    assert first[0][:2] == again[0][:2] == [2, 1]
+    assert again[1] == first[1]
+    assert at_once[0][2] == 1, "packed, and the copied ones are deleted"
+    parquet = [sum(path.endswith(".parquet") for path in files) for _, files in (again, at_once)]
+    assert parquet[1] < parquet[0]
     Sync(settings).publish()
     for table in PUBLISHED:
         pd.testing.assert_frame_equal(tabled(settings.root, table), before[table])

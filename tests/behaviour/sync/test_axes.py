@@ -25,14 +25,14 @@ def test_the_axes_agree_until_something_changes(
 ) -> None:
     sync = Sync(lake_settings)
     assert reconciliation_check(sync.root) == Reconciliation()
-    fill(endpoint, 90)  # of thirty studies three have no date, the others lie in eleven months
+    fill(endpoint, 90)  # of thirty studies three have no date, the others lie in three months
     for row in endpoint.image_sets:
         row["DICOMTags"]["DICOMNumberOfStudyRelatedSeries"] = 3
     endpoint.image_sets[4]["DICOMTags"]["DICOMNumberOfStudyRelatedSeries"] = 5
     sync.run()
     before = reconciliation_check(sync.root)
     assert (before.agreeing, before.changed, before.differing) == (0, 0, ())
-    months = before.unswept  # eleven, and `undated`
+    months = before.unswept  # three, and `undated`
     assert (before.studies, before.studies_with_fewer_series) == (30, 1)
 
     endpoint.now += timedelta(hours=2)

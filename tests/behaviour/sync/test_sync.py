@@ -94,7 +94,7 @@ def test_reconcile_closes_what_is_gone_and_nothing_else(
     del endpoint.image_sets[40], endpoint.image_sets[0]  # 0 has no usable study date
     # Moved to another month since the last tick: absent from its old partition, not gone.
     endpoint.now += timedelta(hours=1)
-    change(endpoint, 20, DICOMStudyDate="20250101")
+    change(endpoint, 20, DICOMStudyDate="20250401")
     outcome = Sync(lake_settings).reconcile()
     assert outcome.applied.changes == {"deleted": 2, "updated": 1}
     assert_equal_to_truth(lake_settings.root, endpoint)
@@ -125,7 +125,7 @@ def test_a_sweep_says_nothing_of_what_is_newer_than_it(
 def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
-    fill(endpoint, 400)
+    fill(endpoint, 400, months=12)
     Sync(lake_settings).run()
     before = list(endpoint.image_sets)
     months = {row["imageSetId"]: row["DICOMTags"]["DICOMStudyDate"][:6] for row in before}
