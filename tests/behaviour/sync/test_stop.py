@@ -197,7 +197,7 @@ def test_sync_under_nohup_ends_by_sigterm_and_says_what_it_kept(
     environment = os.environ | {
         "COHORTLAKE_DATASTORES": DATASTORE,
         "COHORTLAKE_ROOT": lake_settings.root,
-        "COHORTLAKE_TPS": "2",
+        "COHORTLAKE_TPS": "0.1",
         "COHORTLAKE_BURST": str(ANSWERED + 2),
     }
     command = ("nohup", COHORTLAKE, "sync")
