@@ -120,7 +120,7 @@ SMALL = {
     "cohortlake.increments.pack_writer:ROW_GROUP_ROWS": 40,
     "cohortlake.ingest.extract:_BATCH_BYTES": 20_000,
     "cohortlake.healthimaging.client:PAGE_SIZE": 10,
-    # Otherwise compaction begins after the end of a storm.
+    # Otherwise compaction and packing begin after the end of a storm.
     "cohortlake.history.maintenance:_FEWEST_SMALL_FILES": 4,
     "cohortlake.history.packing:_FEWEST_SMALL_FILES": 4,
     # Nobody needs to spare a service that fails on purpose.
