@@ -96,7 +96,7 @@ def do(sync: Sync, command: str) -> None:
 
 
 @pytest.mark.parametrize(("step", "when", "count"), OF_UPKEEP)
-def test_what_is_killed_is_done_by_doing_it_again(
+def test_a_killed_command_is_completed_by_running_it_again(
     step: steps.Step,
     when: str,
     count: int,

@@ -1,4 +1,4 @@
-"""The deployment as it would be loaded, an endpoint over HTTP, and a Dagster that forgets."""
+"""The deployment, a lake for it, and a Dagster instance in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COHORTLAKE_DATASTORES", DATASTORE)
     monkeypatch.setenv("COHORTLAKE_TPS", "1000")
     monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
-    # One after the other, so that it is known what landed before a failure.
+    # One worker, so that it is known which days are written before a failure.
     monkeypatch.setenv("COHORTLAKE_WORKERS", "1")
     monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 7, 1))  # few months, less to wait
     return tmp_path / "lake"
@@ -44,8 +44,8 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as forgetful:
-        yield forgetful
+    with dg.DagsterInstance.ephemeral() as in_memory:
+        yield in_memory
 
 
 @pytest.fixture

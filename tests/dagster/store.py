@@ -1,4 +1,4 @@
-"""What lies in the data store, and what the runs brought of it."""
+"""Image sets for the data store, and what the runs found of them."""
 
 from __future__ import annotations
 

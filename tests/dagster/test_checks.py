@@ -98,7 +98,7 @@ def test_a_missing_state_is_noticed(filled: Path, evaluate: Callable[[], dict[st
     assert failing(evaluate()) == {"holds_all_states"}
 
 
-def test_what_the_version_history_has_lost_is_noticed(
+def test_states_lost_from_the_version_history_are_noticed(
     filled: Path, evaluate: Callable[[], dict[str, bool]]
 ) -> None:
     found = (filled / "increments").rglob("updated_at/**/*.parquet")

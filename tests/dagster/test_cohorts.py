@@ -84,7 +84,7 @@ def test_they_are_drawn_after_publishing_and_verified(
     assert (check.metadata["joined"].value, check.metadata["left"].value) == (1, 1)
 
 
-def test_what_was_frozen_and_cannot_be_drawn_again_is_told(
+def test_a_frozen_cohort_that_cannot_be_drawn_again_is_reported(
     with_cohorts: ModuleType, endpoint: Endpoint, lake: Path, instance: dg.DagsterInstance
 ) -> None:
     endpoint.image_sets = [image_set(n, NOON) for n in range(2)]

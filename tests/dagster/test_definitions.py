@@ -75,7 +75,7 @@ def test_they_can_be_run(deployment: ModuleType) -> None:
     dg.Definitions.validate_loadable(deployment.defs)
 
 
-def test_each_asset_tells_its_columns(deployment: ModuleType) -> None:
+def test_each_asset_has_its_columns(deployment: ModuleType) -> None:
     for spec in deployment.defs.resolve_all_asset_specs():
         columns = spec.metadata["dagster/column_schema"].columns
         assert columns

@@ -1,4 +1,4 @@
-"""What Dagster is told: enough to run the lake by, and never the value of a tag."""
+"""The events of Dagster say enough to operate a lake, and never the value of a tag."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Broken(Sync):
         raise ValueError(f"could not convert {CANARY}")
 
 
-def test_no_value_of_a_tag_is_told_and_a_table_tells_its_rows_and_columns(
+def test_events_have_no_value_of_a_tag_and_name_rows_and_columns(
     endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
 ) -> None:
     endpoint.image_sets = [canary(i) for i in range(3)]
@@ -61,7 +61,7 @@ def test_no_value_of_a_tag_is_told_and_a_table_tells_its_rows_and_columns(
     assert "PatientName" not in columns, "only those that the policy shows"
 
 
-def test_nor_by_an_error_that_nobody_foresaw(
+def test_an_unexpected_error_shows_no_value_of_a_tag(
     endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
 ) -> None:
     result = run("tick", sync=Broken(Settings.from_env()))
@@ -71,7 +71,7 @@ def test_nor_by_an_error_that_nobody_foresaw(
     assert "ValueError in " in failure.step_failure_data.user_failure_data.description
 
 
-def test_a_day_tells_what_its_search_cost(
+def test_the_event_of_a_day_has_the_cost_of_its_search(
     endpoint: Endpoint, lake: Path, run: Run, instance: dg.DagsterInstance
 ) -> None:
     endpoint.image_sets = [image_set(0, NOON)]

@@ -115,7 +115,7 @@ def hundred_days(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.usefixtures("hundred_days")
-def test_what_landed_before_a_failure_stays_and_the_next_run_does_the_rest(
+def test_rows_written_before_a_failure_stay_and_the_next_run_does_the_rest(
     run: Run, instance: dg.DagsterInstance, lake: Path
 ) -> None:
     assert not run("backfill", sync=denied_after(1)).success

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """One on disk: a schedule opens it anew."""
+    """An instance on disk, because a schedule opens it again."""
     with dg.DagsterInstance.local_temp(str(tmp_path)) as kept:
         yield kept
 

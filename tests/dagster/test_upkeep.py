@@ -27,7 +27,7 @@ def test_the_tables_are_maintained(
     assert published_ids(lake) == {row["imageSetId"] for row in endpoint.image_sets}
 
 
-def test_a_failure_tells_its_remedy(run: Run, lake: Path) -> None:
+def test_a_failure_names_its_remedy(run: Run, lake: Path) -> None:
     lake.write_text("no folder")
     result = run("maintain")
     assert not result.success

@@ -37,7 +37,7 @@ def run(served):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_announces_itself_and_ends_when_told(number):
+def test_serve_announces_itself_and_ends_by_a_signal(number):
     with start("--seed", "1") as process:
         ready = json.loads(process.stdout.readline())
         assert ready["endpoint"].startswith("http://127.0.0.1:")

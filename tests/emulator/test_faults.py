@@ -157,7 +157,7 @@ def test_behaviour_out_of_range(name, value):
         Behaviour(**{name: value})
 
 
-def test_stats_count_requests_and_start_anew(fresh):
+def test_stats_count_requests_and_can_be_reset(fresh):
     service = fresh()
     service.search()
     service.client.get_datastore(datastoreId=service.datastore)

@@ -15,7 +15,7 @@ def by_id(rows):
     return {row["imageSetId"]: row for row in rows}
 
 
-def test_a_stopped_clock_moves_when_it_is_told(fresh):
+def test_a_stopped_clock_moves_only_on_request(fresh):
     admin = fresh().emulator.admin
     assert admin.clock()["now"] == "2024-06-03T09:00:00.000+00:00"
     assert admin.advance(seconds=1.5, days=1)["now"] == "2024-06-04T09:00:01.500+00:00"

@@ -111,7 +111,7 @@ def test_botocore_reads_the_error(hospital):
         hospital.client.search_image_sets(datastoreId=hospital.datastore, maxResults=51)
 
 
-def test_several_errors_are_told_together(hospital):
+def test_several_errors_come_together(hospital):
     status, body = hospital.post({"sort": {"sortOrder": "x", "sortField": "y"}}, maxResults=99)
     assert status == 400
     assert body["message"].startswith("3 validation errors detected: ")

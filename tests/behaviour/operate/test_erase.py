@@ -1,4 +1,4 @@
-"""A patient is erased: no byte of theirs is left, no search brings them back, all else stays."""
+"""After an erasure no byte of the patient is left, no search brings it back, all else stays."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_no_search_brings_them_back(
     assert ids == {row["imageSetId"] for row in endpoint.image_sets} - set(IDS)
 
 
-def test_an_image_set_is_its_last_known_patients(
+def test_an_image_set_belongs_to_its_last_known_patient(
     sync: Sync, endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     endpoint.now += timedelta(hours=2)
@@ -284,7 +284,7 @@ def test_an_image_set_is_its_last_known_patients(
     assert "CANARY-ID" not in "".join(text for _, text in texts(lake_settings.root))
 
 
-def test_one_that_comes_to_be_theirs_is_closed(
+def test_an_image_set_refiled_to_the_erased_patient_is_closed(
     sync: Sync, endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     sync.erase("CANARY-ID", DATASTORE)
@@ -320,7 +320,7 @@ def held(sync: Sync) -> set[str]:
     return set(read_table(sync.settings.root, "image_sets")["image_set_id"])
 
 
-def test_what_came_to_be_theirs_is_closed_though_the_search_fails_midway(
+def test_a_refiled_image_set_is_closed_though_the_search_fails_midway(
     sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync.erase("CANARY-ID", DATASTORE)
@@ -347,7 +347,7 @@ def test_what_came_to_be_theirs_is_closed_though_the_search_fails_midway(
     assert left(sync.settings.root, {"CANARY"}) == {}
 
 
-def test_what_came_to_be_theirs_is_closed_though_the_run_is_killed(
+def test_a_refiled_image_set_is_closed_though_the_run_is_killed(
     sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync.erase("CANARY-ID", DATASTORE)
@@ -377,7 +377,7 @@ def test_what_came_to_be_theirs_is_closed_though_the_run_is_killed(
 
 
 @pytest.mark.parametrize("is_applied", [False, True])
-def test_rows_that_a_run_with_an_older_list_landed_do_not_come_back(
+def test_rows_written_by_a_run_with_an_older_list_do_not_come_back(
     sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_applied: bool
 ) -> None:
     """On S3 nobody knows of a run on another machine that began before the erasure."""

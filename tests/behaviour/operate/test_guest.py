@@ -1,4 +1,4 @@
-"""The library is a guest in the process that imports it: what is global there stays as it was."""
+"""The library changes nothing that is global in the process that imports it."""
 
 from __future__ import annotations
 

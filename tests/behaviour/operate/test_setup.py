@@ -197,7 +197,7 @@ def test_every_path_is_written_in_full(
     assert f'COHORTLAKE_PRIVACY_FILE="{Path("~/policy.yaml").expanduser()}"' in text
 
 
-def test_what_cannot_be_set_up_is_told(
+def test_what_cannot_be_set_up_is_an_error(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "give one of --cron and --systemd" in _setup().output

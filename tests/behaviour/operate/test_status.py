@@ -1,4 +1,4 @@
-"""`cohortlake status` tells damaged lakes apart, and what it says to do makes them healthy."""
+"""`cohortlake status` names the damage of a lake, and the commands it names repair it."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ MISCONFIGURED = Verdict.MISCONFIGURED
         (_leave_a_gap, (), INCOMPLETE, "was not searched from", ["sync"]),
     ],
 )  # fmt: skip
-def test_a_damaged_lake_is_told_and_mended(
+def test_damage_is_reported_and_repaired_by_the_commands_it_names(
     lake: Lake,
     damage: Damage,
     options: tuple[str, ...],
@@ -288,7 +288,7 @@ def test_a_broken_marker_is_deleted_and_written_again(lake: Lake) -> None:
     assert lake.status("--verify")[0] == 0
 
 
-def test_keys_that_are_gone_are_not_made_anew(lake: Lake) -> None:
+def test_lost_keys_are_not_created_again(lake: Lake) -> None:
     _delete_keys(lake)
     lake.run("sync")
     assert not (lake.path / "keys").exists()
@@ -299,7 +299,7 @@ def test_keys_that_are_gone_are_not_made_anew(lake: Lake) -> None:
     assert lake.status()[0] == 0
 
 
-def test_it_is_seen_where_nothing_says_any_more_which_key_it_was(lake: Lake) -> None:
+def test_a_lake_that_does_not_say_its_key_is_damaged(lake: Lake) -> None:
     (lake.path / "keys/fingerprint").unlink()
     assert lake.status()[0] == 0, "the marker says it, too"
     marker = lake.path / "published/_published.json"
@@ -374,7 +374,7 @@ def test_where_there_is_no_lake_it_says_so_and_what_to_run(
     assert lake.status()[0] == 0
 
 
-def test_a_root_that_is_a_file_is_told(lake: Lake, tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_is_reported(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     lake.setting("COHORTLAKE_ROOT", str(tmp_path / "file"))
     code, found = lake.status()

@@ -170,7 +170,7 @@ def test_damaged_members_and_a_damaged_manifest_are_named(hospital: Hospital) ->
 
 @pytest.mark.parametrize("how", ["cut", "zeros", "text"])
 @pytest.mark.parametrize("table", ["image_sets", "coverage"])
-def test_a_damaged_log_is_named_and_a_rebuild_makes_the_table_anew(
+def test_a_damaged_log_is_named_and_a_rebuild_repairs_it(
     hospital: Hospital, how: str, table: str, tmp_path: Path
 ) -> None:
     root = hospital.root
@@ -192,7 +192,7 @@ def current_states(root: Root) -> pa.Table:
     return current.read("state_key", "true", [f.path for f in current.files("updated_at")])
 
 
-def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) -> None:
+def test_a_damaged_file_of_a_table_is_named_and_a_rebuild_repairs_it(hospital: Hospital) -> None:
     root = hospital.root
     sync = Sync(Settings(("d" * 32,), root.uri, privacy="limited"))
     for table in ("image_sets", "coverage"):
@@ -207,7 +207,7 @@ def test_a_damaged_file_of_a_table_is_named_and_made_anew(hospital: Hospital) ->
         assert len(cohortlake.read_table(root.uri, "studies")) == 3
 
 
-def test_a_closed_lake_and_one_that_was_published_anew_say_so(hospital: Hospital) -> None:
+def test_a_closed_lake_and_one_published_again_say_so(hospital: Hospital) -> None:
     root = hospital.root
     lake = cohortlake.open(root.uri)
     rows = lake.sql("FROM studies")
@@ -226,7 +226,7 @@ class PanicException(BaseException):
     """As pyo3 raises it."""
 
 
-def test_a_panic_is_an_error_like_others_and_its_text_is_not_told(
+def test_a_panic_is_an_error_like_others_and_its_text_is_not_shown(
     hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def panics(*_: object, **__: object) -> None:
@@ -252,7 +252,7 @@ S3_SAYS = (
 )
 
 
-def test_what_s3_answers_within_a_query_is_told_as_elsewhere() -> None:
+def test_an_error_of_s3_within_a_query_is_explained() -> None:
     reads = [(Root("s3://bucket/lake"), ["published/studies/studies.parquet"])]
     for error in (OSError(S3_SAYS), duckdb.InvalidInputException(S3_SAYS), duckdb.Error(S3_SAYS)):
         with (

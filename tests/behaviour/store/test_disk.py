@@ -1,4 +1,4 @@
-"""What lies on the disk when a run was killed, and what is said when the disk is full."""
+"""Files of killed runs are deleted, and a full disk is an error that is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maintenance over HTTP-filled lakes: fewer files, the same rows, and nobody who notices."""
+"""After maintenance a lake has fewer files and the same rows, also for runs at work."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_what_is_no_bucket_or_no_full_path_is_refused(uri: str) -> None:
         StorageLocation(uri)
 
 
-def test_a_user_who_is_not_there_is_told_as_such() -> None:
+def test_an_unknown_user_in_a_path_is_an_error() -> None:
     with pytest.raises(RootNotUsable, match="a user who has no home folder here"):
         StorageLocation("~nobody-of-this-name/lake")
 

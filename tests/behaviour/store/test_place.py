@@ -206,7 +206,7 @@ def test_a_table_out_of_reach_is_worth_another_try(fake: FakeS3) -> None:
         delta.open_table(Root("s3://bkt/a"), "image_sets")
 
 
-def test_no_credentials_are_told_as_such(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_named(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(NoCredentials, match="AWS_PROFILE"):
@@ -227,7 +227,7 @@ CONFLICT = (409, "ConditionalRequestConflict")
 
 
 @pytest.mark.parametrize("end", [(200, ""), (412, "PreconditionFailed")])
-def test_of_two_that_create_at_once_the_one_told_so_comes_again(
+def test_of_two_that_create_at_once_the_refused_one_tries_again(
     fake: FakeS3, end: tuple[int, str]
 ) -> None:
     fake.answers = [CONFLICT, CONFLICT, end]
@@ -262,7 +262,7 @@ def test_the_first_of_several_that_create_wins(bucket: str) -> None:
     assert Root(f"s3://{bucket}").read("x") == won
 
 
-def test_what_is_not_there_is_told_as_such_on_either(bucket: str, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_on_disk_and_on_s3(bucket: str, tmp_path: Path) -> None:
     for place in (Root(f"s3://{bucket}/a"), Root(str(tmp_path))):
         assert not place.exists("keys/x")
         assert place.files("keys", "") == []

@@ -1,4 +1,4 @@
-"""A lake below `s3://`: the same as on a disk, over HTTP against moto's S3."""
+"""A lake on S3, over HTTP against moto, behaves like one on a disk."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What the updatedAt axis brought, compared with what the sweeps by study date found."""
+"""The windows of updatedAt and the sweeps by study date find the same image sets."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def test_a_date_in_the_old_form_is_swept_with_the_undated(
     """No day's search may find it, or every day's: its own month is compared without it."""
     dates = ["20240110", "2024.01.15", "20240120", "20240220 ", "20240225"]
     summaries = [{"DICOMTags": {"DICOMStudyDate": text}} for text in dates]
-    with emulated(undated_match=undated_match, now="2026-06-01T12:00:00Z") as emulator:
+    month, now = date(2024, 1, 1), "2024-03-10T12:00:00Z"
+    with emulated(first_month=month, now=now, undated_match=undated_match) as emulator:
         emulator.admin.import_summaries(summaries)
         emulator.admin.advance(days=1)
         sync = Sync(
@@ -151,7 +152,9 @@ def test_a_change_at_the_instant_of_the_sweep_is_no_difference(
     assert reconciliation_check(sync.root) == Reconciliation(agreeing=1)
 
 
-def test_what_the_memory_has_lost_is_seen(endpoint: Endpoint, lake_settings: Settings) -> None:
+def test_states_lost_from_the_version_history_are_noticed(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
     sync = Sync(lake_settings)
     fill(endpoint, 60)
     sync.run()

@@ -1,4 +1,4 @@
-"""Two runs at once: neither loses anything, and nothing is in the lake twice."""
+"""Two runs at once lose no row and write no row twice."""
 
 from __future__ import annotations
 

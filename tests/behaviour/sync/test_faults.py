@@ -1,4 +1,4 @@
-"""However the service misbehaves, the lake ends up equal to it, and no row is in it twice."""
+"""After any fault of the service, the lake equals the data store, and no row is in it twice."""
 
 from __future__ import annotations
 

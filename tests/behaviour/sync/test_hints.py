@@ -1,4 +1,4 @@
-"""Events through SQS, over HTTP: they make the lake look, and never change it by themselves."""
+"""Events from SQS start a look at the service, and never change the lake by themselves."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_a_search_finds_the_whole_of_its_last_day(
     assert sorted(rows["StudyID"]) == found
 
 
-def test_progress_is_told_in_words(endpoint: Endpoint, lake_settings: Settings) -> None:
+def test_progress_is_described_in_words(endpoint: Endpoint, lake_settings: Settings) -> None:
     fill(endpoint, 400)
     told: list[SearchProgress] = []
     Sync(replace(lake_settings, tps=60, burst=1)).run(PeriodicProgress(told.append, 0.01))

@@ -1,4 +1,4 @@
-"""A run that is stopped keeps what had come, and two runs at once do not read all of it twice."""
+"""A stopped run keeps the rows that it has read, and a second run does not read them again."""
 
 from __future__ import annotations
 

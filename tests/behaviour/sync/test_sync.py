@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,8 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
 
 
 def test_a_data_store_with_too_much_gone_holds_up_no_other(tmp_path: Path) -> None:
-    with emulated(datastores=3, now="2026-06-01T12:00:00Z", clock="stopped") as emulator:
+    month, now = date(2026, 1, 1), "2026-03-01T12:00:00Z"
+    with emulated(first_month=month, datastores=3, now=now, clock="stopped") as emulator:
         first, second, third = emulator.datastores
         sync = Sync(Settings((first, second, third), f"{tmp_path}/lake", tps=1000))
         ids = {store: _import(emulator, store) for store in sync.settings.datastores}
@@ -166,7 +167,7 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(tmp_path: Path) -> No
                 emulator.admin.delete(image_set_id, datastore_id=store)
         emulator.admin.advance(days=1)
 
-        gone = f"^50 image sets are gone from 2024-01 of data store {first}; 2024-01 of .* {third}:"
+        gone = f"^50 image sets are gone from 2026-01 of data store {first}; 2026-01 of .* {third}:"
         with pytest.raises(DeletionsRefused, match=gone):
             sync.reconcile()
         held = read_table(sync.settings.root, "image_sets").groupby("datastore_id").size()
@@ -176,13 +177,13 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(tmp_path: Path) -> No
         only_the_first = Sync(replace(sync.settings, datastores=(first,)))
         accepted = only_the_first.reconcile(accept_deletions=True)
         assert accepted.applied.changes == {"deleted": 30}
-        with pytest.raises(DeletionsRefused, match=rf"^20 .* from 2024-01 of data store {third}:"):
+        with pytest.raises(DeletionsRefused, match=rf"^20 .* from 2026-01 of data store {third}:"):
             sync.reconcile()
 
 
 def _import(emulator: Emulator, datastore_id: str) -> list[str]:
     """Import forty image sets of one study month."""
-    summaries = [{"DICOMTags": {"DICOMStudyDate": "20240115"}} for _ in range(40)]
+    summaries = [{"DICOMTags": {"DICOMStudyDate": "20260115"}} for _ in range(40)]
     ids = emulator.admin.import_summaries(summaries, datastore_id=datastore_id)
     emulator.admin.advance(days=1)
     return ids
@@ -258,7 +259,7 @@ def test_rebuild_gives_the_same_rows(endpoint: Endpoint, lake_settings: Settings
         pd.testing.assert_frame_equal(_sorted(read_table(lake_settings.root, table)), before[table])
 
 
-def test_a_memory_of_an_older_format_asks_to_be_rebuilt(
+def test_a_version_history_of_an_older_format_asks_for_a_rebuild(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     fill(endpoint, 20)
@@ -309,7 +310,9 @@ def test_safe_publishes_no_identifier(endpoint: Endpoint, lake_settings: Setting
     assert set(frame["age_at_study_years"].dropna()) == {75}
 
 
-def test_another_policy_publishes_all_anew(endpoint: Endpoint, lake_settings: Settings) -> None:
+def test_another_policy_publishes_everything_again(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
     fill(endpoint, 12)
     Sync(lake_settings).run()
     keys = set(read_table(lake_settings.root, "patients")["patient_key"])
@@ -380,7 +383,7 @@ def test_a_lost_key_is_an_error_and_no_new_key(endpoint: Endpoint, lake_settings
     assert not Path(lake_settings.root, "keys/patient-key").exists()
 
 
-def test_a_run_that_fails_keeps_what_landed(
+def test_a_run_that_fails_keeps_the_rows_it_wrote(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(endpoint, 400)

@@ -1,4 +1,4 @@
-"""`--fill-versions` over HTTP: versions that no search saw, read afterwards and put in place."""
+"""`--fill-versions` reads the versions that no search saw and puts them into the history."""
 
 from __future__ import annotations
 
@@ -273,7 +273,9 @@ app(["sync", "--fill-versions"])
 """
 
 
-def test_a_run_that_is_killed_keeps_what_landed(hospital: Emulator, settings: Settings) -> None:
+def test_a_run_that_is_killed_keeps_the_rows_it_wrote(
+    hospital: Emulator, settings: Settings
+) -> None:
     keys = [row["imageSetId"] for row in _new(hospital, 20)]
     _fill(settings)
     states = len(read_table(settings.root, "history"))
@@ -470,7 +472,7 @@ def test_a_missing_right_is_named_and_what_was_found_stays(
     assert _fill(lake_settings)["versions"] == 80, "nothing counts as asked for"
 
 
-def test_what_landed_before_a_failure_stays(
+def test_rows_written_before_a_failure_stay(
     endpoint: Endpoint, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)

@@ -76,7 +76,7 @@ def test_a_value_is_passed_on_and_none_is_dropped(attribute: str, value: Any, se
     assert (kept is None) == (sent is None)
 
 
-def test_of_several_series_only_what_they_agree_on_is_told() -> None:
+def test_of_several_series_only_common_values_are_taken() -> None:
     one = {"DICOM": {"Modality": "CT", "SeriesNumber": "1", "BodyPartExamined": "HEAD"}}
     two = {"DICOM": {"Modality": "CT", "SeriesNumber": "2"}}
     assert tags(document(series={"1.1": one, "1.2": two})) == {"DICOMSeriesModality": "CT"}
