@@ -108,7 +108,8 @@ WITH first AS (
         state_key AS prior_state_key, study_month AS prior_study_month
     ) FROM first WHERE dice % 20 = 0
 )
-SELECT *, {timeline.INTERVAL_KEY} AS interval_key, {timeline.IMAGE_SET_KEY} AS image_set_key
+SELECT *, {timeline.INTERVAL_KEY} AS interval_key, {timeline.IMAGE_SET_KEY} AS image_set_key,
+       {timeline.ENTITY_HASHES}
 FROM (FROM first UNION ALL BY NAME FROM amended)
 """
 

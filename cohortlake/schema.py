@@ -347,6 +347,12 @@ IMAGE_SETS: tuple[Column, ...] = (
     STUDY_MONTH,
     Column("image_set_key", pa.int64(), "Hash of datastore_id and image_set_id, to find the rows "
            "of an image set."),
+    Column("study_hash", pa.int64(), "version: hash of datastore_id and StudyInstanceUID, to find "
+           "the rows of a study; the same for all rows of a data store without one."),
+    Column("series_hash", pa.int64(), "version: hash of datastore_id and SeriesInstanceUID; null "
+           "without one."),
+    Column("patient_hash", pa.int64(), "version: hash of datastore_id and PatientID; null without "
+           "one."),
     Column("interval_key", pa.int64(), "Hash of the state, when and how it began and the state "
            "before it. It links an end event to the version that ends."),
     Column("change", pa.string(), "version: created, updated or reappeared. closure: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from urllib.parse import unquote
 
 import duckdb
@@ -165,14 +166,16 @@ def version(root: Root) -> int | None:
     return table.version() if table else None
 
 
-def observed(
-    con: duckdb.DuckDBPyConnection, history: HistoryViews
-) -> tuple[str | None, str | None]:
-    """Return when the first and the last search began that the version history holds rows of."""
-    query = f"SELECT min(observed_at) AS first, max(observed_at) AS last FROM {history.stored}"
+def observed(con: duckdb.DuckDBPyConnection, rows: str) -> tuple[datetime | None, datetime | None]:
+    """Return when the first and the last search began that saw some rows of the history.
+
+    Args:
+        con: The connection of the rows.
+        rows: A relation with the column observed_at.
+    """
+    query = f"SELECT min(observed_at) AS first, max(observed_at) AS last FROM {rows}"
     (seen,) = con.sql(query).to_arrow_table().cast(_OBSERVED).to_pylist()
-    first, last = (at and at.isoformat() for at in seen.values())
-    return first, last
+    return seen["first"], seen["last"]
 
 
 def _appended(root: Root, since: int, version: int) -> list[str] | None:

@@ -227,7 +227,7 @@ def _new_rows(
             SELECT {_STATE_COLUMNS}, observed_at FROM {history.versions}
             SEMI JOIN restated_versions USING (interval_key) WHERE {in_months};
         CREATE TEMP TABLE new_states AS
-            SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM (
+            SELECT DISTINCT ON (state_key) {_STATE_COLUMNS}, {timeline.ENTITY_HASHES} FROM (
                 SELECT {_STATE_COLUMNS}, observed_at FROM {increments.found}
                 UNION ALL
                 SELECT {_STATE_COLUMNS}, observed_at FROM restated_states

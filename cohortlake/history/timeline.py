@@ -29,8 +29,22 @@ from dataclasses import dataclass
 
 import duckdb
 
-IMAGE_SET_KEY = "(md5_number_lower(concat_ws('|', datastore_id, image_set_id)) >> 1)::BIGINT"
+
+def _hash_of(*columns: str) -> str:
+    return f"(md5_number_lower(concat_ws('|', {', '.join(columns)})) >> 1)::BIGINT"
+
+
+IMAGE_SET_KEY = _hash_of("datastore_id", "image_set_id")
 """SQL for the key of an image set."""
+
+ENTITY_HASHES = f"""
+{_hash_of("datastore_id", "coalesce(StudyInstanceUID, '')")} AS study_hash,
+CASE WHEN SeriesInstanceUID IS NOT NULL
+     THEN {_hash_of("datastore_id", "SeriesInstanceUID")} END AS series_hash,
+CASE WHEN PatientID IS NOT NULL
+     THEN {_hash_of("datastore_id", "PatientID")} END AS patient_hash
+"""
+"""SQL for the hashes of the study, the series and the patient of a version row."""
 
 INTERVAL_KEY = """
 (md5_number_lower(concat_ws('|', state_key, epoch_us(observed_from), change, epoch_us(valid_from),

@@ -50,11 +50,11 @@ class AppendedViews:
 
     Attributes:
         rows: The rows that were committed after an earlier version of the table.
-        former_ends: The end event that counted for each interval at that version.
+        former_end_events: The end events of that version.
     """
 
     rows: str = "appended"
-    former_ends: str = "former_ends"
+    former_end_events: str = "former_end_events"
 
 
 def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> HistoryViews:
@@ -77,16 +77,8 @@ def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> 
                    effective_at, last_seen_at, observed_at, revision
             FROM {views.stored} WHERE row_kind = 'closure';
         CREATE VIEW {views.ends} AS {ends_sql(views.end_events)};
-        CREATE VIEW {views.current} AS
-            SELECT * FROM {views.versions}
-            ANTI JOIN (FROM {views.ends} WHERE ended_by IS NOT NULL) USING (interval_key);
-        CREATE VIEW {views.history} AS
-            SELECT v.* EXCLUDE (effective_at, observed_at, last_seen_at),
-                   effective_at AS valid_from, valid_to, ends.last_seen_at,
-                   observed_at AS observed_from, observed_to, ended_by
-            FROM {views.versions} v
-            LEFT JOIN (SELECT * EXCLUDE (revision) FROM {views.ends}) ends USING (interval_key)
-            WHERE ended_by IS DISTINCT FROM 'restated';
+        CREATE VIEW {views.current} AS {current_sql(views.versions, views.ends)};
+        CREATE VIEW {views.history} AS {history_sql(views.versions, views.ends)};
     """)
     return views
 
@@ -94,7 +86,7 @@ def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> 
 def create_appended(
     con: duckdb.DuckDBPyConnection, history: HistoryViews, root: Root, files: Sequence[str]
 ) -> AppendedViews:
-    """Make the views of the rows that some files hold, and of how intervals had ended before.
+    """Make the views of the rows that some files hold, and of the end events before them.
 
     Args:
         con: Gets the views.
@@ -105,10 +97,9 @@ def create_appended(
     views = AppendedViews()
     engine.register(con, views.rows, root, files, STORED)
     con.execute(f"""
-        CREATE VIEW former_end_events AS
+        CREATE VIEW {views.former_end_events} AS
             FROM {history.end_events}
-            ANTI JOIN (FROM {views.rows} WHERE row_kind = 'closure') USING (interval_key, revision);
-        CREATE VIEW {views.former_ends} AS {ends_sql("former_end_events")};
+            ANTI JOIN (FROM {views.rows} WHERE row_kind = 'closure') USING (interval_key, revision)
     """)
     return views
 
@@ -128,4 +119,34 @@ def ends_sql(end_events: str) -> str:
                arg_max_null(observed_at, revision) AS observed_to,
                arg_max_null(last_seen_at, revision) AS last_seen_at
         FROM {end_events} GROUP BY interval_key
+    """
+
+
+def current_sql(versions: str, ends: str) -> str:
+    """Return SQL for the versions whose interval has not ended.
+
+    Args:
+        versions: Version rows: a relation.
+        ends: How their intervals ended: a relation with the columns of `ends_sql`.
+    """
+    return f"""
+        SELECT * FROM {versions}
+        ANTI JOIN (FROM {ends} WHERE ended_by IS NOT NULL) USING (interval_key)
+    """
+
+
+def history_sql(versions: str, ends: str) -> str:
+    """Return SQL for the intervals that still count, with how and when they ended.
+
+    Args:
+        versions: Version rows: a relation.
+        ends: How their intervals ended: a relation with the columns of `ends_sql`.
+    """
+    return f"""
+        SELECT v.* EXCLUDE (effective_at, observed_at, last_seen_at),
+               effective_at AS valid_from, valid_to, ends.last_seen_at,
+               observed_at AS observed_from, observed_to, ended_by
+        FROM {versions} v
+        LEFT JOIN (SELECT * EXCLUDE (revision) FROM {ends}) ends USING (interval_key)
+        WHERE ended_by IS DISTINCT FROM 'restated'
     """

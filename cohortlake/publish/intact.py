@@ -47,7 +47,7 @@ def altered(
             found[path] = IS_MISSING
         elif written.size_bytes not in (None, sizes[path]):
             found[path] = _other_size(sizes[path], written.size_bytes)
-        elif verify and not _holds_what_was_written(root, path, written):
+        elif verify and not holds_what_was_written(root, path, written):
             found[path] = "does not hold what was written"
     return found
 
@@ -128,6 +128,20 @@ def _increments_in(
     return set(members)
 
 
+def holds_what_was_written(root: Root, path: str, written: PublishedFile) -> bool:
+    """Read a published file, and return whether it holds what was written.
+
+    Args:
+        root: The lake.
+        path: The file, below the root.
+        written: What was written.
+    """
+    with root.open(path) as file:
+        if written.sha256:
+            return _sha256(file) == written.sha256
+    return _rows(root, path) == written.rows
+
+
 def sizes(root: Root) -> dict[str, int]:
     """Return the size in bytes of each Parquet file below `published/`, by path."""
     return root.sizes("published", ".parquet")
@@ -161,13 +175,6 @@ def _has_record(root: Root, path: str) -> bool:
         return files.read_record(root, path).path == path
     except (DamagedFile, TypeError):
         return False
-
-
-def _holds_what_was_written(root: Root, path: str, written: PublishedFile) -> bool:
-    with root.open(path) as file:
-        if written.sha256:
-            return _sha256(file) == written.sha256
-    return _rows(root, path) == written.rows
 
 
 def _sha256(file: pa.NativeFile) -> str:

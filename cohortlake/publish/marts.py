@@ -70,6 +70,14 @@ _PATIENT_COLUMNS = (
     "sex_status",
 )
 
+PATIENT_SOURCE = (
+    *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientSex_raw"),
+    *("StudyDate", "StudyTime"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+)
+"""All columns of the version history that `patients` and `study_order.of` need."""
+
 _WHEN = "min(created_at) AS first_created_at, max(updated_at) AS last_updated_at"
 
 
@@ -106,7 +114,7 @@ def studies(current: str, study_order: str) -> str:
     """
     columns = (
         *_STUDY_COLUMNS,
-        "study_hash",
+        "entity_hash",
         "accession_key",
         "AccessionNumber",
         "NumberOfStudyRelatedSeries",
@@ -118,7 +126,7 @@ def studies(current: str, study_order: str) -> str:
                {derived_values.CALENDAR}, {_as_text(*lists, "body_parts")}
         FROM ({_mart(current, STUDY, columns, counts, lists)}) s
         LEFT JOIN {study_order} positions
-        ON patient_hash = hash(patient_key) AND positions.study_hash = s.study_hash
+        ON person_hash = hash(patient_key) AND positions.entity_hash = s.entity_hash
     """
 
 

@@ -8,14 +8,11 @@ studies is worked out here as well (`study_order`); the table `studies` needs it
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
-from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
@@ -24,31 +21,14 @@ from cohortlake.publish.writer import Writer
 
 TABLE = "patients"
 _RANGE_PATIENTS = 150_000
-_FIRST, _END = "", "g"  # before and after all keys, which are hex digits
 
-_COLUMNS = (
-    *("interval_key", "datastore_id", "image_set_id", "version", "updated_at", "is_primary"),
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientSex_raw"),
-    *("StudyDate", "StudyTime"),
-    *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-)
-"""All that `marts.patients` and `study_order.of` read of the version history."""
-
-_SHOWN = [name for name in _COLUMNS if not name.endswith("UID")]  # UIDs are only counted here
-
-
-@dataclass(frozen=True)
-class _KeyRange:
-    """Affected patients whose keys lie in [first, end)."""
-
-    first: str
-    end: str
-    patients: pa.Table
+_SHOWN = [
+    name for name in marts.PATIENT_SOURCE if not name.endswith("UID")
+]  # UIDs are only counted here
 
 
 def write(
     con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
     plan: PublishPlan,
     policy: Policy,
     writer: Writer,
@@ -56,8 +36,7 @@ def write(
     """Write the table.
 
     Args:
-        con: The connection of the history's views.
-        history: The version history.
+        con: The connection of the plan's relations.
         plan: What is published.
         policy: The privacy policy.
         writer: Writes the file.
@@ -69,35 +48,39 @@ def write(
     order = "study_order"
     con.execute(f"""
         CREATE TEMP TABLE {order} (
-            patient_hash UBIGINT, study_hash UBIGINT, study_ordinal INT, days_since_previous INT
+            person_hash UBIGINT, entity_hash UBIGINT, study_ordinal INT, days_since_previous INT
         )
     """)
-    kept = None if plan.is_full else writer.register_whole(con, TABLE)
-    # The writer runs each query before it asks for the next one.
+    # Each range is read when the query before it has been run.
     queries = (
-        _load_range(con, history, policy, writer, each, kept, order)
+        _load_range(con, plan.patient_rows, policy, writer, each, order)
         for each in _key_ranges(plan.patients)
     )
-    writer.write_whole(con, TABLE, queries)
-    con.execute("DROP TABLE patient_rows")
+    if plan.is_full:
+        writer.write_whole(con, TABLE, queries)
+    else:
+        con.register("replaced_patients", plan.patients)
+        for number, query in enumerate(queries):
+            into = "INSERT INTO new_patients" if number else "CREATE TEMP TABLE new_patients AS"
+            con.execute(f"{into} {query}")
+        writer.replace_whole(con, TABLE, "new_patients", "replaced_patients")
+    con.execute("DROP TABLE range_rows")
     return order
 
 
-def _key_ranges(patients: pa.Table) -> Iterator[_KeyRange]:
+def _key_ranges(patients: pa.Table) -> Iterator[pa.Table]:
     patients = patients.sort_by("patient_key")
     starts = range(0, max(1, len(patients)), _RANGE_PATIENTS)
-    bounds = [_FIRST, *(patients["patient_key"][start].as_py() for start in starts[1:]), _END]
-    for start, (first, end) in zip(starts, itertools.pairwise(bounds), strict=True):
-        yield _KeyRange(first, end, patients[start : start + _RANGE_PATIENTS])
+    for start in starts:
+        yield patients[start : start + _RANGE_PATIENTS]
 
 
 def _load_range(
     con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
+    patient_rows: str,
     policy: Policy,
     writer: Writer,
-    own: _KeyRange,
-    kept: str | None,
+    own: pa.Table,
     order: str,
 ) -> str:
     """Load the current rows of some patients, and add the order of their studies.
@@ -105,28 +88,20 @@ def _load_range(
     Returns:
         SQL for the rows of `patients` whose keys are in the range.
     """
-    con.register("affected_patients", own.patients)
+    con.register("patients_of_range", own)
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE patient_rows AS
-        SELECT {", ".join(_COLUMNS)}, patient_key, shift_days
-        FROM {history.current} JOIN affected_patients USING (datastore_id, PatientID);
-        INSERT INTO {order} {study_order.of("patient_rows")};
+        CREATE OR REPLACE TEMP TABLE range_rows AS
+        SELECT {", ".join(marts.PATIENT_SOURCE)}, patient_key, shift_days
+        FROM {patient_rows} JOIN patients_of_range USING (datastore_id, PatientID);
+        INSERT INTO {order} {study_order.of("range_rows")};
     """)
-    con.register("patient_sexes", derived_values.sexes(con, "patient_rows"))
+    con.register("patient_sexes", derived_values.sexes(con, "range_rows"))
     derived = f"""
-        SELECT patient_rows.*, sex, {derived_values.status("sex")}
-        FROM patient_rows LEFT JOIN patient_sexes ON {derived_values.same("sex")}
+        SELECT range_rows.*, sex, {derived_values.status("sex")}
+        FROM range_rows LEFT JOIN patient_sexes ON {derived_values.same("sex")}
     """
     safe = rows_sql(derived, _SHOWN, policy)
     con.execute(f"CREATE OR REPLACE TEMP VIEW safe_patient_rows AS {safe}")
     # The key as a number: there are millions of patients, and text takes five times the memory.
     affected = marts.patients("safe_patient_rows", "patient_key::UUID")
-    query = f"SELECT {writer.selected(TABLE)} FROM ({affected})"
-    if kept is None:
-        return query
-    return f"""
-        {query}
-        UNION ALL BY NAME
-        SELECT * FROM {kept} ANTI JOIN affected_patients USING (patient_key)
-        WHERE patient_key >= '{own.first}' AND patient_key < '{own.end}'
-    """
+    return f"SELECT {writer.selected(TABLE)} FROM ({affected})"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake import schema
-from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
 
@@ -26,16 +25,16 @@ class Periods:
 
     Attributes:
         dates: What the policy does with dates.
-        sizes: Study month of the version history -> its number of rows.
+        sizes: Study month -> its number of rows.
     """
 
     dates: Treatment
     sizes: Mapping[str, int]
 
     @classmethod
-    def of(cls, con: duckdb.DuckDBPyConnection, history: HistoryViews, policy: Policy) -> Periods:
-        """Return the periods of a version history."""
-        query = f"SELECT study_month, count(*) FROM {history.versions} GROUP BY ALL"
+    def of(cls, con: duckdb.DuckDBPyConnection, rows: str, policy: Policy) -> Periods:
+        """Return the periods of some rows of the version history."""
+        query = f"SELECT study_month, count(*) FROM {rows} GROUP BY ALL"
         return cls(policy.dates, dict(con.sql(query).fetchall()))
 
     def of_months(self, months: Collection[str]) -> frozenset[str]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
 
 from cohortlake import schema
+from cohortlake.errors import DamagedFile
 from cohortlake.history import image_sets
-from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
@@ -25,7 +26,6 @@ from cohortlake.publish import intact, marts, patients, rows, snapshots
 from cohortlake.publish.export import catalogue
 from cohortlake.publish.marker import (
     Publication,
-    PublishedFile,
     read_marker,
     read_marker_with_tag,
     write_marker,
@@ -69,6 +69,18 @@ def publish(
         MissingKey: The lake was published before, and its key is missing.
         WrongKey: The lake was published with another key.
     """
+    try:
+        return _publish(root, policy, key_source, verify=verify, with_new_key=with_new_key)
+    except DamagedFile as error:
+        if verify or not error.path.startswith("published/"):
+            raise
+        # A file of which rows were to be kept has other content under its size.
+        return _publish(root, policy, key_source, verify=True, with_new_key=with_new_key)
+
+
+def _publish(
+    root: Root, policy: Policy, key_source: str, *, verify: bool, with_new_key: bool
+) -> Publication | None:
     before, tag = read_marker_with_tag(root)
     latest = before
     while True:
@@ -87,9 +99,10 @@ def publish(
         if since is None and not request:
             # A run that is killed leaves files that the next run has to replace or remove.
             request = request_full_publish(root)
-        files = intact.with_sizes(before.files, sizes) if before else {}
+        if before:
+            before = replace(before, files=intact.with_sizes(before.files, sizes))
         rewrite = frozenset(period for path in altered if (period := _period(path)))
-        publication = _publish_since(root, policy, key, files, since, version, rewrite)
+        publication = _publish_since(root, policy, key, before, since, version, rewrite)
         catalogue.bring_up_to_date(root, publication, policy)
         snapshots.record(root, publication.snapshot())
         # Write the marker after all new files, so that a run that is killed before it leaves its
@@ -153,7 +166,7 @@ def _publish_since(
     root: Root,
     policy: Policy,
     key: bytes,
-    before: dict[str, PublishedFile],
+    before: Publication | None,
     since: int | None,
     version: int,
     rewrite: frozenset[str],
@@ -164,21 +177,23 @@ def _publish_since(
         root: The lake.
         policy: The privacy policy.
         key: The key of the hashes.
-        before: The files that were published.
-        since: The version that they show; None to write everything.
+        before: What was published, if anything was.
+        since: The version that it shows; None to write everything.
         version: The version to show.
         rewrite: Periods to write although nothing in them changed.
     """
-    writer = Writer(root, policy, before)
+    writer = Writer(root, policy, before.files if before else {})
     with engine.connection() as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
         appended = image_sets.register_appended(con, history, root, since, version)
         plan = make_plan(con, history, appended, policy, rewrite)
-        study_order = patients.write(con, history, plan, policy, writer)
-        _write_periods(con, history, plan, study_order, policy, writer)
-        observed_since, observed_until = image_sets.observed(con, history)
+        study_order = patients.write(con, plan, policy, writer)
+        _write_periods(con, plan, study_order, policy, writer)
+        # When a full publication is due, the marker may be one of another history.
+        seen_before = before if before and not plan.is_full else None
+        seen = image_sets.observed(con, appended.rows if appended else history.stored)
     removed = set(writer.unwritten() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(
@@ -190,17 +205,28 @@ def _publish_since(
         schema.FORMAT_VERSION,
         datetime.now(UTC).isoformat(timespec="seconds"),
         files,
-        observed_since,
-        observed_until,
+        *_joined(seen, seen_before),
         tuple(writer.written),
         tuple(sorted(removed)),
         fingerprint(key),
     )
 
 
+def _joined(
+    seen: tuple[datetime | None, datetime | None], before: Publication | None
+) -> tuple[str | None, str | None]:
+    """Return when the first and the last search began of which rows are published."""
+    instants = [instant for instant in seen if instant]
+    if before:
+        known = (before.observed_since, before.observed_until)
+        instants += [datetime.fromisoformat(text) for text in known if text]
+    if not instants:
+        return None, None
+    return min(instants).isoformat(), max(instants).isoformat()
+
+
 def _write_periods(
     con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
     plan: PublishPlan,
     study_order: str,
     policy: Policy,
@@ -208,7 +234,7 @@ def _write_periods(
 ) -> None:
     """Write the tables that are cut into periods."""
     for batch in plan.batches:
-        loaded = rows.load(con, history, plan, batch.months, policy)
+        loaded = rows.load(con, plan, batch.months, policy)
         queries = {
             "image_sets": f"FROM {loaded.current}",
             "series": marts.series(loaded.current),
@@ -216,7 +242,9 @@ def _write_periods(
             "history": f"FROM {loaded.states}",
         }
         for table, query in queries.items():
-            writer.write_periods(con, table, query, batch.periods & plan.periods[table])
+            own = batch.periods & plan.periods[table]
+            writer.write_periods(con, table, query, own & plan.rewrite)
+            writer.replace_studies(con, table, query, own - plan.rewrite, loaded.studies)
 
 
 def _remove(root: Root, paths: Iterable[str]) -> None:

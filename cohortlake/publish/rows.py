@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake.history import change_kinds
-from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values
@@ -28,15 +27,17 @@ class PublishedRows:
     Attributes:
         states: All states, as the table `history` has them.
         current: The states that are true now.
+        studies: The studies that they belong to, as they are published: datastore_id,
+            StudyInstanceUID.
     """
 
     states: str
     current: str
+    studies: str
 
 
 def load(
     con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
     plan: PublishPlan,
     months: Collection[str],
     policy: Policy,
@@ -46,21 +47,22 @@ def load(
     Of the other months only current rows are loaded: the tables `series` and `studies` need them.
 
     Args:
-        con: The connection of the history's views, with the macros of `keyed_hashes`.
-        history: The version history.
+        con: The connection of the plan's relations, with the macros of `keyed_hashes`.
         plan: What is published.
         months: Some months of the plan.
         policy: The privacy policy.
     """
-    batch = _with_changes(con, history, plan, months)
+    batch = _with_changes(con, plan, months)
     columns = con.table(batch).columns
     keyed = keyed_sql(batch, _make_lookups(con, batch))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE published_rows AS {rows_sql(keyed, columns, policy)};
         CREATE OR REPLACE TEMP VIEW current_rows AS FROM published_rows WHERE ended_by IS NULL;
+        CREATE OR REPLACE TEMP VIEW published_studies AS
+            SELECT DISTINCT datastore_id, StudyInstanceUID FROM published_rows;
         DROP TABLE {batch};
     """)
-    return PublishedRows("published_rows", "current_rows")
+    return PublishedRows("published_rows", "current_rows", "published_studies")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def keyed_sql(rows: str, lookups: Lookups) -> str:
                {derived_values.AGE},
                sex, {derived_values.status("sex")}, {derived_values.status("modality")},
                body_part, {derived_values.status("body_part")},
-               patients.patient_key, accessions.accession_key, hash({STUDY}) AS study_hash,
+               patients.patient_key, accessions.accession_key, hash({STUDY}) AS entity_hash,
                coalesce(patients.shift_days,
                         shift_days(datastore_id, coalesce(StudyInstanceUID, image_set_id))
                ) AS shift_days
@@ -125,7 +127,6 @@ def keyed_sql(rows: str, lookups: Lookups) -> str:
 
 def _with_changes(
     con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
     plan: PublishPlan,
     months: Collection[str],
 ) -> str:
@@ -137,11 +138,10 @@ def _with_changes(
     multi_month = plan.multi_month_rows
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE in_months AS
-            SELECT * FROM {history.history} WHERE study_month IN {listed};
+            SELECT * FROM {plan.rows} WHERE study_month IN {listed};
         CREATE OR REPLACE TEMP VIEW states AS
             FROM in_months UNION ALL
-            SELECT * EXCLUDE (study_hash, series_hash) FROM {multi_month}
-            WHERE study_month NOT IN {listed};
+            FROM {multi_month} WHERE study_month NOT IN {listed};
         CREATE OR REPLACE TEMP VIEW former_states AS
             SELECT {change_kinds.FORMER} FROM in_months
             UNION ALL FROM {plan.previous_states};
@@ -162,7 +162,7 @@ def _with_changes(
                interval_key IN (SELECT interval_key FROM {study_wide}) AS is_study_wide
         FROM in_months LEFT JOIN {changes} USING (interval_key)
         UNION ALL BY NAME
-        SELECT * EXCLUDE (study_hash, series_hash) FROM {multi_month}
+        SELECT * FROM {multi_month}
         WHERE study_month NOT IN {listed} AND ended_by IS NULL AND (
             study_hash IN (SELECT study_hash FROM {multi_month} WHERE study_month IN {listed})
             OR series_hash IN (SELECT series_hash FROM {multi_month} WHERE study_month IN {listed})

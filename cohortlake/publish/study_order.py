@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import duckdb
 
-from cohortlake.history.views import AppendedViews, HistoryViews
+from cohortlake.history.views import AppendedViews, HistoryViews, current_sql, ends_sql
 from cohortlake.publish.marts import REPRESENTATIVE_ORDER, STUDY
 
 COLUMNS = (
@@ -25,12 +25,12 @@ def of(current: str) -> str:
         current: A relation with `COLUMNS` and patient_key: all current rows of some patients.
 
     Returns:
-        One row per patient and study: patient_hash, study_hash, study_ordinal from 1, and
+        One row per patient and study: person_hash, entity_hash, study_ordinal from 1, and
         days_since_previous, null for the first. Hashes, because there are millions of rows. A
         study with image sets of several patients has a position for each of them.
     """
     return f"""
-        SELECT hash(patient_key) AS patient_hash, hash({STUDY}) AS study_hash,
+        SELECT hash(patient_key) AS person_hash, hash({STUDY}) AS entity_hash,
                row_number() OVER of_patient AS study_ordinal,
                StudyDate - lag(StudyDate) OVER of_patient AS days_since_previous
         FROM {current} JOIN (
@@ -49,39 +49,41 @@ def find_reordered(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
     appended: AppendedViews,
-    affected_rows: str,
+    versions: str,
 ) -> str:
     """Find the studies whose position the appended rows change.
 
-    Compares each affected patient's study order before and after the appended rows.
+    Compares each patient's study order before and after the appended rows.
 
     Args:
         con: The connection of the views.
         history: The version history.
         appended: The rows committed since the last publication.
-        affected_rows: A relation with the datastore_id and PatientID of the affected patients.
+        versions: All versions of the affected patients: a relation with `COLUMNS`, PatientID and
+            study_hash.
 
     Returns:
-        The name of a temporary table: study_month and study_hash of the current rows of these
-        studies.
+        The name of a temporary table: study_hash of these studies.
     """
+    own = f"SEMI JOIN {versions} USING (interval_key)"
+    ends, former_ends = (
+        ends_sql(f"(FROM {end_events} {own})")
+        for end_events in (history.end_events, appended.former_end_events)
+    )
     con.execute(f"""
-        CREATE TEMP TABLE affected_versions AS
-            SELECT {COLUMNS}, study_month, concat_ws('|', datastore_id, PatientID) AS patient_key
-            FROM {history.versions} SEMI JOIN (FROM {affected_rows} WHERE PatientID IS NOT NULL)
-                USING (datastore_id, PatientID);
-        CREATE TEMP VIEW current_after AS
-            FROM affected_versions
-            ANTI JOIN (FROM {history.ends} WHERE ended_by IS NOT NULL) USING (interval_key);
-        CREATE TEMP VIEW current_before AS
-            FROM affected_versions
-            ANTI JOIN (FROM {appended.former_ends} WHERE ended_by IS NOT NULL) USING (interval_key)
+        CREATE TEMP VIEW ordered_versions AS
+            SELECT *, concat_ws('|', datastore_id, PatientID) AS patient_key FROM {versions};
+        CREATE TEMP TABLE current_after AS {current_sql("ordered_versions", f"({ends})")};
+        CREATE TEMP TABLE current_before AS
+            SELECT * FROM ({current_sql("ordered_versions", f"({former_ends})")})
             ANTI JOIN (FROM {appended.rows} WHERE row_kind = 'version') USING (interval_key);
         CREATE TEMP TABLE reordered AS
-            SELECT DISTINCT study_month, hash({STUDY}) AS study_hash FROM current_after
+            SELECT DISTINCT study_hash FROM current_after
             WHERE hash({STUDY}) IN (
-                SELECT study_hash FROM (({of("current_after")}) EXCEPT ({of("current_before")}))
+                SELECT entity_hash FROM (({of("current_after")}) EXCEPT ({of("current_before")}))
             );
-        DROP TABLE affected_versions CASCADE;
+        DROP VIEW ordered_versions;
+        DROP TABLE current_after;
+        DROP TABLE current_before;
     """)
     return "reordered"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -18,12 +19,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
+from cohortlake.errors import DamagedFile
 from cohortlake.flatten import schema_with_pandas_dtypes
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
+from cohortlake.publish import intact
 from cohortlake.publish.marker import PublishedFile
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
+
+_RANGE_ROWS = 500_000
 
 
 class Writer:
@@ -58,12 +63,10 @@ class Writer:
             query: SQL for all columns of the table.
             periods: The periods to write.
         """
+        if not periods:
+            return
         columns, partition = self._columns(table), self._policy.partition
-        rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM ({query})"
-        ordered = (
-            f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {engine.text_list(periods)} ORDER BY {self._order(table)}"
-        )
+        ordered = f"{self._in_periods(table, query, periods)} ORDER BY period, {self._order(table)}"
         with_period = columns.append(pa.field("period", partition.type))
         filled = set()
         for period, batches in _by_period(engine.batches(con, ordered, with_period)):
@@ -72,6 +75,71 @@ class Writer:
         for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
             if path in self.files or self._root.exists(path):
                 self._write(path, columns, [])
+
+    def replace_studies(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        table: str,
+        query: str,
+        periods: Collection[str],
+        studies: str,
+    ) -> None:
+        """Write one file per period, in which the rows of some studies are replaced.
+
+        A file in which all these rows are the same as before is left as it is.
+
+        Args:
+            con: The connection of the query.
+            table: The published table.
+            query: SQL for all columns of the table: the new rows of the studies.
+            periods: The periods to write.
+            studies: A relation of the studies, as they are published: datastore_id,
+                StudyInstanceUID.
+
+        Raises:
+            DamagedFile: A file does not hold what was written, so its rows cannot be kept.
+        """
+        if not periods:
+            return
+        columns, order = self._columns(table), self._order(table)
+        names = ", ".join(columns.names)
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE replacing AS {self._in_periods(table, query, periods)};
+            CREATE OR REPLACE TEMP TABLE replaced AS FROM {studies};
+        """)
+        for period in sorted(periods):
+            path = self._path(table, period)
+            rows = f"SELECT {names} FROM replacing WHERE period = '{period}'"
+            if path in self.files:
+                self._register_kept(con, "kept", path, columns)
+                former = f"SELECT {names} FROM kept SEMI JOIN replaced ON {_IS_OF_STUDY}"
+                if _are_equal(con, rows, former):
+                    continue
+                rows += f" UNION ALL SELECT {names} FROM kept ANTI JOIN replaced ON {_IS_OF_STUDY}"
+            elif not engine.count(con, f"SELECT count(*) FROM ({rows})"):
+                continue
+            ordered = f"SELECT * FROM ({rows}) ORDER BY {order}"
+            self._write(path, columns, engine.batches(con, ordered, columns))
+        con.execute("DROP TABLE replacing; DROP TABLE replaced")
+
+    def _register_kept(
+        self, con: duckdb.DuckDBPyConnection, view: str, path: str, columns: pa.Schema
+    ) -> None:
+        """Make a published file readable, if it holds what was written.
+
+        What is wrong in it would look right afterwards, because its hash is written again.
+        """
+        if not intact.holds_what_was_written(self._root, path, self.files[path]):
+            raise DamagedFile(path)
+        engine.register(con, view, self._root, [path], columns)
+
+    def _in_periods(self, table: str, query: str, periods: Collection[str]) -> str:
+        """Return SQL for a table's rows as the policy shows them, and the period of each."""
+        rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM ({query})"
+        return (
+            f"SELECT {self.selected(table)}, period FROM ({rows}) "
+            f"WHERE period IN {engine.text_list(periods)}"
+        )
 
     def write_whole(
         self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
@@ -90,15 +158,39 @@ class Writer:
         batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
         self._write(self._path(table), columns, batches)
 
-    def register_whole(self, con: duckdb.DuckDBPyConnection, table: str) -> str:
-        """Make a table without partitions readable, as it was published before.
+    def replace_whole(
+        self, con: duckdb.DuckDBPyConnection, table: str, new_rows: str, patients: str
+    ) -> None:
+        """Write a table without partitions, in which the rows of some patients are replaced.
 
-        Returns:
-            The name of a view of it.
+        If all these rows are the same as before, the file is left as it is.
+
+        Args:
+            con: The connection of the relations.
+            table: The published table.
+            new_rows: A relation of these patients' new rows, as the policy shows them.
+            patients: A relation of the patients, with patient_key.
+
+        Raises:
+            DamagedFile: The file does not hold what was written, so its rows cannot be kept.
         """
-        view = f"published_{table}"
-        engine.register(con, view, self._root, [self._path(table)], self._columns(table))
-        return view
+        columns, path = self._columns(table), self._path(table)
+        names = ", ".join(columns.names)
+        self._register_kept(con, "kept", path, columns)
+        rows = f"SELECT {names} FROM {new_rows}"
+        if _are_equal(
+            con, rows, f"SELECT {names} FROM kept SEMI JOIN {patients} USING (patient_key)"
+        ):
+            return
+        rows += f" UNION ALL SELECT {names} FROM kept ANTI JOIN {patients} USING (patient_key)"
+        self.write_whole(
+            con,
+            table,
+            (
+                f"SELECT * FROM ({rows}) WHERE patient_key >= '{first}' AND patient_key < '{end}'"
+                for first, end in _key_ranges(self.files[path].rows)
+            ),
+        )
 
     def unwritten(self) -> list[str]:
         """Return the published files that this writer did not write."""
@@ -115,10 +207,19 @@ class Writer:
         return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
 
     def _order(self, table: str) -> str:
+        """Return the columns by which the rows of a file are sorted, of those that are shown.
+
+        A hidden column would show through the order.
+        """
         # If only years are shown, an order by date would reveal the order of the days.
-        day = "" if self._policy.dates is Treatment.YEAR else "StudyDate, "
-        by = {"studies": f"{day}StudyInstanceUID"}
-        return "period, " + by.get(table, f"Modality, {day}image_set_id")
+        day = () if self._policy.dates is Treatment.YEAR else ("StudyDate",)
+        wanted = {
+            "studies": (*day, "StudyInstanceUID"),
+            "history": ("Modality", *day, "image_set_id", "version", "valid_from"),
+        }.get(table, ("Modality", *day, "image_set_id"))
+        by_name = {column.name: column for column in schema.published(table)}
+        shown = (self._policy.shown_as(by_name[name]) for name in wanted)
+        return ", ".join(column.name for column in shown if column)
 
     def _path(self, table: str, period: str = "") -> str:
         folder = f"published/{table}"
@@ -139,6 +240,30 @@ class Writer:
                     rows += len(group)
         self.files[path] = PublishedFile(rows, hashed.size_bytes, hashed.sha256)
         self.written.append(path)
+
+
+_IS_OF_STUDY = """
+kept.datastore_id = replaced.datastore_id
+AND kept.StudyInstanceUID IS NOT DISTINCT FROM replaced.StudyInstanceUID
+"""
+
+
+def _are_equal(con: duckdb.DuckDBPyConnection, rows: str, other_rows: str) -> bool:
+    """Return whether two queries give the same rows, each as often, in any order."""
+    differences = f"""
+        SELECT 1 FROM (({rows}) EXCEPT ALL ({other_rows}))
+        UNION ALL
+        SELECT 1 FROM (({other_rows}) EXCEPT ALL ({rows}))
+        LIMIT 1
+    """
+    return not con.sql(differences).fetchall()
+
+
+def _key_ranges(rows: int) -> Iterator[tuple[str, str]]:
+    """Yield ranges of keys, which are hex digits, whose rows fit into memory."""
+    digits = max(0, math.ceil(math.log(max(1, rows) / _RANGE_ROWS, 16)))
+    starts = [f"{number:0{digits}x}" for number in range(16**digits)] if digits else []
+    yield from itertools.pairwise(["", *starts[1:], "g"])
 
 
 class _Hashed(io.RawIOBase):

@@ -117,7 +117,7 @@ def _rows_as_of(as_of: datetime, publication: Publication) -> str:
     )
     return f"""
         CREATE VIEW present AS
-        SELECT {", ".join(columns)}, hash({marts.STUDY}) AS study_hash,
+        SELECT {", ".join(columns)}, hash({marts.STUDY}) AS entity_hash,
                datastore_id || image_set_id AS interval_key  -- of each image set one is true
         FROM history
         WHERE valid_from <= TIMESTAMPTZ '{as_of.isoformat()}'

@@ -41,6 +41,7 @@ _ID = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARR
 _INSTANT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
 _COLUMNS = {
     **dict.fromkeys(("state_key", "image_set_key", "interval_key"), _KEY),
+    **dict.fromkeys(("study_hash", "series_hash", "patient_hash"), _KEY),
     **dict.fromkeys(("image_set_id", "StudyInstanceUID", "SeriesInstanceUID"), _ID),
     **{column.name: _INSTANT for column in schema.IMAGE_SETS if column.type == schema.INSTANT},
 }

@@ -74,16 +74,19 @@ def _registered(
     return history, image_sets.register_appended(con, history, root, version - 1, version)
 
 
+def _studies(con: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
+    found = con.sql(f"SELECT DISTINCT StudyInstanceUID FROM {rows} ORDER BY ALL").fetchall()
+    return [uid for (uid,) in found]
+
+
 def test_a_plan_names_what_the_last_commit_affects(root: Root) -> None:
     with engine.connection() as con:
         history, appended = _registered(con, root)
         plan = make_plan(con, history, appended, POLICY)
-        several = con.sql(f"SELECT DISTINCT StudyInstanceUID FROM {plan.multi_month_rows}")
-        assert several.fetchall() == [("1.2",)]
+        assert _studies(con, plan.multi_month_rows) == ["1.2"]
+        assert _studies(con, plan.rows) == ["1.1", "1.2", "1.4"]
     assert not plan.is_full
-    assert plan.changed_months == _months(1, 2)
-    assert plan.affected_months == _months(1, 2, 3)
-    assert plan.reordered_months == _months(1, 4)
+    assert plan.rewrite == frozenset()
     assert plan.periods == {
         "image_sets": _months(1, 2),
         "series": _months(1, 2, 3),
@@ -97,9 +100,15 @@ def test_a_plan_names_what_the_last_commit_affects(root: Root) -> None:
 def test_periods_to_rewrite_are_read_and_written_too(root: Root) -> None:
     with engine.connection() as con:
         history, appended = _registered(con, root)
-        plan = make_plan(con, history, appended, POLICY, frozenset({"2024-05"}))
-    assert plan.changed_months == _months(1, 2)
-    assert all("2024-05" in periods for periods in plan.periods.values())
+        plan = make_plan(con, history, appended, POLICY, _months(5))
+        assert _studies(con, plan.rows) == ["1.1", "1.2", "1.3", "1.4"]
+    assert plan.rewrite == _months(5)
+    assert plan.periods == {
+        "image_sets": _months(1, 2, 5),
+        "series": _months(1, 2, 3, 5),
+        "studies": _months(1, 2, 3, 4, 5),
+        "history": _months(1, 2, 3, 5),
+    }
     assert [batch.months for batch in plan.batches] == [_months(1, 2, 3, 4, 5)]
     assert sorted(plan.patients["PatientID"].to_pylist()) == ["P1", "P2", "P3"]
 
@@ -109,7 +118,8 @@ def test_a_full_plan_names_everything(root: Root) -> None:
         history, _ = _registered(con, root)
         plan = make_plan(con, history, None, POLICY)
     assert plan.is_full
-    assert set(plan.periods.values()) == {_months(1, 2, 3, 4, 5)}
+    assert plan.rewrite == _months(1, 2, 3, 4, 5)
+    assert set(plan.periods.values()) == {plan.rewrite}
     assert sorted(plan.patients["PatientID"].to_pylist()) == ["P1", "P2", "P3"]
 
 
@@ -132,11 +142,11 @@ def test_each_step_reads_only_the_relations_that_it_is_given(
             for name in asdict(views).values():
                 con.execute(f"DROP VIEW {name}")
         plan = make_plan(con, history, None if is_full else appended, POLICY)
-        loaded = rows.load(con, history, plan, plan.batches[0].months, POLICY)
+        loaded = rows.load(con, plan, plan.batches[0].months, POLICY)
         count = 6 if is_full else 5
         assert engine.count(con, f"SELECT count(*) FROM {loaded.current}") == count
         assert engine.count(con, f"SELECT count(*) FROM {loaded.states}") == count
         if is_full:
             writer = Writer(Root(str(tmp_path)), POLICY, {})
-            order = patients.write(con, history, plan, POLICY, writer)
+            order = patients.write(con, plan, POLICY, writer)
             assert engine.count(con, f"SELECT count(*) FROM {order}") == 4

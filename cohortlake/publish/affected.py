@@ -1,0 +1,213 @@
+"""What a commit affects: the studies whose published rows it changes, and their patients.
+
+A publication replaces all rows of an affected study. Affected are the studies of the image sets
+that changed, those whose position among their patient's studies changed, and those that share a
+series with one of these. Rows of the version history are found by their hashes. If two studies
+share a hash, both are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+import duckdb
+
+from cohortlake.history.views import (
+    AppendedViews,
+    HistoryViews,
+    current_sql,
+    ends_sql,
+    history_sql,
+)
+from cohortlake.publish import study_order
+from cohortlake.publish.marts import PATIENT_SOURCE
+from cohortlake.storage import engine
+
+
+class Reason(StrEnum):
+    """Why a study is affected. Their order is that of the alphabet: the first that fits counts."""
+
+    CHANGED = "changed"
+    """One of its image sets changed, or one that shares a series with it."""
+    REORDERED = "reordered"
+    """Its position among its patient's studies changed."""
+    REWRITTEN = "rewritten"
+    """It lies in a month that is written again."""
+
+
+@dataclass(frozen=True)
+class Affected:
+    """What a commit affects, as names of temporary relations.
+
+    Attributes:
+        changed: The versions of the image sets that changed, in the months in which they changed:
+            study_month, study_hash, patient_hash.
+        studies: The affected studies: study_hash and reason, one of `Reason`.
+        rows: All states of these studies, with the columns of `HistoryViews.history`.
+        patients: The patients of all these rows, now and before: datastore_id, PatientID.
+        patient_rows: The current rows of these patients, with the columns of
+            `marts.PATIENT_SOURCE`.
+    """
+
+    changed: str
+    studies: str
+    rows: str
+    patients: str
+    patient_rows: str
+
+
+def find(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    appended: AppendedViews,
+    rewrite: Collection[str] = (),
+) -> Affected:
+    """Find what a commit affects.
+
+    Args:
+        con: The connection of the views.
+        history: The version history.
+        appended: The rows committed since the last publication.
+        rewrite: Months of which all studies are published again.
+    """
+    changed = _find_changed(con, history, appended)
+    versions = _read_patients(con, history, changed, "changed_patient_versions")
+    reordered = study_order.find_reordered(con, history, appended, versions)
+    studies = _find_studies(con, history, changed, reordered, rewrite)
+    rows = _read_rows(con, history, studies)
+    # A study may have image sets of patients of whom nothing changed.
+    others = f"(FROM {rows} ANTI JOIN {changed} USING (patient_hash))"
+    other_versions = _read_patients(con, history, others, "other_patient_versions")
+    con.execute(f"""
+        CREATE TEMP TABLE affected_patient_versions AS
+            FROM {versions} UNION ALL FROM {other_versions};
+        DROP TABLE {versions};
+        DROP TABLE {other_versions};
+        CREATE TEMP TABLE affected_patients AS
+            SELECT DISTINCT datastore_id, PatientID FROM affected_patient_versions;
+        CREATE TEMP VIEW affected_patient_rows AS {
+        current_sql("affected_patient_versions", _ends_of(history, "affected_patient_versions"))
+    };
+    """)
+    return Affected(changed, studies, rows, "affected_patients", "affected_patient_rows")
+
+
+def _find_changed(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, appended: AppendedViews
+) -> str:
+    months = select_months(con, f"FROM {appended.rows} WHERE study_month IS NOT NULL")
+    con.execute(f"""
+        CREATE TEMP TABLE changed AS
+        SELECT DISTINCT study_month, study_hash, patient_hash FROM {history.versions}
+        SEMI JOIN (SELECT DISTINCT image_set_key FROM {appended.rows}) USING (image_set_key)
+        WHERE study_month IN {engine.text_list(months)}
+    """)
+    return "changed"
+
+
+def _read_patients(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, rows: str, name: str
+) -> str:
+    """Read all versions of the patients of some rows.
+
+    Args:
+        con: The connection of the views.
+        history: The version history.
+        rows: The rows: a relation with patient_hash.
+        name: The name of the temporary table to make.
+
+    Returns:
+        The name.
+    """
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE patient_hashes AS
+        SELECT DISTINCT patient_hash FROM {rows} WHERE patient_hash IS NOT NULL
+    """)
+    found = f"{history.versions} SEMI JOIN patient_hashes USING (patient_hash)"
+    con.execute(f"""
+        CREATE TEMP TABLE {name} AS
+        SELECT {", ".join(PATIENT_SOURCE)}, study_month, study_hash
+        FROM {found} WHERE study_month IN {engine.text_list(select_months(con, f"FROM {found}"))}
+    """)
+    return name
+
+
+def _find_studies(
+    con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    changed: str,
+    reordered: str,
+    rewrite: Collection[str],
+) -> str:
+    """Find the affected studies, without those that share a series with one of them."""
+    con.execute(f"""
+        CREATE TEMP TABLE affected_studies AS
+        SELECT study_hash, min(reason) AS reason FROM (
+            SELECT study_hash, '{Reason.CHANGED}' AS reason FROM {changed}
+            UNION ALL
+            SELECT study_hash, '{Reason.REORDERED}' FROM {reordered}
+            UNION ALL
+            SELECT study_hash, '{Reason.REWRITTEN}' FROM {history.versions}
+            WHERE study_month IN {engine.text_list(rewrite)}
+        ) GROUP BY study_hash
+    """)
+    return "affected_studies"
+
+
+def _read_rows(con: duckdb.DuckDBPyConnection, history: HistoryViews, studies: str) -> str:
+    """Read all states of the affected studies.
+
+    Args:
+        con: The connection of the views.
+        history: The version history.
+        studies: The affected studies. Those that share a series with one of them are added.
+
+    Returns:
+        The name of a temporary table with the columns of `HistoryViews.history`.
+    """
+    of_studies = f"{history.versions} SEMI JOIN {studies} USING (study_hash)"
+    is_complete = False
+    while not is_complete:
+        in_months = f"study_month IN {engine.text_list(select_months(con, f'FROM {of_studies}'))}"
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE affected_keys AS
+            SELECT interval_key, study_hash, series_hash FROM {of_studies} WHERE {in_months}
+        """)
+        ((count,),) = con.execute(f"""
+            INSERT INTO {studies}
+            SELECT study_hash, min(reason) FROM {history.versions} JOIN (
+                SELECT series_hash, min(reason) AS reason
+                FROM affected_keys JOIN {studies} USING (study_hash)
+                WHERE series_hash IS NOT NULL GROUP BY series_hash
+            ) USING (series_hash)
+            ANTI JOIN {studies} USING (study_hash)
+            GROUP BY study_hash
+        """).fetchall()
+        is_complete = not count
+    versions = f"(FROM {history.versions} SEMI JOIN affected_keys USING (interval_key))"
+    states = history_sql(versions, _ends_of(history, "affected_keys"))
+    con.execute(f"""
+        CREATE TEMP TABLE affected_rows AS SELECT * FROM ({states}) WHERE {in_months};
+        DROP TABLE affected_keys;
+    """)
+    return "affected_rows"
+
+
+def _ends_of(history: HistoryViews, intervals: str) -> str:
+    """Return SQL for how some intervals ended. The view `ends` reads all end events."""
+    return (
+        f"({ends_sql(f'(FROM {history.end_events} SEMI JOIN {intervals} USING (interval_key))')})"
+    )
+
+
+def select_months(con: duckdb.DuckDBPyConnection, rows: str) -> frozenset[str]:
+    """Return the study months of some rows.
+
+    Args:
+        con: The connection of the rows.
+        rows: SQL for the rows, from the word FROM on.
+    """
+    found = con.sql(f"SELECT DISTINCT study_month {rows}").fetchall()
+    return frozenset(str(month) for (month,) in found)
