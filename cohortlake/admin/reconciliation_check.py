@@ -271,10 +271,12 @@ SELECT study, max(said)::INT AS said,
        (count(DISTINCT series) FILTER (has_series))::INT AS held
 FROM own WHERE has_study GROUP BY study
 """
-_NONE = pa.table({"study": pa.array([], pa.uint64()), "said": pa.array([], pa.int32()),
-                  "held": pa.array([], pa.int32())})  # fmt: skip
-_NO_SERIES = pa.table({"study": pa.array([], pa.uint64()), "said": pa.array([], pa.int32()),
-                       "series": pa.array([], pa.uint64())})  # fmt: skip
+_NONE = pa.Table.from_batches(
+    [], pa.schema({"study": pa.uint64(), "said": pa.int32(), "held": pa.int32()})
+)  # `pa.table` imports pandas
+_NO_SERIES = pa.Table.from_batches(
+    [], pa.schema({"study": pa.uint64(), "said": pa.int32(), "series": pa.uint64()})
+)
 
 _COMPARED = """
 SELECT count(*), count(*) FILTER (held < said), count(*) FILTER (held > said) FROM (
