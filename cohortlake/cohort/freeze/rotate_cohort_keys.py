@@ -8,6 +8,7 @@ members, the digest and the signature are new; the criteria, the counts and the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 
@@ -28,6 +29,12 @@ _KINDS = {
     "SeriesInstanceUID": "uid",
 }
 _SHIFTED = "_shifted"
+_OF_STUDY_DATE: dict[str, Callable[[date], object]] = {
+    schema.SHIFTED_YEAR.name: lambda day: day.strftime(schema.YEAR_FORMAT),
+    "study_year": lambda day: day.year,
+    "study_quarter": lambda day: f"{day.year}-Q{(day.month + 2) // 3}",
+}
+"""Column -> its value for a shifted study date."""
 
 
 def require_key(root: Root, key: bytes | None) -> None:
@@ -112,12 +119,13 @@ def _rotated(members: pa.Table, maps: dict[str, dict[str, str]], days: dict[str,
             columns[name] = [known.get(value, value) for value in values]
         elif name.endswith(_SHIFTED) and pa.types.is_date(members.schema.field(name).type):
             columns[name] = [_moved(*one) for one in zip(values, shifts, strict=True)]
-    if schema.SHIFTED_YEAR.name in columns:
-        moved = columns[schema.shifted(schema.STUDY_DATE).name]
-        columns[schema.SHIFTED_YEAR.name] = [
-            day.strftime(schema.YEAR_FORMAT) if day else year
-            for day, year in zip(moved, columns[schema.SHIFTED_YEAR.name], strict=True)
-        ]
+    shifted = columns.get(schema.shifted(schema.STUDY_DATE).name)
+    for name, of_date in _OF_STUDY_DATE.items():
+        if shifted is not None and name in columns:
+            columns[name] = [
+                of_date(day) if day else value
+                for day, value in zip(shifted, columns[name], strict=True)
+            ]
     rotated = pa.table(columns, members.schema)
     digests = zip(members[digest.COLUMN].to_pylist(), digest.of_members(rotated), strict=True)
     erased = pc.is_null(members["patient_key"]).to_pylist()
