@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from cohortlake.admin.policy_change import PolicyChange, policy_change
 from cohortlake.errors import PolicyNotAskedFor
 from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
@@ -28,7 +29,6 @@ from cohortlake.ingest.sweep import SweepResult, sweep_datastores
 from cohortlake.privacy import policy_of
 from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.publish.marker import Publication, read_marker
-from cohortlake.publish.policy_change import PolicyChange, policy_change
 from cohortlake.publish.publisher import publish
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cohortlake import schema
+from cohortlake.admin.policy_change import policy_change
 from cohortlake.admin.status import DatastoreStatus, Status, status
 from cohortlake.errors import (
     CohortlakeError,
@@ -29,7 +30,6 @@ from cohortlake.history import coverage, image_sets
 from cohortlake.privacy import key_store, policy_of
 from cohortlake.publish import intact
 from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
-from cohortlake.publish.policy_change import policy_change
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 
