@@ -175,22 +175,29 @@ def _read_rows(con: duckdb.DuckDBPyConnection, history: HistoryViews, studies: s
             CREATE OR REPLACE TEMP TABLE affected_keys AS
             SELECT interval_key, study_hash, series_hash FROM {of_studies} WHERE {in_months}
         """)
-        ((count,),) = con.execute(f"""
-            INSERT INTO {studies}
-            SELECT study_hash, min(reason) FROM {history.versions} JOIN (
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE linked_studies AS
+            SELECT study_hash, min(reason) AS reason FROM {history.versions} JOIN (
                 SELECT series_hash, min(reason) AS reason
                 FROM affected_keys JOIN {studies} USING (study_hash)
                 WHERE series_hash IS NOT NULL GROUP BY series_hash
             ) USING (series_hash)
-            ANTI JOIN {studies} USING (study_hash)
             GROUP BY study_hash
-        """).fetchall()
-        is_complete = not count
+        """)
+        is_complete = not engine.count(
+            con, f"SELECT count(*) FROM (FROM linked_studies EXCEPT FROM {studies})"
+        )
+        con.execute(f"""
+            INSERT INTO {studies} FROM linked_studies;
+            CREATE OR REPLACE TEMP TABLE {studies} AS
+                SELECT study_hash, min(reason) AS reason FROM {studies} GROUP BY study_hash;
+        """)
     versions = f"(FROM {history.versions} SEMI JOIN affected_keys USING (interval_key))"
     states = history_sql(versions, _ends_of(history, "affected_keys"))
     con.execute(f"""
         CREATE TEMP TABLE affected_rows AS SELECT * FROM ({states}) WHERE {in_months};
         DROP TABLE affected_keys;
+        DROP TABLE linked_studies;
     """)
     return "affected_rows"
 

@@ -71,7 +71,7 @@ def publish(
         con.execute("CREATE VIEW now AS SELECT * FROM states WHERE valid_to IS NULL")
         con.execute(
             f"CREATE TEMP TABLE present AS SELECT *, image_set_id AS interval_key, "
-            f"hash({marts.STUDY}) AS study_hash FROM now"
+            f"hash({marts.STUDY}) AS entity_hash FROM now"
         )
         con.execute(f"CREATE TEMP TABLE study_order AS {study_order.of('present')}")
         for table, query in _QUERIES.items():

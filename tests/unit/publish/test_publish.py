@@ -42,8 +42,17 @@ SPEAKER_ELSEWHERE = [
 JANUARY_AGAIN = [_change(3, DICOMStudyInstanceUID="1.8", DICOMPatientSex="F")]
 
 
+# One study is only moved behind the other, in whose month their common series is published.
+SERIES_OF_TWO_STUDIES = [
+    _change(0, DICOMStudyInstanceUID="1.9", DICOMSeriesInstanceUID="2.9", isPrimary=False),
+    _change(1, DICOMStudyInstanceUID="1.8", DICOMSeriesInstanceUID="2.9", DICOMPatientId="P0"),
+]
+MOVED_BEHIND = [{**SERIES_OF_TWO_STUDIES[0], "DICOMStudyDate": "20240305"}]
+
+
 # Old studies come late, image sets go, patients and dates are corrected, all in any order.
 @example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
+@example([(SERIES_OF_TWO_STUDIES, []), (MOVED_BEHIND, [])])
 @settings(
     max_examples=examples(20, quick=3),
     deadline=None,
