@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from cohort.tiny import image_set, publish
+from endpoint import DATASTORE
 from privacy.people import lake_of, summaries
 
 import cohortlake
-from cohortlake import Lake, read_table
+from cohortlake import Lake, Settings, Sync, read_table
 from cohortlake.errors import ColumnNotShown, UnknownValue
 from cohortlake.privacy import Policy, built_in
 from cohortlake.privacy.policy import Treatment
@@ -160,7 +161,8 @@ def test_a_lake_of_an_older_release_says_how_to_get_the_columns(tmp_path: Path) 
         ):
             with pytest.raises(ColumnNotShown, match=r"older release .*cohortlake publish"):
                 ask()
-    publish_lake(Root(str(tmp_path)), built_in("limited"))
+    settings = Settings(datastores=(DATASTORE,), root=str(tmp_path), privacy="limited")
+    Sync(settings).rebuild()
     with cohortlake.open(str(tmp_path)) as lake:
         counted = lake.cohort("all").count("study_year", "modalities_text")
         assert counted["members"].sum() == 9
