@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
-from cohortlake.history.views import HistoryViews, ends_sql
+from cohortlake.history.views import HistoryViews, current_sql, ends_sql
 from cohortlake.increments import files
 from cohortlake.ingest import partitions
 from cohortlake.schema import STUDY_MONTH_SQL
@@ -124,9 +124,7 @@ def _read(con: duckdb.DuckDBPyConnection, history: HistoryViews, months: Sequenc
             FROM {history.versions} WHERE {wanted};
         CREATE OR REPLACE TEMP TABLE own_events AS FROM {history.end_events} WHERE {wanted};
         CREATE OR REPLACE TEMP VIEW own AS
-            FROM begun_versions
-            ANTI JOIN (FROM ({ends_sql("own_events")}) WHERE ended_by IS NOT NULL)
-            USING (interval_key);
+            {current_sql("begun_versions", f"({ends_sql('own_events')})")};
         CREATE OR REPLACE TEMP VIEW begun AS
             SELECT datastore_id, study_month, StudyDate_raw, change, observed_at
             FROM begun_versions

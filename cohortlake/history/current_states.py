@@ -115,15 +115,11 @@ class CurrentStates:
             """)
             span = "SELECT coalesce(min(begun_in), ''), coalesce(max(begun_in), '') FROM begun"
             ((first, last),) = con.sql(span).fetchall()
-            own_events = f"""(
-                FROM {history.end_events} SEMI JOIN begun USING (interval_key)
-                WHERE study_month BETWEEN '{first}' AND '{last}'
-            )"""
-            return con.sql(f"""
-                SELECT * EXCLUDE (interval_key, begun_in) FROM begun
-                ANTI JOIN (FROM ({views.ends_sql(own_events)}) WHERE ended_by IS NOT NULL)
-                USING (interval_key)
-            """).to_arrow_table()
+            near = f"(FROM {history.end_events} WHERE study_month BETWEEN '{first}' AND '{last}')"
+            current = views.current_sql("begun", f"({views.ends_of_sql(near, 'begun')})")
+            return con.sql(
+                f"SELECT * EXCLUDE (interval_key, begun_in) FROM ({current})"
+            ).to_arrow_table()
 
     def _paths(self, partition: Mapping[str, str]) -> list[str]:
         if self._table is None:

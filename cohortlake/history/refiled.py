@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake.history import coverage, image_sets
+from cohortlake.history.views import HistoryViews, ends_of_sql, history_sql
 from cohortlake.increments import files, kinds, older_format, rewrite, writer
 from cohortlake.increments.record import Record
 from cohortlake.privacy.erasures import ErasedPatients
@@ -132,30 +133,30 @@ def _held(
     ]
     with engine.connection() as con:
         register = image_sets.register if with_history else image_sets.register_nothing
-        register(con, root)
+        history = register(con, root)
         engine.register(con, "pending", root, waiting, kinds.FOUND_SCHEMA)
         con.register("refiled", pa.table({"image_set_id": pa.array(image_set_ids, pa.string())}))
-        states = con.sql(_STATES, params={"datastore": datastore_id}).to_arrow_table()
+        states = con.sql(_states_sql(history), params={"datastore": datastore_id}).to_arrow_table()
         con.register("others", states.filter(pc.invert(ErasedPatients(root).mask(states))))
         return con.sql(_HELD).to_arrow_table().cast(kinds.ABSENCE_WITHOUT_RUN)
 
 
-# The same as the view `history`, for these image sets only. The view reads all end events.
-_STATES = """
-WITH own AS (
-    SELECT * FROM versions SEMI JOIN refiled USING (image_set_id)
-    WHERE datastore_id = $datastore
-), ends AS (
-    SELECT interval_key, nullif(arg_max(change, revision), 'reopened') AS ended_by
-    FROM end_events SEMI JOIN own USING (interval_key) GROUP BY interval_key
-)
-SELECT datastore_id, image_set_id, PatientID, PatientID_raw, effective_at AS valid_from,
-       observed_at AS observed_from, ended_by
-FROM own LEFT JOIN ends USING (interval_key) WHERE ended_by IS DISTINCT FROM 'restated'
-UNION ALL
-SELECT datastore_id, image_set_id, PatientID, PatientID_raw, updated_at, observed_at, NULL
-FROM pending SEMI JOIN refiled USING (image_set_id) WHERE datastore_id = $datastore
-"""
+def _states_sql(history: HistoryViews) -> str:
+    """Return SQL for all states of these image sets. The view `history` reads all end events."""
+    states = history_sql("own", f"({ends_of_sql(history.end_events, 'own')})")
+    return f"""
+        WITH own AS (
+            SELECT * FROM {history.versions} SEMI JOIN refiled USING (image_set_id)
+            WHERE datastore_id = $datastore
+        )
+        SELECT datastore_id, image_set_id, PatientID, PatientID_raw, valid_from, observed_from,
+               ended_by
+        FROM ({states})
+        UNION ALL
+        SELECT datastore_id, image_set_id, PatientID, PatientID_raw, updated_at, observed_at, NULL
+        FROM pending SEMI JOIN refiled USING (image_set_id) WHERE datastore_id = $datastore
+    """
+
 
 # The last state under another id counts. An older release may have applied the erased patient's
 # state after it. Without that state, it would be current again.

@@ -122,12 +122,23 @@ def ends_sql(end_events: str) -> str:
     """
 
 
+def ends_of_sql(end_events: str, intervals: str) -> str:
+    """Return SQL for the end event that counts for each of some intervals. See `ends_sql`.
+
+    Args:
+        end_events: A relation with the columns of `HistoryViews.end_events`.
+        intervals: A relation with interval_key.
+    """
+    return ends_sql(f"(FROM {end_events} SEMI JOIN {intervals} USING (interval_key))")
+
+
 def current_sql(versions: str, ends: str) -> str:
     """Return SQL for the versions whose interval has not ended.
 
     Args:
         versions: Version rows: a relation.
-        ends: How their intervals ended: a relation with the columns of `ends_sql`.
+        ends: How their intervals ended: a relation, or SQL in brackets, with the columns of
+            `ends_sql`.
     """
     return f"""
         SELECT * FROM {versions}
@@ -140,7 +151,7 @@ def history_sql(versions: str, ends: str) -> str:
 
     Args:
         versions: Version rows: a relation.
-        ends: How their intervals ended: a relation with the columns of `ends_sql`.
+        ends: See `current_sql`.
     """
     return f"""
         SELECT v.* EXCLUDE (effective_at, observed_at, last_seen_at),

@@ -18,7 +18,7 @@ from cohortlake.history.views import (
     AppendedViews,
     HistoryViews,
     current_sql,
-    ends_sql,
+    ends_of_sql,
     history_sql,
 )
 from cohortlake.publish import study_order
@@ -80,6 +80,7 @@ def find(
     # A study may have image sets of patients of whom nothing changed.
     others = f"(FROM {rows} ANTI JOIN {changed} USING (patient_hash))"
     other_versions = _read_patients(con, history, others, "other_patient_versions")
+    ends = ends_of_sql(history.end_events, "affected_patient_versions")
     con.execute(f"""
         CREATE TEMP TABLE affected_patient_versions AS
             FROM {versions} UNION ALL FROM {other_versions};
@@ -87,9 +88,8 @@ def find(
         DROP TABLE {other_versions};
         CREATE TEMP TABLE affected_patients AS
             SELECT DISTINCT datastore_id, PatientID FROM affected_patient_versions;
-        CREATE TEMP VIEW affected_patient_rows AS {
-        current_sql("affected_patient_versions", _ends_of(history, "affected_patient_versions"))
-    };
+        CREATE TEMP VIEW affected_patient_rows AS
+            {current_sql("affected_patient_versions", f"({ends})")};
     """)
     return Affected(changed, studies, rows, "affected_patients", "affected_patient_rows")
 
@@ -193,20 +193,13 @@ def _read_rows(con: duckdb.DuckDBPyConnection, history: HistoryViews, studies: s
                 SELECT study_hash, min(reason) AS reason FROM {studies} GROUP BY study_hash;
         """)
     versions = f"(FROM {history.versions} SEMI JOIN affected_keys USING (interval_key))"
-    states = history_sql(versions, _ends_of(history, "affected_keys"))
+    states = history_sql(versions, f"({ends_of_sql(history.end_events, 'affected_keys')})")
     con.execute(f"""
         CREATE TEMP TABLE affected_rows AS SELECT * FROM ({states}) WHERE {in_months};
         DROP TABLE affected_keys;
         DROP TABLE linked_studies;
     """)
     return "affected_rows"
-
-
-def _ends_of(history: HistoryViews, intervals: str) -> str:
-    """Return SQL for how some intervals ended. The view `ends` reads all end events."""
-    return (
-        f"({ends_sql(f'(FROM {history.end_events} SEMI JOIN {intervals} USING (interval_key))')})"
-    )
 
 
 def select_months(con: duckdb.DuckDBPyConnection, rows: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import duckdb
 
-from cohortlake.history.views import AppendedViews, HistoryViews, current_sql, ends_sql
+from cohortlake.history.views import AppendedViews, HistoryViews, current_sql, ends_of_sql
 from cohortlake.publish.marts import REPRESENTATIVE_ORDER, STUDY
 
 COLUMNS = (
@@ -65,17 +65,16 @@ def find_reordered(
     Returns:
         The name of a temporary table: study_hash of these studies.
     """
-    own = f"SEMI JOIN {versions} USING (interval_key)"
     ends, former_ends = (
-        ends_sql(f"(FROM {end_events} {own})")
+        f"({ends_of_sql(end_events, versions)})"
         for end_events in (history.end_events, appended.former_end_events)
     )
     con.execute(f"""
         CREATE TEMP VIEW ordered_versions AS
             SELECT *, concat_ws('|', datastore_id, PatientID) AS patient_key FROM {versions};
-        CREATE TEMP TABLE current_after AS {current_sql("ordered_versions", f"({ends})")};
+        CREATE TEMP TABLE current_after AS {current_sql("ordered_versions", ends)};
         CREATE TEMP TABLE current_before AS
-            SELECT * FROM ({current_sql("ordered_versions", f"({former_ends})")})
+            SELECT * FROM ({current_sql("ordered_versions", former_ends)})
             ANTI JOIN (FROM {appended.rows} WHERE row_kind = 'version') USING (interval_key);
         CREATE TEMP TABLE reordered AS
             SELECT DISTINCT study_hash FROM current_after
