@@ -12,7 +12,6 @@ import getpass
 import io
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.publish.marker import read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage import engine
+from cohortlake.storage.disk import whole_file
 from cohortlake.storage.root import Root
 
 KEYS = {
@@ -53,9 +53,8 @@ class Crosswalk:
 
     Attributes:
         table: The ids as given under the name of the attribute, `datastore_id`, the key and
-            `in_lake`. An id that several data
-            stores have has a row for each. An id that none has gets a row for each data store of
-            the lake.
+            `in_lake`. An id that several data stores have has a row for each. An id that none has
+            gets a row for each data store of the lake.
         ids: How many different ids there are.
         in_lake: How many of them the lake has.
         blank: Values that hold no id. They are left out.
@@ -141,13 +140,13 @@ def lookup(
     if is_uid:
         key_sql = "keyed_uid(id)" if policy.treatment(tag) is Treatment.REPLACE else "id"
     with engine.connection() as con:
-        image_sets.register(con, root)
+        current = image_sets.register(con, root).current
         create_macros(con, key)
         con.register("given_ids", given)
-        known = con.execute("SELECT DISTINCT datastore_id FROM current ORDER BY 1").fetchall()
+        known = con.execute(f"SELECT DISTINCT datastore_id FROM {current} ORDER BY 1").fetchall()
         stores = _stores([store for (store,) in known], datastores)
         con.register("stores", pa.table({"datastore_id": pa.array(stores, pa.string())}))
-        query = _QUERY.format(attribute=attribute, key=key_sql)
+        query = _QUERY.format(attribute=attribute, key=key_sql, current=current)
         found: pa.Table = con.sql(query).to_arrow_table()
     named = {"given": attribute, "published_key": KEYS[attribute]}
     table = found.drop_columns(["position", "id"])
@@ -181,23 +180,18 @@ def write(table: pa.Table, path: Path) -> None:
     Raises:
         ExportError: It cannot be written.
     """
-    draft = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            draft = Path(file.name)
+        with whole_file(path) as draft:
+            draft.touch(0o600)
             if path.suffix.lower() == ".parquet":
-                pq.write_table(table, file)
+                pq.write_table(table, draft)
             else:
-                file.write(to_csv(table).encode())
-        draft.replace(path)
+                draft.write_bytes(to_csv(table).encode())
     except OSError as error:
         raise ExportError(
             f"cannot write {path}: {error.strerror}; name a folder that is there and that this "
             "user may write"
         ) from None
-    finally:
-        if draft:
-            draft.unlink(missing_ok=True)
 
 
 def _published_key(root: Root, settings: Settings, policy: Policy | None) -> bytes:
@@ -243,7 +237,7 @@ def _record(root: Root, attribute: str, found: Crosswalk) -> None:
 
 _QUERY = """
 WITH held AS (
-    SELECT DISTINCT datastore_id, {attribute} AS id FROM current
+    SELECT DISTINCT datastore_id, {attribute} AS id FROM {current}
     WHERE {attribute} IN (SELECT id FROM given_ids)
       AND datastore_id IN (SELECT datastore_id FROM stores)
 ),

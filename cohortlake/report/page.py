@@ -5,9 +5,7 @@ Jinja escapes all text from tags, and the content security policy of the page fo
 
 from __future__ import annotations
 
-import contextlib
 import re
-import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +17,7 @@ from cohortlake.optional_dependencies import module
 from cohortlake.report import charts
 from cohortlake.report.gather import gather
 from cohortlake.settings import Settings
+from cohortlake.storage.disk import whole_file
 
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=_)")
 
@@ -108,11 +107,8 @@ def _instant(value: datetime | str) -> str:
 
 
 def _replace(path: Path, page: str) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        draft.write_text(page, "utf-8")
-        draft.replace(path)
+        with whole_file(path) as draft:
+            draft.write_text(page, "utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise SettingError(f"cannot write {path}: {error.strerror}") from None

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +27,7 @@ from cohortlake import schema
 from cohortlake.errors import ExportError
 from cohortlake.flatten import with_pandas_dtypes
 from cohortlake.optional_dependencies import module
+from cohortlake.storage.disk import whole_file
 
 _BETWEEN_VALUES = "\\"
 """Separates several values in one cell: the separator of DICOM, which no value holds."""
@@ -69,24 +69,14 @@ def write(path: Path, sheets: Sheets) -> None:
         MissingExtra: openpyxl is not installed.
     """
     check(path)
-    with _whole(path) as draft:
-        _WRITERS[path.suffix.lower()](draft, sheets)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        yield draft
-        draft.replace(path)
+        with whole_file(path) as draft:
+            _WRITERS[path.suffix.lower()](draft, sheets)
     except OSError as error:
         raise ExportError(
             f"cannot write {path}: {error.strerror}; name a folder that is there and that this "
             "user may write, with room left"
         ) from None
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _write_parquet(path: Path, sheets: Sheets) -> None:
