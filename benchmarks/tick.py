@@ -159,10 +159,7 @@ def tick(sync: Sync) -> Iterator[str]:
         for _ in sync.extract(store, sync.due(store)):
             pass
     yield "search"
-    sync.apply()
-    yield "apply"
-    sync.publish()
-    yield "publish"
+    yield from _apply_and_publish(sync)
 
 
 def sweep(sync: Sync) -> Iterator[str]:
@@ -170,6 +167,10 @@ def sweep(sync: Sync) -> Iterator[str]:
     for _ in sync.sweep_months({DATASTORE: [SWEPT]}):
         pass
     yield "search"
+    yield from _apply_and_publish(sync)
+
+
+def _apply_and_publish(sync: Sync) -> Iterator[str]:
     sync.apply()
     yield "apply"
     sync.publish()

@@ -54,7 +54,7 @@ def write(
     # Each range is read when the query before it has been run.
     queries = (
         _load_range(con, plan.patient_rows, policy, writer, each, order)
-        for each in _key_ranges(plan.patients)
+        for each in _in_ranges(plan.patients)
     )
     if plan.is_full:
         writer.write_whole(con, TABLE, queries)
@@ -68,7 +68,7 @@ def write(
     return order
 
 
-def _key_ranges(patients: pa.Table) -> Iterator[pa.Table]:
+def _in_ranges(patients: pa.Table) -> Iterator[pa.Table]:
     patients = patients.sort_by("patient_key")
     starts = range(0, max(1, len(patients)), _RANGE_PATIENTS)
     for start in starts:

@@ -188,7 +188,7 @@ class Writer:
             table,
             (
                 f"SELECT * FROM ({rows}) WHERE patient_key >= '{first}' AND patient_key < '{end}'"
-                for first, end in _key_ranges(self.files[path].rows)
+                for first, end in _ranges_of_keys(self.files[path].rows)
             ),
         )
 
@@ -259,7 +259,7 @@ def _are_equal(con: duckdb.DuckDBPyConnection, rows: str, other_rows: str) -> bo
     return not con.sql(differences).fetchall()
 
 
-def _key_ranges(rows: int) -> Iterator[tuple[str, str]]:
+def _ranges_of_keys(rows: int) -> Iterator[tuple[str, str]]:
     """Yield ranges of keys, which are hex digits, whose rows fit into memory."""
     digits = max(0, math.ceil(math.log(max(1, rows) / _RANGE_ROWS, 16)))
     starts = [f"{number:0{digits}x}" for number in range(16**digits)] if digits else []

@@ -59,7 +59,7 @@ class Verification:
     @property
     def counts(self) -> dict[str, int]:
         """How many joined, left, changed or were erased; only what there is."""
-        return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
+        return _counts(self.differences)
 
     @property
     def reasons(self) -> pd.DataFrame:
@@ -113,7 +113,7 @@ class Difference:
     @property
     def counts(self) -> dict[str, int]:
         """How many joined, left or changed; only what there is."""
-        return {str(what): int(n) for what, n in self.differences["what"].value_counts().items()}
+        return _counts(self.differences)
 
     @property
     def _title(self) -> str:
@@ -134,6 +134,10 @@ class Difference:
     def _repr_html_(self) -> str:
         criteria = f"<pre>{escape(self.criteria)}</pre>" if self.criteria else ""
         return short_table.html(self._title, self._facts) + criteria
+
+
+def _counts(differences: pd.DataFrame) -> dict[str, int]:
+    return {str(what): int(n) for what, n in differences["what"].value_counts().items()}
 
 
 def verify(tables: OpenedTables, manifest: Manifest, key: bytes | None) -> Verification:
