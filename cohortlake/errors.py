@@ -345,10 +345,10 @@ class OldFormat(LakeError):
     Fix: Run `cohortlake rebuild`: the increments hold all that the tables are made from.
     """
 
-    def __init__(self, where: str, version: int) -> None:
+    def __init__(self, where: str) -> None:
         super().__init__(
-            f"{where} does not have the columns of format {version}; run `cohortlake rebuild`, "
-            "which rebuilds it from the increments"
+            f"an older release wrote {where}, with other columns than this release has; run "
+            "`cohortlake rebuild`, which makes it again from the increments"
         )
 
 
@@ -470,9 +470,10 @@ class ColumnNotShown(NotShown):
         self, column: str, policy: str, instead: str | None = None, *, may_be_new: bool = False
     ) -> None:
         if may_be_new:
+            # Not `publish`: the version history may be older than the column too.
             text = (
                 f"the published tables have no {column}: if an older release published them, run "
-                f"`cohortlake publish`; otherwise the privacy policy {policy!r} leaves it out"
+                f"`cohortlake rebuild`; otherwise the privacy policy {policy!r} leaves it out"
             )
         elif instead:
             text = (

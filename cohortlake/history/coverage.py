@@ -64,7 +64,7 @@ def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
     if table is None:
         return pa.Table.from_batches([], wanted)  # `empty_table()` imports pandas
     if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
-        raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
+        raise OldFormat(root.uri_of(TABLE))
     with delta.reading(root, TABLE, table):
         stored: pa.Table = table.to_pyarrow_table(columns=wanted.names)
     return stored.select(wanted.names).cast(wanted)

@@ -203,4 +203,4 @@ def _register_table(
 
 def _require_this_format(root: Root, table: DeltaTable | None) -> None:
     if table and STORED.names != pa.schema(table.schema().to_arrow()).names:
-        raise OldFormat(root.uri_of(TABLE), schema.FORMAT_VERSION)
+        raise OldFormat(root.uri_of(TABLE))

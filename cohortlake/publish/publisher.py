@@ -72,9 +72,13 @@ def publish(
     try:
         return _publish(root, policy, key_source, verify=verify, with_new_key=with_new_key)
     except DamagedFile as error:
-        if verify or not error.path.startswith("published/"):
+        is_published = error.path.startswith("published/") and error.path.endswith(".parquet")
+        if verify or not is_published:
             raise
-        # A file of which rows were to be kept has other content under its size.
+        # A file that is read to write others has other content under its size.
+        marker = read_marker(root)
+        if marker and error.path not in marker.files:
+            root.delete(error.path)  # it is not published, and nobody can read it
         return _publish(root, policy, key_source, verify=True, with_new_key=with_new_key)
 
 

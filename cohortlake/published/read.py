@@ -84,7 +84,7 @@ class PublishedTables:
                 "`cohortlake sync` first"
             )
         if marker.format != schema.FORMAT_VERSION:
-            raise OldFormat(self.root.uri_of("published"), schema.FORMAT_VERSION)
+            raise OldFormat(self.root.uri_of("published"))
         return marker
 
     def reading(self, read: Callable[[Publication], T]) -> T:

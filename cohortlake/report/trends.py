@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cohortlake.cohort.select.opened_tables import OpenedTables
+from cohortlake.cohort.select.study_windows import latest_study_day
 from cohortlake.report.cells import PERSON, Breakdown, Grid, breakdown, grid
 
 _MOST_YEARS, _MOST_KINDS = 25, 10
@@ -53,7 +54,8 @@ class Trends:
         years: Studies by year, and by modality if the policy shows it; None if there is nothing
             to show.
         by_modality: Whether years are counted by modality too.
-        months: Studies by month, this year and the last; None if the policy hides months.
+        months: Studies by month, of the year of the latest study and the one before; None if the
+            policy hides months.
         changes: States by the kind of change that began them, and deletions; None if the policy
             shows no kinds.
         with_deletions: Whether the policy shows what was deleted.
@@ -153,10 +155,11 @@ def _months(tables: OpenedTables, below: int) -> Grid:
     relation = f"""
         SELECT strftime(StudyDate, '%Y-%m') AS month, year(StudyDate) AS year,
                datastore_id, StudyInstanceUID, {PERSON}
-        FROM studies WHERE StudyDate <= current_date AND year(StudyDate) >= (
-            SELECT year(max(StudyDate)) - 1 FROM studies WHERE StudyDate <= current_date)
+        FROM studies WHERE StudyDate <= $latest AND year(StudyDate) >= year($latest::DATE) - 1
     """
-    return grid(tables, relation, ("month", "year"), STUDIES, below)
+    # Not today's date: the same data must give the same page on any day.
+    params = {"latest": latest_study_day(tables)}
+    return grid(tables, relation, ("month", "year"), STUDIES, below, params=params)
 
 
 def _changed_in(tables: OpenedTables, changes: Breakdown, with_deletions: bool, below: int) -> Grid:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import cohortlake
 from cohortlake import Lake, Settings, report
 from cohortlake.errors import BadCriteria, MissingExtra, SettingError
 from cohortlake.privacy import built_in
-from cohortlake.report.cells import Breakdown
+from cohortlake.report.cells import Breakdown, Grid
 from cohortlake.report.completeness import completeness
 from cohortlake.report.holdings import holdings
 from cohortlake.report.members import Number, members
@@ -156,6 +157,22 @@ def test_years_of_few_are_one_with_those_beside_them(hospital: Lake, dates: Any)
         *[("2010 and before", 18), ("2011", 20), ("2012 and after", 21), ("undated", 1)]
     ]
     assert by_year(hospital.opened, relation, dates, "'studies'", 61) is None
+
+
+def test_months_are_those_of_the_data_and_not_of_the_day_of_the_report() -> None:
+    typing_error, latest = date(2025, 12, 31), date(2025, 6, 30)
+    days = (date(2023, 12, 31), date(2024, 1, 1), latest, typing_error)
+    rows = [image_set(n, f"p{n}", f"1.{n}", StudyDate=day) for n, day in enumerate(days)]
+    with opened(rows) as lake:
+        # The last search began before the last of these days, and today is after it.
+        marker = replace(lake.opened.publication, observed_until="2025-07-01T00:00:00+00:00")
+        tables = lake.opened
+        tables.publication = marker
+        months = trends(tables, [], 0).months
+        assert months is not None
+        assert months.cells == {("2024-01", "2024"): 1, ("2025-06", "2025"): 1}
+    with opened([image_set(1, "p", "1.1")]) as lake:
+        assert trends(lake.opened, [], 0).months == Grid((), (), {})
 
 
 def test_changes_are_told_by_kind(hospital: Lake) -> None:

@@ -6,12 +6,18 @@ file is written only if its content changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import duckdb
+
+from cohortlake.errors import DamagedFile
 from cohortlake.privacy import Policy
+from cohortlake.publish import intact
 from cohortlake.publish.export import athena, database, dictionary
-from cohortlake.publish.export.tables import tables
+from cohortlake.publish.export.tables import Table, tables
+from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
         policy: The policy that it was published under.
 
     Raises:
+        DamagedFile: A published file is not as it was written, so DuckDB cannot make a view of it.
         RootNotUsable: A file cannot be written.
     """
     known = tables(publication)
@@ -48,9 +55,24 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
         folder = root.path("published")
         views = database.views(folder, known)
         if not (root.exists(DATABASE_PATH) and _is_written(root, VIEWS_PATH, views)):
-            root.write(DATABASE_PATH, database.build(folder, known))
+            root.write(DATABASE_PATH, _database(root, publication, known))
             # After the database, so that a run that is killed in between leaves both to write.
             root.write(VIEWS_PATH, views.encode())
+
+
+def _database(root: Root, publication: Publication, known: Sequence[Table]) -> bytes:
+    """Return the content of the database. DuckDB reads the footers of the files for it."""
+    try:
+        return database.build(root.path("published"), known)
+    except duckdb.Error as error:
+        # Not only of a damaged file: one of another table has other columns.
+        altered = intact.altered(root, publication, intact.sizes(root), verify=True)
+        path = next(iter(altered), None)
+        path = path or damage.first_damaged(root, root.files("published", ".parquet"))
+        if path is None:
+            raise
+        error.args = ()  # it stays the `__context__` of ours, which a report may show
+        raise DamagedFile(path) from None
 
 
 def _write(root: Root, path: str, text: str) -> None:

@@ -255,6 +255,67 @@ def test_what_was_altered_is_written_again_and_nothing_else_changes(
     assert again.written == ()
 
 
+def _of_same_size(content: bytes, how: str) -> bytes:
+    """Return other content of the same size, as a copy that broke off or a bad disk leaves it."""
+    size, footer = len(content), int.from_bytes(content[-8:-4], "little")
+    return {
+        "footer": content[: -8 - footer] + bytes(footer) + content[-8:],
+        "footer's beginning": content[: -8 - footer] + b"\xff" * 9 + content[1 - footer :],
+        "footer's length": content[:-8] + (size * 2).to_bytes(4, "little") + content[-4:],
+        "middle": content[: size // 3] + bytes(size // 3) + content[size // 3 * 2 :],
+        "zeros": bytes(size),
+        "cut and filled with zeros": content[: size // 2] + bytes(size - size // 2),
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("which", "how"),
+    [
+        ("studies", "footer"),
+        ("studies", "footer's beginning"),
+        ("studies", "footer's length"),
+        ("studies", "middle"),
+        ("studies", "cut and filled with zeros"),
+        ("studies", "other table"),
+        ("studies", "unlisted"),
+        ("patients", "zeros"),
+        ("patients", "missing"),
+    ],
+)
+def test_a_copy_with_a_damaged_file_is_mended_when_its_views_are_made(
+    hospital: Hospital, which: str, how: str
+) -> None:
+    root = hospital.root
+    expected = published_rows(root)
+    marker = read_marker(root)
+    assert marker is not None
+    path = next(p for p in marker.files if f"/{which}/" in p)  # DuckDB reads the first one
+    file = Path(root.path(path))
+    if how == "missing":
+        file.unlink()
+    elif how == "other table":
+        other = next(p for p in marker.files if "/series/" in p)
+        file.write_bytes(root.read(other))
+        items = json.loads(marker.to_marker())
+        items["files"][path]["size_bytes"] = file.stat().st_size  # as if it had the same size
+        root.write(MARKER_PATH, json.dumps(items).encode())
+    elif how == "unlisted":
+        file = file.parent.with_name("study_month=1999-01") / f"{which}.parquet"
+        file.parent.mkdir()
+        file.write_bytes(b"x" * 900)
+    else:
+        file.write_bytes(_of_same_size(file.read_bytes(), how))
+    mended = publisher.publish(root, built_in("limited"))
+    assert mended is not None
+    again = publisher.publish(root, built_in("limited"), verify=True)
+    assert again is not None
+    assert again.written == ()
+    assert published_rows(root) == expected
+    with duckdb.connect(root.path("published/cohortlake.duckdb"), read_only=True) as con:
+        for table in schema.PUBLISHED:
+            assert con.sql(f"SELECT count(*) FROM {table}").fetchall() == [(mended.rows(table),)]
+
+
 def test_of_other_months_nothing_is_written_where_one_was_altered(hospital: Hospital) -> None:
     root = hospital.root
     root.delete(_STUDIES)
