@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from datetime import date, time, timedelta
+from collections.abc import Iterable
+from datetime import date, timedelta
 from typing import Any
 
 from cohortlake.cohort.define.criteria import Criteria
@@ -20,6 +20,13 @@ from cohortlake.cohort.define.steps import (
 )
 
 Row = dict[str, Any]
+
+SERIES = """
+SELECT series.*, study_ordinal FROM series
+LEFT JOIN (SELECT datastore_id, StudyInstanceUID, study_ordinal FROM studies)
+USING (datastore_id, StudyInstanceUID)
+"""
+"""The series that `stages` takes."""
 
 
 def stages(series: Iterable[Row], criteria: Criteria) -> list[list[Row]]:
@@ -105,21 +112,31 @@ def near(step: WithStudy | WithoutStudy, other: date, own: date) -> bool:
 
 
 def one_study(step: OneStudyPerPatient, rows: list[Row]) -> list[Row]:
-    ranked = {
-        "first": lambda r: (r["StudyDate"], r["StudyTime"] or time.max, r["StudyInstanceUID"]),
-        "last": lambda r: (r["StudyDate"], r["StudyTime"] or time.min, r["StudyInstanceUID"]),
-        "closest": lambda r: (
-            abs(r["StudyDate"] - step.to), r["StudyDate"], r["StudyTime"] or time.max,
-            r["StudyInstanceUID"],
-        ),
-        "random": lambda r: md5(step.seed, r["datastore_id"], r["StudyInstanceUID"]),
-    }[step.choice]  # fmt: skip
-    best: Callable[..., Row] = max if step.choice == "last" else min
+    least_ids: dict[str, str] = {}
+    for row in rows:
+        study = row["StudyInstanceUID"]
+        least_ids[study] = min(row["image_set_id"], least_ids.get(study, "g"))
+
+    def rank(row: Row) -> tuple[Any, ...]:
+        if step.choice == "random":
+            return (md5(step.seed, row["datastore_id"], least_ids[row["StudyInstanceUID"]]) >> 1,)
+        sign = -1 if step.choice == "last" else 1
+        day, ordinal, time_ = row["StudyDate"], row["study_ordinal"], row["StudyTime"]
+        from_to = (abs(day - step.to),) if step.choice == "closest" else ()
+        clock = time_ and sign * time_.hour  # the made-up times are whole hours
+        return (
+            *from_to,
+            sign * day.toordinal(),
+            (24 if sign > 0 else 0) if clock is None else clock,
+            (ordinal is None, sign * (ordinal or 0)),
+            row["image_set_id"],
+        )
+
     patients = defaultdict(list)
     for row in rows:
         if row["StudyDate"] or step.choice == "random":
             patients[row["patient_key"]].append(row)
-    chosen = {best(own, key=ranked)["StudyInstanceUID"] for own in patients.values()}
+    chosen = {min(own, key=rank)["StudyInstanceUID"] for own in patients.values()}
     return [row for row in rows if row["StudyInstanceUID"] in chosen]
 
 

@@ -159,7 +159,7 @@ def test_a_lake_of_an_older_release_says_how_to_get_the_columns(tmp_path: Path) 
             lambda: studies.where(modalities_text="CT"),
             lambda: lake.sql("SELECT study_quarter FROM series"),
         ):
-            with pytest.raises(ColumnNotShown, match=r"older release .*cohortlake publish"):
+            with pytest.raises(ColumnNotShown, match=r"older release .*cohortlake rebuild"):
                 ask()
     settings = Settings(datastores=(DATASTORE,), root=str(tmp_path), privacy="limited")
     Sync(settings).rebuild()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from aws import ACTIONS
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from privacy.people import DATASTORE, lake_of, summaries
+from privacy.people import DATASTORE, SEEN, lake_of, summaries
 
 import cohortlake
 from cohortlake import Settings, Sync
@@ -32,7 +33,7 @@ from cohortlake.errors import (
     WrongKey,
 )
 from cohortlake.flatten import flatten_summaries
-from cohortlake.privacy import built_in, erasures, fingerprint, key_store
+from cohortlake.privacy import Policy, Treatment, built_in, erasures, fingerprint, key_store
 from cohortlake.privacy.erasures import ErasedPatients, Patient
 from cohortlake.privacy.keyed_hashes import create_macros, keyed_hashes, keyed_uid, shift_days
 from cohortlake.publish.marker import MARKER_PATH, read_marker
@@ -41,6 +42,7 @@ from cohortlake.storage.root import Root
 
 IAM = Path(__file__).parents[2] / "docs/iam"
 KEY = bytes(range(32))
+PATIENTS = 30
 IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1).filter(
     lambda text: text.strip(" ") != ""
 )
@@ -352,6 +354,85 @@ def test_rotation_keys_everything_anew_and_frozen_cohorts_hold(
         assert not any(key.encode() in content for key in before), path.name
     assert list(Path(root.path("keys/links")).glob("*.parquet"))
     assert Sync(settings).publish().written == ()  # type: ignore[union-attr]
+
+
+def _studies_of_one_day() -> list[dict[str, Any]]:
+    """Return summaries of patients with several studies of one day, some of one time or none."""
+    dice = random.Random(4)  # noqa: S311
+    found = []
+    for number in range(8 * PATIENTS):
+        patient, study = number % PATIENTS, number % (4 * PATIENTS)  # of two series each
+        day = "20240106" if study >= 3 * PATIENTS else "20240105"
+        time = ("0930", "1015", None)[study % 7 % 3]
+        tags = {
+            "DICOMPatientId": f"P{patient}",
+            "DICOMStudyInstanceUID": f"1.{study}",
+            "DICOMSeriesInstanceUID": f"1.{study}.{number}",
+            "DICOMStudyDate": day,
+            "DICOMStudyTime": time,
+            "DICOMSeriesModality": "MR" if study % 7 == 0 else "CT",
+        }
+        found.append({
+            "imageSetId": f"{dice.getrandbits(128):032x}",
+            "version": 1,
+            "createdAt": SEEN - timedelta(days=1),
+            "updatedAt": SEEN - timedelta(days=1),
+            "isPrimary": True,
+            "DICOMTags": {name: value for name, value in tags.items() if value},
+        })  # fmt: skip
+    return found
+
+
+def _one_study_each(lake: cohortlake.Lake) -> dict[str, cohortlake.Cohort]:
+    def having(name: str) -> cohortlake.Cohort:
+        return lake.cohort(name, level="series").where(Modality="CT")
+
+    return {
+        "first": having("first").first_study_per_patient(),
+        "last": having("last").last_study_per_patient(),
+        "random_1": having("random_1").random_study_per_patient(1),
+        "random_2": having("random_2").random_study_per_patient(2),
+    }
+
+
+_REPLACED = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID"), Treatment.REPLACE)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        built_in("safe"),
+        Policy("by_time", "limited", Treatment.KEEP, _REPLACED),
+        Policy("bare", "safe", Treatment.SHIFT, {"study_ordinal": Treatment.WITHHOLD}),
+    ],
+    ids=lambda policy: policy.name,
+)
+def test_which_study_is_taken_does_not_depend_on_the_key(policy: Policy, tmp_path: Path) -> None:
+    lake_of(str(tmp_path / "one"), _studies_of_one_day())
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    taken, uids = [], []
+    for name in ("one", "other"):  # each makes a key of its own
+        publish(Root(str(tmp_path / name)), policy)
+        with cohortlake.open(tmp_path / name) as lake:
+            cohorts = {name: c.to_pandas() for name, c in _one_study_each(lake).items()}
+            uids.append(set(lake.sql("FROM studies").to_pandas()["StudyInstanceUID"]))
+        taken.append({name: set(rows["image_set_id"]) for name, rows in cohorts.items()})
+        assert {rows["patient_key"].nunique() for rows in cohorts.values()} == {PATIENTS}
+    assert uids[0].isdisjoint(uids[1])
+    assert taken[0] == taken[1]
+    assert taken[0]["random_1"] != taken[0]["random_2"]
+    assert taken[0]["first"] != taken[0]["last"]
+
+
+def test_cohorts_of_one_study_of_a_day_are_the_same_after_a_rotation(tmp_path: Path) -> None:
+    root = lake_of(str(tmp_path), _studies_of_one_day())
+    sync = Sync(Settings((DATASTORE,), root.uri))
+    sync.publish()
+    with cohortlake.open(root.uri) as lake:
+        names = [cohort.freeze().cohort for cohort in _one_study_each(lake).values()]
+    sync.rotate_key("lake")
+    with cohortlake.open(root.uri) as lake:
+        assert [name for name in names if not lake.verify(name).is_identical] == []
 
 
 def test_a_rotation_that_was_killed_is_finished_by_doing_it_again(

@@ -51,7 +51,9 @@ _TABLES = {"patient": "patients", "study": "studies", "series": "series"}
 
 _EVERYTHING = "in_the_lake"
 _STUDY = "datastore_id, StudyInstanceUID"
-_ALWAYS = ("datastore_id", "StudyInstanceUID", "patient_key")
+_ALWAYS = ("datastore_id", "StudyInstanceUID", "patient_key", "image_set_id")
+_MICROSECONDS_OF_DAY = 24 * 60 * 60 * 1_000_000
+_NO_PLACE = 2**62
 _OF_ROW = {"series_id": SERIES_ID_OF_ROW}
 
 
@@ -205,29 +207,66 @@ class _Compiler:
         """
 
     def _one_study(self, step: OneStudyPerPatient) -> str:
-        source, rank, best = self._ranked(step)
-        time = "TIME '{}'".format("00:00" if best == "arg_max" else "24:00")
-        if "StudyTime" in self.tables.columns("series"):
-            time = f"coalesce(StudyTime, {time})"
+        """Return SQL for the series of one study of each patient.
+
+        Two studies may be equally good: of one day, where the policy hides the time. Then the
+        order of the patient's studies decides, which is made from the real times, and after it
+        the ids of the image sets, which the service gives. A replaced UID may not decide, because
+        it changes with the key.
+        """
+        source, rank, clock, place = self._ranked(step)
+        if "study_ordinal" not in self.tables.columns("studies"):
+            place = "0"
+        # Reading `studies` takes longer than all the rest, so it is read for ties only. The two
+        # studies of `best` are the first and the last by UID of those that are equally good.
         chosen = self._keep(f"""
-            SELECT patient_key, any_value(datastore_id) AS datastore_id,
-                   {best}(StudyInstanceUID, (rank, clock, StudyInstanceUID)) AS StudyInstanceUID
-            FROM (SELECT patient_key, {_STUDY}, {rank} AS rank, {time} AS clock FROM {source})
+            WITH ranked AS NOT MATERIALIZED (
+                SELECT patient_key, {_STUDY}, image_set_id, {rank} AS rank, {clock} AS clock
+                FROM {source}
+            ), best AS MATERIALIZED (
+                SELECT patient_key, any_value(datastore_id) AS datastore_id,
+                       arg_min(StudyInstanceUID, (rank, clock, StudyInstanceUID))
+                       AS StudyInstanceUID,
+                       arg_max(StudyInstanceUID, (-rank, -clock, StudyInstanceUID)) AS other
+                FROM ranked WHERE rank IS NOT NULL GROUP BY patient_key
+            ), tied AS MATERIALIZED (
+                SELECT patient_key FROM best WHERE StudyInstanceUID <> other
+            ), places AS (
+                SELECT {_STUDY}, {place} AS place FROM studies SEMI JOIN tied USING (patient_key)
+            )
+            SELECT patient_key, {_STUDY} FROM best WHERE StudyInstanceUID = other
+            UNION ALL
+            SELECT patient_key, any_value(datastore_id), arg_min(
+                StudyInstanceUID,
+                (rank, clock, coalesce(place, {_NO_PLACE}), image_set_id, StudyInstanceUID)
+            )
+            FROM ranked SEMI JOIN tied USING (patient_key) LEFT JOIN places USING ({_STUDY})
             WHERE rank IS NOT NULL GROUP BY patient_key
         """)
         return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
 
-    def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str]:
-        """Return a relation, what ranks its rows, and how the best is found."""
+    def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str, str]:
+        """Return a relation and what ranks its rows, each as a number: day, time, position.
+
+        The row with the least numbers is the best. A row without a time or a position is the last.
+        """
         before = self._before
-        if step.choice == "first":
-            return before, self._day, "arg_min"
-        if step.choice == "last":
-            return before, self._day, "arg_max"
         if step.choice == "random":
-            seed = self.params.add(str(step.seed))
-            key = f"concat_ws('|', {seed}, datastore_id, StudyInstanceUID)"
-            return before, f"md5_number_lower({key})", "arg_min"
+            # Each study once, so that one of many series is not more likely. Not by its UID.
+            studies = f"""(
+                SELECT patient_key, {_STUDY}, min(image_set_id) AS image_set_id
+                FROM {before} GROUP BY ALL
+            )"""
+            key = f"concat_ws('|', {self.params.add(str(step.seed))}, datastore_id, image_set_id)"
+            return studies, f"(md5_number_lower({key}) >> 1)::BIGINT", "0", "0"
+        day, has_time = self._day, "StudyTime" in self.tables.columns("series")
+        of_day = f"date_diff('day', DATE '1970-01-01', {day})"
+        clock = "epoch_us(StudyTime)" if has_time else "NULL"
+        if step.choice == "last":
+            return before, f"-{of_day}", f"coalesce(-{clock}, 0)", "-study_ordinal"
+        clock = f"coalesce({clock}, {_MICROSECONDS_OF_DAY})"
+        if step.choice == "first":
+            return before, of_day, clock, "study_ordinal"
         if isinstance(step.to, str):
             outside = {j.table: self.tables.columns(j.table) for j in self.criteria.joins}
             table = conditions.table_of([step.to], outside)
@@ -239,9 +278,8 @@ class _Compiler:
         else:
             source, to = before, self.params.add(step.to)
         # Of two that are equally close, the earlier one.
-        day = self._day
         rank = f"2 * abs(date_diff('day', {to}, {day})) + ({day} > {to})::INT"
-        return source, rank, "arg_min"
+        return source, rank, clock, "study_ordinal"
 
     def _entities(self) -> str:
         level, steps = self.criteria.level, self.criteria.steps

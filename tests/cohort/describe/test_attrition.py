@@ -27,7 +27,7 @@ def test_counts_equal_plain_loops_and_only_ever_shrink(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:
     with opened(rows) as lake:
-        series = lake.sql("FROM series").to_arrow().to_pylist()
+        series = lake.sql(brute.SERIES).to_arrow().to_pylist()
         steps = Cohort(select(lake.opened, criteria)).attrition().steps
     expected = [Counts(*brute.counts(left)) for left in brute.stages(series, criteria)]
     assert [step.counts for step in steps] == expected

@@ -55,7 +55,7 @@ def test_each_step_leaves_what_plain_loops_leave(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:
     with opened(rows) as lake:
-        series = lake.sql("FROM series").to_arrow().to_pylist()
+        series = lake.sql(brute.SERIES).to_arrow().to_pylist()
         cohort = Cohort(select(lake.opened, criteria))
         expected = brute.stages(series, criteria)
         for stage, left in zip(cohort.selected.query.stages, expected, strict=True):
@@ -74,7 +74,7 @@ def test_a_random_study_is_the_one_with_the_least_hash() -> None:
     with opened(rows) as lake:
         for seed in range(5):
             cohort = lake.cohort("a").random_study_per_patient(seed)
-            series = lake.sql("FROM series").to_arrow().to_pylist()
+            series = lake.sql(brute.SERIES).to_arrow().to_pylist()
             left = brute.stages(series, cohort.criteria)[-1]
             found = set(cohort.to_pandas()["StudyInstanceUID"])
             assert found == {row["StudyInstanceUID"] for row in left}
