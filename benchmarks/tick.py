@@ -1,48 +1,57 @@
 """Claim: a tick costs what changed, whatever the lake holds.
 
-    python -m benchmarks.tick                                 # 1 and 10 million image sets
-    python -m benchmarks.tick --rows 100000000 --root FOLDER  # about 30 GB; deleted at the end
-    python -m benchmarks.tick --rows 200000 --repeats 1       # some minutes
+    python -m benchmarks.tick                               # 60,000 image sets, some minutes
+    python -m benchmarks.tick --image-sets 10000000 --repeats 1 --minutes 120
+    python -m benchmarks.tick --image-sets 100000000 --root FOLDER --repeats 1 --policies safe
 
-A lake of so many image sets is made (`benchmarks.publish`), with coverage up to now, and published.
-An emulator then serves what changed since, and nothing else: the windows that a tick searches hold
-no more. Each tick runs in a process of its own: what is known, the search, applying, publishing.
-Prints seconds and the highest peak memory of each part, medians of the repeats:
+A lake of so many image sets is made (`benchmarks.publish`), some months at a time, with coverage
+up to now. It needs 1.2 KB of disk for each image set, as published under one policy and then under
+the next. The run says so, refuses a disk with less room, and deletes the lake at its end. An
+emulator then serves what changed since, and nothing else: the windows that a tick searches hold no
+more.
 
-- nothing new;
+For each policy, medians of the repeats. The full publication is the first one under the policy, so
+it has no repeats.
+
+- everything is published;
+- nothing is new, stage by stage, and as the command `cohortlake sync` with the start of Python;
 - 1,000 image sets of the last two months have a new version;
 - 1,000 of all months have one;
-- 100,000 of one day are new, as when another archive is brought over;
 - one month is swept, from which 10 image sets are gone;
-- everything is full publication.
+- 100,000 of one day are new, as when another archive is brought over.
 
-What is searched is paced at 1,000 requests a second, so that the quota does not hide the rest.
+Each part runs in a process of its own: the search (with the look at what is known), applying,
+publishing. Prints a Markdown table: seconds, CPU seconds and the peak memory in MB of each. Other
+work on the machine makes the seconds longer, so the table says how busy the machine was.
+
+What is searched is paced at 1,000 requests a second, so that the quota does not hide the rest. With
+`--increments 200000` the lake has so many increments, packed as maintenance packs them. With
+`--minutes` the run ends in time, and says what it did not measure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import peak_mb
+from benchmarks.process import Deadline, Measured, OutOfTime, load, measure, run_part, run_whole
 from benchmarks.publish import DATASTORE, NOW, RECENT, make_history
 from cohortlake import Settings, Sync, schema
 from cohortlake.healthimaging.windows import EPOCH
 from cohortlake.history import coverage, image_sets
-from cohortlake.increments import writer
+from cohortlake.increments import kinds, packed, writer
+from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import Record
 from cohortlake.publish import publisher
 from cohortlake.storage import engine
@@ -51,6 +60,10 @@ from scripts.hospital import serving
 
 SWEPT = "2024-03"
 GONE = 10
+BYTES_PER_IMAGE_SET = 1200
+"""On disk: the version history, the published files, and the next ones while they are written."""
+INCREMENTS_IN_A_FILE = 2000
+PARTS = ("search", "apply", "publish")
 
 
 @dataclass(frozen=True)
@@ -59,59 +72,103 @@ class Case:
 
     Attributes:
         name: As the table says it.
-        changed: SQL for the rows of `current` that the service has otherwise now.
-        step: What runs, of `STEPS`.
-        is_new: Whether they are other image sets than those of the lake.
+        changed: SQL for the image sets that the service has otherwise than the lake, or a
+            sweep's.
+        parts: What runs, of `WORK`, or `command`: name of the part -> each in a process of its own.
+        is_new: Whether the lake does not have them.
         is_as_known: Whether the service has them as the lake has.
+        repeats: How often it is measured at most.
     """
 
     name: str
-    changed: str
-    step: str = "tick"
+    changed: str = "FROM current WHERE false"
+    parts: tuple[tuple[str, str], ...] = (
+        ("search", "search"),
+        ("apply", "apply"),
+        ("publish", "publish"),
+    )
     is_new: bool = False
     is_as_known: bool = False
-
-
-_SOME = "FROM current WHERE {where} ORDER BY hash(image_set_id, {seed}) LIMIT {count}"
+    repeats: int = sys.maxsize
 
 
 def cases(rows: int, seed: int) -> list[Case]:
     """Return what is measured, drawn by a seed."""
 
     def some(where: str, count: int) -> str:
-        return _SOME.format(where=where, count=count, seed=seed)
+        return f"FROM current WHERE {where} ORDER BY hash(image_set_key, {seed}) LIMIT {count}"
 
-    # Hashes spread evenly: a tenth of the rows is enough to draw from, and is sorted sooner.
-    spread = max(1, rows // 20_000)
+    def one_in(number: int) -> str:
+        return f"hash(image_set_key, {seed}) % {max(1, number)} = 0"
+
+    # Twice as many as are needed are drawn, and sorted. A small lake has fewer: it takes copies.
+    copies = max(1, 200_000 // rows)
+    new = f"""
+        SELECT * REPLACE (md5(concat_ws('-', image_set_id, {seed}, n)) AS image_set_id,
+                          '2.25.' || hash(StudyInstanceUID, {seed}, n) AS StudyInstanceUID,
+                          '2.25.' || hash(SeriesInstanceUID, {seed}, n) AS SeriesInstanceUID)
+        FROM (FROM current WHERE {one_in(rows // 200_000)}), range({copies}) t(n)
+        ORDER BY hash(image_set_key, n, {seed}) LIMIT 100000"""
+    swept = f"""
+        FROM current WHERE study_month = '{SWEPT}'
+        ORDER BY hash(image_set_key, {seed}) OFFSET {GONE}"""
+    _, *later = Case.parts
     return [
-        Case("nothing new", "FROM current WHERE false"),
+        Case("full publication", parts=(("publish", "full"),), repeats=1),
+        Case("nothing new"),
+        Case("nothing new, `cohortlake sync`", parts=(("command", "command"),)),
         Case("1,000 of the last two months", some(f"study_month IN {RECENT}", 1000)),
-        Case("1,000 all over", some(f"hash(image_set_id, {seed}) % {spread} = 0", 1000)),
-        Case(
-            "100,000 new in one day",
-            some(f"hash(image_set_id, {seed}) % {max(1, rows // 200_000)} = 0", 100_000),
-            is_new=True,
-        ),
-        Case(
-            f"a sweep, {GONE} gone",
-            f"(FROM current WHERE study_month = '{SWEPT}' ORDER BY hash(image_set_id, {seed})) "
-            f"OFFSET {GONE}",
-            step="sweep",
-            is_as_known=True,
-        ),
-        Case("full publication", "FROM current WHERE false", step="full"),
+        Case("1,000 all over", some(one_in(rows // 2000), 1000)),
+        Case(f"a sweep, {GONE} gone", swept, (("search", "sweep"), *later), is_as_known=True),
+        Case("100,000 new in one day", new, is_new=True),
     ]
 
 
-def make_lake(root: Root, rows: int) -> None:
-    """Write a lake of about so many image sets, searched up to now."""
+# The lake
+
+
+def require_room(folder: str, rows: int) -> None:
+    """Say how much disk a lake needs, and refuse a disk that has less."""
+    needed, free = rows * BYTES_PER_IMAGE_SET, shutil.disk_usage(folder).free
+    print(
+        f"{rows:,} image sets need {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free",
+        file=sys.stderr,
+    )
+    if free < needed:
+        sys.exit("too little room; give another folder by --root")
+
+
+def make_lake(root: Root, rows: int, increments: int) -> None:
+    """Write a lake of about so many image sets and increments, searched up to now."""
     root.prepare()
     make_history(root, rows)
-    everything = Record(
-        DATASTORE, "updated_at", f"{NOW:%Y-%m-%d}", EPOCH, NOW, NOW + timedelta(hours=1), "bulk"
-    )
+    everything = _record(EPOCH, NOW, "bulk")
     writer.write_empty(root, everything)
     coverage.record(root, [everything.path])
+    first = NOW - timedelta(minutes=increments)
+    for start in range(0, increments, INCREMENTS_IN_A_FILE):
+        minutes = range(start, min(start + INCREMENTS_IN_A_FILE, increments))
+        at = [first + timedelta(minutes=minute) for minute in minutes]
+        records = [_record(t, t + timedelta(minutes=1), f"{t:%Y%m%dT%H%M%SZ}-0") for t in at]
+        _write_packed(root, records)
+
+
+def _record(start: datetime, end: datetime, run_id: str) -> Record:
+    day, searched_at = f"{start:%Y-%m-%d}", end + timedelta(hours=1)
+    day = day if start != EPOCH else f"{end:%Y-%m-%d}"
+    return Record(DATASTORE, "updated_at", day, start, end, searched_at, run_id)
+
+
+def _write_packed(root: Root, records: Sequence[Record]) -> None:
+    path = packed.path_of([record.path for record in records])
+    with closing(PackWriter(root, path, kinds.FOUND_SCHEMA)) as file:
+        for record in records:
+            file.finish_increment(record)
+        file.commit()
+    coverage.record(root, [path])
+
+
+# The service
 
 
 def write_summaries(root: Root, case: Case, at: datetime, path: Path) -> int:
@@ -132,10 +189,7 @@ def _summary(row: dict[str, Any], case: Case, at: datetime) -> dict[str, Any]:
     summary = {c.wire: _sent(row[c.name]) for c in schema.SUMMARY_FIELDS}
     tags = {c.wire: _sent(row[c.name]) for c in schema.DICOM_TAGS if row[c.name] is not None}
     if case.is_new:
-        summary["imageSetId"] = row["image_set_id"][::-1]
         summary |= {"version": 1, "createdAt": at.timestamp(), "updatedAt": at.timestamp()}
-        for name in ("DICOMSeriesInstanceUID", "DICOMStudyInstanceUID"):
-            tags[name] += ".1"
     elif not case.is_as_known:
         summary |= {"version": row["version"] + 1, "updatedAt": at.timestamp()}
         tags["DICOMSeriesBodyPart"] = "KNEE"
@@ -150,121 +204,151 @@ def _sent(value: object) -> object:
     return value
 
 
-# The steps, each run in a process of its own
-
-
-def tick(sync: Sync) -> Iterator[str]:
-    """Search what is due, apply it and publish it; yield the name of each part when it is done."""
-    with sync.searching(DATASTORE) as store:
-        for _ in sync.extract(store, sync.due(store)):
-            pass
-    yield "search"
-    yield from _apply_and_publish(sync)
-
-
-def sweep(sync: Sync) -> Iterator[str]:
-    """Sweep a month, apply what is gone and publish it."""
-    for _ in sync.sweep_months({DATASTORE: [SWEPT]}):
-        pass
-    yield "search"
-    yield from _apply_and_publish(sync)
-
-
-def _apply_and_publish(sync: Sync) -> Iterator[str]:
-    sync.apply()
-    yield "apply"
-    sync.publish()
-    yield "publish"
-
-
-def full(sync: Sync) -> Iterator[str]:
-    """Publish everything again."""
-    publisher.request_full_publish(sync.root)
-    sync.publish()
-    yield "publish"
-
-
-STEPS: dict[str, Callable[[Sync], Iterator[str]]] = {"tick": tick, "sweep": sweep, "full": full}
-
-
-def run_step(step: str) -> None:
-    """Run a step as the environment says, and print what each part took."""
-    parts, began = {}, time.perf_counter()
-    for part in STEPS[step](Sync(Settings.from_env())):
-        now = time.perf_counter()
-        parts[part] = {"seconds": now - began, "peak_mb": peak_mb()}
-        began = now
-    print(json.dumps(parts))
-
-
 @contextmanager
-def served(root: Root, case: Case, policy: str, at: datetime) -> Iterator[dict[str, str]]:
-    """Serve what a case has changed; yield the environment that a step needs."""
+def served(
+    root: Root, case: Case, policy: str, at: datetime
+) -> Iterator[tuple[dict[str, str], int]]:
+    """Serve what a case has changed; yield the environment of its parts and the number served."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "summaries.ndjson"
         count = write_summaries(root, case, at, path)
         options = ["--datastore-id", DATASTORE, "--now", (at + timedelta(hours=2)).isoformat()]
         with serving(*options, *(["--load", str(path)] if count else [])) as hospital:
-            yield hospital.environment(Path(root.path())) | {
+            environment = hospital.environment(Path(root.path())) | {
                 "COHORTLAKE_PRIVACY": policy,
                 "COHORTLAKE_TPS": "1000",
             }
+            yield environment, count
 
 
-def measured(root: Root, case: Case, policy: str, at: datetime) -> dict[str, Any]:
-    """Run a case in a process of its own; return part -> seconds and peak memory."""
-    with served(root, case, policy, at) as environment:
-        command = [sys.executable, "-m", "benchmarks.tick", "--step", case.step]
-        done = subprocess.run(
-            command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-    parts: dict[str, Any] = json.loads(done.stdout)
-    return parts
+# The parts, each run in a process of its own
 
 
-def main(rows: int, root: Root, policies: list[str], repeats: int) -> None:
-    """Measure and print."""
-    began = time.perf_counter()
-    make_lake(root, rows)
-    print(f"{rows:,} image sets, made in {time.perf_counter() - began:.0f} s", flush=True)
+def search(sync: Sync) -> None:
+    """Search what is due."""
+    with sync.searching(DATASTORE) as store:
+        for _ in sync.extract(store, sync.due(store)):
+            pass
+
+
+def sweep(sync: Sync) -> None:
+    """Sweep a month."""
+    for _ in sync.sweep_months({DATASTORE: [SWEPT]}):
+        pass
+
+
+def full(sync: Sync) -> None:
+    """Publish everything."""
+    publisher.request_full_publish(sync.root)
+    sync.publish()
+
+
+WORK: dict[str, Callable[[Sync], object]] = {
+    "search": search,
+    "sweep": sweep,
+    "apply": Sync.apply,
+    "publish": Sync.publish,
+    "full": full,
+}
+
+
+def measured(
+    root: Root, case: Case, policy: str, at: datetime, deadline: Deadline
+) -> tuple[int, dict[str, Measured]]:
+    """Run a case; return how many image sets the service has, and what each part took."""
+    deadline.left()
+    took = {}
+    with served(root, case, policy, at) as (environment, count):
+        for column, work in case.parts:
+            if work == "command":
+                command = [sys.executable, "-m", "benchmarks.command", "sync", "--json"]
+                took[column] = run_whole(command, environment, deadline)
+            else:
+                command = [sys.executable, "-m", "benchmarks.tick", "--part", work]
+                took[column] = run_part(command, environment, deadline)
+    return count, took
+
+
+# The table
+
+
+def print_head() -> None:
+    """Print the first lines of the table."""
+    print("Each part: seconds / CPU seconds / peak MB. Load: mean of a minute, before the case.\n")
+    print("| policy | case | image sets | search | apply | publish | all | load |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+
+
+def print_row(
+    policy: str, name: str, count: int, runs: Sequence[dict[str, Measured]], busy: str
+) -> None:
+    """Print the medians of some runs, and the highest peak of memory."""
+    parts = {part: _median([run[part] for run in runs]) for part in runs[0]}
+    total = Measured(
+        sum(part.seconds for part in parts.values()),
+        sum(part.cpu_seconds for part in parts.values()),
+        max(part.peak_mb for part in parts.values()),
+    )
+    cells = [str(parts.get(part, "")) for part in PARTS]
+    print(f"| {policy} | {name} | {count:,} | {' | '.join(cells)} | {total} | {busy} |", flush=True)
+
+
+def _median(runs: Sequence[Measured]) -> Measured:
+    return Measured(
+        statistics.median(run.seconds for run in runs),
+        statistics.median(run.cpu_seconds for run in runs),
+        max(run.peak_mb for run in runs),
+    )
+
+
+def compare(
+    rows: int, root: Root, policies: Sequence[str], repeats: int, deadline: Deadline
+) -> None:
+    """Measure all cases under some policies and print a line for each."""
     at = NOW + timedelta(hours=2)
-    print("| policy | case | search s | apply s | publish s | all s | peak MB |")
-    print("|---|---|---|---|---|---|---|")
     for policy in policies:
-        first = Case("", "FROM current WHERE false", step="full")
-        measured(root, first, policy, at)
         for number, case in enumerate(cases(rows, 0)):
-            runs = []
-            for repeat in range(repeats):
+            runs, busy = [], load()
+            for repeat in range(min(repeats, case.repeats)):
                 at += timedelta(hours=2)
                 drawn = cases(rows, 1 + repeat)[number]
-                runs.append(measured(root, drawn, policy, at))
-            seconds = {
-                part: statistics.median(run[part]["seconds"] for run in runs) for part in runs[0]
-            }
-            peak = max(run[part]["peak_mb"] for run in runs for part in run)
-            cells = " | ".join(
-                f"{seconds[part]:.2f}" if part in seconds else ""
-                for part in ("search", "apply", "publish")
-            )
-            total = sum(seconds.values())
-            print(f"| {policy} | {case.name} | {cells} | {total:.2f} | {peak:,} |", flush=True)
+                count, parts = measured(root, drawn, policy, at, deadline)
+                runs.append(parts)
+            print_row(policy, case.name, count, runs, busy)
+
+
+def main(given: argparse.Namespace) -> None:
+    """Make a lake of each size, and measure it."""
+    deadline = Deadline(given.minutes)
+    for rows in given.image_sets:
+        folder = tempfile.mkdtemp(prefix="tick-", dir=given.root)
+        try:
+            require_room(folder, rows)
+            began, root = time.perf_counter(), Root(folder)
+            make_lake(root, rows, given.increments)
+            print(f"made in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            print(f"\n{rows:,} image sets, {given.increments:,} packed increments.\n")
+            print_head()
+            compare(rows, root, given.policies, given.repeats, deadline)
+        except OutOfTime:
+            print(f"\nNot measured after {given.minutes:g} minutes: what follows.", flush=True)
+            return
+        finally:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--policies", nargs="+", default=["safe", "limited"])
+    parser.add_argument("--image-sets", type=int, nargs="+", default=[60_000])
+    parser.add_argument("--policies", nargs="+", default=["safe", "limited", "identified"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--increments", type=int, default=0, help="packed ones beside the lake")
+    parser.add_argument("--minutes", type=float, help="end after so many; no end by default")
     parser.add_argument("--root", help="where to make the lakes; a temporary folder by default")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        run_step(given.step)
+    parser.add_argument("--part", choices=WORK, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        work = WORK[options.part]
+        measure(lambda: work(Sync(Settings.from_env())))
     else:
-        for rows in given.rows:
-            folder = tempfile.mkdtemp(prefix="tick-", dir=given.root)
-            try:
-                main(rows, Root(folder), given.policies, given.repeats)
-            finally:
-                shutil.rmtree(folder)
+        main(options)
