@@ -10,6 +10,15 @@ See `docs/reference/emulator.md` for what is emulated, what is assumed and what 
 from emulator.control.client import AdminClient, AdminError
 from emulator.options import Options
 from emulator.runner import Emulator, running
+from emulator.service.bad_documents import BAD_DOCUMENTS
 from emulator.service.faults import Behaviour
 
-__all__ = ["AdminClient", "AdminError", "Behaviour", "Emulator", "Options", "running"]
+__all__ = [
+    "BAD_DOCUMENTS",
+    "AdminClient",
+    "AdminError",
+    "Behaviour",
+    "Emulator",
+    "Options",
+    "running",
+]

@@ -22,6 +22,7 @@ from emulator import runner
 from emulator.control.client import AdminClient, AdminError
 from emulator.control.reference import render
 from emulator.options import Options
+from emulator.service.bad_documents import BAD_DOCUMENTS
 from emulator.service.faults import Behaviour
 from emulator.world import World
 
@@ -134,12 +135,18 @@ def live(
 def import_summaries(
     endpoint: Endpoint,
     file: Annotated[Path, typer.Argument(help="NDJSON file of summaries in wire form.")],
+    instances: Annotated[
+        int, typer.Option(help="Number of instances of each; 0 takes what the summary suggests.")
+    ] = 0,
     datastore: DatastoreId = "",
 ) -> None:
     """Import image sets. Missing members of a summary get default values."""
     with _explained():
         summaries = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
-        _print(AdminClient(endpoint).import_summaries(summaries, datastore_id=datastore or None))
+        admin = AdminClient(endpoint)
+        _print(
+            admin.import_summaries(summaries, instances=instances, datastore_id=datastore or None)
+        )
 
 
 @app.command()
@@ -168,6 +175,48 @@ def delete(endpoint: Endpoint, image_set_id: ImageSetId, datastore: DatastoreId 
 
 
 @app.command()
+def document(
+    endpoint: Endpoint,
+    image_set_id: ImageSetId,
+    file: Annotated[Path, typer.Argument(help="JSON file of a metadata document.")],
+    datastore: DatastoreId = "",
+) -> None:
+    """Set the metadata document of an image set. The tags of its summary lie over it."""
+    with _explained():
+        given = json.loads(file.read_bytes())
+        AdminClient(endpoint).put_document(image_set_id, given, datastore_id=datastore or None)
+
+
+@app.command()
+def spoil(
+    endpoint: Endpoint,
+    image_set_id: Annotated[list[str], typer.Argument(help="Ids of the image sets.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(BAD_DOCUMENTS)}.")],
+    times: Annotated[int, typer.Option(help="For how many requests; 0 for all.")] = 0,
+    datastore: DatastoreId = "",
+) -> None:
+    """Make the metadata documents of image sets bad."""
+    with _explained():
+        AdminClient(endpoint).spoil_documents(
+            image_set_id, kind, times=times, datastore_id=datastore or None
+        )
+
+
+@app.command()
+def mend(endpoint: Endpoint) -> None:
+    """Make all bad documents good again."""
+    with _explained():
+        AdminClient(endpoint).mend_documents()
+
+
+@app.command()
+def plan(endpoint: Endpoint, image_set_id: ImageSetId, datastore: DatastoreId = "") -> None:
+    """Print what is special about a synthetic header: kind, geometry, and a wrong value."""
+    with _explained():
+        _print(AdminClient(endpoint).plan(image_set_id, datastore_id=datastore or None))
+
+
+@app.command()
 def truth(endpoint: Endpoint, datastore: DatastoreId = "") -> None:
     """Print every current image set as NDJSON, ordered by id."""
     with _explained():
@@ -192,7 +241,7 @@ def behave(
 
 @app.command()
 def stats(endpoint: Endpoint) -> None:
-    """Print the counts of requests, errors and injected faults."""
+    """Print the counts of requests, errors, injected faults and moves between tiers."""
     with _explained():
         _print(AdminClient(endpoint).stats())
 

@@ -28,6 +28,13 @@ class Options(Behaviour):
     synthetic: Annotated[
         int, typer.Option(help="Number of synthetic image sets, imported over three years.")
     ] = 0
+    series_size: Annotated[
+        float,
+        typer.Option(
+            help="Factor of the number of instances in a synthetic series: 0.1 makes small "
+            "metadata documents, 3 makes some of more than 5 MB."
+        ),
+    ] = 1.0
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0
     load: Annotated[
         list[Path],
@@ -58,6 +65,8 @@ class Options(Behaviour):
             raise ValueError("clock must be running or stopped")
         if self.datastores < 1 or self.synthetic < 0:
             raise ValueError("datastores must be at least 1, and synthetic must not be negative")
+        if not 0 < self.series_size <= 100:
+            raise ValueError("series_size must be more than 0, and at most 100")
         if self.datastore_id and not re.fullmatch(r"[0-9a-z]{32}", self.datastore_id):
             raise ValueError("datastore_id must have 32 characters of [0-9a-z]")
 

@@ -7,6 +7,7 @@ numbers are predictable, so do not use them for secrets.
 from __future__ import annotations
 
 import random
+import zlib
 from hashlib import sha256
 
 
@@ -18,3 +19,8 @@ def generator(*seeds: object) -> random.Random:
 def identifier(*parts: object) -> str:
     """Returns a HealthImaging identifier, 32 characters of [0-9a-z], made from its parts."""
     return sha256("/".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def fraction(*parts: object) -> float:
+    """Returns a number from 0 to less than 1 made from its parts, faster than a generator."""
+    return zlib.crc32("/".join(map(str, parts)).encode()) / 2**32

@@ -12,6 +12,7 @@ import socket
 import struct
 import traceback
 import uuid
+from collections.abc import Iterator
 from email.utils import format_datetime
 
 from aiohttp import hdrs, web
@@ -20,12 +21,14 @@ from emulator.control.admin import PREFIX, Admin
 from emulator.service.faults import Cut, RequestFaults
 from emulator.service.model import HealthImaging, Operation
 from emulator.service.operations import Operations
-from emulator.wire import NDJSON, Answer, ServiceError, Stream, failure, invalid
+from emulator.wire import Answer, ServiceError, Stream, failure, invalid
 from emulator.world import World
 
 _LARGEST_BODY = 256 * 1024 * 1024
 # A nextToken of the model's 8,192 characters must fit into the request line, percent-encoded.
 _LONGEST_LINE = 32 * 1024
+# What is left of a cut answer whose length nobody knows.
+_CUT_SIZE = 4096
 _log = logging.getLogger(__name__)
 # aiohttp logs requests that it cannot read, and these may hold tags. So its logger is disabled.
 _disabled = logging.getLogger(f"{__name__}.disabled")
@@ -38,7 +41,7 @@ class Server:
     def __init__(self, world: World) -> None:
         self._world = world
         self._model = HealthImaging()
-        self._operations = Operations(world.store, world.clock, world.faults)
+        self._operations = Operations(world.store, world.clock, world.faults, world.stats)
         self._admin = Admin(world)
         self._runner: web.AppRunner | None = None
 
@@ -108,7 +111,7 @@ class Server:
             answer = self._call(request, operation, path, body)
         except ServiceError as error:
             return await self._send(request, self._failed(error))
-        if injected.cut is not None and answer.status == 200:
+        if injected.cut is not None and (isinstance(answer, Stream) or answer.status == 200):
             stats.faults[f"cut_{injected.cut}"] += 1
             return await self._send_cut(request, answer, injected.cut)
         return await self._send(request, answer)
@@ -127,7 +130,7 @@ class Server:
 
     def _call(
         self, request: web.Request, operation: Operation, path: dict[str, str], body: bytes
-    ) -> Answer:
+    ) -> Answer | Stream:
         handler = self._operations.handlers.get(operation.name)
         if handler is None:
             message = f"{operation.name} is in the service model, but it is not emulated"
@@ -138,7 +141,7 @@ class Server:
         self._world.stats.errors[error.code] += 1
         return failure(error.code, error.message, self._model.status(error.code))
 
-    def _headers(self, answer: Answer) -> dict[str, str]:
+    def _headers(self, answer: Answer | Stream) -> dict[str, str]:
         return {
             hdrs.CONTENT_TYPE: answer.content_type,
             hdrs.DATE: format_datetime(self._world.clock.now(), usegmt=True),
@@ -147,27 +150,50 @@ class Server:
         }
 
     async def _send(self, request: web.Request, answer: Answer | Stream) -> web.StreamResponse:
-        if isinstance(answer, Answer):
-            headers = self._headers(answer)
-            return web.Response(body=answer.body, status=answer.status, headers=headers)
-        response = web.StreamResponse(headers=self._headers(Answer(b"", content_type=NDJSON)))
-        await response.prepare(request)
-        for piece in answer.pieces:
-            await response.write(piece)
-        return response
-
-    async def _send_cut(self, request: web.Request, answer: Answer, cut: Cut) -> web.StreamResponse:
-        half = answer.body[: len(answer.body) // 2]
         headers = self._headers(answer)
-        if cut != "short":
-            return web.Response(body=b"" if cut == "empty" else half, headers=headers)
-        headers[hdrs.CONTENT_LENGTH] = str(len(answer.body))
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        await response.write(half)
-        if request.transport is not None:
+        if isinstance(answer, Answer):
+            return web.Response(body=answer.body, status=answer.status, headers=headers)
+        if answer.length is not None:
+            headers[hdrs.CONTENT_LENGTH] = str(answer.length)
+        return await _stream(request, headers, answer.pieces)
+
+    async def _send_cut(
+        self, request: web.Request, answer: Answer | Stream, cut: Cut
+    ) -> web.StreamResponse:
+        headers = self._headers(answer)
+        if cut == "empty":
+            return web.Response(body=b"", headers=headers)
+        if isinstance(answer, Answer):
+            length: int | None = len(answer.body)
+            half = iter([answer.body[: len(answer.body) // 2]])
+        else:
+            length = answer.length
+            half = _first(answer.pieces, _CUT_SIZE if length is None else length // 2)
+        if cut == "short" and length is not None:
+            headers[hdrs.CONTENT_LENGTH] = str(length)
+        response = await _stream(request, headers, half)
+        if cut == "short" and request.transport is not None:
             request.transport.close()
         return response
+
+
+async def _stream(
+    request: web.Request, headers: dict[str, str], pieces: Iterator[bytes]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    for piece in pieces:
+        await response.write(piece)
+    return response
+
+
+def _first(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Yields pieces until they have `size` bytes, and cuts the last one there."""
+    for piece in pieces:
+        yield piece[:size]
+        size -= len(piece)
+        if size <= 0:
+            return
 
 
 def _internal(message: str) -> ServiceError:

@@ -41,9 +41,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An NDJSON answer of unknown length, sent in pieces."""
+    """A successful answer that is sent in pieces, so that it is never in memory as a whole.
+
+    Attributes:
+        length: The number of bytes; `None` if nobody knows it before the end.
+    """
 
     pieces: Iterator[bytes]
+    content_type: str = NDJSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None
 
 
 def invalid(message: str) -> ServiceError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from emulator.clock import Clock
 from emulator.data import dicom, history
 from emulator.data.hospital import Hospital
-from emulator.data.records import Record, from_summary
+from emulator.data.records import Record, from_summary, suggested_instances
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import from_iso8601
 from emulator.options import Options
@@ -94,7 +94,7 @@ def _records(
 ) -> Iterator[Record]:
     share, rest = divmod(options.synthetic, len(datastores))
     for place, datastore in enumerate(datastores):
-        hospital = Hospital(datastore.number, options.seed, now_ms)
+        hospital = Hospital(datastore.number, options.seed, now_ms, series_size=options.series_size)
         yield from history.records(hospital, share + (place < rest))
     for path in options.load:
         yield from _summaries(path, datastores[0])
@@ -116,4 +116,5 @@ def _summaries(path: Path, datastore: Datastore) -> Iterator[Record]:
                 ) from None
             if not isinstance(summary, dict) or not isinstance(summary.get("imageSetId"), str):
                 raise ValueError(f"{path}, line {number}: write an object with an imageSetId")
-            yield from_summary(datastore.number, summary, text=text)
+            instances = suggested_instances(summary)
+            yield from_summary(datastore.number, summary, text=text, instances=instances)

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from emulator.control.life import Life
-from emulator.data import records
+from emulator.data import metadata, records
 from emulator.data.hospital import DAY_MS
 from emulator.data.records import Record
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import seconds
 from emulator.seeded import identifier
+from emulator.service.bad_documents import BAD_DOCUMENTS
 from emulator.service.faults import Behaviour
-from emulator.wire import Answer, Stream, answer, decode, invalid
+from emulator.wire import Answer, Stream, answer, decode, encode, invalid
 from emulator.world import World
 
 PREFIX = "/_emulator/"
@@ -48,11 +49,20 @@ class Admin:
             Route("GET", "clock", self.clock),
             Route("POST", "clock", self.advance, '{"seconds": 30, "days": 1}'),
             Route("POST", "live", self.live, '{"days": 7, "seed": 3, "overSeconds": 0}'),
-            Route("POST", "import", self.import_summaries, '{"summaries": [{"DICOMTags": {}}]}'),
+            Route(
+                "POST",
+                "import",
+                self.import_summaries,
+                '{"summaries": [{"DICOMTags": {}}], "instances": 120}',
+            ),
             Route(
                 "POST", "update", self.update, '{"imageSetId": "", "tags": {}, "cascade": false}'
             ),
             Route("POST", "delete", self.delete, '{"imageSetId": ""}'),
+            Route("POST", "document", self.document, '{"imageSetId": "", "document": {}}'),
+            Route("POST", "spoil", self.spoil, '{"imageSetIds": [""], "kind": "cut", "times": 0}'),
+            Route("DELETE", "spoil", self.mend),
+            Route("GET", "plan", self.plan, "?imageSetId="),
             Route("GET", "truth", self.truth, "?datastoreId="),
             Route("GET", "behaviour", self.behaviour),
             Route("POST", "behaviour", self.behave, '{"quota": 25, "cut_rate": 0.01}'),
@@ -90,14 +100,16 @@ class Admin:
         return answer(await life.live(_number(given, "days"), _number(given, "overSeconds")))
 
     async def import_summaries(self, given: Given) -> Answer:
-        """Imports image sets. Missing members of a summary get default values."""
+        """Imports image sets, each with so many instances. Missing members get default values."""
         datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
-        summaries = given.get("summaries")
+        summaries, instances = given.get("summaries"), round(_number(given, "instances"))
         if not isinstance(summaries, list) or not all(isinstance(one, dict) for one in summaries):
             raise invalid("summaries must be a list of objects")
         imported: dict[str, Record] = {}
         for place, summary in enumerate(summaries):
             record = self._imported(datastore, summary, now_ms, place)
+            if instances:
+                record = record._replace(instances=instances)
             if record.image_set_id in imported or self._is_known(datastore, record):
                 raise invalid(
                     "An imageSetId is already taken; leave it out, or update the image set"
@@ -121,6 +133,39 @@ class Admin:
         datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
         return self._put([records.deletion(self._current(datastore, given), now_ms)], now_ms)
 
+    async def document(self, given: Given) -> Answer:
+        """Sets the metadata document of an image set. The tags of its summary lie over it."""
+        datastore = self._datastore(given)
+        record = self._current(datastore, given)
+        document = given.get("document")
+        if not isinstance(document, dict) or not metadata.has_levels(document):
+            raise invalid("document must have Patient.DICOM, Study.DICOM and Study.Series")
+        packed = metadata.pack(encode(document))
+        self._store.add_documents([(datastore.number, record.image_set_id, packed)])
+        return answer({"imageSetIds": [record.image_set_id]})
+
+    async def spoil(self, given: Given) -> Answer:
+        """Makes metadata documents bad: always, or for so many requests."""
+        image_set_ids, kind = given.get("imageSetIds"), given.get("kind")
+        if not isinstance(image_set_ids, list) or kind not in BAD_DOCUMENTS:
+            raise invalid(f"kind must be one of {', '.join(BAD_DOCUMENTS)}, imageSetIds a list")
+        datastore, times = self._datastore(given), round(_number(given, "times"))
+        self._world.faults.spoil(datastore.id, map(str, image_set_ids), kind, times)
+        return answer({"imageSetIds": image_set_ids})
+
+    async def mend(self, given: Given) -> Answer:
+        """Makes all bad documents good again."""
+        self._world.faults.mend()
+        return answer({})
+
+    async def plan(self, given: Given) -> Answer:
+        """Returns what is special about a synthetic header: kind, geometry, and a wrong value."""
+        datastore = self._datastore(given)
+        record = self._current(datastore, given)
+        if self._store.document(record) is not None:
+            raise invalid("The header of this image set was given; only synthetic ones have a plan")
+        return answer(asdict(metadata.header_of(record).plan))
+
     async def truth(self, given: Given) -> Stream:
         """Streams all current image sets as NDJSON by id, also those that no search finds yet."""
         return Stream(_truth(self._store, self._datastore(given)))
@@ -138,7 +183,7 @@ class Admin:
         return await self.behaviour(given)
 
     async def stats(self, given: Given) -> Answer:
-        """Counts requests by operation, errors by code and injected faults by kind."""
+        """Counts requests by operation, errors by code, faults by kind, moves between tiers."""
         return answer(vars(self._world.stats))
 
     async def clear_stats(self, given: Given) -> Answer:
@@ -178,7 +223,9 @@ class Admin:
         }
         if not isinstance(summary.get("imageSetId", ""), str):
             raise invalid("An imageSetId must be a string")
-        return records.from_summary(datastore.number, defaults | summary)
+        given = defaults | summary
+        instances = records.suggested_instances(given)
+        return records.from_summary(datastore.number, given, instances=instances)
 
 
 def _truth(store: Store, datastore: Datastore) -> Iterator[bytes]:

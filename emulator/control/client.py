@@ -48,10 +48,21 @@ class AdminClient:
         return self._call("POST", "live", given, datastore_id)
 
     def import_summaries(
-        self, summaries: Sequence[Mapping[str, Any]], *, datastore_id: str | None = None
+        self,
+        summaries: Sequence[Mapping[str, Any]],
+        *,
+        instances: int = 0,
+        datastore_id: str | None = None,
     ) -> list[str]:
-        """Imports image sets and returns their ids."""
-        return self._ids("import", {"summaries": summaries}, datastore_id)
+        """Imports image sets and returns their ids.
+
+        Args:
+            summaries: Image sets in wire form.
+            instances: The number of instances of each; 0 takes what the summary suggests.
+            datastore_id: The data store; the first by default.
+        """
+        given = {"summaries": summaries, "instances": instances}
+        return self._ids("import", given, datastore_id)
 
     def update(
         self,
@@ -68,6 +79,42 @@ class AdminClient:
     def delete(self, image_set_id: str, *, datastore_id: str | None = None) -> None:
         """Deletes an image set."""
         self._ids("delete", {"imageSetId": image_set_id}, datastore_id)
+
+    def put_document(
+        self, image_set_id: str, document: Mapping[str, Any], *, datastore_id: str | None = None
+    ) -> None:
+        """Sets the metadata document of an image set. The tags of its summary lie over it."""
+        self._ids("document", {"imageSetId": image_set_id, "document": document}, datastore_id)
+
+    def spoil_documents(
+        self,
+        image_set_ids: Sequence[str],
+        kind: str,
+        *,
+        times: int = 0,
+        datastore_id: str | None = None,
+    ) -> None:
+        """Makes metadata documents bad.
+
+        Args:
+            image_set_ids: The image sets.
+            kind: One of `BAD_DOCUMENTS`: cut, empty, not-gzip, not-json, not-metadata,
+                other-image-set, huge, gone.
+            times: For how many requests; 0 for all.
+            datastore_id: The data store; the first by default.
+        """
+        given = {"imageSetIds": list(image_set_ids), "kind": kind, "times": times}
+        self._ids("spoil", given, datastore_id)
+
+    def mend_documents(self) -> None:
+        """Makes all bad documents good again."""
+        self._call("DELETE", "spoil")
+
+    def plan(self, image_set_id: str, *, datastore_id: str | None = None) -> Json:
+        """Returns what is special about a synthetic header: `kind`, `geometry`, `fault`."""
+        query = {"imageSetId": image_set_id}
+        query |= {"datastoreId": datastore_id} if datastore_id else {}
+        return self._call("GET", f"plan?{urlencode(query)}")
 
     def truth(self, *, datastore_id: str | None = None) -> Iterator[Json]:
         """Yields the summary of every current image set, ordered by id, as the answer arrives."""
@@ -92,7 +139,10 @@ class AdminClient:
         return self._call("POST", "behaviour", changes)
 
     def stats(self) -> Json:
-        """Returns the counts of requests by operation, errors by code, injected faults by kind."""
+        """Returns the counts of requests by operation, errors by code, injected faults by kind.
+
+        `moved_to_frequent` counts the archived image sets that a read moved.
+        """
         return self._call("GET", "stats")
 
     def clear_stats(self) -> None:

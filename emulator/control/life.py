@@ -101,7 +101,12 @@ class Life:
         return self._world.store.of_study(self._datastore, picked.study_uid)
 
     def _imported(self, now_ms: int) -> list[Record]:
-        hospital = Hospital(self._datastore.number, f"{self._seed}/{now_ms}", now_ms)
+        hospital = Hospital(
+            self._datastore.number,
+            f"{self._seed}/{now_ms}",
+            now_ms,
+            series_size=self._world.options.series_size,
+        )
         return hospital.study(self._chance.randint(1, 6), now_ms, migrated=False)
 
     def _corrected(self, now_ms: int) -> list[Record]:

@@ -74,7 +74,17 @@ _MODELLED = (
     "A series that is imported again with conflicting tags becomes one more image set, with "
     "`isPrimary` false.",
     "If a DICOM tag is absent, its key is absent.",
-    "Reading the metadata of an archived image set moves it back to the frequent tier.",
+    "Reading the metadata of an archived image set moves it back to the frequent tier. The stats "
+    "count the moves.",
+    "Metadata documents in the form of the service: DS and IS as padded texts, binary numbers as "
+    "numbers, empty values as null, sequences as lists, private elements under their tag with "
+    "`DICOMVRs` beside them, and a size for each image frame. A document is made when somebody "
+    "asks for it, and agrees with the summary.",
+    "The headers of synthetic image sets: scanners of many makers, kernels, contrast, several "
+    "echoes and b-values, localizers, tilted gantries, missing and repeated slices, mixed "
+    "spacings, enhanced multi-frame instances, private elements, and one wrong "
+    "value in about every fifth CT, MR or PET series. `GET /_emulator/plan` says what is special "
+    "about one.",
     "The `Date` header shows the simulated clock.",
     "Synthetic data: the same seed and the same `--now` give the same bytes. With a stopped clock "
     "the days of `live` are the same too. Names, studies and identifiers are invented.",
@@ -123,8 +133,8 @@ _ABSENT = (
     "Imports through the service, pixel data, copies, metadata updates and resource tags: use "
     "`--dicom`, `--load` and the admin API.",
     "EventBridge events and KMS keys.",
-    "Metadata documents of P10 files hold neither binary nor private elements. The documents of "
-    "other image sets are made from the summary.",
+    "Metadata documents of P10 files hold neither binary nor private elements.",
+    "Pixel checksums of synthetic image frames are invented.",
     "An image set's storage tier does not change with the clock.",
     "Conflicts between P10 files are detected per series. If two series of one study have "
     "different study attributes, both stay primary.",
@@ -147,6 +157,26 @@ _FAULTS = (
     ("`cut_truncated`", "`cut_rate`", "Half the body as a complete HTTP answer with status 200"),
     ("`cut_empty`", "`cut_rate`", "No body, as a complete HTTP answer with status 200"),
     ("`token_refused`", "`token_refusal_rate`", "400 ValidationException for a valid nextToken"),
+    (
+        "`document_cut`",
+        "`bad_document_rate`, `spoil`",
+        "Half of a gzip document, as a whole answer",
+    ),
+    ("`document_empty`", "`bad_document_rate`, `spoil`", "A document without any bytes"),
+    ("`document_not-gzip`", "`bad_document_rate`, `spoil`", "The document as plain JSON"),
+    ("`document_not-json`", "`bad_document_rate`, `spoil`", "An HTML page as gzip"),
+    ("`document_not-metadata`", "`spoil`", "Other JSON as gzip"),
+    (
+        "`document_other-image-set`",
+        "`bad_document_rate`, `spoil`",
+        "The document under the id of another image set",
+    ),
+    (
+        "`document_huge`",
+        "`spoil`, `huge_document_mb`",
+        "A valid document of 200 MB, sent in pieces without Content-Length",
+    ),
+    ("`document_gone`", "`spoil`", "404 for an image set that a search finds"),
 )
 
 
@@ -187,7 +217,7 @@ def render(app: typer.Typer) -> str:
 
 
 def _operations(world: World) -> str:
-    emulated = Operations(world.store, world.clock, world.faults).handlers
+    emulated = Operations(world.store, world.clock, world.faults, world.stats).handlers
     rows = (
         (f"`{one.name}`", "yes" if one.name in emulated else "no: 501 NotEmulated")
         for one in HealthImaging().operations

@@ -25,6 +25,7 @@ from emulator.data.records import FREQUENT, Record, from_summary
 from emulator.data.store import Datastore
 from emulator.datetimes import seconds
 from emulator.seeded import identifier
+from emulator.wire import encode
 
 # Attributes that a document stores at the patient, study or series level, not per instance (PS3.3).
 _PATIENT = {*PATIENT_LEVEL.values(), "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs"}
@@ -130,7 +131,7 @@ def _image_sets(
                 "isPrimary": place == 0,
             }
             record = from_summary(datastore.number, summary, instances=len(image_set.instances))
-            yield record, (datastore.number, image_set_id, pack(_document(image_set)))
+            yield record, (datastore.number, image_set_id, pack(encode(_document(image_set))))
 
 
 def _document(image_set: _ImageSet) -> dict[str, Any]:

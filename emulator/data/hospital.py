@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from emulator.data.catalogue import Examination, catalogue
+from emulator.data.headers.plan import instance_count
 from emulator.data.records import ARCHIVE, FREQUENT, Record
 from emulator.datetimes import study_key, to_wire
 from emulator.seeded import generator
@@ -57,12 +58,16 @@ class Hospital:
         datastore: The data store's number in the store.
         seed: The same seed and the same calls give the same records, byte for byte.
         now_ms: The latest time in any record.
+        series_size: A factor of the usual number of instances of a series.
     """
 
-    def __init__(self, datastore: int, seed: object, now_ms: int) -> None:
+    def __init__(
+        self, datastore: int, seed: object, now_ms: int, *, series_size: float = 1.0
+    ) -> None:
         self.chance = generator("hospital", seed, datastore)
         self.now_ms = now_ms
         self._datastore = datastore
+        self._series_size = series_size
         self._patients: list[Patient] = []
         self._catalogue = catalogue()
 
@@ -133,9 +138,18 @@ class Hospital:
         repeats = image_sets > 1 and chance.random() < 0.035
         least, most = examination.fewest_instances, examination.most_instances
         series = image_sets - repeats
-        instances = tuple(least + int((most - least) * chance.random() ** 2) for _ in range(series))
+        usual = [least + int((most - least) * chance.random() ** 2) for _ in range(series)]
         study_date, study_time = self._when(imported_ms, migrated=migrated)
         study_uid = f"2.25.{chance.getrandbits(120)}"
+        instances = tuple(
+            instance_count(
+                study_uid,
+                _modality(examination, number),
+                number + 1,
+                max(1, round(count * self._series_size)),
+            )
+            for number, count in enumerate(usual)
+        )
         study_id = str(chance.randrange(1, 99_999)) if chance.random() < 0.9 else None
         accession = f"ACC{chance.getrandbits(40):012d}" if chance.random() < 0.97 else None
         members = {
@@ -220,8 +234,7 @@ class Hospital:
 
     def _series(self, study: Study, number: int) -> str:
         examination = study.examination
-        # A PET study also has the CT series that PET is read with.
-        modality = "CT" if examination.modality == "PT" and number % 2 else examination.modality
+        modality = _modality(examination, number)
         members = f'"DICOMSeriesModality":"{modality}","DICOMSeriesNumber":{number + 1}'
         if self.chance.random() < 0.12:
             return members
@@ -235,6 +248,11 @@ class Hospital:
         archived = self.now_ms - accessed_ms > _ARCHIVED_AFTER_MS
         tier = ARCHIVE if archived else FREQUENT
         return f'"lastAccessedAt":{to_wire(accessed_ms)},"storageTier":"{tier}"'
+
+
+def _modality(examination: Examination, number: int) -> str:
+    """Returns the modality of one series. A PET study also has CT, which PET is read with."""
+    return "CT" if examination.modality == "PT" and number % 2 else examination.modality
 
 
 def _superseded(record: Record) -> Record:

@@ -89,6 +89,21 @@ def from_summary(
     )
 
 
+def suggested_instances(summary: Mapping[str, Any]) -> int:
+    """Returns the number of instances of an image set, as far as its summary tells.
+
+    A summary has the numbers of its study only. So each series gets its equal share, from 1 to
+    2,000.
+    """
+    tags = summary.get("DICOMTags")
+    tags = tags if isinstance(tags, dict) else {}
+    instances = tags.get("DICOMNumberOfStudyRelatedInstances")
+    series = tags.get("DICOMNumberOfStudyRelatedSeries", 1)
+    if type(instances) is not int or type(series) is not int or series < 1:
+        return 1
+    return min(max(1, instances // series), 2000)
+
+
 def next_version(record: Record, tags: Mapping[str, Any], at_ms: int) -> Record:
     """Returns the next version, with changed tags and a new `updatedAt`; `createdAt` stays.
 

@@ -245,7 +245,7 @@ class Store:
     def add_documents(self, documents: Iterable[tuple[int, str, bytes]]) -> None:
         """Stores the metadata documents of image sets: (data store number, id, gzip JSON)."""
         with self.transaction():
-            self._db.executemany("INSERT INTO documents VALUES (?, ?, ?)", documents)
+            self._db.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", documents)
 
     def document(self, record: Record) -> bytes | None:
         """Returns the metadata document from the import of an image set, if it had one."""

@@ -7,16 +7,30 @@ connection.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal, get_args
 
 import typer
 
 from emulator.seeded import generator
+from emulator.service.bad_documents import AT_RANDOM, BadDocument
 
 Cut = Literal["short", "truncated", "empty"]
 BetweenEnds = Literal["inclusive", "half-open", "open", "exclusive-start"]
 CUTS: tuple[Cut, ...] = get_args(Cut)
+DOCUMENTED_QUOTAS: Mapping[str, float] = {
+    "SearchImageSets": 25,
+    "GetImageSet": 25,
+    "GetImageSetMetadata": 50,
+    "ListImageSetVersions": 25,
+    "GetDatastore": 10,
+    "ListDatastores": 5,
+    "GetImageFrame": 1000,
+    "ListDICOMImportJobs": 10,
+}
+"""Requests per second that AWS's guide documents. Its bursts are twice as many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +52,13 @@ class Behaviour:
     burst: Annotated[
         int, typer.Option(help="Requests allowed at once. 0: the same number as the quota.")
     ] = 0
+    quotas: Annotated[
+        str,
+        typer.Option(
+            help="Quotas of single operations instead of --quota, such as GetImageSetMetadata=50,"
+            "GetImageFrame=1000. `documented`: those of AWS's guide, with bursts of twice as many."
+        ),
+    ] = ""
     error_rate: Annotated[float, typer.Option(help="Share of requests answered with a 500.")] = 0.0
     reset_rate: Annotated[
         float, typer.Option(help="Share of requests whose connection is reset.")
@@ -51,6 +72,16 @@ class Behaviour:
     token_refusal_rate: Annotated[
         float, typer.Option(help="Share of nextTokens refused with a ValidationException.")
     ] = 0.0
+    bad_document_rate: Annotated[
+        float,
+        typer.Option(
+            help="Share of metadata documents that are cut, empty, no gzip, no JSON, or of "
+            "another image set."
+        ),
+    ] = 0.0
+    huge_document_mb: Annotated[
+        float, typer.Option(help="Megabytes of JSON in a document that the admin API made huge.")
+    ] = 200.0
     index_lag_ms: Annotated[
         int, typer.Option(help="Simulated time after which a search finds a change.")
     ] = 0
@@ -73,14 +104,35 @@ class Behaviour:
     ] = False
 
     def __post_init__(self) -> None:
-        for name in ("error_rate", "reset_rate", "cut_rate", "token_refusal_rate"):
+        for name in (
+            "error_rate",
+            "reset_rate",
+            "cut_rate",
+            "token_refusal_rate",
+            "bad_document_rate",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1")
-        for name in ("latency_ms", "jitter_ms", "quota", "burst", "index_lag_ms"):
+        for name in (
+            "latency_ms",
+            "jitter_ms",
+            "quota",
+            "burst",
+            "index_lag_ms",
+            "huge_document_mb",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         if self.between not in get_args(BetweenEnds):
             raise ValueError(f"between must be one of {', '.join(get_args(BetweenEnds))}")
+        _quotas(self.quotas)
+
+    def limit(self, operation: str) -> tuple[float, float]:
+        """Returns requests per second and burst of an operation. A quota of 0 is no limit."""
+        own = _quotas(self.quotas).get(operation)
+        quota = self.quota if own is None else own
+        usual = 2 * quota if self.quotas == "documented" else quota
+        return quota, float(self.burst) or max(1.0, usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +153,8 @@ class Faults:
     def __init__(self, behaviour: Behaviour, seed: int) -> None:
         self.behaviour = behaviour
         self._random = generator("faults", seed)
+        self._documents = generator("documents", seed)
+        self._spoiled: dict[tuple[str, str], tuple[BadDocument, int]] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def draw(self, operation: str) -> RequestFaults:
@@ -118,14 +172,75 @@ class Faults:
             cut=CUTS[int(which * len(CUTS))] if cut < behaviour.cut_rate else None,
         )
 
+    def spoil(
+        self, datastore_id: str, image_set_ids: Iterable[str], kind: BadDocument, times: int
+    ) -> None:
+        """Makes the metadata document of image sets bad.
+
+        Args:
+            datastore_id: Their data store.
+            image_set_ids: The image sets.
+            kind: What is wrong with it.
+            times: For how many requests; 0 for all.
+        """
+        for image_set_id in image_set_ids:
+            self._spoiled[datastore_id, image_set_id] = (kind, times)
+
+    def mend(self) -> None:
+        """Makes all documents good again that `spoil` made bad."""
+        self._spoiled.clear()
+
+    def bad_document(self, datastore_id: str, image_set_id: str) -> BadDocument | None:
+        """Returns what is wrong with the next document of an image set, if anything is."""
+        rate = self.behaviour.bad_document_rate
+        key = (datastore_id, image_set_id)
+        if key in self._spoiled:
+            kind, times = self._spoiled[key]
+            if times == 1:
+                del self._spoiled[key]
+            elif times:
+                self._spoiled[key] = (kind, times - 1)
+            return kind
+        if rate and self._documents.random() < rate:
+            return self._documents.choice(AT_RANDOM)
+        return None
+
+    def is_gone(self, datastore_id: str, image_set_id: str) -> bool:
+        """Returns whether an image set is gone for all who read it, although a search finds it."""
+        spoiled = self._spoiled.get((datastore_id, image_set_id))
+        return spoiled is not None and spoiled[0] == "gone"
+
     def _take(self, operation: str) -> bool:
         """Takes a token from the operation's bucket, in real time. Returns False if it is empty."""
-        quota = self.behaviour.quota
+        quota, size = self.behaviour.limit(operation)
         if not quota:
             return True
-        now, size = time.monotonic(), float(self.behaviour.burst) or max(1.0, quota)
+        now = time.monotonic()
         tokens, since = self._buckets.get(operation, (size, now))
         tokens = min(size, tokens + (now - since) * quota)
         allowed = tokens >= 1
         self._buckets[operation] = (tokens - allowed, now)
         return allowed
+
+
+@lru_cache
+def _quotas(text: str) -> Mapping[str, float]:
+    """Reads the option `quotas`.
+
+    Raises:
+        ValueError: If it is neither empty, `documented`, nor a list of operation=number.
+    """
+    if text == "documented":
+        return DOCUMENTED_QUOTAS
+    quotas: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        name, _, number = item.partition("=")
+        try:
+            quotas[name.strip()] = float(number)
+        except ValueError:
+            quotas[name.strip()] = -1
+        if not 0 <= quotas[name.strip()] < 10**9:
+            raise ValueError(
+                "quotas must be documented, or a list such as GetImageSet=9,GetImageFrame=1000"
+            )
+    return quotas

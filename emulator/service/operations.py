@@ -14,9 +14,11 @@ from emulator.data import metadata, records
 from emulator.data.records import Record
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import UNSORTABLE, seconds
+from emulator.service import bad_documents
 from emulator.service.faults import Faults
 from emulator.service.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
-from emulator.wire import Answer, answer, decode, encode, invalid, not_found
+from emulator.service.stats import Stats
+from emulator.wire import Answer, Stream, answer, decode, encode, invalid, not_found
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -29,11 +31,12 @@ Input = Mapping[str, Any]
 class Operations:
     """The operations of HealthImaging on one store."""
 
-    def __init__(self, store: Store, clock: Clock, faults: Faults) -> None:
+    def __init__(self, store: Store, clock: Clock, faults: Faults, stats: Stats) -> None:
         self._store = store
         self._clock = clock
         self._faults = faults
-        self.handlers: Mapping[str, Callable[[Input], Answer]] = {
+        self._stats = stats
+        self.handlers: Mapping[str, Callable[[Input], Answer | Stream]] = {
             "SearchImageSets": self.search_image_sets,
             "GetDatastore": self.get_datastore,
             "ListDatastores": self.list_datastores,
@@ -91,15 +94,27 @@ class Operations:
         tier = {k: v for k, v in record.wire().items() if k in ("lastAccessedAt", "storageTier")}
         return answer(properties | tier)
 
-    def get_image_set_metadata(self, given: Input) -> Answer:
+    def get_image_set_metadata(self, given: Input) -> Answer | Stream:
         """Returns the metadata document of a version; moves the image set to the frequent tier."""
         datastore = self._store.datastore(given["datastoreId"])
         newest = self._store.current(datastore, given["imageSetId"])
+        bad = self._faults.bad_document(datastore.id, newest.image_set_id)
+        if bad is not None:
+            self._stats.faults[f"document_{bad}"] += 1
+        if bad == "gone":
+            raise not_found(f"Image set {newest.image_set_id}")
         record = self._version(datastore, given)
-        document = self._store.document(record)
-        self._store.replace(records.accessed(newest, self._clock.now_ms()))
-        body = metadata.blob(datastore.id, record, document)
-        return Answer(body, content_type="text/plain", headers={"Content-Encoding": "gzip"})
+        self._access(newest)
+        document = metadata.text(datastore.id, record, self._store.document(record))
+        if bad == "huge":
+            pieces = bad_documents.huge(document, self._faults.behaviour.huge_document_mb)
+            return Stream(pieces, metadata.CONTENT_TYPE, metadata.HEADERS)
+        body = (
+            metadata.pack(document)
+            if bad is None
+            else bad_documents.body(bad, document, record.image_set_id)
+        )
+        return Answer(body, content_type=metadata.CONTENT_TYPE, headers=metadata.HEADERS)
 
     def list_image_set_versions(self, given: Input) -> Answer:
         """Returns one page of the versions of an image set, newest first."""
@@ -132,8 +147,16 @@ class Operations:
             }
         )
 
+    def _access(self, newest: Record) -> None:
+        """Notes that somebody read an image set, which moves it from the archive."""
+        if newest.wire().get("storageTier") == records.ARCHIVE:
+            self._stats.moved_to_frequent += 1
+        self._store.replace(records.accessed(newest, self._clock.now_ms()))
+
     def _version(self, datastore: Datastore, given: Input) -> Record:
         image_set_id, asked = given["imageSetId"], given.get("versionId")
+        if self._faults.is_gone(datastore.id, image_set_id):
+            raise not_found(f"Image set {image_set_id}")
         below = None if asked is None else int(asked[:18]) + 1
         found = self._store.versions(datastore, image_set_id, below=below, limit=1)
         newest = self._store.versions(datastore, image_set_id, limit=1)

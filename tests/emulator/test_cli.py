@@ -97,7 +97,12 @@ def test_behave_and_stats(run):
     changed = json.loads(run("behave", "quota=25", "cut-rate=0.5", "undated-match=true"))
     assert (changed["quota"], changed["cut_rate"], changed["undated_match"]) == (25, 0.5, True)
     assert json.loads(run("behave", "between=open"))["between"] == "open"
-    assert set(json.loads(run("stats"))) == {"requests", "errors", "faults"}
+    assert set(json.loads(run("stats"))) == {
+        "requests",
+        "errors",
+        "faults",
+        "moved_to_frequent",
+    }
 
 
 def test_what_goes_wrong_is_one_line(served):

@@ -79,7 +79,7 @@ def test_metadata_has_every_level(loaded, ct):
     assert found["Patient"]["DICOM"]["PatientID"] == ct.PatientID
     assert found["Study"]["DICOM"]["StudyDate"] == ct.StudyDate
     series = found["Study"]["Series"][ct.SeriesInstanceUID]
-    assert series["DICOM"]["SeriesNumber"] == "1"
+    assert series["DICOM"]["SeriesNumber"] == "1 "
     own = series["Instances"][ct.SOPInstanceUID]["DICOM"]
     assert own["Rows"] == str(ct.Rows)
     assert own["ImageType"] == list(ct.ImageType)

@@ -56,6 +56,22 @@ def test_quota_refills(fresh):
     assert 2 <= served <= 32
 
 
+def test_quotas_of_single_operations(fresh):
+    service = fresh(quota=1000, quotas="SearchImageSets=0.001, GetDatastore=0")
+    assert [outcome(service) for _ in range(2)] == ["fine", "throttled"]
+    for _ in range(20):
+        service.client.get_datastore(datastoreId=service.datastore)
+    service.emulator.admin.behave(quotas="SearchImageSets=500")
+    assert outcome(service) == "fine"
+
+
+def test_documented_quotas_have_twice_the_burst():
+    behaviour = Behaviour(quota=7, quotas="documented")
+    assert behaviour.limit("GetImageSetMetadata") == (50, 100)
+    assert behaviour.limit("SearchImageSets") == (25, 50)
+    assert behaviour.limit("DeleteImageSet")[0] == 7
+
+
 def test_resets(fresh):
     assert outcome(fresh(reset_rate=1)) == "reset"
 
@@ -150,7 +166,16 @@ def test_one_rate_leaves_the_luck_of_the_others_alone():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("error_rate", 1.5), ("cut_rate", -0.1), ("latency_ms", -1), ("quota", -1), ("between", "x")],
+    [
+        ("error_rate", 1.5),
+        ("cut_rate", -0.1),
+        ("latency_ms", -1),
+        ("quota", -1),
+        ("between", "x"),
+        ("quotas", "GetImageSet"),
+        ("quotas", "GetImageSet=-1"),
+        ("bad_document_rate", 2),
+    ],
 )
 def test_behaviour_out_of_range(name, value):
     with pytest.raises(ValueError, match=name):
@@ -166,7 +191,12 @@ def test_stats_count_requests_and_can_be_reset(fresh):
     assert stats["requests"] == {"SearchImageSets": 2, "GetDatastore": 1}
     assert stats["errors"] == {"ValidationException": 1}
     service.emulator.admin.clear_stats()
-    assert service.emulator.admin.stats() == {"requests": {}, "errors": {}, "faults": {}}
+    assert service.emulator.admin.stats() == {
+        "requests": {},
+        "errors": {},
+        "faults": {},
+        "moved_to_frequent": 0,
+    }
 
 
 def test_a_failure_of_the_emulator_tells_no_values(fresh, monkeypatch, caplog):
