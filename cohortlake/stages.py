@@ -279,7 +279,13 @@ class Stages:
         """
         with self.root.publishing():
             self._require_policy()
-            return publish(self.root, self.policy, self.settings.patient_key, verify=verify)
+            return publish(
+                self.root,
+                self.policy,
+                self.settings.patient_key,
+                settle=self.settings.settle,
+                verify=verify,
+            )
 
     def _search_days(
         self,

@@ -64,7 +64,7 @@ def rotate(root: Root, settings: Settings, policy: Policy, source: str) -> int:
             changed = rotate_cohort_keys.rotate(root, link, cohort_key)
             request_full_publish(root)
         key_store.activate(root, source, new)
-        publish(root, policy, source, with_new_key=True)
+        publish(root, policy, source, settle=settings.settle, with_new_key=True)
         key_store.delete_next_key(root)
     return changed
 

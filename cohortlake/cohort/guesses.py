@@ -100,7 +100,7 @@ _OF_LAKES = {
     'lake.load_cohort("cohorts/name.yaml")': "from_yaml open_cohort read_cohort",
     'lake.attach("registry", frame)': "add_table join merge register",
     "lake.publication().policy": "policy privacy",
-    "lake.publication().observed_until": "complete_until freshness last_updated updated",
+    "lake.publication().complete_until": "complete_until freshness last_updated updated",
     "lake.connection": "con conn connect db duckdb",
     "lake.root.uri": "location path uri",
     "cohortlake.open(lake.root.uri)": "refresh reload reopen sync update",

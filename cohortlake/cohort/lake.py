@@ -139,9 +139,20 @@ class Lake(PublishedTables):
             **outside,
             "policy": publication.policy,
             "published": short_table.minute(publication.published_at),
-            "last change seen": short_table.minute(publication.observed_until),
+            "complete until": self._complete_until,
             "as of": short_table.minute(self.as_of.isoformat()) if self.as_of else "now",
         }
+
+    @property
+    def _complete_until(self) -> str:
+        """Up to when no change of any data store is missing, in words."""
+        instants = self.opened.publication.complete_until.values()
+        if not instants:
+            return "not known; the next publication by this release says it"
+        known = [instant for instant in instants if instant]
+        if len(known) < len(instants):
+            return "not complete yet"
+        return short_table.minute(min(known))
 
     def __repr__(self) -> str:
         return short_table.text(f"lake {self.root.uri}", self._facts)

@@ -57,6 +57,9 @@ class Publication:
             written.
         key_fingerprint: The fingerprint of the key of the hashes; empty if an older release wrote
             the files.
+        complete_until: Data store -> the instant up to which no change of it is missing, on the
+            service's clock; None if changes before the first search may be missing. Empty if an
+            older release wrote the marker.
     """
 
     image_sets_version: int
@@ -72,6 +75,7 @@ class Publication:
     written: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     key_fingerprint: str = ""
+    complete_until: dict[str, str | None] = field(default_factory=dict)
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""

@@ -7,17 +7,19 @@ from them, `writer` writes the files, and `marker` names the files that readers 
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
-from cohortlake.history import image_sets
+from cohortlake.healthimaging import EPOCH
+from cohortlake.history import coverage, image_sets
 from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
@@ -33,6 +35,7 @@ from cohortlake.publish.marker import (
 from cohortlake.publish.plan import PublishPlan, make_plan
 from cohortlake.publish.published_key import key_to_publish_with
 from cohortlake.publish.writer import Writer
+from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -46,17 +49,21 @@ def publish(
     policy: Policy,
     key_source: str = IN_LAKE,
     *,
+    settle: timedelta = Settings.settle,
     verify: bool = False,
     with_new_key: bool = False,
 ) -> Publication | None:
     """Bring `published/` up to date.
 
-    Files that are missing, or are not as they were written, are written again.
+    Files that are missing, or are not as they were written, are written again. If no row changed
+    and only the coverage did, the marker alone is written: its `complete_until` is what readers
+    know of the coverage.
 
     Args:
         root: The lake.
         policy: The privacy policy. Under another policy than before, every file is written.
         key_source: Where the key of the hashes is. See `privacy.key_store`.
+        settle: How long the search index may lag. See `coverage.covered_intervals`.
         verify: Whether to read all files and compare their content. By default only their sizes
             are compared.
         with_new_key: Whether a rotation of the key asks for this publication. Only then may the
@@ -69,8 +76,11 @@ def publish(
         MissingKey: The lake was published before, and its key is missing.
         WrongKey: The lake was published with another key.
     """
+    publish_now = functools.partial(
+        _publish, root, policy, key_source, settle=settle, with_new_key=with_new_key
+    )
     try:
-        return _publish(root, policy, key_source, verify=verify, with_new_key=with_new_key)
+        return publish_now(verify=verify)
     except DamagedFile as error:
         is_published = error.path.startswith("published/") and error.path.endswith(".parquet")
         if verify or not is_published:
@@ -79,15 +89,23 @@ def publish(
         marker = read_marker(root)
         if marker and error.path not in marker.files:
             root.delete(error.path)  # it is not published, and nobody can read it
-        return _publish(root, policy, key_source, verify=True, with_new_key=with_new_key)
+        return publish_now(verify=True)
 
 
 def _publish(
-    root: Root, policy: Policy, key_source: str, *, verify: bool, with_new_key: bool
+    root: Root,
+    policy: Policy,
+    key_source: str,
+    *,
+    settle: timedelta,
+    verify: bool,
+    with_new_key: bool,
 ) -> Publication | None:
     before, tag = read_marker_with_tag(root)
     latest = before
     while True:
+        # Before the version: a run records its coverage after its rows, so this version has them.
+        complete_until = _complete_until(root, settle)
         version, request = image_sets.version(root), _full_request(root)
         sizes = intact.sizes(root) if before else {}
         altered = intact.altered(root, before, sizes, verify=verify) if before else {}
@@ -96,9 +114,14 @@ def _publish(
         since = None if must_be_full else _version_to_continue(before, policy)
         is_up_to_date = since == version and before and before.policy == policy.name
         if version is None or (is_up_to_date and not altered):
-            if before:
-                catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
-            return before
+            if before is None:
+                return None
+            catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
+            if before.complete_until == complete_until:
+                return before
+            moved_on = replace(before, complete_until=complete_until)
+            # If another run published meanwhile, its marker says how far it is complete.
+            return moved_on if write_marker(root, moved_on, tag) else read_marker(root)
         key = key_to_publish_with(root, key_source, latest, with_new_key=with_new_key)
         if since is None and not request:
             # A run that is killed leaves files that the next run has to replace or remove.
@@ -107,6 +130,7 @@ def _publish(
             before = replace(before, files=intact.with_sizes(before.files, sizes))
         rewrite = frozenset(period for path in altered if (period := _period(path)))
         publication = _publish_since(root, policy, key, before, since, version, rewrite)
+        publication = replace(publication, complete_until=complete_until)
         catalogue.bring_up_to_date(root, publication, policy)
         snapshots.record(root, publication.snapshot())
         # Write the marker after all new files, so that a run that is killed before it leaves its
@@ -132,6 +156,16 @@ def request_full_publish(root: Root) -> bytes:
     request = uuid.uuid4().hex.encode()
     root.write(_REQUEST_PATH, request)
     return request
+
+
+def _complete_until(root: Root, settle: timedelta) -> dict[str, str | None]:
+    """Return up to when each data store is complete, for the marker."""
+    rows = coverage.read(root, coverage.INTERVAL_COLUMNS)
+    found: dict[str, str | None] = {}
+    for datastore_id in sorted(rows["datastore_id"].unique().to_pylist()):
+        until = coverage.complete_until(coverage.covered_intervals(rows, datastore_id, settle))
+        found[datastore_id] = until.isoformat() if until > EPOCH else None
+    return found
 
 
 def _full_request(root: Root) -> bytes | None:

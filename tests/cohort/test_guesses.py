@@ -281,8 +281,8 @@ def test_a_lake_shows_its_tables_and_its_policy(root: str) -> None:
         assert shown == {
             "image_sets": "15 rows", "series": "15 rows", "studies": "15 rows",
             "patients": "15 rows", "history": "15 rows", "registry": "2 rows, attached",
-            "policy": "limited", "published": "2026-01-01 00:00 UTC", "last change seen": "-",
-            "as of": "now",
+            "policy": "limited", "published": "2026-01-01 00:00 UTC", "as of": "now",
+            "complete until": "not known; the next publication by this release says it",
         }  # fmt: skip
         assert len(lake.registry) == 2
     assert repr(lake)  # closed, too

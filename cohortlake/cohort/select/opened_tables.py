@@ -313,7 +313,7 @@ class OpenedTables:
             ):
                 yield
         except DamagedFile:
-            if self._published.publication() == self.publication:
+            if self._published.publication().files == self.publication.files:
                 raise
             raise LakeClosed(
                 "the lake was published again after it was opened, and files that it reads are "

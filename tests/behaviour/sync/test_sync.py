@@ -18,6 +18,7 @@ from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 
+import cohortlake
 from cohortlake import Settings, Sync, read_table
 from cohortlake.admin import checks
 from cohortlake.errors import (
@@ -36,6 +37,7 @@ from cohortlake.errors import (
     UnknownTable,
 )
 from cohortlake.ingest.progress import describe_unconfirmed
+from cohortlake.publish.marker import MARKER_PATH
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
@@ -80,6 +82,56 @@ def test_a_run_with_nothing_new_writes_no_file(endpoint: Endpoint, lake_settings
     outcome = Sync(lake_settings).run()
     assert (outcome.requests, outcome.rows) == (1, 0)
     assert _files(lake_settings.root) == before
+
+
+def test_readers_see_up_to_when_the_lake_is_complete_also_on_quiet_days(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    def shown() -> str:
+        with cohortlake.open(lake_settings.root) as lake:
+            (line,) = [line for line in repr(lake).splitlines() if "complete until" in line]
+            assert line.split("complete until")[1].strip() in lake._repr_html_()
+        return line.split("complete until")[1].strip()
+
+    def proven() -> str:
+        (store,) = Sync(lake_settings).status().datastores
+        assert store.complete_until > datetime(2026, 1, 1, tzinfo=UTC)
+        return f"{store.complete_until:%Y-%m-%d %H:%M} UTC"
+
+    fill(endpoint, 20)
+    Sync(lake_settings).run()
+    first = shown()
+    assert first == proven()
+
+    before = _files(lake_settings.root)
+    endpoint.now += timedelta(days=2)  # two days without a change
+    assert Sync(lake_settings).run().publication.written == ()  # type: ignore[union-attr]
+    assert shown() == proven() > first
+    published = {
+        path.name
+        for path, stamp in _files(lake_settings.root).items()
+        if "published" in path.parts and before.get(path) != stamp
+    }
+    assert published == {"_published.json"}
+    assert len(Sync(lake_settings).publish().files) > 5  # type: ignore[union-attr]
+
+    # A marker of an older release has no such field.
+    marker = Path(lake_settings.root, MARKER_PATH)
+    items = json.loads(marker.read_text())
+    del items["complete_until"]
+    marker.write_text(json.dumps(items))
+    assert "next publication" in shown()
+    Sync(lake_settings).publish()
+    assert shown() == proven()
+
+    # Of two data stores, the one that is behind counts; one with a gap at its beginning is not.
+    for others, expected in (
+        ({"other": "2025-03-04T05:06:07+00:00"}, "2025-03-04 05:06 UTC"),
+        ({"other": None}, "not complete yet"),
+    ):
+        items["complete_until"] = {DATASTORE: "2026-01-01T00:00:00+00:00", **others}
+        marker.write_text(json.dumps(items))
+        assert shown() == expected
 
 
 def _files(root: str) -> dict[Path, int]:
@@ -270,7 +322,7 @@ def test_a_version_history_of_an_older_format_asks_for_a_rebuild(
     endpoint.now += timedelta(hours=1)
     change(endpoint, 5, DICOMPatientSex="F")
     for attempt in (Sync.run, Sync.publish):
-        with pytest.raises(OldFormat, match=r"image_sets .* run `cohortlake rebuild`"):
+        with pytest.raises(OldFormat, match=r"image_sets, .* run `cohortlake rebuild`"):
             attempt(Sync(lake_settings))
 
     assert Sync(lake_settings).rebuild().changes == {"created": 20}
