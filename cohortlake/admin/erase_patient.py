@@ -7,8 +7,9 @@ somebody else now, only the states under the patient's id are removed.
 The record of the erasure is written first: from then on, searches drop the patient's rows. Then
 the increments are rewritten without them, and the version history and the coverage are rebuilt
 from the increments. Their old versions are deleted, and their logs too, because Delta Lake keeps
-the minimum and maximum of each column there. Each step may be repeated. Until the end, the record
-holds what the removed rows showed, so that a repeated erasure knows it.
+the minimum and maximum of each column there. The index of the history is deleted. Each step may be
+repeated. Until the end, the record holds what the removed rows showed, so that a repeated erasure
+knows it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ import pyarrow.compute as pc
 
 from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NoSuchPatient
-from cohortlake.history import coverage, image_sets, maintenance, packing, refiled
+from cohortlake.history import (
+    coverage,
+    history_index,
+    image_sets,
+    maintenance,
+    packing,
+    refiled,
+)
 from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
@@ -151,6 +159,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     coverage.record(root, applied_paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
+    history_index.discard(root)
     publisher.request_full_publish(root)
     return planned
 

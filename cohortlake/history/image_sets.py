@@ -156,8 +156,32 @@ def register_appended(
         The views; None if there is no earlier version, or if the rows are not known: the table
         was rebuilt since then, or its log or files were cleaned up.
     """
-    appended = None if since is None else _appended(root, since, version)
+    appended = None if since is None else appended_files(root, since, version)
     return None if appended is None else views.create_appended(con, history, root, appended)
+
+
+def appended_files(root: Root, since: int, version: int) -> list[str] | None:
+    """Return the files of the rows committed between two versions.
+
+    Reads the log, because compaction adds files without any new row.
+
+    Args:
+        root: The lake.
+        since: The earlier version.
+        version: The later version.
+
+    Returns:
+        The files; None if the rows are not known. See `register_appended`.
+    """
+    if since > version:  # of a table that was there before this one
+        return None
+    added = []
+    for number in range(since + 1, version + 1):
+        actions = delta.actions(root, TABLE, number)
+        if actions is None or any(action["dataChange"] for action in actions["remove"]):
+            return None
+        added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
+    return added if all(map(root.exists, added)) else None
 
 
 def version(root: Root) -> int | None:
@@ -176,22 +200,6 @@ def observed(con: duckdb.DuckDBPyConnection, rows: str) -> tuple[datetime | None
     query = f"SELECT min(observed_at) AS first, max(observed_at) AS last FROM {rows}"
     (seen,) = con.sql(query).to_arrow_table().cast(_OBSERVED).to_pylist()
     return seen["first"], seen["last"]
-
-
-def _appended(root: Root, since: int, version: int) -> list[str] | None:
-    """Return the files of the rows committed after a version, or None if they are not known.
-
-    Reads the log, because compaction adds files without any new row.
-    """
-    if since > version:  # of a table that was there before this one
-        return None
-    added = []
-    for number in range(since + 1, version + 1):
-        actions = delta.actions(root, TABLE, number)
-        if actions is None or any(action["dataChange"] for action in actions["remove"]):
-            return None
-        added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
-    return added if all(map(root.exists, added)) else None
 
 
 def _register_table(

@@ -19,7 +19,7 @@ from datetime import timedelta
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from cohortlake.history import coverage, image_sets, packing
+from cohortlake.history import coverage, history_index, image_sets, packing
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
@@ -30,11 +30,13 @@ _FILE_BYTES = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did to a table, or to the increments. All counts are numbers of files.
+    """What maintenance did to a table, to the increments or to the index of the history.
+
+    All counts are numbers of files.
 
     Attributes:
-        table: The name of the table, or `increments`.
-        version: Its version now; None for the increments.
+        table: The name of the table, `increments` or `history_index`.
+        version: Its version now; None if it is no table.
         compacted: Files that were replaced by fewer ones.
         files: Files that hold the table now.
         log_files_deleted: Deleted log files: needed only for versions older than the retention.
@@ -62,8 +64,8 @@ def maintain(
         held: Versions of the version history to keep however old they are.
 
     Returns:
-        What was done to each table, and to the increments. If there was nothing to do, no file was
-        written.
+        What was done to each table, to the index and to the increments. If there was nothing to
+        do, no file was written.
 
     Raises:
         CommitConflict: Other writers kept committing first.
@@ -75,6 +77,9 @@ def maintain(
         for name, kept in by_table.items()
         if delta.open_table(root, name)
     ]
+    if merged := history_index.merge(root):
+        files = len(root.files(history_index.FOLDER, ""))
+        tables.append(Maintained(history_index.FOLDER, None, merged, files, 0, merged))
     packed = packing.pack(root, retention)
     if packed.files:
         done = Maintained("increments", None, packed.increments, packed.files, 0, packed.deleted)

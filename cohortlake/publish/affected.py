@@ -2,8 +2,8 @@
 
 A publication replaces all rows of an affected study. Affected are the studies of the image sets
 that changed, those whose position among their patient's studies changed, and those that share a
-series with one of these. Rows of the version history are found by their hashes. If two studies
-share a hash, both are replaced.
+series with one of these. They may lie in any month, so the index of the version history finds them
+by their hashes (`history.history_index`). If two studies share a hash, both are replaced.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from enum import StrEnum
 
 import duckdb
 
+from cohortlake.history import history_index
+from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import (
     AppendedViews,
     HistoryViews,
@@ -22,7 +24,6 @@ from cohortlake.history.views import (
     history_sql,
 )
 from cohortlake.publish import study_order
-from cohortlake.publish.marts import PATIENT_SOURCE
 from cohortlake.storage import engine
 
 
@@ -61,6 +62,7 @@ class Affected:
 def find(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
+    index: HistoryIndex,
     appended: AppendedViews,
     rewrite: Collection[str] = (),
 ) -> Affected:
@@ -69,27 +71,27 @@ def find(
     Args:
         con: The connection of the views.
         history: The version history.
+        index: Its index.
         appended: The rows committed since the last publication.
         rewrite: Months of which all studies are published again.
     """
     changed = _find_changed(con, history, appended)
-    versions = _read_patients(con, history, changed, "changed_patient_versions")
+    versions = index.read(
+        con, history_index.PATIENTS, f"SELECT patient_hash FROM {changed}", "patient_versions"
+    )
     reordered = study_order.find_reordered(con, history, appended, versions)
     studies = _find_studies(con, history, changed, reordered, rewrite)
-    rows = _read_rows(con, history, studies)
+    rows = _read_rows(con, history, index, studies)
     # A study may have image sets of patients of whom nothing changed.
-    others = f"(FROM {rows} ANTI JOIN {changed} USING (patient_hash))"
-    other_versions = _read_patients(con, history, others, "other_patient_versions")
-    ends = ends_of_sql(history.end_events, "affected_patient_versions")
+    others = f"SELECT patient_hash FROM {rows} ANTI JOIN {changed} USING (patient_hash)"
+    index.read(con, history_index.PATIENTS, others, "other_versions")
+    ends = ends_of_sql(history.end_events, versions)
     con.execute(f"""
-        CREATE TEMP TABLE affected_patient_versions AS
-            FROM {versions} UNION ALL FROM {other_versions};
-        DROP TABLE {versions};
-        DROP TABLE {other_versions};
+        INSERT INTO {versions} FROM other_versions;
+        DROP TABLE other_versions;
         CREATE TEMP TABLE affected_patients AS
-            SELECT DISTINCT datastore_id, PatientID FROM affected_patient_versions;
-        CREATE TEMP VIEW affected_patient_rows AS
-            {current_sql("affected_patient_versions", f"({ends})")};
+            SELECT DISTINCT datastore_id, PatientID FROM {versions};
+        CREATE TEMP VIEW affected_patient_rows AS {current_sql(versions, f"({ends})")};
     """)
     return Affected(changed, studies, rows, "affected_patients", "affected_patient_rows")
 
@@ -105,33 +107,6 @@ def _find_changed(
         WHERE study_month IN {engine.text_list(months)}
     """)
     return "changed"
-
-
-def _read_patients(
-    con: duckdb.DuckDBPyConnection, history: HistoryViews, rows: str, name: str
-) -> str:
-    """Read all versions of the patients of some rows.
-
-    Args:
-        con: The connection of the views.
-        history: The version history.
-        rows: The rows: a relation with patient_hash.
-        name: The name of the temporary table to make.
-
-    Returns:
-        The name.
-    """
-    con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE patient_hashes AS
-        SELECT DISTINCT patient_hash FROM {rows} WHERE patient_hash IS NOT NULL
-    """)
-    found = f"{history.versions} SEMI JOIN patient_hashes USING (patient_hash)"
-    con.execute(f"""
-        CREATE TEMP TABLE {name} AS
-        SELECT {", ".join(PATIENT_SOURCE)}, study_month, study_hash
-        FROM {found} WHERE study_month IN {engine.text_list(select_months(con, f"FROM {found}"))}
-    """)
-    return name
 
 
 def _find_studies(
@@ -156,33 +131,60 @@ def _find_studies(
     return "affected_studies"
 
 
-def _read_rows(con: duckdb.DuckDBPyConnection, history: HistoryViews, studies: str) -> str:
+def _read_rows(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, index: HistoryIndex, studies: str
+) -> str:
     """Read all states of the affected studies.
 
     Args:
         con: The connection of the views.
         history: The version history.
+        index: Its index.
         studies: The affected studies. Those that share a series with one of them are added.
 
     Returns:
         The name of a temporary table with the columns of `HistoryViews.history`.
     """
-    of_studies = f"{history.versions} SEMI JOIN {studies} USING (study_hash)"
+    months = _add_linked_studies(con, index, studies)
+    in_months = f"study_month IN {engine.text_list(months)}"
+    con.execute(f"""
+        CREATE TEMP TABLE affected_versions AS
+        FROM {history.versions} SEMI JOIN {studies} USING (study_hash) WHERE {in_months}
+    """)
+    ends = ends_of_sql(f"(FROM {history.end_events} WHERE {in_months})", "affected_versions")
+    con.execute(f"""
+        CREATE TEMP TABLE affected_rows AS {history_sql("affected_versions", f"({ends})")};
+        DROP TABLE affected_versions;
+    """)
+    return "affected_rows"
+
+
+def _add_linked_studies(
+    con: duckdb.DuckDBPyConnection, index: HistoryIndex, studies: str
+) -> frozenset[str]:
+    """Add the studies that share a series with one of some studies.
+
+    Returns:
+        The months of all these studies.
+    """
+    con.execute("""
+        CREATE TEMP TABLE study_rows (study_hash BIGINT, study_month VARCHAR, series_hash BIGINT);
+        CREATE TEMP TABLE series_rows (series_hash BIGINT, study_hash BIGINT);
+    """)
     is_complete = False
     while not is_complete:
-        in_months = f"study_month IN {engine.text_list(select_months(con, f'FROM {of_studies}'))}"
+        new_studies = f"SELECT study_hash FROM {studies} ANTI JOIN study_rows USING (study_hash)"
+        index.read(con, history_index.STUDIES, new_studies, "found")
+        con.execute("INSERT INTO study_rows FROM found")
+        new_series = "SELECT series_hash FROM found ANTI JOIN series_rows USING (series_hash)"
+        index.read(con, history_index.SERIES, new_series, "found")
         con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE affected_keys AS
-            SELECT interval_key, study_hash, series_hash FROM {of_studies} WHERE {in_months}
-        """)
-        con.execute(f"""
+            INSERT INTO series_rows FROM found;
             CREATE OR REPLACE TEMP TABLE linked_studies AS
-            SELECT study_hash, min(reason) AS reason FROM {history.versions} JOIN (
+            SELECT study_hash, min(reason) AS reason FROM series_rows JOIN (
                 SELECT series_hash, min(reason) AS reason
-                FROM affected_keys JOIN {studies} USING (study_hash)
-                WHERE series_hash IS NOT NULL GROUP BY series_hash
-            ) USING (series_hash)
-            GROUP BY study_hash
+                FROM study_rows JOIN {studies} USING (study_hash) GROUP BY series_hash
+            ) USING (series_hash) GROUP BY study_hash
         """)
         is_complete = not engine.count(
             con, f"SELECT count(*) FROM (FROM linked_studies EXCEPT FROM {studies})"
@@ -192,14 +194,9 @@ def _read_rows(con: duckdb.DuckDBPyConnection, history: HistoryViews, studies: s
             CREATE OR REPLACE TEMP TABLE {studies} AS
                 SELECT study_hash, min(reason) AS reason FROM {studies} GROUP BY study_hash;
         """)
-    versions = f"(FROM {history.versions} SEMI JOIN affected_keys USING (interval_key))"
-    states = history_sql(versions, f"({ends_of_sql(history.end_events, 'affected_keys')})")
-    con.execute(f"""
-        CREATE TEMP TABLE affected_rows AS SELECT * FROM ({states}) WHERE {in_months};
-        DROP TABLE affected_keys;
-        DROP TABLE linked_studies;
-    """)
-    return "affected_rows"
+    months = select_months(con, "FROM study_rows")
+    con.execute("DROP TABLE study_rows; DROP TABLE series_rows; DROP TABLE linked_studies")
+    return months
 
 
 def select_months(con: duckdb.DuckDBPyConnection, rows: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake.history import change_kinds
+from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import AppendedViews, HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.publish import affected as affected_rows
@@ -76,6 +77,7 @@ class PublishPlan:
 def make_plan(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
+    index: HistoryIndex,
     appended: AppendedViews | None,
     policy: Policy,
     rewrite: frozenset[str] = frozenset(),
@@ -85,13 +87,14 @@ def make_plan(
     Args:
         con: The connection of the views, with the macros of `keyed_hashes`.
         history: The version history.
+        index: Its index; not read to publish everything.
         appended: The rows committed since the last publication; None to publish everything.
         policy: The privacy policy.
         rewrite: Periods to write from the version history alone.
     """
     if appended is None:
         return _plan_everything(con, history, policy)
-    return _plan_changes(con, history, appended, policy, rewrite)
+    return _plan_changes(con, history, index, appended, policy, rewrite)
 
 
 def _plan_everything(
@@ -117,12 +120,13 @@ def _plan_everything(
 def _plan_changes(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
+    index: HistoryIndex,
     appended: AppendedViews,
     policy: Policy,
     rewrite: frozenset[str],
 ) -> PublishPlan:
     rewritten_months = Periods.of(con, history.versions, policy).months(rewrite) if rewrite else ()
-    affected = affected_rows.find(con, history, appended, rewritten_months)
+    affected = affected_rows.find(con, history, index, appended, rewritten_months)
     periods = Periods.of(con, affected.rows, policy)
 
     def periods_of(rows: str) -> frozenset[str]:

@@ -20,6 +20,7 @@ from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
+from cohortlake.history.history_index import HistoryIndex
 from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
@@ -226,12 +227,14 @@ def _publish_since(
         prepare(con, policy)
         history = image_sets.register(con, root, version)
         appended = image_sets.register_appended(con, history, root, since, version)
-        plan = make_plan(con, history, appended, policy, rewrite)
+        index = HistoryIndex(root, version)
+        plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)
+    index.bring_up_to_date()
     removed = set(writer.unwritten() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(

@@ -23,7 +23,7 @@ import pyarrow.fs as pafs
 from cohortlake.storage import disk
 from cohortlake.storage.location import StorageLocation
 
-RESTRICTED = ("increments", "image_sets", "coverage", "erasures", "keys")
+RESTRICTED = ("increments", "image_sets", "history_index", "coverage", "erasures", "keys")
 FOR_READERS = ("published", "cohorts")
 _TEMPORARY_SUFFIX = ".tmp"
 _ATTEMPTS = 3

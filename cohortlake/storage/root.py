@@ -1,9 +1,9 @@
 """The root of a lake, and how the runs of one machine work below it beside each other.
 
 A whole lake usually lies in one location. `published/` and `cohorts/` may lie in another one, so
-that readers need no right on the restricted zone (`increments/`, `image_sets/`, `coverage/`,
-`erasures/`, `keys/`). A run deletes what killed runs left half written when no other run works.
-See `storage.files` for how files are read and written.
+that readers need no right on the restricted zone (`increments/`, `image_sets/`, `history_index/`,
+`coverage/`, `erasures/`, `keys/`). A run deletes what killed runs left half written when no other
+run works. See `storage.files` for how files are read and written.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from changing import Hospital
 
 from cohortlake.history import image_sets
+from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import AppendedViews, HistoryViews
 from cohortlake.privacy import built_in
 from cohortlake.privacy.keyed_hashes import create_macros
@@ -74,6 +75,10 @@ def _registered(
     return history, image_sets.register_appended(con, history, root, version - 1, version)
 
 
+def _index(root: Root) -> HistoryIndex:
+    return HistoryIndex(root, image_sets.version(root) or 0)
+
+
 def _studies(con: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
     found = con.sql(f"SELECT DISTINCT StudyInstanceUID FROM {rows} ORDER BY ALL").fetchall()
     return [uid for (uid,) in found]
@@ -82,7 +87,7 @@ def _studies(con: duckdb.DuckDBPyConnection, rows: str) -> list[str]:
 def test_a_plan_names_what_the_last_commit_affects(root: Root) -> None:
     with engine.connection() as con:
         history, appended = _registered(con, root)
-        plan = make_plan(con, history, appended, POLICY)
+        plan = make_plan(con, history, _index(root), appended, POLICY)
         assert _studies(con, plan.multi_month_rows) == ["1.2"]
         assert _studies(con, plan.rows) == ["1.1", "1.2", "1.4"]
     assert not plan.is_full
@@ -100,7 +105,7 @@ def test_a_plan_names_what_the_last_commit_affects(root: Root) -> None:
 def test_periods_to_rewrite_are_read_and_written_too(root: Root) -> None:
     with engine.connection() as con:
         history, appended = _registered(con, root)
-        plan = make_plan(con, history, appended, POLICY, _months(5))
+        plan = make_plan(con, history, _index(root), appended, POLICY, _months(5))
         assert _studies(con, plan.rows) == ["1.1", "1.2", "1.3", "1.4"]
     assert plan.rewrite == _months(5)
     assert plan.periods == {
@@ -116,7 +121,7 @@ def test_periods_to_rewrite_are_read_and_written_too(root: Root) -> None:
 def test_a_full_plan_names_everything(root: Root) -> None:
     with engine.connection() as con:
         history, _ = _registered(con, root)
-        plan = make_plan(con, history, None, POLICY)
+        plan = make_plan(con, history, _index(root), None, POLICY)
     assert plan.is_full
     assert plan.rewrite == _months(1, 2, 3, 4, 5)
     assert set(plan.periods.values()) == {plan.rewrite}
@@ -141,7 +146,7 @@ def test_each_step_reads_only_the_relations_that_it_is_given(
         for views in given:
             for name in asdict(views).values():
                 con.execute(f"DROP VIEW {name}")
-        plan = make_plan(con, history, None if is_full else appended, POLICY)
+        plan = make_plan(con, history, _index(root), None if is_full else appended, POLICY)
         loaded = rows.load(con, plan, plan.batches[0].months, POLICY)
         count = 6 if is_full else 5
         assert engine.count(con, f"SELECT count(*) FROM {loaded.current}") == count

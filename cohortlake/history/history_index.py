@@ -1,0 +1,313 @@
+"""The index of the version history: the rows of some patients, studies or series in all months.
+
+The history is in the order of study months, and the rows of a patient may lie in any of them. The
+index holds columns of its version rows again, in the order of `patient_hash`, of `study_hash` and
+of `series_hash`. It follows from the history, and is made again whenever it is missing, damaged or
+of another history.
+
+It is a chain of files. The first one covers the history up to a version, each next one the versions
+after that. Each publication appends one, and merges it with those before it that are not much
+larger. So there are few files, and the large ones are seldom written again. A file is never
+changed. Its name says which versions it covers, with the digest of each one's commit: if another
+history has the same numbers, its digests differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import uuid4
+
+import duckdb
+import pyarrow as pa
+
+from cohortlake import schema
+from cohortlake.errors import DamagedFile, RootNotUsable
+from cohortlake.history import image_sets, views
+from cohortlake.storage import engine, sorted_file
+from cohortlake.storage.root import Root
+from cohortlake.storage.sorted_file import SortedFile
+
+FOLDER = "history_index"
+PATIENTS, STUDIES, SERIES = "patients", "studies", "series"
+SECTIONS: dict[str, tuple[str, ...]] = {
+    PATIENTS: (
+        *("patient_hash", "study_hash", "interval_key", "datastore_id", "image_set_id", "version"),
+        *("updated_at", "is_primary", "PatientID", "PatientName", "PatientBirthDate"),
+        *("PatientSex", "PatientSex_raw", "StudyDate", "StudyTime"),
+        *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    ),
+    STUDIES: ("study_hash", "study_month", "series_hash"),
+    SERIES: ("series_hash", "study_hash"),
+}
+"""Section -> the columns of the version rows that it holds, in the order of the first one."""
+
+_TYPES = {column.name: column.type for column in schema.IMAGE_SETS}
+_SCHEMAS = {
+    name: pa.schema([(column, _TYPES[column]) for column in columns])
+    for name, columns in SECTIONS.items()
+}
+_SORT_MEMORY, _SORT_THREADS = "320MB", 2
+_MERGED_BYTES = 64 * 1024 * 1024  # about a second of a publication
+_FACTOR = 4
+_MOST_FILES = 12
+_ATTEMPTS = 4
+_START = "start"
+_POINT = r"\d{20}\.[0-9a-f]{16}"
+_NAME = re.compile(rf"{FOLDER}/({_START}|{_POINT})-({_POINT})-[0-9a-f]{{12}}\.rows")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A file of the index: the version rows after one version of the history up to another.
+
+    Attributes:
+        path: The file, below the root.
+        since: The earlier version and the digest of its commit; `_START` for all rows.
+        until: The later version, the same.
+        size_bytes: Its size.
+    """
+
+    path: str
+    since: str
+    until: str
+    size_bytes: int
+
+    @property
+    def version(self) -> int:
+        return int(self.until[:20])
+
+
+@dataclass
+class HistoryIndex:
+    """The index at a version of the history. It is brought up to date when it is first read.
+
+    Attributes:
+        root: The lake.
+        version: The version.
+    """
+
+    root: Root
+    version: int
+    _files: list[SortedFile] | None = field(default=None, init=False)
+
+    def bring_up_to_date(self) -> None:
+        """Write what the index lacks.
+
+        Raises:
+            RootNotUsable: It cannot be written.
+        """
+        self._retrying(self._opened)
+
+    def read(self, con: duckdb.DuckDBPyConnection, section: str, keys: str, name: str) -> str:
+        """Make a temporary table of the rows of some keys.
+
+        Args:
+            con: Gets the table.
+            section: One of `SECTIONS`, which are the columns of the table.
+            keys: A query for the keys. It gives one column; nulls are left out.
+            name: The name of the table.
+
+        Returns:
+            The name of the table.
+
+        Raises:
+            RootNotUsable: The index cannot be read, or what it lacks cannot be written.
+        """
+        wanted = f"SELECT DISTINCT key FROM ({keys}) keys(key) WHERE key IS NOT NULL ORDER BY key"
+        sorted_keys = con.sql(wanted).to_arrow_table()["key"].combine_chunks()
+        self._retrying(lambda: self._read(con, section, sorted_keys, name))
+        return name
+
+    def _retrying(self, attempt: Callable[[], object]) -> None:
+        def with_files_of_now() -> None:
+            try:
+                attempt()
+            except DamagedFile:
+                self._files = None
+                raise
+
+        _retrying(self.root, with_files_of_now)
+
+    def _read(
+        self, con: duckdb.DuckDBPyConnection, section: str, keys: pa.Array, name: str
+    ) -> None:
+        con.register("in_index", pa.Table.from_batches([], _SCHEMAS[section]))
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM in_index")
+        for file in self._opened():
+            for rows in file.find(section, keys):
+                con.register("in_index", rows)
+                con.execute(f"INSERT INTO {name} FROM in_index")
+        con.unregister("in_index")
+
+    def _opened(self) -> list[SortedFile]:
+        if self._files is None:
+            runs = _up_to_date(self.root, self.version)
+            self._files = [_opened(self.root, run) for run in runs]
+        return self._files
+
+
+def merge(root: Root) -> int:
+    """Merge the files of the index, also large ones, which a publication leaves to maintenance.
+
+    Args:
+        root: The lake.
+
+    Returns:
+        How many files were replaced.
+    """
+
+    def attempt() -> int:
+        version = image_sets.version(root)
+        runs = [] if version is None else _chain(root, version)
+        merged = _merge(root, runs, None)
+        _delete_others(root, merged)
+        return len(set(runs) - set(merged))
+
+    return _retrying(root, attempt)
+
+
+def discard(root: Root) -> None:
+    """Delete the index. The next publication makes it again."""
+    for path in root.files(FOLDER, ""):
+        root.delete(path)
+
+
+def _retrying(root: Root, attempt: Callable[[], T]) -> T:
+    """Repeat an attempt without the file that was damaged, or that another run merged meanwhile."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return attempt()
+        except DamagedFile as error:
+            if not error.path.startswith(FOLDER):
+                raise
+            root.delete(error.path)
+    return attempt()
+
+
+def _up_to_date(root: Root, version: int) -> list[_Run]:
+    """Return the files that cover the history up to a version; write what they lack."""
+    runs, until = _chain(root, version), _point(root, version)
+    if runs and runs[-1].until == until:
+        return runs
+    with engine.connection() as con:
+        # Sorting takes so much memory, however many rows there are.
+        con.execute(f"SET memory_limit = '{_SORT_MEMORY}'; SET threads = {_SORT_THREADS}")
+        paths = image_sets.appended_files(root, runs[-1].version, version) if runs else None
+        if paths is None:
+            runs, history = [], image_sets.register(con, root, version)
+        else:
+            history = views.create(con, root, paths)
+        since = runs[-1].until if runs else _START
+        added = {
+            section: (columns, _sorted(con, history.versions, columns))
+            for section, columns in _SCHEMAS.items()
+        }
+        runs = _merge(root, [*runs, _write(root, since, until, added)], _MERGED_BYTES)
+    _delete_others(root, runs)
+    return runs
+
+
+def _sorted(
+    con: duckdb.DuckDBPyConnection, versions: str, columns: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    key = columns.names[0]
+    query = f"SELECT {', '.join(columns.names)} FROM {versions} WHERE {key} IS NOT NULL"
+    yield from engine.batches(con, f"{query} ORDER BY {key}", columns)
+
+
+def _chain(root: Root, version: int) -> list[_Run]:
+    """Return the files that cover the history up to the newest version not after this one."""
+    sizes = root.sizes(FOLDER, ".rows").items()
+    runs = [_Run(p, m[1], m[2], size) for p, size in sizes if (m := _NAME.fullmatch(p))]
+    shortest: dict[str, list[_Run]] = {_START: []}
+    for run in sorted(runs, key=lambda run: run.until):
+        before = shortest.get(run.since)
+        known = shortest.get(run.until)
+        if before is not None and (known is None or len(before) + 1 < len(known)):
+            shortest[run.until] = [*before, run]
+    for until in sorted(shortest.keys() - {_START}, reverse=True):
+        number = int(until[:20])
+        if number <= version and until == _point(root, number):
+            return shortest[until]
+    return []
+
+
+def _point(root: Root, version: int) -> str:
+    """Return a version and the digest of its commit and of the columns of the index."""
+    path = f"{image_sets.TABLE}/_delta_log/{version:020}.json"
+    commit = root.read(path) if root.exists(path) else b""
+    digest = hashlib.sha256(repr(SECTIONS).encode() + commit).hexdigest()
+    return f"{version:020}.{digest[:16]}"
+
+
+def _opened(root: Root, run: _Run) -> SortedFile:
+    @contextmanager
+    def opened() -> Iterator[pa.NativeFile]:
+        try:
+            with root.open(run.path) as file:
+                yield file
+                return
+        except RootNotUsable:
+            if root.exists(run.path):
+                raise
+        raise DamagedFile(run.path)  # another run merged it
+
+    return SortedFile(run.path, opened)
+
+
+def _merge(root: Root, runs: Sequence[_Run], most_bytes: int | None) -> list[_Run]:
+    """Merge the last files, if those before the last one are not much larger than it.
+
+    Args:
+        root: The lake.
+        runs: The files.
+        most_bytes: The most to merge, as long as there are few files; None for no limit.
+
+    Returns:
+        The files, with the merged one in place of those that it has the rows of.
+    """
+    count = _count_to_merge([run.size_bytes for run in runs], most_bytes)
+    if count < 2:
+        return list(runs)
+    kept, merging = runs[:-count], runs[-count:]
+    files = [_opened(root, run) for run in merging]
+    sections = {
+        section: (columns, sorted_file.merged(files, section))
+        for section, columns in _SCHEMAS.items()
+    }
+    return [*kept, _write(root, merging[0].since, merging[-1].until, sections)]
+
+
+def _count_to_merge(sizes: Sequence[int], most_bytes: int | None) -> int:
+    """Return how many of the last files are not much larger than those after them together."""
+    total, count = 0, 0
+    for size in reversed(sizes):
+        is_much = most_bytes is not None and total + size > most_bytes
+        if count and (size > _FACTOR * total or (is_much and len(sizes) - count < _MOST_FILES)):
+            break
+        total, count = total + size, count + 1
+    return count
+
+
+def _write(root: Root, since: str, until: str, sections: Mapping[str, sorted_file.Section]) -> _Run:
+    path = f"{FOLDER}/{since}-{until}-{uuid4().hex[:12]}.rows"
+    with root.writing(path) as stream:
+        sorted_file.write(stream, sections)
+        size = stream.tell()
+    return _Run(path, since, until, size)
+
+
+def _delete_others(root: Root, runs: Sequence[_Run]) -> None:
+    """Delete all other files, but those of later versions, which another run may have written."""
+    kept, newest = {run.path for run in runs}, max((run.version for run in runs), default=-1)
+    for path in root.files(FOLDER, ""):
+        name = _NAME.fullmatch(path)
+        if path not in kept and not (name and int(name[2][:20]) > newest):
+            root.delete(path)
