@@ -78,6 +78,7 @@ def _fill(options: Options, store: Store, now_ms: int) -> int:
     store.load(_records(options, datastores, now_ms, imports))
     for imported in imports:
         store.add_documents(imported.documents)
+        store.add_frames(imported.frames)
     return sum(imported.skipped for imported in imports)
 
 

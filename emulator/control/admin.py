@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from emulator.control.life import Life
-from emulator.data import metadata, records
+from emulator.data import frames, metadata, records
 from emulator.data.hospital import DAY_MS
 from emulator.data.records import Record
 from emulator.data.store import Datastore, Store
@@ -140,8 +140,10 @@ class Admin:
         document = given.get("document")
         if not isinstance(document, dict) or not metadata.has_levels(document):
             raise invalid("document must have Patient.DICOM, Study.DICOM and Study.Series")
+        where = (datastore.number, record.image_set_id)
         packed = metadata.pack(encode(document))
-        self._store.add_documents([(datastore.number, record.image_set_id, packed)])
+        self._store.add_documents([(*where, record.version, packed)])
+        self._store.add_frames((*where, frame) for frame in frames.of_document(document))
         return answer({"imageSetIds": [record.image_set_id]})
 
     async def spoil(self, given: Given) -> Answer:

@@ -1,7 +1,7 @@
 """Reads a folder of DICOM P10 files and groups them into image sets as HealthImaging does.
 
-It decides which file belongs to which image set, and makes their metadata documents. It never reads
-pixel data.
+It decides which file belongs to which image set, and makes their metadata documents. See `elements`
+for the values and `frames` for the pixels.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
 
-from emulator.data.metadata import PATIENT_LEVEL, SERIES_LEVEL, STUDY_LEVEL, pack
+from emulator.data import frames
+from emulator.data.elements import attributes
+from emulator.data.frames import Frame
+from emulator.data.levels import (
+    INTEGERS,
+    PATIENT,
+    PATIENT_LEVEL,
+    SERIES,
+    SERIES_LEVEL,
+    STUDY,
+    STUDY_LEVEL,
+)
+from emulator.data.metadata import pack
 from emulator.data.records import FREQUENT, Record, from_summary
-from emulator.data.store import Datastore
+from emulator.data.store import Datastore, Document
 from emulator.datetimes import seconds
 from emulator.seeded import identifier
 from emulator.wire import encode
-
-# Attributes that a document stores at the patient, study or series level, not per instance (PS3.3).
-_PATIENT = {*PATIENT_LEVEL.values(), "IssuerOfPatientID", "PatientBirthTime", "OtherPatientIDs"}
-_STUDY = {*STUDY_LEVEL.values(), "ReferringPhysicianName", "PatientAge", "PatientWeight"}
-_SERIES = {*SERIES_LEVEL.values(), "SeriesDescription", "SeriesDate", "SeriesTime", "Laterality"}
 
 Level = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Import:
-    """The result for one folder: records, their documents, and the number of skipped files."""
+    """The result for one folder: records, their documents and frames, number of skipped files."""
 
     records: list[Record]
-    documents: list[tuple[int, str, bytes]]
+    documents: list[Document]
+    frames: list[tuple[int, str, Frame]]
     skipped: int
 
 
@@ -55,6 +58,7 @@ class _Instance:
     study: Level
     series: Level
     own: Level
+    frames: list[Frame]
 
 
 @dataclass
@@ -63,6 +67,7 @@ class _ImageSet:
 
     first: _Instance
     instances: dict[str, Level] = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
 
     def takes(self, other: _Instance) -> bool:
         """Returns whether an instance belongs here: it conflicts at no level, nor with itself."""
@@ -100,14 +105,28 @@ def read(folder: Path, datastore: Datastore, now_ms: int) -> Import:
         if taker is None:
             taker = _ImageSet(instance)
             image_sets.append(taker)
+        if instance.sop_uid not in taker.instances:
+            taker.frames += instance.frames
         taker.instances[instance.sop_uid] = instance.own
     imported = list(_image_sets(series, datastore, now_ms))
-    return Import([record for record, _ in imported], [doc for _, doc in imported], skipped)
+    return Import(
+        [record for record, _ in imported],
+        [
+            (datastore.number, record.image_set_id, 1, pack(encode(_document(image_set))))
+            for record, image_set in imported
+        ],
+        [
+            (datastore.number, record.image_set_id, frame)
+            for record, image_set in imported
+            for frame in image_set.frames
+        ],
+        skipped,
+    )
 
 
 def _image_sets(
     series: dict[tuple[str, str], list[_ImageSet]], datastore: Datastore, now_ms: int
-) -> Iterator[tuple[Record, tuple[int, str, bytes]]]:
+) -> Iterator[tuple[Record, _ImageSet]]:
     totals: dict[str, tuple[set[str], set[str]]] = {}
     for (study_uid, series_uid), image_sets in series.items():
         series_uids, sop_uids = totals.setdefault(study_uid, (set(), set()))
@@ -131,19 +150,12 @@ def _image_sets(
                 "isPrimary": place == 0,
             }
             record = from_summary(datastore.number, summary, instances=len(image_set.instances))
-            yield record, (datastore.number, image_set_id, pack(encode(_document(image_set))))
+            yield record, image_set
 
 
 def _document(image_set: _ImageSet) -> dict[str, Any]:
     first = image_set.first
-    instances = {
-        uid: {
-            "DICOM": own,
-            "ImageFrames": [{"ID": identifier(uid, "frame")}],
-        }
-        for uid, own in image_set.instances.items()
-    }
-    series = {first.series_uid: {"DICOM": first.series, "Instances": instances}}
+    series = {first.series_uid: {"DICOM": first.series, "Instances": image_set.instances}}
     study = {"DICOM": first.study, "Series": series}
     return {"Patient": {"DICOM": first.patient}, "Study": study}
 
@@ -156,7 +168,7 @@ def _tags(instance: _Instance) -> dict[str, Any]:
         value = keywords.get(keyword)
         if isinstance(value, list):
             value = "\\".join(map(str, value))
-        if member == "DICOMSeriesNumber":
+        if member in INTEGERS:
             value = _integer(value)
         if value is not None:
             tags[member] = value
@@ -165,48 +177,37 @@ def _tags(instance: _Instance) -> dict[str, Any]:
 
 def _integer(value: str | None) -> int | None:
     """Returns the number of an IS value, or `None` if a summary cannot show it."""
-    return int(value) if value is not None and re.fullmatch(r"[+-]?\d{1,9}", value) else None
+    return int(value) if value is not None and re.fullmatch(r" *[+-]?\d{1,9} *", value) else None
 
 
 def _instance(path: Path) -> _Instance | None:
     """Reads one file. Returns `None` if it is not a DICOM object with all three identifiers."""
+    vrs: dict[str, str] = {}
     try:
         # Such folders hold unusual values on purpose, and pydicom warns about each.
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            keywords = _keywords(pydicom.dcmread(file, stop_before_pixels=True))
+            dataset = frames.read_file(path)
+            found = attributes(dataset.file_meta, vrs) | attributes(dataset, vrs)
+            uids = [found.get(f"{level}InstanceUID") for level in ("Study", "Series", "SOP")]
+            if not all(isinstance(uid, str) for uid in uids):
+                return None
+            own_frames, entries = frames.of_file(dataset, path)
     except (InvalidDicomError, EOFError, ValueError, TypeError, KeyError, NotImplementedError):
-        return None
-    uids = [keywords.get(f"{level}InstanceUID") for level in ("Study", "Series", "SOP")]
-    if not all(isinstance(uid, str) for uid in uids):
         return None
     study_uid, series_uid, sop_uid = map(str, uids)
     return _Instance(
         study_uid,
         series_uid,
         sop_uid,
-        patient={k: v for k, v in keywords.items() if k in _PATIENT},
-        study={k: v for k, v in keywords.items() if k in _STUDY},
-        series={k: v for k, v in keywords.items() if k in _SERIES},
-        own={k: v for k, v in keywords.items() if k not in _PATIENT | _STUDY | _SERIES},
+        patient={k: v for k, v in found.items() if k in PATIENT},
+        study={k: v for k, v in found.items() if k in STUDY},
+        series={k: v for k, v in found.items() if k in SERIES},
+        own={
+            "DICOM": {k: v for k, v in found.items() if k not in PATIENT | STUDY | SERIES},
+            "DICOMVRs": vrs,
+            "ImageFrames": entries,
+            "StoredTransferSyntaxUID": found.get("TransferSyntaxUID"),
+        },
+        frames=own_frames,
     )
-
-
-def _keywords(dataset: Dataset) -> Level:
-    """Returns a data set as JSON values by keyword, without private and binary elements."""
-    return {
-        element.keyword: _value(element)
-        for element in dataset
-        if element.keyword and not isinstance(element.value, bytes)
-    }
-
-
-def _value(element: DataElement) -> Any:
-    value = element.value
-    if isinstance(value, Sequence):
-        return [_keywords(item) for item in value]
-    if isinstance(value, MultiValue):
-        return [str(item) for item in value]
-    # Numbers are strings, as in DS and IS. Empty values are null.
-    text = "" if value is None else str(value)
-    return text or None

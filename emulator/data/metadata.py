@@ -12,38 +12,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.data.headers.series import Header, header
+from emulator.data.frames import Frame
+from emulator.data.headers.series import Header, frame_size, header
 from emulator.data.headers.values import integer
+from emulator.data.levels import INTEGERS, PATIENT_LEVEL, SERIES_LEVEL, STUDY_LEVEL
 from emulator.data.records import Record
 from emulator.wire import encode
 
-PATIENT_LEVEL = {
-    "DICOMPatientId": "PatientID",
-    "DICOMPatientName": "PatientName",
-    "DICOMPatientBirthDate": "PatientBirthDate",
-    "DICOMPatientSex": "PatientSex",
-}
-STUDY_LEVEL = {
-    "DICOMStudyInstanceUID": "StudyInstanceUID",
-    "DICOMStudyId": "StudyID",
-    "DICOMStudyDescription": "StudyDescription",
-    "DICOMNumberOfStudyRelatedSeries": "NumberOfStudyRelatedSeries",
-    "DICOMNumberOfStudyRelatedInstances": "NumberOfStudyRelatedInstances",
-    "DICOMAccessionNumber": "AccessionNumber",
-    "DICOMStudyDate": "StudyDate",
-    "DICOMStudyTime": "StudyTime",
-}
-SERIES_LEVEL = {
-    "DICOMSeriesInstanceUID": "SeriesInstanceUID",
-    "DICOMSeriesModality": "Modality",
-    "DICOMSeriesBodyPart": "BodyPartExamined",
-    "DICOMSeriesNumber": "SeriesNumber",
-}
-_INTEGERS = {
-    "DICOMNumberOfStudyRelatedSeries",
-    "DICOMNumberOfStudyRelatedInstances",
-    "DICOMSeriesNumber",
-}
 SCHEMA_VERSION = "1.1"
 CONTENT_TYPE = "text/plain"
 HEADERS = {"Content-Encoding": "gzip"}
@@ -91,6 +66,12 @@ def header_of(record: Record) -> Header:
     return header(_tags(record), record.image_set_id, record.instances)
 
 
+def synthetic_frame(record: Record, frame_id: str) -> Frame | None:
+    """Returns a frame of an image set that did not come from a file, if it has such a frame."""
+    size = frame_size(record.series_uid or record.image_set_id, frame_id)
+    return None if size is None else Frame(frame_id, size)
+
+
 def _tags(record: Record) -> dict[str, Any]:
     tags = record.wire().get("DICOMTags")
     return tags if isinstance(tags, dict) else {}
@@ -118,7 +99,7 @@ def _level(tags: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
         value = tags.get(member)
         if value is None:
             continue
-        is_number = member in _INTEGERS and isinstance(value, int)
+        is_number = member in INTEGERS and isinstance(value, int)
         level[keyword] = integer(value) if is_number else str(value) or None
     return level
 

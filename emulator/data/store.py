@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emulator.data.frames import Frame
 from emulator.data.records import Record
 from emulator.datetimes import UNSORTABLE
 from emulator.wire import not_found
@@ -28,8 +29,13 @@ CREATE TABLE IF NOT EXISTS image_sets (
     current INTEGER NOT NULL, searchable INTEGER NOT NULL, deleted_ms INTEGER, due_ms INTEGER
 );
 CREATE TABLE IF NOT EXISTS documents (
-    datastore INTEGER, image_set_id TEXT, document BLOB, PRIMARY KEY (datastore, image_set_id)
+    datastore INTEGER, image_set_id TEXT, version INTEGER, document BLOB,
+    PRIMARY KEY (datastore, image_set_id, version)
 );
+CREATE TABLE IF NOT EXISTS frames (
+    datastore INTEGER, image_set_id TEXT, id TEXT, size INTEGER, path TEXT, number INTEGER,
+    PRIMARY KEY (datastore, image_set_id, id)
+) WITHOUT ROWID;
 """
 # The sort indexes contain only searchable rows, so that keyset paging never reads any other row.
 _INDEXES = {
@@ -44,6 +50,13 @@ _INDEXES = {
     "by_series": "INDEX {} (datastore, series_uid)",
     "by_due": "INDEX {} (due_ms) WHERE due_ms IS NOT NULL",
 }
+# Files of earlier releases have one document for each image set, from its first version.
+_OLDER_DOCUMENTS = """
+ALTER TABLE documents RENAME TO older_documents;
+{tables}
+INSERT INTO documents SELECT datastore, image_set_id, 1, document FROM older_documents;
+DROP TABLE older_documents;
+"""
 _COLUMNS = ", ".join(Record._fields)
 _INSERT = f"INSERT INTO image_sets VALUES ({', '.join('?' * len(Record._fields))})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM image_sets "  # noqa: S608 - the columns of Record
@@ -51,6 +64,10 @@ _SELECT = f"SELECT {_COLUMNS} FROM image_sets "  # noqa: S608 - the columns of R
 _BY_VERSION = "INDEXED BY by_version WHERE datastore = ? AND "
 _BY_STUDY = "INDEXED BY by_study WHERE datastore = ? AND "
 _BY_ROWID = "NOT INDEXED WHERE datastore = ? AND "
+
+
+Document = tuple[int, str, int, bytes]
+"""A metadata document: data store number, image set, first version that has it, gzip JSON."""
 
 
 class Datastore(NamedTuple):
@@ -74,7 +91,10 @@ class Store:
         self._db = sqlite3.connect(
             ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
         )
-        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _TABLES)
+        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(documents)")}
+        older = columns and "version" not in columns
+        self._db.executescript(_OLDER_DOCUMENTS.format(tables=_TABLES) if older else _TABLES)
         self._create_indexes()
         self._next_due = self._earliest_due()
 
@@ -242,18 +262,47 @@ class Store:
         rows = [self._one(latest, datastore.number) for datastore in self.datastores()]
         return max((row[0] for row in rows if row and row[0] is not None), default=UNSORTABLE)
 
-    def add_documents(self, documents: Iterable[tuple[int, str, bytes]]) -> None:
-        """Stores the metadata documents of image sets: (data store number, id, gzip JSON)."""
+    def add_documents(self, documents: Iterable[Document]) -> None:
+        """Stores metadata documents. A document holds until a later version has its own."""
         with self.transaction():
-            self._db.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", documents)
+            self._db.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", documents)
 
     def document(self, record: Record) -> bytes | None:
-        """Returns the metadata document from the import of an image set, if it had one."""
+        """Returns the stored metadata document of a version, if it has one."""
         row = self._one(
-            "SELECT document FROM documents WHERE datastore = ? AND image_set_id = ?",
-            record.datastore, record.image_set_id,
+            "SELECT document FROM documents WHERE datastore = ? AND image_set_id = ?"
+            " AND version <= ? ORDER BY version DESC LIMIT 1",
+            record.datastore, record.image_set_id, record.version,
         )  # fmt: skip
         return row[0] if row else None
+
+    def add_frames(self, frames: Iterable[tuple[int, str, Frame]]) -> None:
+        """Stores image frames, each with its data store number and image set."""
+        with self.transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (datastore, image_set_id, one.id, one.size, one.path, one.number)
+                    for datastore, image_set_id, one in frames
+                ),
+            )
+
+    def frame(self, record: Record, frame_id: str) -> Frame | None:
+        """Returns a stored image frame of an image set, if there is one."""
+        row = self._one(
+            "SELECT id, size, path, number FROM frames"
+            " WHERE datastore = ? AND image_set_id = ? AND id = ?",
+            record.datastore, record.image_set_id, frame_id,
+        )  # fmt: skip
+        return Frame(*row) if row else None
+
+    def frames(self, record: Record) -> list[Frame]:
+        """Returns the stored image frames of an image set."""
+        rows = self._db.execute(
+            "SELECT id, size, path, number FROM frames WHERE datastore = ? AND image_set_id = ?",
+            (record.datastore, record.image_set_id),
+        )
+        return [Frame(*row) for row in rows]
 
     def query(self, sql: str, parameters: Sequence[object]) -> list[Any]:
         """Runs the SQL statement of a search."""

@@ -42,6 +42,7 @@ class Operations:
             "ListDatastores": self.list_datastores,
             "GetImageSet": self.get_image_set,
             "GetImageSetMetadata": self.get_image_set_metadata,
+            "GetImageFrame": self.get_image_frame,
             "ListImageSetVersions": self.list_image_set_versions,
             "DeleteImageSet": self.delete_image_set,
         }
@@ -115,6 +116,25 @@ class Operations:
             else bad_documents.body(bad, document, record.image_set_id)
         )
         return Answer(body, content_type=metadata.CONTENT_TYPE, headers=metadata.HEADERS)
+
+    def get_image_frame(self, given: Input) -> Stream:
+        """Returns the bytes of an image frame; moves the image set to the frequent tier."""
+        datastore = self._store.datastore(given["datastoreId"])
+        newest = self._store.current(datastore, given["imageSetId"])
+        if self._faults.is_gone(datastore.id, newest.image_set_id):
+            raise not_found(f"Image set {newest.image_set_id}")
+        frame_id = given["imageFrameInformation"]["imageFrameId"]
+        frame = self._store.frame(newest, frame_id)
+        if frame is None and self._store.document(newest) is None:
+            frame = metadata.synthetic_frame(newest, frame_id)
+        if frame is None:
+            raise not_found(f"Image frame {frame_id}")
+        try:
+            content_type, pieces = frame.content()
+        except OSError:
+            raise not_found(f"The file of image frame {frame_id}") from None
+        self._access(newest)
+        return Stream(pieces, content_type, length=frame.size)
 
     def list_image_set_versions(self, given: Input) -> Answer:
         """Returns one page of the versions of an image set, newest first."""

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -81,9 +84,15 @@ def test_metadata_has_every_level(loaded, ct):
     series = found["Study"]["Series"][ct.SeriesInstanceUID]
     assert series["DICOM"]["SeriesNumber"] == "1 "
     own = series["Instances"][ct.SOPInstanceUID]["DICOM"]
-    assert own["Rows"] == str(ct.Rows)
+    assert own["Rows"] == ct.Rows
     assert own["ImageType"] == list(ct.ImageType)
     assert "PixelData" not in own
+    assert series["DICOM"]["Manufacturer"] == ct.Manufacturer
+    # As in the file: texts of even length.
+    assert own["SliceThickness"] == "5.000000"
+    assert own["ImagePositionPatient"] == ["-158.135803", "-179.035797", "-75.699997"]
+    assert own["KVP"] == "120 "
+    assert own["FileMetaInformationVersion"] == "AAE="
 
 
 def test_instances_of_a_series_make_one_image_set(folder, ct):
@@ -149,3 +158,69 @@ def test_an_update_reaches_the_metadata(folder, ct):
     found = document(service, row)
     assert found["Patient"]["DICOM"]["PatientName"] == "Corrected^Name"
     assert ct.SOPInstanceUID in found["Study"]["Series"][ct.SeriesInstanceUID]["Instances"]
+
+
+def test_private_elements_and_sequences(loaded, ct):
+    criteria = [{"operator": "EQUAL", "values": [{"DICOMStudyInstanceUID": ct.StudyInstanceUID}]}]
+    [row] = [row for row in loaded.search(criteria) if row["isPrimary"]]
+    [series] = document(loaded, row)["Study"]["Series"].values()
+    [instance] = series["Instances"].values()
+    assert instance["DICOM"]["00431010"] == ct[0x0043, 0x1010].value
+    assert instance["DICOMVRs"]["00431010"] == "US"
+    private = {key for key in instance["DICOM"] if key[0].isdigit()}
+    assert private <= set(instance["DICOMVRs"])
+
+
+def test_numbers_that_break_the_standard_stay_as_they_are(folder, ct):
+    raw = {
+        (0x0018, 0x0050): ("DS", b"1.25000000000000000000"),
+        (0x0020, 0x0013): ("IS", b"3.0 "),
+        (0x0028, 0x0030): ("DS", b"0.5 "),
+    }
+    broken = deepcopy(ct)
+    for tag, (vr, value) in raw.items():
+        broken[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+    [row] = folder(broken).search()
+    [series] = document(folder(), row)["Study"]["Series"].values()
+    [instance] = series["Instances"].values()
+    own = instance["DICOM"]
+    assert own["SliceThickness"] == "1.25000000000000000000"
+    assert own["InstanceNumber"] == "3.0 "
+    assert own["PixelSpacing"] == ["0.5 "]
+
+
+def frame_bytes(service, row, frame):
+    answer = service.client.get_image_frame(
+        datastoreId=service.datastore,
+        imageSetId=row["imageSetId"],
+        imageFrameInformation={"imageFrameId": frame["ID"]},
+    )
+    with answer["imageFrameBlob"] as blob:
+        return answer["contentType"], blob.read()
+
+
+def test_every_frame_of_the_bundled_files_is_served(loaded):
+    read, types, frame_counts = 0, set(), set()
+    for row in loaded.search():
+        [series] = document(loaded, row)["Study"]["Series"].values()
+        for instance in series["Instances"].values():
+            frame_counts.add(len(instance["ImageFrames"]))
+            for frame in instance["ImageFrames"][:3]:
+                content_type, body = frame_bytes(loaded, row, frame)
+                types.add(content_type)
+                assert len(body) == frame["FrameSizeInBytes"] > 0
+                for full in frame.get("PixelDataChecksumFromBaseToFullResolution", ()):
+                    assert full["Checksum"] == zlib.crc32(body)
+                read += 1
+    assert read > 60
+    assert types >= {"application/octet-stream", "image/jpeg", "image/j2c", "image/dicom-rle"}
+    assert frame_counts >= {0, 1, 2, 15}
+
+
+def test_a_frame_has_the_bytes_of_the_file(loaded):
+    ct = pydicom.dcmread(FILES / "CT_small.dcm")
+    criteria = [{"operator": "EQUAL", "values": [{"DICOMStudyInstanceUID": ct.StudyInstanceUID}]}]
+    [row] = [row for row in loaded.search(criteria) if row["isPrimary"]]
+    [series] = document(loaded, row)["Study"]["Series"].values()
+    [frame] = series["Instances"][ct.SOPInstanceUID]["ImageFrames"]
+    assert frame_bytes(loaded, row, frame) == ("application/octet-stream", ct.PixelData)

@@ -9,7 +9,7 @@ import pytest
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from emulator import Options
-from emulator.data import metadata
+from emulator.data import levels, metadata
 from emulator.data.headers import plan
 from emulator.world import build
 
@@ -53,10 +53,11 @@ def instances_of(document):
 
 
 def attributes_of(document):
-    """Every attribute of a document with its value, also those within sequences."""
+    """Every attribute with its value, also within sequences; of the first and last instances."""
     series = series_of(document)
-    levels = [document["Patient"]["DICOM"], document["Study"]["DICOM"], series["DICOM"]]
-    queue = levels + [instance["DICOM"] for instance in series["Instances"].values()]
+    top = [document["Patient"]["DICOM"], document["Study"]["DICOM"], series["DICOM"]]
+    instances = instances_of(document)
+    queue = top + instances[:3] + instances[-1:]
     while queue:
         for keyword, value in queue.pop().items():
             yield keyword, value
@@ -84,12 +85,12 @@ def test_headers_agree_with_the_summaries(documents):
     instances, expected = defaultdict(int), {}
     for record, _, document in documents:
         tags = record.wire()["DICOMTags"]
-        levels = (
-            (document["Patient"]["DICOM"], metadata.PATIENT_LEVEL),
-            (document["Study"]["DICOM"], metadata.STUDY_LEVEL),
-            (series_of(document)["DICOM"], metadata.SERIES_LEVEL),
+        found = (
+            (document["Patient"]["DICOM"], levels.PATIENT_LEVEL),
+            (document["Study"]["DICOM"], levels.STUDY_LEVEL),
+            (series_of(document)["DICOM"], levels.SERIES_LEVEL),
         )
-        for level, names in levels:
+        for level, names in found:
             for member, keyword in names.items():
                 assert (keyword in level) == (member in tags)
                 assert (level.get(keyword) or "").strip() == str(tags.get(member, "")).strip()

@@ -1,5 +1,8 @@
 """What the store's own statements cost: none may walk a whole data store."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from emulator import Options
@@ -58,3 +61,23 @@ def test_a_random_pick_falls_back_to_the_first(world):
     [datastore] = store.datastores()
     assert store.pick(datastore, 1.0) is not None
     assert store.pick(datastore._replace(number=99), 0.5) is None
+
+
+def test_documents_of_an_earlier_release_are_still_read(tmp_path):
+    path = tmp_path / "state.db"
+    build(Options(db=path, synthetic=1, now="2024-06-03T09:00:00Z")).close()
+    with closing(sqlite3.connect(path)) as older:
+        older.executescript(
+            "DROP TABLE documents; DROP TABLE frames;"
+            "CREATE TABLE documents (datastore INTEGER, image_set_id TEXT, document BLOB,"
+            " PRIMARY KEY (datastore, image_set_id));"
+            "INSERT INTO documents SELECT datastore, image_set_id, 'text' FROM image_sets;"
+        )
+    for _ in range(2):
+        world = build(Options(db=path))
+        try:
+            [record] = world.store.truth(world.store.datastores()[0])
+            assert world.store.document(record) == "text"
+            assert world.store.frame(record, "a") is None
+        finally:
+            world.close()

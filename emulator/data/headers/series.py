@@ -104,6 +104,7 @@ def frame_id(series_uid: str, number: int, frame: int, size: int) -> str:
 def frame_size(series_uid: str, frame: str) -> int | None:
     """Returns the size in bytes of a frame of a series; `None` if the id belongs to no such."""
     place = frame[16:]
+    # The hash proves that the place is hexadecimal.
     if identifier("frame", series_uid, place)[:16] != frame[:16]:
         return None
     return int(place[:8], 16)
