@@ -69,16 +69,16 @@ def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> 
     engine.register(con, views.stored, root, files, STORED)
     times = ", ".join(f"TIME '00:00:00' + to_microseconds({name}) AS {name}" for name in _TIMES)
     con.execute(f"""
-        CREATE VIEW {views.versions} AS
+        CREATE TEMP VIEW {views.versions} AS
             SELECT * EXCLUDE (row_kind) REPLACE ({times})
             FROM {views.stored} WHERE row_kind = 'version';
-        CREATE VIEW {views.end_events} AS
+        CREATE TEMP VIEW {views.end_events} AS
             SELECT datastore_id, image_set_id, image_set_key, interval_key, study_month, change,
                    effective_at, last_seen_at, observed_at, revision
             FROM {views.stored} WHERE row_kind = 'closure';
-        CREATE VIEW {views.ends} AS {ends_sql(views.end_events)};
-        CREATE VIEW {views.current} AS {current_sql(views.versions, views.ends)};
-        CREATE VIEW {views.history} AS {history_sql(views.versions, views.ends)};
+        CREATE TEMP VIEW {views.ends} AS {ends_sql(views.end_events)};
+        CREATE TEMP VIEW {views.current} AS {current_sql(views.versions, views.ends)};
+        CREATE TEMP VIEW {views.history} AS {history_sql(views.versions, views.ends)};
     """)
     return views
 
@@ -97,7 +97,7 @@ def create_appended(
     views = AppendedViews()
     engine.register(con, views.rows, root, files, STORED)
     con.execute(f"""
-        CREATE VIEW {views.former_end_events} AS
+        CREATE TEMP VIEW {views.former_end_events} AS
             FROM {history.end_events}
             ANTI JOIN (FROM {views.rows} WHERE row_kind = 'closure') USING (interval_key, revision)
     """)

@@ -46,17 +46,17 @@ def create(
         files, columns = publication.paths(table), schema.arrow_schema(shown[table])
         engine.register(con, f"_{table}", root, files, columns)
         is_local = not files or root.location_of(files[0]).is_local
-        con.execute(f"CREATE VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
+        con.execute(f"CREATE TEMP VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
     if as_of is None:
         return
     require_past(publication, as_of)
     if schema.year_of(schema.STUDY_DATE).name in publication.columns["history"]:
         raise NotShown("tables of the past are made from dates", publication.policy)
     con.execute(_rows_as_of(as_of, publication))
-    con.execute(f"CREATE VIEW study_order AS {study_order.of('present')}")
+    con.execute(f"CREATE TEMP VIEW study_order AS {study_order.of('present')}")
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
-        con.execute(f"CREATE VIEW {table} AS SELECT {names} FROM ({query})")
+        con.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM ({query})")
 
 
 def require_clocks(publication: Publication) -> None:
@@ -116,7 +116,7 @@ def _rows_as_of(as_of: datetime, publication: Publication) -> str:
         if c != schema.STUDY_MONTH
     )
     return f"""
-        CREATE VIEW present AS
+        CREATE TEMP VIEW present AS
         SELECT {", ".join(columns)}, hash({marts.STUDY}) AS entity_hash,
                datastore_id || image_set_id AS interval_key  -- of each image set one is true
         FROM history

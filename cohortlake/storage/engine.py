@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -48,12 +50,68 @@ def connect(**config: str) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give an in-memory database as long as the block lasts; see `spilling`.
+    """Give a connection as long as the block lasts, with views and temporary tables of its own.
 
-    Errors of the files of `register` are explained.
+    All these connections belong to one database of the process. Errors of the files of `register`
+    are explained.
     """
-    with spilling() as con, explained(con):
+    with _shared(os.getpid()).opened() as database, database.cursor() as con, explained(con):
+        _draw_nothing(con)
         yield con
+
+
+class _SharedDatabase:
+    """A database that stays open, because a new one takes 30 ms of processor time.
+
+    The folder that it spills into is deleted with the last connection, as `spilling` does it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._connections = 0
+        self._spill = contextlib.ExitStack()
+
+    @contextmanager
+    def opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give the database, to make a connection from."""
+        with self._lock:
+            database = self._open()
+            self._connections += 1
+        try:
+            yield database
+        except (duckdb.InternalException, duckdb.FatalException):
+            _shared.cache_clear()  # DuckDB refuses every later query of this database
+            raise
+        finally:
+            with self._lock:
+                self._connections -= 1
+                if not self._connections:
+                    self._spill.close()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._database is None:
+            # The cache has an entry for each file, though it holds remote files only.
+            self._database = connect(enable_external_file_cache="false")
+        if not self._connections:
+            # Spilled rows may be PHI: the folder is private, and the next run deletes it after a
+            # kill.
+            spill = self._spill.enter_context(locks.temporary_folder())
+            self._spill.callback(self._close_if_spilled, spill)
+            self._database.execute(f"SET GLOBAL temp_directory = {_quoted(str(spill))}")
+        return self._database
+
+    def _close_if_spilled(self, spill: Path) -> None:
+        # DuckDB refuses another folder after it used one, which a file of its own shows.
+        if self._database and any(spill.glob("duckdb*")):
+            self._database.close()
+            self._database = None
+
+
+@functools.cache
+def _shared(process_id: int) -> _SharedDatabase:
+    """Return the database of this process. A forked process cannot use that of its parent."""
+    return _SharedDatabase()
 
 
 def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
@@ -62,7 +120,7 @@ def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
 
 
 def spilling() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory database that spills into a private temporary folder.
+    """Open an in-memory database of its own that spills into a private temporary folder.
 
     The folder is deleted when the connection is closed, or when nothing refers to the connection
     and its relations any more: a relation keeps its connection open.
@@ -75,12 +133,17 @@ def spilling() -> duckdb.DuckDBPyConnection:
     until_closed = pa.table({"until_closed": pa.nulls(0)})
     con.register("until_closed", until_closed)
     weakref.finalize(until_closed, stack.close)
-    # A progress bar would draw into logs. In Jupyter without ipywidgets it is off, and setting it
-    # would fail: DuckDB asks for the package even to turn it off.
+    _draw_nothing(con)
+    return con
+
+
+def _draw_nothing(con: duckdb.DuckDBPyConnection) -> None:
+    """Turn the progress bar off. It would draw into logs."""
+    # In Jupyter without ipywidgets it is off, and setting it would fail: DuckDB asks for the
+    # package even to turn it off.
     ((is_drawn,),) = con.execute("SELECT current_setting('enable_progress_bar')").fetchall()
     if is_drawn:
         con.execute("SET enable_progress_bar = false")
-    return con
 
 
 def register(
@@ -110,7 +173,8 @@ def register(
         query = f"FROM read_parquet([{files}], hive_partitioning = false, filename = true)"
         partition = _partition(paths)
         value = f", {folder_value(partition)} AS {partition}" if partition else ""
-        con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * EXCLUDE (filename){value} {query}")
+        columns = f"* EXCLUDE (filename){value}"
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} {query}")
     else:
         con.register(view, dataset(root, paths, schema))
 
@@ -138,14 +202,8 @@ def _partition(paths: Sequence[str]) -> str:
 def sql_type(type_: pa.DataType) -> str:
     """Return the SQL type that DuckDB gives an Arrow type."""
     rows = pa.Table.from_batches([], pa.schema([("column", type_)]))
-    with _without_data().cursor() as con:
+    with connection() as con:
         return str(con.from_arrow(rows).types[0])
-
-
-@functools.cache
-def _without_data() -> duckdb.DuckDBPyConnection:
-    """Return a database that stays open, because each new one takes 20 ms of processor time."""
-    return connect()
 
 
 def literally(path: str) -> str:

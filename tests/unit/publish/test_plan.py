@@ -132,7 +132,7 @@ def _renamed(con: duckdb.DuckDBPyConnection, views: Any) -> Any:
     """Give the relations of a dataclass of names other names."""
     names = {field: f"other_{name}" for field, name in asdict(views).items()}
     for field, name in asdict(views).items():
-        con.execute(f"CREATE TABLE {names[field]} AS FROM {name}")
+        con.execute(f"CREATE TEMP TABLE {names[field]} AS FROM {name}")
     return type(views)(**names)
 
 
