@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from cohortlake.admin import checks, erase_patient, rotate_patient_key, status
-from cohortlake.admin.checks import CheckResult
-from cohortlake.admin.rebuild_tables import rebuild_tables
-from cohortlake.admin.set_aside import set_aside
 from cohortlake.errors import Stopped
 from cohortlake.failures import Failures
 from cohortlake.history import maintenance
@@ -28,6 +25,12 @@ from cohortlake.publish import snapshots
 from cohortlake.publish.marker import Publication
 from cohortlake.publish.publisher import request_full_publish
 from cohortlake.stages import Stages
+
+# The modules of `admin` that know cohorts are imported by the methods that need them: a tick needs
+# none, and would import a third more.
+if TYPE_CHECKING:
+    from cohortlake.admin.checks import CheckResult
+    from cohortlake.admin.status import Status
 
 _SEARCH_STOPPED = (
     "{rows:,} new rows had come; they are kept, applied and published. Run it again: it goes on "
@@ -155,6 +158,8 @@ class Sync(Stages):
             PolicyNotAskedFor: See `publish`. Nothing was done.
             SettingError: A frozen cohort gets new keys, and there is no key to sign it with.
         """
+        from cohortlake.admin.rebuild_tables import rebuild_tables
+
         self._require_policy()
         applied = rebuild_tables(self.root, self.settings)
         # After a damaged log the table's versions begin at 0 again, so they show no difference.
@@ -164,6 +169,8 @@ class Sync(Stages):
 
     def set_aside(self, path: str) -> str:
         """Set a damaged increment aside, and make its window due. See `admin.set_aside`."""
+        from cohortlake.admin.set_aside import set_aside
+
         return set_aside(self.root, self.settings, path)
 
     def maintain(self) -> tuple[Maintained, ...]:
@@ -193,6 +200,8 @@ class Sync(Stages):
         Raises:
             PolicyNotAskedFor: See `publish`. Nothing was erased.
         """
+        from cohortlake.admin import erase_patient
+
         self._require_policy()
         patient = Patient(datastore_id, patient_id)
         return erase_patient.erase(self.root, self.settings, patient, self.publish)
@@ -209,15 +218,21 @@ class Sync(Stages):
         Raises:
             PolicyNotAskedFor: See `publish`. Nothing was done.
         """
+        from cohortlake.admin import rotate_patient_key
+
         self._require_policy()
         return rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
 
-    def status(self) -> status.Status:
+    def status(self) -> Status:
         """Read the state of the lake."""
+        from cohortlake.admin import status
+
         return status.status(self.root, self.settings.datastores, self.settings.settle)
 
     def check_coverage(self) -> CheckResult:
         """Check that nothing is missing up to a day ago. See `admin.checks.check_coverage`."""
+        from cohortlake.admin import checks
+
         return checks.check_coverage(self.status(), self.settings.settle, self._now_of)
 
     def _now_of(self, datastore_id: str) -> datetime:

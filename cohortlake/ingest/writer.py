@@ -30,6 +30,7 @@ from cohortlake.storage.root import Root
 
 # Of all open increments together. The increment with the most bytes is written first.
 _BUFFERED_BYTES = 16_000_000
+_NO_STATES = pa.Table.from_batches([], schema.arrow_schema(schema.STATE))
 
 
 class SearchWriter:
@@ -56,12 +57,14 @@ class SearchWriter:
         for part in arrivals:
             if part not in self._open:
                 self._open[part] = RangeWriter(self._run, part, self._wanted, self._known)
-        states = self._states([a for group in arrivals.values() for a in group])
+        counts = {part: _count_rows(group) for part, group in arrivals.items()}
+        states = _NO_STATES
+        if any(counts.values()):
+            states = self._states([a for group in arrivals.values() for a in group])
         for part, group in arrivals.items():
             writer = self._open[part]
-            count = sum(len(a.page.heads) for a in group if a.page)
-            yield from writer.write(group, states[:count])
-            states = states[count:]
+            yield from writer.write(group, states[: counts[part]])
+            states = states[counts[part] :]
             if group[-1].page is None:
                 yield from writer.finish(part.end)
                 del self._open[part]
@@ -144,14 +147,15 @@ class RangeWriter:
     ) -> Iterator[tuple[PartitionSearch, SearchResult]]:
         """Write pages, given with their rows; yield the partitions that are complete."""
         self._partition.count(arrivals)
-        rows = self._own_rows(arrivals, states)
-        while True:
+        sizes = [len(arrival.page.heads) for arrival in arrivals if arrival.page]
+        rows = self._own_rows(sizes, states) if len(states) else states
+        self._pages += len(sizes)
+        while len(rows):
             count = _rows_before(rows, self._due[0].window)
             self._partition.write(rows[:count])
             rows = rows[count:]
-            if not len(rows):
-                break
-            yield self._finish_partition(self._due[0].window.end)
+            if len(rows):
+                yield self._finish_partition(self._due[0].window.end)
         self.position = max([self.position, *(a.position for a in arrivals if a.position)])
 
     def finish(self, end: datetime) -> Iterator[tuple[PartitionSearch, SearchResult]]:
@@ -169,10 +173,8 @@ class RangeWriter:
         """Delete what was not finished."""
         self._partition.increment.close()
 
-    def _own_rows(self, arrivals: Sequence[Arrival], states: pa.Table) -> pa.Table:
-        sizes = [len(arrival.page.heads) for arrival in arrivals if arrival.page]
+    def _own_rows(self, sizes: Sequence[int], states: pa.Table) -> pa.Table:
         numbers = np.repeat(np.arange(self._pages, self._pages + len(sizes)), sizes)
-        self._pages += len(sizes)
         states = states.append_column("page", pa.array(numbers, pa.int32()))
         own = states["is_new"]
         if self._part.window.axis is Axis.STUDY_DATE:
@@ -207,7 +209,6 @@ class PartitionWriter:
         self._run = run
         self._known = known
         self._search = search
-        self._now = pa.scalar(run.store.now, schema.INSTANT)
         self._pages = self._requests = self._throttles = 0
         self._has_new_rows = False
         self._is_counted = True
@@ -285,7 +286,12 @@ class PartitionWriter:
         return states.filter(self._is_before_run(states))
 
     def _is_before_run(self, states: pa.Table) -> pa.ChunkedArray:
-        return pc.fill_null(pc.less(states["updated_at"], self._now), fill_value=True)
+        now = pa.scalar(self._run.store.now, schema.INSTANT)
+        return pc.fill_null(pc.less(states["updated_at"], now), fill_value=True)
+
+
+def _count_rows(arrivals: Iterable[Arrival]) -> int:
+    return sum(len(arrival.page.heads) for arrival in arrivals if arrival.page)
 
 
 def _known_states(root: Root, wanted: Iterable[PartitionSearch]) -> dict[Axis, KnownStates]:

@@ -23,8 +23,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cohortlake import schema
 from cohortlake.errors import PolicyError, SettingError, did_you_mean
 from cohortlake.schema import Column, Identifies
@@ -244,6 +242,8 @@ def _widening(policy: Policy) -> str:
 
 
 def _from_file(path: Path, safe_dates: str) -> Policy:
+    import yaml  # few lakes have such a file
+
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:

@@ -98,11 +98,6 @@ def files(name: str, table: DeltaTable) -> set[str]:
     return {f"{name}/{uri.rsplit(f'/{name}/', 1)[1]}" for uri in table.file_uris()}
 
 
-def reading(root: Root, name: str, table: DeltaTable) -> contextlib.AbstractContextManager[None]:
-    """Explain errors inside a block that reads the rows of a table; see `damage.explained`."""
-    return damage.explained(lambda: [(root, sorted(files(name, table)))])
-
-
 def _log_files(root: Root, name: str) -> list[str]:
     return root.files(f"{name}/_delta_log", "")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -136,6 +139,34 @@ def test_readers_see_up_to_when_the_lake_is_complete_also_on_quiet_days(
 
 def _files(root: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in Path(root).rglob("*") if path.is_file()}
+
+
+def test_a_run_with_nothing_new_imports_what_it_needs(
+    endpoint: Endpoint, lake_settings: Settings
+) -> None:
+    fill(endpoint, 1)
+    Sync(lake_settings).run()
+    endpoint.now += timedelta(minutes=30)
+    code = (
+        "import sys; from cohortlake.cli.app import app; "
+        "app(['sync', '--json'], standalone_mode=False); "
+        "print(*{'pandas', 'yaml', 'pyarrow.dataset', 'cohortlake.cohort'} & {*sys.modules})"
+    )
+    settings = {
+        "COHORTLAKE_ROOT": lake_settings.root,
+        "COHORTLAKE_DATASTORES": DATASTORE,
+        "COHORTLAKE_PRIVACY": lake_settings.privacy,
+    }
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *_, outcome, imported = done.stdout.splitlines()
+    assert json.loads(outcome)["applied"]["rows"] == 0
+    assert imported == ""
 
 
 def test_reconcile_closes_what_is_gone_and_nothing_else(
