@@ -19,7 +19,8 @@ _HASH_HEX_DIGITS = 32
 _BLOCK_BYTES = 64
 _SEPARATOR = "\x1f"
 
-# A UID of 2.25 and a number (PS3.5 section B.2) of 120 bits, so that DuckDB can print it fast.
+# A UID of 2.25 and a number (PS3.5 section B.2) of 120 bits, which fits into a HUGEINT. DuckDB
+# evaluates an argument each time that a macro names it, so an expensive one is named once.
 _MACROS = """
 CREATE OR REPLACE TEMP MACRO keyed_digest(message) AS sha256(
     (SELECT outer_pad FROM patient_key_pads)
@@ -30,15 +31,8 @@ CREATE OR REPLACE TEMP MACRO keyed_hash(purpose, scope, id) AS
 CREATE OR REPLACE TEMP MACRO shift_days(scope, id) AS
     (1 + ('0x' || keyed_digest(concat_ws(chr(31), 'shift', scope, id))[1:15])::BIGINT % {longest}
     )::INT;
-CREATE OR REPLACE TEMP MACRO decimal_120(high, low) AS (
-    ((high::HUGEINT * {two_to_60} + low) // {ten_to_18})::BIGINT::VARCHAR
-    || lpad(((high::HUGEINT * {two_to_60} + low) % {ten_to_18})::BIGINT::VARCHAR, 18, '0'));
-CREATE OR REPLACE TEMP MACRO uid_of_digest(digest) AS
-    '2.25.' || ltrim(decimal_120(
-        ('0x' || digest[1:15])::BIGINT, ('0x' || digest[16:30])::BIGINT), '0');
 CREATE OR REPLACE TEMP MACRO keyed_uid(uid) AS
-    CASE WHEN uid IS NOT NULL
-         THEN uid_of_digest(keyed_digest('UID' || chr(31) || uid)) END;
+    '2.25.' || ('0x' || keyed_digest('UID' || chr(31) || uid)[1:30])::HUGEINT;
 """
 
 
@@ -92,7 +86,7 @@ def create_macros(con: duckdb.DuckDBPyConnection, key: bytes) -> None:
     inner, outer = (bytes(byte ^ pad for byte in padded) for pad in (0x36, 0x5C))
     con.execute("CREATE OR REPLACE TEMP TABLE patient_key_pads (inner_pad BLOB, outer_pad BLOB)")
     con.execute("INSERT INTO patient_key_pads VALUES (?, ?)", [inner, outer])
-    con.execute(_MACROS.format(longest=LONGEST_SHIFT_DAYS, two_to_60=2**60, ten_to_18=10**18))
+    con.execute(_MACROS.format(longest=LONGEST_SHIFT_DAYS))
 
 
 def _digest(key: bytes, message: str) -> str:
