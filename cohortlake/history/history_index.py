@@ -51,7 +51,7 @@ _SCHEMAS = {
     name: pa.schema([(column, _TYPES[column]) for column in columns])
     for name, columns in SECTIONS.items()
 }
-_SORT_MEMORY, _SORT_THREADS = "320MB", 2
+_SORT_MEMORY, _SORT_THREADS = "320MB", "2"
 _MERGED_BYTES = 64 * 1024 * 1024  # about a second of a publication
 _FACTOR = 4
 _MOST_FILES = 12
@@ -196,9 +196,8 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
     runs, until = _chain(root, version), _point(root, version)
     if runs and runs[-1].until == until:
         return runs
-    with engine.connection() as con:
-        # Sorting takes so much memory, however many rows there are.
-        con.execute(f"SET memory_limit = '{_SORT_MEMORY}'; SET threads = {_SORT_THREADS}")
+    # Sorting takes so much memory, however many rows there are.
+    with engine.connection_of_its_own(memory_limit=_SORT_MEMORY, threads=_SORT_THREADS) as con:
         paths = image_sets.appended_files(root, runs[-1].version, version) if runs else None
         if paths is None:
             runs, history = [], image_sets.register(con, root, version)

@@ -66,21 +66,25 @@ _AS_SENT = {
 }
 
 
-def keyed_patients(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:
-    """Return the patients of a relation, with the keyed hash and the shift of each.
+def keyed_patients(con: duckdb.DuckDBPyConnection, source: str, name: str) -> str:
+    """Make a table of the patients of a relation, with the keyed hash and the shift of each.
 
     Args:
         con: A connection with the macros of `keyed_hashes`.
         source: The relation.
+        name: The name of the temporary table to make: datastore_id, PatientID, patient_key,
+            shift_days.
 
     Returns:
-        One row per patient: datastore_id, PatientID, patient_key, shift_days.
+        The name.
     """
-    return con.sql(f"""
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE {name} AS
         SELECT *, keyed_hash('PatientID', datastore_id, PatientID) AS patient_key,
                shift_days(datastore_id, PatientID) AS shift_days
         FROM (SELECT DISTINCT datastore_id, PatientID FROM {source} WHERE PatientID IS NOT NULL)
-    """).to_arrow_table()
+    """)
+    return name
 
 
 def keyed_accessions(con: duckdb.DuckDBPyConnection, source: str) -> pa.Table:

@@ -81,21 +81,22 @@ PATIENT_SOURCE = (
 _WHEN = "min(created_at) AS first_created_at, max(updated_at) AS last_updated_at"
 
 
-def series(current: str) -> str:
+def series(current: str, *more: str) -> str:
     """Return SQL for the table `series`.
 
     Args:
         current: The current rows: the name of a relation.
+        *more: More columns of the representative row to give.
     """
     counts = f"count(*) AS n_image_sets, {_WHEN}"
     return f"""
         SELECT *, n_image_sets > 1 AS has_duplicates, {derived_values.AGE_BAND},
                {derived_values.CALENDAR}
-        FROM ({_mart(current, _SERIES, _SERIES_COLUMNS, counts)})
+        FROM ({_mart(current, _SERIES, (*_SERIES_COLUMNS, *more), counts)})
     """
 
 
-def studies(current: str, study_order: str) -> str:
+def studies(current: str, study_order: str, *more: str) -> str:
     """Return SQL for the table `studies`.
 
     A study without a date or without a known patient has no position among a patient's studies.
@@ -103,6 +104,7 @@ def studies(current: str, study_order: str) -> str:
     Args:
         current: The current rows: the name of a relation.
         study_order: The positions of the studies: the name of a relation. See `study_order.of`.
+        *more: More columns of the representative row to give.
     """
     counts = f"""
         {_distinct("Modality")} AS modalities,
@@ -119,6 +121,7 @@ def studies(current: str, study_order: str) -> str:
         "AccessionNumber",
         "NumberOfStudyRelatedSeries",
         "NumberOfStudyRelatedInstances",
+        *more,
     )
     lists = ("modalities", "body_parts_examined")
     return f"""

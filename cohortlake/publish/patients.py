@@ -8,16 +8,14 @@ studies is worked out here as well (`study_order`); the table `studies` needs it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import duckdb
-import pyarrow as pa
 
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
 from cohortlake.publish.plan import PublishPlan
-from cohortlake.publish.writer import Writer
+from cohortlake.publish.writer import Writer, ranges_of_keys
+from cohortlake.storage import engine
 
 TABLE = "patients"
 _RANGE_PATIENTS = 150_000
@@ -51,36 +49,29 @@ def write(
             person_hash UBIGINT, entity_hash UBIGINT, study_ordinal INT, days_since_previous INT
         )
     """)
+    count = engine.count(con, f"SELECT count(*) FROM {plan.patients}")
     # Each range is read when the query before it has been run.
     queries = (
-        _load_range(con, plan.patient_rows, policy, writer, each, order)
-        for each in _in_ranges(plan.patients)
+        _load_range(con, plan, policy, writer, each, order)
+        for each in ranges_of_keys(count, _RANGE_PATIENTS)
     )
     if plan.is_full:
         writer.write_whole(con, TABLE, queries)
     else:
-        con.register("replaced_patients", plan.patients)
         for number, query in enumerate(queries):
             into = "INSERT INTO new_patients" if number else "CREATE TEMP TABLE new_patients AS"
             con.execute(f"{into} {query}")
-        writer.replace_whole(con, TABLE, "new_patients", "replaced_patients")
-    con.execute("DROP TABLE range_rows")
+        writer.replace_whole(con, TABLE, "new_patients", plan.patients)
+    con.execute("DROP TABLE range_rows; DROP TABLE patients_of_range")
     return order
-
-
-def _in_ranges(patients: pa.Table) -> Iterator[pa.Table]:
-    patients = patients.sort_by("patient_key")
-    starts = range(0, max(1, len(patients)), _RANGE_PATIENTS)
-    for start in starts:
-        yield patients[start : start + _RANGE_PATIENTS]
 
 
 def _load_range(
     con: duckdb.DuckDBPyConnection,
-    patient_rows: str,
+    plan: PublishPlan,
     policy: Policy,
     writer: Writer,
-    own: pa.Table,
+    keys: str,
     order: str,
 ) -> str:
     """Load the current rows of some patients, and add the order of their studies.
@@ -88,11 +79,11 @@ def _load_range(
     Returns:
         SQL for the rows of `patients` whose keys are in the range.
     """
-    con.register("patients_of_range", own)
     con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE patients_of_range AS FROM {plan.patients} WHERE {keys};
         CREATE OR REPLACE TEMP TABLE range_rows AS
         SELECT {", ".join(marts.PATIENT_SOURCE)}, patient_key, shift_days
-        FROM {patient_rows} JOIN patients_of_range USING (datastore_id, PatientID);
+        FROM {plan.patient_rows} JOIN patients_of_range USING (datastore_id, PatientID);
         INSERT INTO {order} {study_order.of("range_rows")};
     """)
     con.register("patient_sexes", derived_values.sexes(con, "range_rows"))

@@ -16,7 +16,23 @@ from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
 
-_BATCH_ROWS = 400_000
+_BATCH_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Months that are read together, and the periods that can be written then.
+
+    Attributes:
+        months: The months. Each month is in one batch.
+        periods: The periods whose months are all in this batch or in earlier ones. Each period
+            is in one batch.
+        unfinished: The periods that have months in later batches.
+    """
+
+    months: frozenset[str]
+    periods: frozenset[str]
+    unfinished: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -47,16 +63,25 @@ class Periods:
             month for month in self.sizes if not self.of_months([month]).isdisjoint(periods)
         )
 
-    def batches(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
-        """Yield some periods, in order, in batches whose rows fit into memory."""
-        batch: frozenset[str] = frozenset()
-        for period in sorted(periods):
-            if batch and self._rows(batch | {period}) > _BATCH_ROWS:
-                yield batch
-                batch = frozenset()
-            batch |= {period}
-        if batch:
-            yield batch
+    def batches(self, periods: Collection[str]) -> Iterator[Batch]:
+        """Yield the months of some periods, in order, in batches whose rows fit into memory."""
+        unwritten, read = frozenset(periods), frozenset[str]()
+        for months in self._batches_of_months(periods):
+            read |= months
+            later = self.of_months(self.months(periods) - read) & unwritten
+            yield Batch(months, unwritten - later, later & self.of_months(read))
+            unwritten = later
+
+    def _batches_of_months(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
+        some, rows = frozenset[str](), 0
+        for month in sorted(self.months(periods)):
+            if some and rows + self.sizes[month] > _BATCH_ROWS:
+                yield some
+                some, rows = frozenset(), 0
+            some |= {month}
+            rows += self.sizes[month]
+        if some or periods:
+            yield some
 
     def _of_month(self, month: str) -> tuple[str, ...]:
         if month == schema.UNDATED or self.dates is Treatment.KEEP:
@@ -66,9 +91,6 @@ class Periods:
             return (_period(year),)
         periods = (_period(year - 1), _period(year))
         return (*periods, schema.UNDATED) if year <= FIRST_SHIFTED.year else periods
-
-    def _rows(self, periods: Collection[str]) -> int:
-        return sum(self.sizes[month] for month in self.months(periods))
 
 
 def _period(year: int) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import duckdb
-import pyarrow as pa
 
 from cohortlake.history import change_kinds
 from cohortlake.history.history_index import HistoryIndex
@@ -20,24 +19,12 @@ from cohortlake.privacy import Policy
 from cohortlake.publish import affected as affected_rows
 from cohortlake.publish import derived_values
 from cohortlake.publish.affected import Reason, select_months
-from cohortlake.publish.periods import Periods
+from cohortlake.publish.periods import Batch, Periods
 from cohortlake.storage import engine
 
 _TABLES = ("image_sets", "series", "studies", "history")
 """The tables that are cut into periods."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Periods that are written together.
-
-    Attributes:
-        periods: The periods.
-        months: The months whose rows may be in them.
-    """
-
-    periods: frozenset[str]
-    months: frozenset[str]
+_PATIENTS = "keyed_patients"
 
 
 @dataclass(frozen=True)
@@ -52,9 +39,10 @@ class PublishPlan:
             is always written.
         rewrite: The periods of which no row is kept. Of the others, the rows of studies that are
             not in `rows` are kept.
-        batches: All these periods, cut so that the rows of each batch fit into memory.
-        patients: The affected patients: datastore_id, PatientID, patient_key, shift_days. A full
-            publication affects all patients. Otherwise `patients` keeps the rows of the others.
+        batches: The months of all these periods, cut so that the rows of a batch fit into memory.
+        patients: The name of a temporary table: datastore_id, PatientID, patient_key and
+            shift_days of the affected patients. A full publication affects all patients.
+            Otherwise `patients` keeps the rows of the others.
         patient_rows: The current rows of these patients: a relation with the columns of
             `marts.PATIENT_SOURCE`.
         multi_month_rows: The name of a temporary table: those of `rows` whose study or series has
@@ -68,7 +56,7 @@ class PublishPlan:
     periods: Mapping[str, frozenset[str]]
     rewrite: frozenset[str]
     batches: tuple[Batch, ...]
-    patients: pa.Table
+    patients: str
     patient_rows: str
     multi_month_rows: str
     previous_states: str
@@ -109,8 +97,8 @@ def _plan_everything(
         rows=history.history,
         periods=dict.fromkeys(_TABLES, every),
         rewrite=every,
-        batches=_batches(periods, every),
-        patients=derived_values.keyed_patients(con, history.current),
+        batches=tuple(periods.batches(every)),
+        patients=derived_values.keyed_patients(con, history.current, _PATIENTS),
         patient_rows=history.current,
         multi_month_rows=multi_month_rows,
         previous_states=_find_previous_states(con, history, [moved, multi_month_rows]),
@@ -148,16 +136,12 @@ def _plan_changes(
             "history": of_changed,
         },
         rewrite=rewrite,
-        batches=_batches(periods, of_changed | of_reordered),
-        patients=derived_values.keyed_patients(con, affected.patients),
+        batches=tuple(periods.batches(of_changed | of_reordered)),
+        patients=derived_values.keyed_patients(con, affected.patients, _PATIENTS),
         patient_rows=affected.patient_rows,
         multi_month_rows=multi_month_rows,
         previous_states=_find_previous_states(con, history, to_find),
     )
-
-
-def _batches(periods: Periods, written: Collection[str]) -> tuple[Batch, ...]:
-    return tuple(Batch(own, periods.months(own)) for own in periods.batches(written))
 
 
 def _find_multi_month_rows(con: duckdb.DuckDBPyConnection, versions: str, rows: str) -> str:

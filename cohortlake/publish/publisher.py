@@ -26,6 +26,7 @@ from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
 from cohortlake.publish import intact, marts, patients, rows, snapshots
+from cohortlake.publish.carried_rows import CarriedRows
 from cohortlake.publish.export import catalogue
 from cohortlake.publish.marker import (
     Publication,
@@ -43,6 +44,8 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/_anew"
+_MEMORY = "500MB"
+"""What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
 
 
 def publish(
@@ -222,7 +225,7 @@ def _publish_since(
         rewrite: Periods to write although nothing in them changed.
     """
     writer = Writer(root, policy, before.files if before else {})
-    with engine.connection() as con:
+    with engine.connection_of_its_own(memory_limit=_MEMORY) as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
@@ -274,18 +277,28 @@ def _write_periods(
     writer: Writer,
 ) -> None:
     """Write the tables that are cut into periods."""
+    carried = CarriedRows(con)
+    con.execute("CREATE TEMP TABLE replaced (datastore_id VARCHAR, StudyInstanceUID VARCHAR)")
     for batch in plan.batches:
         loaded = rows.load(con, plan, batch.months, policy)
+        if not plan.is_full:
+            con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
         queries = {
             "image_sets": f"FROM {loaded.current}",
-            "series": marts.series(loaded.current),
-            "studies": marts.studies(loaded.current, study_order),
+            "series": marts.series(loaded.current, "study_month"),
+            "studies": marts.studies(loaded.current, study_order, "study_month"),
             "history": f"FROM {loaded.states}",
         }
         for table, query in queries.items():
-            own = batch.periods & plan.periods[table]
-            writer.write_periods(con, table, query, own & plan.rewrite)
-            writer.replace_studies(con, table, query, own - plan.rewrite, loaded.studies)
+            # A study of several batches is published in the month of its representative row.
+            once = f"FROM ({query}) WHERE study_month IN {engine.text_list(batch.months)}"
+            to_write = plan.periods[table]
+            of_batch = writer.in_periods(table, once, to_write & (batch.periods | batch.unfinished))
+            complete = carried.join(table, of_batch, batch)
+            own = batch.periods & to_write
+            writer.write_periods(con, table, complete, own & plan.rewrite)
+            writer.replace_studies(con, table, complete, own - plan.rewrite, "replaced")
+            carried.keep_unfinished(table, batch)
 
 
 def _remove(root: Root, paths: Iterable[str]) -> None:

@@ -85,8 +85,8 @@ class Lookups:
 
 
 def _make_lookups(con: duckdb.DuckDBPyConnection, rows: str) -> Lookups:
+    patients = derived_values.keyed_patients(con, rows, "row_patients")
     tables = {
-        "row_patients": derived_values.keyed_patients(con, rows),
         "row_accessions": derived_values.keyed_accessions(con, rows),
         "row_sexes": derived_values.sexes(con, rows),
         "row_modalities": derived_values.modalities(con, rows),
@@ -94,7 +94,7 @@ def _make_lookups(con: duckdb.DuckDBPyConnection, rows: str) -> Lookups:
     }
     for name, table in tables.items():
         con.register(name, table)
-    return Lookups(*tables)
+    return Lookups(patients, *tables)
 
 
 def keyed_sql(rows: str, lookups: Lookups) -> str:

@@ -61,11 +61,11 @@ class Writer:
         Args:
             con: The connection of the query.
             table: The published table.
-            query: SQL for all columns of the table.
+            query: SQL of `in_periods` for these periods, and perhaps for others.
             periods: The periods to write.
         """
         if periods:
-            self._write_rows(con, table, self._in_periods(table, query, periods), periods)
+            self._write_rows(con, table, _of_periods(query, periods), periods)
 
     def replace_studies(
         self,
@@ -82,7 +82,7 @@ class Writer:
         Args:
             con: The connection of the query.
             table: The published table.
-            query: SQL for all columns of the table: the new rows of the studies.
+            query: SQL of `in_periods` for the new rows of the studies.
             periods: The periods to write.
             studies: A relation of the studies, as they are published: datastore_id,
                 StudyInstanceUID.
@@ -95,26 +95,24 @@ class Writer:
         columns, partition = self._columns(table), self._policy.partition
         names = ", ".join(columns.names)
         with_partition = columns.append(pa.field(partition.name, partition.type))
-        con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE replacing AS {self._in_periods(table, query, periods)};
-            CREATE OR REPLACE TEMP TABLE replaced AS FROM {studies};
-        """)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
+        is_of_study = _IS_OF_STUDY.format(studies=studies)
         for some in self._in_memory(table, periods):
-            new_rows = f"SELECT * FROM replacing WHERE period IN {engine.text_list(some)}"
+            new_rows = _of_periods("FROM replacing", some)
             kept = [path for period in some if (path := self._path(table, period)) in self.files]
             if not kept:
                 self._write_rows(con, table, new_rows, some)
                 continue
             self._register_kept(con, "kept", kept, with_partition)
             of_kept = f"SELECT {names}, {partition.name} AS period FROM kept"
-            former = f"{of_kept} SEMI JOIN replaced ON {_IS_OF_STUDY}"
+            former = f"{of_kept} SEMI JOIN {studies} ON {is_of_study}"
             differences = f"SELECT DISTINCT period FROM ({_differences(new_rows, former)})"
             differing = [str(period) for (period,) in con.sql(differences).fetchall()]
-            rows = f"{new_rows} UNION ALL {of_kept} ANTI JOIN replaced ON {_IS_OF_STUDY}"
-            written = f"SELECT * FROM ({rows}) WHERE period IN {engine.text_list(differing)}"
+            rows = f"{new_rows} UNION ALL {of_kept} ANTI JOIN {studies} ON {is_of_study}"
+            written = _of_periods(rows, differing)
             if differing:
                 self._write_rows(con, table, written, differing)
-        con.execute("DROP TABLE replacing; DROP TABLE replaced")
+        con.execute("DROP TABLE replacing")
 
     def _write_rows(
         self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
@@ -171,13 +169,16 @@ class Writer:
                 raise DamagedFile(path)
         engine.register(con, view, self._root, list(paths), columns)
 
-    def _in_periods(self, table: str, query: str, periods: Collection[str]) -> str:
-        """Return SQL for a table's rows as the policy shows them, and the period of each."""
+    def in_periods(self, table: str, query: str, periods: Collection[str]) -> str:
+        """Return SQL for a table's rows as the policy shows them, and the period of each.
+
+        Args:
+            table: The published table.
+            query: SQL for all columns of the table, over rows made safe.
+            periods: The periods whose rows are wanted.
+        """
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM ({query})"
-        return (
-            f"SELECT {self.selected(table)}, period FROM ({rows}) "
-            f"WHERE period IN {engine.text_list(periods)}"
-        )
+        return f"SELECT {self.selected(table)}, period FROM ({_of_periods(rows, periods)})"
 
     def write_whole(
         self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
@@ -224,8 +225,8 @@ class Writer:
             con,
             table,
             (
-                f"SELECT * FROM ({rows}) WHERE patient_key >= '{first}' AND patient_key < '{end}'"
-                for first, end in _ranges_of_keys(self.files[path].rows)
+                f"SELECT * FROM ({rows}) WHERE {keys}"
+                for keys in ranges_of_keys(self.files[path].rows, _RANGE_ROWS)
             ),
         )
 
@@ -280,9 +281,14 @@ class Writer:
 
 
 _IS_OF_STUDY = """
-kept.datastore_id = replaced.datastore_id
-AND kept.StudyInstanceUID IS NOT DISTINCT FROM replaced.StudyInstanceUID
+kept.datastore_id = {studies}.datastore_id
+AND kept.StudyInstanceUID IS NOT DISTINCT FROM {studies}.StudyInstanceUID
 """
+
+
+def _of_periods(query: str, periods: Collection[str]) -> str:
+    """Return SQL for the rows of a query that lie in some periods."""
+    return f"SELECT * FROM ({query}) WHERE period IN {engine.text_list(periods)}"
 
 
 def _differences(rows: str, other_rows: str) -> str:
@@ -292,11 +298,17 @@ def _differences(rows: str, other_rows: str) -> str:
     """
 
 
-def _ranges_of_keys(rows: int) -> Iterator[tuple[str, str]]:
-    """Yield ranges of keys, which are hex digits, whose rows fit into memory."""
-    digits = max(0, math.ceil(math.log(max(1, rows) / _RANGE_ROWS, 16)))
-    starts = [f"{number:0{digits}x}" for number in range(16**digits)] if digits else []
-    yield from itertools.pairwise(["", *starts[1:], "g"])
+def ranges_of_keys(rows: int, most: int) -> Iterator[str]:
+    """Yield conditions on patient_key, in order, that cut rows into ranges.
+
+    Args:
+        rows: The number of rows.
+        most: About how many rows a range may have. Keys are hashes, so that they spread evenly.
+    """
+    count = max(1, math.ceil(rows / most))
+    starts = [f"{number * 16**8 // count:08x}" for number in range(1, count)]
+    for first, end in itertools.pairwise(["", *starts, "g"]):
+        yield f"patient_key >= '{first}' AND patient_key < '{end}'"
 
 
 class _Hashed(io.RawIOBase):

@@ -60,6 +60,19 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
+@contextmanager
+def connection_of_its_own(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection to a database of its own, for options that hold for a whole database.
+
+    Errors of the files of `register` are explained.
+
+    Args:
+        **config: DuckDB's options, such as memory_limit.
+    """
+    with spilling(**config) as con, explained(con):
+        yield con
+
+
 class _SharedDatabase:
     """A database that stays open, because a new one takes 30 ms of processor time.
 
@@ -119,16 +132,19 @@ def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
     return damage.explained(lambda: _REGISTERED.get(con, ()))
 
 
-def spilling() -> duckdb.DuckDBPyConnection:
+def spilling(**config: str) -> duckdb.DuckDBPyConnection:
     """Open an in-memory database of its own that spills into a private temporary folder.
 
     The folder is deleted when the connection is closed, or when nothing refers to the connection
     and its relations any more: a relation keeps its connection open.
+
+    Args:
+        **config: DuckDB's options.
     """
     # Spilled rows may be PHI: the folder is private, and the next run deletes it after a kill.
     stack = contextlib.ExitStack()
     spill = stack.enter_context(locks.temporary_folder())
-    con = connect(temp_directory=str(spill))
+    con = connect(temp_directory=str(spill), **config)
     # DuckDB has no event for the end of a database, but it releases the registered tables.
     until_closed = pa.table({"until_closed": pa.nulls(0)})
     con.register("until_closed", until_closed)

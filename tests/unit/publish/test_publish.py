@@ -20,7 +20,7 @@ from laws import examples
 from cohortlake import schema
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
-from cohortlake.publish import publisher
+from cohortlake.publish import periods, publisher
 from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
 
@@ -74,8 +74,31 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
         _assert_that_changed_fields_differ(little_by_little)
 
     publisher.request_full_publish(root)
-    publisher.publish(root, built_in(policy))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(periods, "_BATCH_ROWS", 1)
+        publisher.publish(root, built_in(policy))
     assert little_by_little == published_rows(root)
+
+
+@pytest.mark.parametrize("policy", ["identified", "safe"])
+def test_batches_of_one_month_write_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """The series and the study have rows in two months; the second commit changes both months."""
+    root = Root(str(tmp_path / "lake"))
+    root.prepare()
+    hospital = Hospital(root)
+    hospital.step([*SPEAKER_ELSEWHERE, _change(5, DICOMStudyDate="20250311")], [])
+    publisher.publish(root, built_in(policy))
+    hospital.step([*JANUARY_AGAIN, *SERIES_OF_TWO_STUDIES, *MOVED_BEHIND], [])
+    copy = hospital.copy_to(str(tmp_path / "copy")).root
+    at_once = publisher.publish(root, built_in(policy))
+    monkeypatch.setattr(periods, "_BATCH_ROWS", 1)
+    in_batches = publisher.publish(copy, built_in(policy))
+    assert at_once
+    assert in_batches
+    assert set(in_batches.written) == set(at_once.written)
+    assert in_batches.files == at_once.files
 
 
 def _assert_that_changed_fields_differ(published: dict[str, list[dict[str, Any]]]) -> None:
