@@ -135,7 +135,7 @@ def test_a_full_plan_names_everything(root: Root) -> None:
 
 def _renamed(con: duckdb.DuckDBPyConnection, views: Any) -> Any:
     """Give the relations of a dataclass of names other names."""
-    names = {field: f"other_{name}" for field, name in asdict(views).items()}
+    names = {field: f"given_{name}" for field, name in asdict(views).items()}
     for field, name in asdict(views).items():
         con.execute(f"CREATE TEMP TABLE {names[field]} AS FROM {name}")
     return type(views)(**names)
