@@ -175,6 +175,22 @@ def delete(endpoint: Endpoint, image_set_id: ImageSetId, datastore: DatastoreId 
 
 
 @app.command()
+def import_job(
+    endpoint: Endpoint,
+    status: Annotated[str, typer.Option(help="SUBMITTED, IN_PROGRESS, COMPLETED or FAILED.")],
+    name: Annotated[str, typer.Option(help="Name of the job.")] = "job",
+    message: Annotated[str, typer.Option(help="What the service says about its end.")] = "",
+    datastore: DatastoreId = "",
+) -> None:
+    """Add an import job that has this status now, and print its id. It imports nothing."""
+    with _explained():
+        admin = AdminClient(endpoint)
+        _print(
+            admin.add_import_job(status, name=name, message=message, datastore_id=datastore or None)
+        )
+
+
+@app.command()
 def document(
     endpoint: Endpoint,
     image_set_id: ImageSetId,

@@ -44,6 +44,10 @@ class Options(Behaviour):
         list[Path],
         typer.Option(help="Folder of DICOM P10 files, searched recursively. Repeatable."),
     ] = field(default_factory=list)
+    s3_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder whose folders stand for buckets, for StartDICOMImportJob."),
+    ] = None
     datastores: Annotated[int, typer.Option(help="Number of data stores.")] = 1
     datastore_id: Annotated[
         str, typer.Option(help="Id of the first data store; by default made from the seed.")

@@ -41,8 +41,10 @@ class Server:
     def __init__(self, world: World) -> None:
         self._world = world
         self._model = HealthImaging()
-        self._operations = Operations(world.store, world.clock, world.faults, world.stats)
-        self._admin = Admin(world)
+        self._operations = Operations(
+            world.store, world.clock, world.faults, world.stats, world.options.s3_root
+        )
+        self._admin = Admin(world, self._operations.import_jobs)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -74,6 +76,7 @@ class Server:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.rel_url.raw_path
         try:
+            self._operations.import_jobs.settle()
             if path.startswith(PREFIX):
                 body = await request.read()
                 found = await self._admin.answer(request.method, path, request.query, body)

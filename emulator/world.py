@@ -13,6 +13,7 @@ from pathlib import Path
 from emulator.clock import Clock
 from emulator.data import dicom, history
 from emulator.data.hospital import Hospital
+from emulator.data.jobs import Jobs, synthetic
 from emulator.data.records import Record, from_summary, suggested_instances
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import from_iso8601
@@ -73,6 +74,11 @@ def _reopen(options: Options, store: Store, clock: Clock) -> None:
 
 def _fill(options: Options, store: Store, now_ms: int) -> int:
     datastores = [_add(options, store, number, now_ms) for number in range(options.datastores)]
+    if options.synthetic:
+        import_jobs = Jobs(store)
+        for datastore in datastores:
+            for job in synthetic(datastore, options.seed, now_ms):
+                import_jobs.add(job)
     first = datastores[0]
     imports = [dicom.read(folder, first, now_ms) for folder in options.dicom]
     store.load(_records(options, datastores, now_ms, imports))

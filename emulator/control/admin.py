@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 
 from emulator.control.life import Life
 from emulator.data import frames, metadata, records
 from emulator.data.hospital import DAY_MS
+from emulator.data.jobs import JobStatus
 from emulator.data.records import Record
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import seconds
 from emulator.seeded import identifier
 from emulator.service.bad_documents import BAD_DOCUMENTS
 from emulator.service.faults import Behaviour
+from emulator.service.import_jobs import ImportJobs
 from emulator.wire import Answer, Stream, answer, decode, encode, invalid
 from emulator.world import World
 
@@ -42,8 +44,9 @@ class Route:
 class Admin:
     """The admin API of one world. Routes use the first data store if `datastoreId` is missing."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, import_jobs: ImportJobs) -> None:
         self._world = world
+        self._import_jobs = import_jobs
         self._store = world.store
         self.routes = (
             Route("GET", "clock", self.clock),
@@ -59,6 +62,12 @@ class Admin:
                 "POST", "update", self.update, '{"imageSetId": "", "tags": {}, "cascade": false}'
             ),
             Route("POST", "delete", self.delete, '{"imageSetId": ""}'),
+            Route(
+                "POST",
+                "import-job",
+                self.import_job,
+                '{"status": "FAILED", "name": "night", "message": "Access Denied"}',
+            ),
             Route("POST", "document", self.document, '{"imageSetId": "", "document": {}}'),
             Route("POST", "spoil", self.spoil, '{"imageSetIds": [""], "kind": "cut", "times": 0}'),
             Route("DELETE", "spoil", self.mend),
@@ -132,6 +141,15 @@ class Admin:
         """Deletes an image set."""
         datastore, now_ms = self._datastore(given), self._world.clock.now_ms()
         return self._put([records.deletion(self._current(datastore, given), now_ms)], now_ms)
+
+    async def import_job(self, given: Given) -> Answer:
+        """Adds an import job that has this status now. It imports nothing."""
+        datastore, status = self._datastore(given), str(given.get("status"))
+        if status not in get_args(JobStatus):
+            raise invalid(f"status must be one of {', '.join(get_args(JobStatus))}")
+        name, message = str(given.get("name") or "job"), given.get("message") or None
+        job = self._import_jobs.add(datastore, name, cast("JobStatus", status), message)
+        return answer({"jobId": job.id})
 
     async def document(self, given: Given) -> Answer:
         """Sets the metadata document of an image set. The tags of its summary lie over it."""

@@ -80,6 +80,26 @@ class AdminClient:
         """Deletes an image set."""
         self._ids("delete", {"imageSetId": image_set_id}, datastore_id)
 
+    def add_import_job(
+        self,
+        status: str,
+        *,
+        name: str = "job",
+        message: str = "",
+        datastore_id: str | None = None,
+    ) -> str:
+        """Adds an import job that has a certain status now, and returns its id.
+
+        Args:
+            status: SUBMITTED, IN_PROGRESS, COMPLETED or FAILED.
+            name: The job's name.
+            message: What the service says about its end.
+            datastore_id: The data store; the first by default.
+        """
+        given = {"status": status, "name": name, "message": message}
+        job_id: str = self._call("POST", "import-job", given, datastore_id)["jobId"]
+        return job_id
+
     def put_document(
         self, image_set_id: str, document: Mapping[str, Any], *, datastore_id: str | None = None
     ) -> None:

@@ -85,6 +85,9 @@ _MODELLED = (
     "spacings, enhanced multi-frame instances, private elements, and one wrong "
     "value in about every fifth CT, MR or PET series. `GET /_emulator/plan` says what is special "
     "about one.",
+    "Import jobs wait, run and end by the simulated clock. A folder below `--s3-root` stands for "
+    "a bucket. At its end a job imports the files of its prefix, or fails and says why. A "
+    "synthetic hospital has the jobs of its last 90 days; some failed, one runs, one waits.",
     "The `Date` header shows the simulated clock.",
     "Synthetic data: the same seed and the same `--now` give the same bytes. With a stopped clock "
     "the days of `live` are the same too. Names, studies and identifiers are invented.",
@@ -134,8 +137,9 @@ _ASSUMED = (
 
 _ABSENT = (
     "SigV4 signatures and rights are not checked: all credentials work.",
-    "Imports through the service, copies, metadata updates and resource tags: use "
-    "`--dicom`, `--load` and the admin API.",
+    "Copies, metadata updates and resource tags: use the admin API.",
+    "An import job writes no output files, and does not apply `importConfiguration`. An instance "
+    "that is new in a known series makes one more image set, which is not primary.",
     "EventBridge events and KMS keys.",
     "Image frames are not compressed as HTJ2K: those of P10 files have the bytes of the file, and "
     "those of synthetic image sets are random bytes of the size that the document says. So the "
@@ -223,12 +227,16 @@ def render(app: typer.Typer) -> str:
 
 
 def _operations(world: World) -> str:
-    emulated = Operations(world.store, world.clock, world.faults, world.stats).handlers
+    emulated = _service(world).handlers
     rows = (
         (f"`{one.name}`", "yes" if one.name in emulated else "no: 501 NotEmulated")
         for one in HealthImaging().operations
     )
     return _table(("Operation in the model", "Emulated"), rows)
+
+
+def _service(world: World) -> Operations:
+    return Operations(world.store, world.clock, world.faults, world.stats)
 
 
 def _options() -> Iterable[tuple[str, str, str]]:
@@ -258,7 +266,7 @@ def _admin(world: World) -> str:
             f"`{one.example}`" if one.example else "",
             _doc(one.handle),
         )
-        for one in Admin(world).routes
+        for one in Admin(world, _service(world).import_jobs).routes
     )
     return _table(("Route", "Takes", "What it does"), rows)
 

@@ -124,6 +124,12 @@ def read(folder: Path, datastore: Datastore, now_ms: int) -> Import:
     )
 
 
+def renamed(record: Record, image_set_id: str, *, is_primary: bool) -> Record:
+    """Returns an imported image set under another id."""
+    summary = record.wire() | {"imageSetId": image_set_id, "isPrimary": is_primary}
+    return from_summary(record.datastore, summary, instances=record.instances)
+
+
 def _image_sets(
     series: dict[tuple[str, str], list[_ImageSet]], datastore: Datastore, now_ms: int
 ) -> Iterator[tuple[Record, _ImageSet]]:

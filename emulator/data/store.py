@@ -305,7 +305,7 @@ class Store:
         return [Frame(*row) for row in rows]
 
     def query(self, sql: str, parameters: Sequence[object]) -> list[Any]:
-        """Runs the SQL statement of a search."""
+        """Runs one SQL statement and returns its rows."""
         return self._db.execute(sql, parameters).fetchall()
 
     def _records(self, where: str, *parameters: object) -> list[Record]:

@@ -82,6 +82,9 @@ class Behaviour:
     huge_document_mb: Annotated[
         float, typer.Option(help="Megabytes of JSON in a document that the admin API made huge.")
     ] = 200.0
+    import_ms: Annotated[
+        int, typer.Option(help="Simulated time from the start of an import job to its end.")
+    ] = 60_000
     index_lag_ms: Annotated[
         int, typer.Option(help="Simulated time after which a search finds a change.")
     ] = 0
@@ -119,6 +122,7 @@ class Behaviour:
             "quota",
             "burst",
             "index_lag_ms",
+            "import_ms",
             "huge_document_mb",
         ):
             if getattr(self, name) < 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
+from multidict import MultiMapping
 
 from emulator.wire import decode, invalid
 
@@ -63,7 +65,7 @@ class HealthImaging:
         return None
 
     def read(
-        self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: bytes
+        self, operation: Operation, path: Mapping[str, str], query: MultiMapping[str], body: bytes
     ) -> dict[str, Any]:
         """Combines the parts of a request into the operation's input and checks it.
 
@@ -78,10 +80,10 @@ class HealthImaging:
             if location == "uri":
                 values[name] = path[wire_name]
             elif location == "querystring" and wire_name in query:
-                values[name] = _from_query(member, query[wire_name])
+                values[name] = _from_query(member, query.getall(wire_name))
         payload = shape.serialization.get("payload")
-        if payload is not None and body:
-            values[str(payload)] = decode(body)
+        if body:
+            values |= {str(payload): decode(body)} if payload else _from_body(shape, decode(body))
         problems = list(_problems(shape, values, ""))
         if problems:
             count = f"{len(problems)} validation error{'s' if len(problems) > 1 else ''} detected"
@@ -100,8 +102,26 @@ class HealthImaging:
         return Operation(name, described.http["method"], re.compile(path), shape)
 
 
-def _from_query(shape: Shape, text: str) -> Any:
+def _from_body(shape: StructureShape, body: Any) -> dict[str, Any]:
+    """Returns the members that an operation without a payload takes from the body.
+
+    Raises:
+        ServiceError: `ValidationException` if the body is not an object.
+    """
+    if not isinstance(body, dict):
+        raise invalid("The body of the request must be one JSON object")
+    return {
+        name: body[name]
+        for name, member in shape.members.items()
+        if name in body and "location" not in member.serialization
+    }
+
+
+def _from_query(shape: Shape, texts: list[str]) -> Any:
     """Reads a query parameter. The validator refuses text that does not have the shape's type."""
+    if shape.type_name == "list":
+        return texts
+    text = texts[0]
     if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
         return int(text)
     if shape.type_name == "boolean" and text in ("true", "false"):
@@ -123,6 +143,8 @@ def _problems(shape: Shape, value: Any, at: str) -> Iterator[str]:
         for key, item in value.items():
             yield from _problems(cast("MapShape", shape).key, key, f"{at}.key")
             yield from _problems(cast("MapShape", shape).value, item, f"{at}.value")
+    elif shape.type_name == "blob":
+        yield from _blob_problems(shape, value, at)
     elif shape.type_name == "string":
         yield from _string_problems(cast("StringShape", shape), value, at)
     elif shape.type_name in ("integer", "long", "float", "double"):
@@ -150,6 +172,13 @@ def _structure_problems(shape: StructureShape, value: dict[str, Any], at: str) -
     for name, member in shape.members.items():
         if name in given:
             yield from _problems(member, given[name], f"{prefix}{name}")
+
+
+def _blob_problems(shape: Shape, value: str, at: str) -> Iterator[str]:
+    try:
+        yield from _size_problems(shape, len(b64decode(value, validate=True)), "length", at)
+    except ValueError:
+        yield _broken(at, "Member must be base64")
 
 
 def _string_problems(shape: StringShape, value: str, at: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from emulator.clock import Clock
@@ -16,6 +17,7 @@ from emulator.data.store import Datastore, Store
 from emulator.datetimes import UNSORTABLE, seconds
 from emulator.service import bad_documents
 from emulator.service.faults import Faults
+from emulator.service.import_jobs import ImportJobs
 from emulator.service.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
 from emulator.service.stats import Stats
 from emulator.wire import Answer, Stream, answer, decode, encode, invalid, not_found
@@ -31,11 +33,19 @@ Input = Mapping[str, Any]
 class Operations:
     """The operations of HealthImaging on one store."""
 
-    def __init__(self, store: Store, clock: Clock, faults: Faults, stats: Stats) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        faults: Faults,
+        stats: Stats,
+        s3_root: Path | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._faults = faults
         self._stats = stats
+        self.import_jobs = ImportJobs(store, clock, faults, s3_root)
         self.handlers: Mapping[str, Callable[[Input], Answer | Stream]] = {
             "SearchImageSets": self.search_image_sets,
             "GetDatastore": self.get_datastore,
@@ -45,6 +55,9 @@ class Operations:
             "GetImageFrame": self.get_image_frame,
             "ListImageSetVersions": self.list_image_set_versions,
             "DeleteImageSet": self.delete_image_set,
+            "StartDICOMImportJob": self.import_jobs.start,
+            "GetDICOMImportJob": self.import_jobs.get,
+            "ListDICOMImportJobs": self.import_jobs.list,
         }
 
     def search_image_sets(self, given: Input) -> Answer:

@@ -171,7 +171,7 @@ def test_unknown_resources(hospital):
 
 def test_what_is_not_emulated_says_so(hospital):
     with pytest.raises(hospital.client.exceptions.ClientError, match="not emulated") as caught:
-        hospital.client.list_dicom_import_jobs(datastoreId=hospital.datastore)
+        hospital.client.delete_datastore(datastoreId=hospital.datastore)
     assert caught.value.response["Error"]["Code"] == "NotEmulated"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
