@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.healthimaging import Axis
-from cohortlake.history import coverage, image_sets
+from cohortlake.history import coverage, image_sets, timeline
 from cohortlake.history.views import HistoryViews, current_sql, ends_sql
 from cohortlake.increments import files
 from cohortlake.ingest import partitions
@@ -66,6 +66,7 @@ def reconciliation_check(root: Root) -> Reconciliation:
         history = image_sets.register(con, root)
         con.register("coverage", coverage.read(root))
         con.execute(_SWEPT)
+        con.execute(_WITHOUT_STUDY.format(versions=history.versions))
         _add_mixed(con, root)
         studies = []
         con.execute(_NO_SUMS)
@@ -117,10 +118,8 @@ def _read(con: duckdb.DuckDBPyConnection, history: HistoryViews, months: Sequenc
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE begun_versions AS
             SELECT datastore_id, study_month, StudyDate_raw, change, observed_at, state_key,
-                   interval_key, NumberOfStudyRelatedSeries AS said,
-                   hash(datastore_id, StudyInstanceUID) AS study,
-                   StudyInstanceUID IS NOT NULL AS has_study, hash(SeriesInstanceUID) AS series,
-                   SeriesInstanceUID IS NOT NULL AS has_series
+                   interval_key, NumberOfStudyRelatedSeries AS said, study_hash AS study,
+                   study_hash NOT IN (FROM without_study) AS has_study, series_hash AS series
             FROM {history.versions} WHERE {wanted};
         CREATE OR REPLACE TEMP TABLE own_events AS FROM {history.end_events} WHERE {wanted};
         CREATE OR REPLACE TEMP VIEW own AS
@@ -150,8 +149,8 @@ def _series_of(
     _read(con, history, months)
     con.register("several", studies)
     return con.sql("""
-        SELECT DISTINCT study, said, CASE WHEN has_series THEN series END AS series
-        FROM own SEMI JOIN several USING (study) WHERE has_study
+        SELECT DISTINCT study, said, series FROM own SEMI JOIN several USING (study)
+        WHERE has_study
     """).to_arrow_table()
 
 
@@ -224,6 +223,17 @@ UPDATE swept SET n = swept.n + added.n, hash = (swept.hash + added.hash) % {_HAS
 WHERE study_month = '{schema.UNDATED}' AND datastore_id = $datastore_id
 """
 
+_WITHOUT_STUDY = f"""
+CREATE TEMP TABLE without_study AS
+SELECT study_hash FROM (
+    SELECT {timeline.ENTITY_HASHES} FROM (
+        SELECT DISTINCT datastore_id, NULL::TEXT AS StudyInstanceUID,
+               NULL::TEXT AS SeriesInstanceUID, NULL::TEXT AS PatientID
+        FROM {{versions}}
+    )
+);
+"""
+
 # Image sets that the sweep itself closed were closed after it began, but are not later changes.
 _NO_SUMS = """
 CREATE TEMP TABLE held (datastore_id TEXT, study_month TEXT, n HUGEINT, hash HUGEINT);
@@ -266,14 +276,14 @@ WHERE held.n > 0 OR swept.n > 0
 
 _STUDIES = """
 SELECT study, max(said)::INT AS said,
-       (count(DISTINCT series) FILTER (has_series))::INT AS held
+       count(DISTINCT series)::INT AS held
 FROM own WHERE has_study GROUP BY study
 """
 _NONE = pa.Table.from_batches(
-    [], pa.schema({"study": pa.uint64(), "said": pa.int32(), "held": pa.int32()})
+    [], pa.schema({"study": pa.int64(), "said": pa.int32(), "held": pa.int32()})
 )  # `pa.table` imports pandas
 _NO_SERIES = pa.Table.from_batches(
-    [], pa.schema({"study": pa.uint64(), "said": pa.int32(), "series": pa.uint64()})
+    [], pa.schema({"study": pa.int64(), "said": pa.int32(), "series": pa.int64()})
 )
 
 _COMPARED = """
