@@ -98,6 +98,21 @@ class CurrentStates:
             months = f"SELECT study_month, count(*) FROM {versions} GROUP BY study_month"
             return dict(con.sql(months).fetchall())
 
+    def months_of(self, keys: pa.Table) -> list[str]:
+        """Return the study months of the version rows of some image sets, ended or not.
+
+        Args:
+            keys: The column image_set_key. It is read of all rows.
+        """
+        with engine.connection() as con:
+            versions = views.create(con, self._root, self._paths(_VERSIONS)).versions
+            con.register("wanted", keys)
+            months = f"""
+                SELECT DISTINCT study_month FROM {versions}
+                SEMI JOIN wanted USING (image_set_key)
+            """
+            return [month for (month,) in con.sql(months).fetchall()]
+
     def read(self, columns: str, where: str, paths: Sequence[str]) -> pa.Table:
         """Read current states.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake.healthimaging import Datastore
 from cohortlake.history import coverage, timeline
-from cohortlake.history.current_states import CurrentStates, Interval
+from cohortlake.history.current_states import CurrentStates, Interval, microseconds
 from cohortlake.ingest import partitions
 from cohortlake.schema import UNDATED
 from cohortlake.storage import engine
@@ -60,15 +61,19 @@ class HeldIndex:
     def of_image_sets(self, image_set_ids: Collection[str]) -> pa.Table:
         """Return those of some image sets that the lake holds. See `in_partition` for the columns.
 
-        The keys of all rows are scanned, and nothing else of the others.
+        The keys of all rows are scanned. The other columns are read in the months of these image
+        sets only.
         """
         ids = pa.array(sorted(image_set_ids), pa.string())
         with engine.connection() as con:
             named = pa.table({"datastore_id": [self._store.datastore_id] * len(ids)})
             con.register("named", named.append_column("image_set_id", ids))
-            found = con.sql(f"SELECT {timeline.IMAGE_SET_KEY} FROM named").fetchall()
-        keys = ", ".join(str(key) for (key,) in found) or "NULL"
-        rows = self._rows(f"image_set_key IN ({keys})", [file.path for file in self._files])
+            keys = con.sql(f"SELECT {timeline.IMAGE_SET_KEY} AS image_set_key FROM named")
+            found = keys.to_arrow_table()
+        months = self._current.months_of(found)
+        listed = ", ".join(map(str, found["image_set_key"].to_pylist())) or "NULL"
+        where = f"image_set_key IN ({listed}) AND study_month IN {engine.text_list(months)}"
+        rows = self._rows(where, self._paths_of(months))
         return rows.filter(pc.is_in(rows["image_set_id"], value_set=ids))
 
     def _grouped(self, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -87,13 +92,18 @@ class HeldIndex:
     def _of_group(self, group: Sequence[str]) -> pa.Table:
         wanted = engine.text_list(group)
         where = f"({partitions.partition_sql(self._store)}) IN {wanted}"
-        files = self._files
         if UNDATED not in group:
             where += f" AND study_month IN {wanted}"  # constants, so that row groups are skipped
-            months = [_of_month(month) for month in group]
-            files = [file for file in files if any(month.overlaps(file) for month in months)]
-        rows = self._rows(where, [file.path for file in files])
+        rows = self._rows(where, self._paths_of(group))
         return rows.filter(rows["is_earlier"])
+
+    def _paths_of(self, months: Sequence[str]) -> list[str]:
+        """Return the files that may have rows of some study months, or of `undated`."""
+        files = self._files
+        if UNDATED not in months:
+            spans = [_of_month(month) for month in months]
+            files = [file for file in files if any(span.overlaps(file) for span in spans)]
+        return [file.path for file in files]
 
     def _rows(self, where: str, paths: Sequence[str]) -> pa.Table:
         own = f"datastore_id = '{self._store.datastore_id}' AND {where}"
@@ -107,8 +117,9 @@ class HeldIndex:
 
 
 def _of_month(month: str) -> Interval:
-    window = partitions.month_window(month)
-    return Interval.between(_STUDY_DATE, window.start, window.end)
+    """Return an interval that holds the days of a month. The next month may be in no calendar."""
+    start = microseconds(datetime.fromisoformat(f"{month}-01T00:00:00+00:00"))
+    return Interval(_STUDY_DATE, start, start + timedelta(days=31) // timedelta(microseconds=1))
 
 
 # A sweep without missing image sets saw everything that was known when it began.

@@ -199,6 +199,26 @@ def test_each_partition_holds_what_the_whole_table_says(
         assert set(earlier["image_set_id"].to_pylist()) == {i for v in expected.values() for i in v}
 
 
+def test_single_image_sets_are_read_from_the_files_of_their_months(
+    lake: Root, opened: list[str]
+) -> None:
+    store = Datastore(DATASTORE, START, START + timedelta(days=365))
+    held = HeldIndex(lake, store)
+    rows = held.of_image_sets([f"{40 + 3:032x}"])
+    assert rows["image_set_id"].to_pylist() == [f"{40 + 3:032x}"]
+    assert len(opened) == DAYS + 1, "the keys of all files, and the other columns of one"
+    assert len(held.of_image_sets([f"{99:032x}"])) == len(held.of_image_sets([])) == 0
+
+
+def test_a_study_in_the_last_month_of_all_is_held(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    last = _summary(1, 0, DICOMStudyDate="99991231")
+    image_sets.apply(root, write(root, [Looked(START + timedelta(days=1), [last], [])]))
+    store = Datastore(DATASTORE, START, START + timedelta(days=365))
+    rows = HeldIndex(root, store).of_image_sets([last["imageSetId"]])
+    assert rows["partition"].to_pylist() == [schema.UNDATED]
+
+
 def test_a_month_opens_the_files_that_have_it(lake: Root, opened: list[str]) -> None:
     store = Datastore(DATASTORE, START, START + timedelta(days=365))
     held = HeldIndex(lake, store, ["2026-04"])
