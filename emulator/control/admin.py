@@ -266,6 +266,7 @@ def _number(given: Given, name: str) -> float:
 
 def _changed(behaviour: Behaviour, given: Given) -> Behaviour:
     """Returns a behaviour with some fields changed. A new value must have the field's type."""
+    changes = dict(given)
     for name, value in given.items():
         now = getattr(behaviour, name, None)
         if now is None:
@@ -275,4 +276,5 @@ def _changed(behaviour: Behaviour, given: Given) -> Behaviour:
         whole = isinstance(now, float) and type(value) is int
         if type(value) is not type(now) and not whole:
             raise ValueError(f"{name} must be a {type(now).__name__}")
-    return replace(behaviour, **given)
+        changes[name] = type(now)(value)
+    return replace(behaviour, **changes)

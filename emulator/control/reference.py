@@ -85,6 +85,12 @@ _MODELLED = (
     "spacings, enhanced multi-frame instances, private elements, and one wrong "
     "value in about every fifth CT, MR or PET series. `GET /_emulator/plan` says what is special "
     "about one.",
+    "Updates and removals of attributes, removal of instances and series, reverting, copies of "
+    "some instances, and copies into another image set. Each makes a new version with its own "
+    "document, and the summary follows. The DICOM constraints of AWS's guide hold, with `force` "
+    "and for primary image sets. If `latestVersionId` is not the latest, the answer is a "
+    "ConflictException.",
+    "Tags of data stores and image sets.",
     "Import jobs wait, run and end by the simulated clock. A folder below `--s3-root` stands for "
     "a bucket. At its end a job imports the files of its prefix, or fails and says why. A "
     "synthetic hospital has the jobs of its last 90 days; some failed, one runs, one waits.",
@@ -130,17 +136,34 @@ _ASSUMED = (
         "The frame is served, because an earlier version still shows it.",
     ),
     ("DeleteImageSet", "Answers LOCKED and DELETING. The image set is deleted at once."),
-    ("`imageSetWorkflowStatus`", "CREATED for the first version, UPDATED for later ones."),
+    (
+        "UpdateImageSetMetadata and CopyImageSet",
+        "Answer LOCKED with UPDATING or COPYING. The change is done at once.",
+    ),
+    (
+        "The Patient level of a primary image set",
+        "Changes with `includeStudyImageSets` only. With it, other image sets of the study get the "
+        "Patient and Study level of the request.",
+    ),
+    (
+        "`promoteToPrimary`",
+        "Refused while another image set of the series is primary. The source stays.",
+    ),
+    ("`revertToVersionId` that does not exist", "ResourceNotFoundException."),
+    (
+        "`imageSetWorkflowStatus`",
+        "CREATED for the first version, also of a copy, and UPDATED for later ones.",
+    ),
     ("A member of the wrong JSON type", "ValidationException."),
     ("An empty DICOM element in a P10 file", "Absent from the summary, null in the metadata."),
 )
 
 _ABSENT = (
     "SigV4 signatures and rights are not checked: all credentials work.",
-    "Copies, metadata updates and resource tags: use the admin API.",
     "An import job writes no output files, and does not apply `importConfiguration`. An instance "
     "that is new in a known series makes one more image set, which is not primary.",
-    "EventBridge events and KMS keys.",
+    "CreateDatastore, DeleteDatastore, EventBridge events and KMS keys.",
+    "`overrides` in the properties of a version that was forced.",
     "Image frames are not compressed as HTJ2K: those of P10 files have the bytes of the file, and "
     "those of synthetic image sets are random bytes of the size that the document says. So the "
     "pixel checksums of synthetic frames are invented, and P10 files have no smallest and largest "

@@ -16,14 +16,14 @@ from emulator.data.records import Record
 from emulator.data.store import Datastore, Store
 from emulator.datetimes import UNSORTABLE, seconds
 from emulator.service import bad_documents
+from emulator.service.arns import datastore_arn, image_set_arn
+from emulator.service.changes import Changes
 from emulator.service.faults import Faults
 from emulator.service.import_jobs import ImportJobs
+from emulator.service.resource_tags import ResourceTags
 from emulator.service.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
 from emulator.service.stats import Stats
 from emulator.wire import Answer, Stream, answer, decode, encode, invalid, not_found
-
-ACCOUNT = "123456789012"
-REGION = "us-east-1"
 
 _ABOVE_ALL_VERSIONS = 2**62
 
@@ -46,6 +46,7 @@ class Operations:
         self._faults = faults
         self._stats = stats
         self.import_jobs = ImportJobs(store, clock, faults, s3_root)
+        changes, tags = Changes(store, clock, faults), ResourceTags(store)
         self.handlers: Mapping[str, Callable[[Input], Answer | Stream]] = {
             "SearchImageSets": self.search_image_sets,
             "GetDatastore": self.get_datastore,
@@ -55,6 +56,11 @@ class Operations:
             "GetImageFrame": self.get_image_frame,
             "ListImageSetVersions": self.list_image_set_versions,
             "DeleteImageSet": self.delete_image_set,
+            "CopyImageSet": changes.copy,
+            "UpdateImageSetMetadata": changes.update,
+            "TagResource": tags.tag,
+            "UntagResource": tags.untag,
+            "ListTagsForResource": tags.list,
             "StartDICOMImportJob": self.import_jobs.start,
             "GetDICOMImportJob": self.import_jobs.get,
             "ListDICOMImportJobs": self.import_jobs.list,
@@ -103,7 +109,7 @@ class Operations:
         """Returns the properties of an image set, for the requested or the newest version."""
         datastore = self._store.datastore(given["datastoreId"])
         record = self._version(datastore, given)
-        arn = f"{_arn(datastore)}/imageset/{record.image_set_id}"
+        arn = image_set_arn(datastore, record.image_set_id)
         properties = _properties(record) | {"datastoreId": datastore.id, "imageSetArn": arn}
         tier = {k: v for k, v in record.wire().items() if k in ("lastAccessedAt", "storageTier")}
         return answer(properties | tier)
@@ -206,16 +212,12 @@ def _criteria(search_criteria: bytes) -> Criteria:
     return criteria_of(decode(search_criteria))
 
 
-def _arn(datastore: Datastore) -> str:
-    return f"arn:aws:medical-imaging:{REGION}:{ACCOUNT}:datastore/{datastore.id}"
-
-
 def _described(datastore: Datastore) -> dict[str, Any]:
     return {
         "datastoreId": datastore.id,
         "datastoreName": datastore.name,
         "datastoreStatus": "ACTIVE",
-        "datastoreArn": _arn(datastore),
+        "datastoreArn": datastore_arn(datastore),
         "createdAt": seconds(datastore.created_ms),
         "updatedAt": seconds(datastore.created_ms),
     }
