@@ -165,9 +165,11 @@ def merge(root: Root) -> int:
 
     def attempt() -> int:
         version = image_sets.version(root)
-        runs = [] if version is None else _chain(root, version)
+        if version is None:
+            return 0
+        runs = _chain(root, version)
         merged = _merge(root, runs, None)
-        _delete_others(root, merged)
+        _delete_others(root, version)
         return len(set(runs) - set(merged))
 
     return _retrying(root, attempt)
@@ -208,9 +210,8 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
             section: (columns, _sorted(con, history.versions, columns))
             for section, columns in _SCHEMAS.items()
         }
-        runs = _merge(root, [*runs, _write(root, since, until, added)], _MERGED_BYTES)
-    _delete_others(root, runs)
-    return runs
+        _merge(root, [*runs, _write(root, since, until, added)], _MERGED_BYTES)
+    return _delete_others(root, version)
 
 
 def _sorted(
@@ -303,10 +304,17 @@ def _write(root: Root, since: str, until: str, sections: Mapping[str, sorted_fil
     return _Run(path, since, until, size)
 
 
-def _delete_others(root: Root, runs: Sequence[_Run]) -> None:
-    """Delete all other files, but those of later versions, which another run may have written."""
+def _delete_others(root: Root, version: int) -> list[_Run]:
+    """Delete all files but those that cover the history up to a version, and those of later ones.
+
+    Returns:
+        The files that cover it. Another run may have merged some meanwhile: the folder is listed
+        again, so that its file is not deleted.
+    """
+    paths, runs = root.files(FOLDER, ""), _chain(root, version)
     kept, newest = {run.path for run in runs}, max((run.version for run in runs), default=-1)
-    for path in root.files(FOLDER, ""):
+    for path in paths:
         name = _NAME.fullmatch(path)
         if path not in kept and not (name and int(name[2][:20]) > newest):
             root.delete(path)
+    return runs

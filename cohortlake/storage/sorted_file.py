@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from cohortlake.errors import DamagedFile
 
-_BLOCK_BYTES = 96 * 1024  # before compression
+_BLOCK_BYTES, _BLOCK_ROWS = 64 * 1024, 1000  # before compression
 _CODEC, _LEVEL = "zstd", 1
 _MAGIC = b"CLsorted"
 _TAIL = struct.Struct(f"<QQI{len(_MAGIC)}s")
@@ -76,7 +76,7 @@ def write(stream: pa.NativeFile, sections: Mapping[str, Section]) -> None:
 
 
 def _blocks(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    count = max(1, round(batch.nbytes / _BLOCK_BYTES))
+    count = max(1, round(batch.nbytes / _BLOCK_BYTES), round(len(batch) / _BLOCK_ROWS))
     bounds = [len(batch) * number // count for number in range(count + 1)]
     return (batch.slice(low, high - low) for low, high in itertools.pairwise(bounds) if low < high)
 

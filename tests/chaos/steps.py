@@ -75,6 +75,7 @@ STEPS = (
     Step("coverage made", "cohortlake.storage.delta:make_table", on=_table("coverage")),
     Step("coverage committed", "cohortlake.storage.delta:commit", on=_table("coverage")),
     Step("key", "cohortlake.storage.root:Root.create"),
+    Step("index written", "cohortlake.storage.files:Draft.keep", on=_draft_of("/history_index/")),
     Step("month published", "cohortlake.storage.files:Draft.keep", often=10, on=_is_month),
     Step("month removed", "cohortlake.storage.root:Root.delete", command="reconcile"),
     Step("catalogue written", "cohortlake.publish.export.catalogue:bring_up_to_date"),

@@ -233,6 +233,28 @@ def test_a_reader_goes_on_after_another_run_merged_the_files(
     assert history_index.merge(root) == 0
 
 
+def test_maintenance_that_merges_during_a_publication_costs_no_file(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, write = hospital.root, history_index._write
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(history_index, "_write", write)
+        monkeypatch.setattr(history_index, "_FACTOR", 100)
+        assert history_index.merge(root) == 2
+        monkeypatch.setattr(history_index, "_FACTOR", 0)
+        (merged,) = root.files(FOLDER, "")
+        files.append(merged)
+        return write(*args)
+
+    files: list[str] = []
+    monkeypatch.setattr(history_index, "_write", overtaken)
+    hospital.step([change(12)], [])
+    assert read(root) == scanned(root)
+    assert len(root.files(FOLDER, "")) == 2
+    assert {*files} < {*root.files(FOLDER, "")}
+
+
 def test_two_publishers_at_two_versions_read_each_their_own_rows(hospital: Hospital) -> None:
     root, earlier = hospital.root, image_sets.version(hospital.root)
     assert earlier is not None
