@@ -568,6 +568,8 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         ACCESSION_KEY,
         *_named("AccessionNumber"),
         *(column for list_ in _STUDY_LISTS for column in (list_, _text_of(list_))),
+        Column("n_patients", pa.int64(), "Known patients that have an image set of the study: "
+               "nearly always 1; several if some image sets were filed under another id."),
         _N_SERIES,
         _N_IMAGE_SETS,
         *_named("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),

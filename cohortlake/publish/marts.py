@@ -110,6 +110,7 @@ def studies(current: str, study_order: str, *more: str) -> str:
         {_distinct("Modality")} AS modalities,
         {_distinct("body_part")} AS body_parts,
         {_distinct("BodyPartExamined")} AS body_parts_examined,
+        count(DISTINCT patient_key) AS n_patients,
         count(DISTINCT coalesce(SeriesInstanceUID, image_set_id)) AS n_series,
         count(*) AS n_image_sets,
         {_WHEN}

@@ -310,6 +310,7 @@ def _studies(image_sets: list[Row], studies: list[Row]) -> Iterator[str]:
         | _listed(rows, "body_parts", "body_part")
         | _listed(rows, "body_parts_examined", "BodyPartExamined")
         | {
+            "n_patients": len({*_distinct(rows, "patient_key")}),
             "n_series": len({_series_key(row) for row in rows}),
         }
         | places.get((_speaker(rows)["patient_key"], study), _NO_PLACE)

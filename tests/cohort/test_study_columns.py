@@ -64,6 +64,19 @@ def test_a_study_has_its_year_and_quarter_and_its_lists_as_text(lake: Lake) -> N
     assert patients.fetchall() == [("CT\\MR",), ("CT",)]
 
 
+@pytest.mark.parametrize("as_of", [None, "2100-01-01"])
+def test_a_study_says_how_many_patients_it_has(tmp_path: Path, as_of: str | None) -> None:
+    of_two = [image_set(0, "p", "1.1"), image_set(1, "q", "1.1")]
+    of_one = [image_set(2, "q", "1.2"), image_set(3, None, "1.2")]
+    publish(str(tmp_path), [*of_two, *of_one, image_set(4, None, "1.3")])
+    with cohortlake.open(str(tmp_path), as_of=as_of) as lake:
+        found = lake.sql("SELECT n_patients FROM studies ORDER BY StudyInstanceUID").fetchall()
+        assert found == [(2,), (1,), (0,)]
+        assert lake.cohort("all").count()["members"].tolist() == [1]
+        of_p = lake.cohort("p").where("image_set_id = ?", of_two[0]["image_set_id"])
+        assert of_p.count()["members"].tolist() == [0]
+
+
 def test_studies_are_grouped_and_found_by_the_text_of_a_list(lake: Lake) -> None:
     studies = read_table(lake.root.uri, "studies")
     assert studies.groupby("modalities_text").size().to_dict() == {"CT": 1, "CT\\MR": 1}

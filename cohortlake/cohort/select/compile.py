@@ -169,21 +169,16 @@ class _Compiler:
         return f"{those} USING ({entity})"
 
     def _identified(self) -> str:
-        # Nearly no study has two patients. Hashes show which may have, in a tenth of the memory. A
-        # filter may have left series of one of the two, so all series of such a study are read.
-        left = f"AND hash({_STUDY}) IN (SELECT hash({_STUDY}) FROM {self._before})"
-        shared = self._keep(f"""
-            SELECT {_STUDY} FROM {_EVERYTHING}
-            WHERE StudyInstanceUID IS NOT NULL AND hash({_STUDY}) IN (
-                SELECT study FROM (
-                    SELECT hash({_STUDY}) AS study, hash(patient_key) AS patient
-                    FROM {_EVERYTHING}
-                    WHERE StudyInstanceUID IS NOT NULL AND patient_key IS NOT NULL
-                    {left if self.stages else ""}
-                ) GROUP BY study HAVING min(patient) <> max(patient)
-            )
-            GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
-        """)
+        # A filter may have left series of one of several patients, so the whole study counts.
+        if "n_patients" in self.tables.columns("studies"):
+            # Row groups in which no study has several patients are skipped: nearly all.
+            studies = f"SELECT {_STUDY} FROM studies WHERE n_patients > 1"
+        else:  # an older release published the lake
+            studies = f"""
+                SELECT {_STUDY} FROM series
+                GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
+            """
+        shared = self._keep(studies)
         return f"""
             FROM {self._before} ANTI JOIN {shared} USING ({_STUDY})
             WHERE patient_key IS NOT NULL AND StudyInstanceUID IS NOT NULL
@@ -286,7 +281,8 @@ class _Compiler:
         keys = ", ".join(dict.fromkeys((*_KEYS[level], "patient_key")))
         if level != "series" and steps and isinstance(steps[-1], OneStudyPerPatient):
             return f"SELECT {keys} FROM {self._before}_those"  # each once, and no series is read
-        return f"SELECT DISTINCT {keys} FROM {self._before}"
+        distinct = "" if level == "series" else "DISTINCT"  # a series has one row
+        return f"SELECT {distinct} {keys} FROM {self._before}"
 
     def _members(self) -> str:
         level = self.criteria.level
