@@ -73,7 +73,7 @@ def test_a_study_says_how_many_patients_it_has(tmp_path: Path, as_of: str | None
         found = lake.sql("SELECT n_patients FROM studies ORDER BY StudyInstanceUID").fetchall()
         assert found == [(2,), (1,), (0,)]
         assert lake.cohort("all").count()["members"].tolist() == [1]
-        of_p = lake.cohort("p").where("image_set_id = ?", of_two[0]["image_set_id"])
+        of_p = lake.cohort("p").where(image_set_id=of_two[0]["image_set_id"])
         assert of_p.count()["members"].tolist() == [0]
 
 
