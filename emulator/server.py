@@ -12,17 +12,20 @@ import socket
 import struct
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import format_datetime
 
 from aiohttp import hdrs, web
 
 from emulator.control.admin import PREFIX, Admin
+from emulator.service.dicomweb import DicomWeb
 from emulator.service.faults import Cut, RequestFaults
 from emulator.service.model import HealthImaging, Operation
 from emulator.service.operations import Operations
 from emulator.wire import Answer, ServiceError, Stream, failure, invalid
 from emulator.world import World
+
+Handle = Callable[[bytes], Answer | Stream]
 
 _LARGEST_BODY = 256 * 1024 * 1024
 # A nextToken of the model's 8,192 characters must fit into the request line, percent-encoded.
@@ -44,6 +47,7 @@ class Server:
         self._operations = Operations(
             world.store, world.clock, world.faults, world.stats, world.options.s3_root
         )
+        self._dicomweb = DicomWeb(self._operations.reading)
         self._admin = Admin(world, self._operations.import_jobs)
         self._runner: web.AppRunner | None = None
 
@@ -81,7 +85,7 @@ class Server:
                 body = await request.read()
                 found = await self._admin.answer(request.method, path, request.query, body)
                 return await self._send(request, found or _unknown(request))
-            routed = self._model.route(request.method, path)
+            routed = self._routed(request, path)
             if routed is None:
                 return await self._send(request, _unknown(request))
             return await self._serve(request, *routed)
@@ -96,14 +100,22 @@ class Server:
             message = "The emulator failed; its log says where the error is"
             return await self._send(request, self._failed(_internal(message)))
 
+    def _routed(self, request: web.Request, path: str) -> tuple[str, Handle] | None:
+        """Returns the name of the operation of a request, and what answers it."""
+        routed = self._model.route(request.method, path)
+        if routed is not None:
+            return routed[0].name, lambda body: self._call(request, *routed, body)
+        web_routed = self._dicomweb.route(request.method, path, request.query)
+        return web_routed and (web_routed[0], lambda _: web_routed[1]())
+
     async def _serve(
-        self, request: web.Request, operation: Operation, path: dict[str, str]
+        self, request: web.Request, operation: str, handle: Handle
     ) -> web.StreamResponse:
         """Serves an operation, or injects a fault instead."""
         stats = self._world.stats
-        stats.requests[operation.name] += 1
+        stats.requests[operation] += 1
         body = await request.read()
-        injected = self._world.faults.draw(operation.name)
+        injected = self._world.faults.draw(operation)
         if injected.delay_s:
             await asyncio.sleep(injected.delay_s)
         if injected.reset:
@@ -111,7 +123,7 @@ class Server:
             return _reset(request)
         try:
             self._refuse(injected, request)
-            answer = self._call(request, operation, path, body)
+            answer = handle(body)
         except ServiceError as error:
             return await self._send(request, self._failed(error))
         if injected.cut is not None and (isinstance(answer, Stream) or answer.status == 200):

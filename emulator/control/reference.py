@@ -16,6 +16,7 @@ import typer
 
 from emulator.control.admin import PREFIX, Admin
 from emulator.options import Options
+from emulator.service.dicomweb import DicomWeb
 from emulator.service.faults import Behaviour
 from emulator.service.model import HealthImaging
 from emulator.service.operations import Operations
@@ -91,6 +92,8 @@ _MODELLED = (
     "and for primary image sets. If `latestVersionId` is not the latest, the answer is a "
     "ConflictException.",
     "Tags of data stores and image sets.",
+    "Two DICOMweb operations, on the address of all others: at AWS they have a host of their own. "
+    "Without `imageSetId` they read the primary image set of the series.",
     "Import jobs wait, run and end by the simulated clock. A folder below `--s3-root` stands for "
     "a bucket. At its end a job imports the files of its prefix, or fails and says why. A "
     "synthetic hospital has the jobs of its last 90 days; some failed, one runs, one waits.",
@@ -255,7 +258,8 @@ def _operations(world: World) -> str:
         (f"`{one.name}`", "yes" if one.name in emulated else "no: 501 NotEmulated")
         for one in HealthImaging().operations
     )
-    return _table(("Operation in the model", "Emulated"), rows)
+    dicomweb = ((f"`{name}`", "yes, DICOMweb") for name in DicomWeb(_service(world).reading).paths)
+    return _table(("Operation", "Emulated"), (*rows, *dicomweb))
 
 
 def _service(world: World) -> Operations:

@@ -14,6 +14,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 Attributes = dict[str, Any]
@@ -64,8 +65,8 @@ def _value(dataset: Dataset, tag: BaseTag, vr: str, vrs: dict[str, str]) -> Any:
         return (
             raw.value.decode("latin-1") if isinstance(raw, RawDataElement) and raw.value else None
         )
-    if vr == "SQ" or (isinstance(value, list) and value and isinstance(value[0], Dataset)):
-        return [attributes(item, vrs) for item in value or ()]
+    if isinstance(value, Sequence):
+        return [attributes(item, vrs) for item in value]
     items = list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
     return _listed(tag, [_plain(item) for item in items])
 

@@ -227,6 +227,15 @@ class Store:
             datastore.number, series_uid,
         ) is not None  # fmt: skip
 
+    def primary(self, datastore: Datastore, series_uid: str) -> Record | None:
+        """Returns the primary image set of a series, if there is one."""
+        found = self._records(
+            "INDEXED BY by_series WHERE datastore = ? AND series_uid = ?"
+            " AND current = 1 AND is_primary = 1 LIMIT 1",
+            datastore.number, series_uid,
+        )  # fmt: skip
+        return found[0] if found else None
+
     def current_count(self, datastore: Datastore) -> int:
         """Returns the number of current image sets in a data store."""
         row = self._one(

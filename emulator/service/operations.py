@@ -20,6 +20,7 @@ from emulator.service.arns import datastore_arn, image_set_arn
 from emulator.service.changes import Changes
 from emulator.service.faults import Faults
 from emulator.service.import_jobs import ImportJobs
+from emulator.service.reading import Reading
 from emulator.service.resource_tags import ResourceTags
 from emulator.service.search import DEFAULT_PAGE_SIZE, Criteria, criteria_of, search
 from emulator.service.stats import Stats
@@ -45,6 +46,7 @@ class Operations:
         self._clock = clock
         self._faults = faults
         self._stats = stats
+        self.reading = Reading(store, clock, faults, stats)
         self.import_jobs = ImportJobs(store, clock, faults, s3_root)
         changes, tags = Changes(store, clock, faults), ResourceTags(store)
         self.handlers: Mapping[str, Callable[[Input], Answer | Stream]] = {
@@ -124,7 +126,7 @@ class Operations:
         if bad == "gone":
             raise not_found(f"Image set {newest.image_set_id}")
         record = self._version(datastore, given)
-        self._access(newest)
+        self.reading.access(newest)
         document = metadata.text(datastore.id, record, self._store.document(record))
         if bad == "huge":
             pieces = bad_documents.huge(document, self._faults.behaviour.huge_document_mb)
@@ -139,21 +141,8 @@ class Operations:
     def get_image_frame(self, given: Input) -> Stream:
         """Returns the bytes of an image frame; moves the image set to the frequent tier."""
         datastore = self._store.datastore(given["datastoreId"])
-        newest = self._store.current(datastore, given["imageSetId"])
-        if self._faults.is_gone(datastore.id, newest.image_set_id):
-            raise not_found(f"Image set {newest.image_set_id}")
-        frame_id = given["imageFrameInformation"]["imageFrameId"]
-        frame = self._store.frame(newest, frame_id)
-        if frame is None and self._store.document(newest) is None:
-            frame = metadata.synthetic_frame(newest, frame_id)
-        if frame is None:
-            raise not_found(f"Image frame {frame_id}")
-        try:
-            content_type, pieces = frame.content()
-        except OSError:
-            raise not_found(f"The file of image frame {frame_id}") from None
-        self._access(newest)
-        return Stream(pieces, content_type, length=frame.size)
+        newest = self.reading.current(datastore, given["imageSetId"])
+        return self.reading.frame(newest, given["imageFrameInformation"]["imageFrameId"])
 
     def list_image_set_versions(self, given: Input) -> Answer:
         """Returns one page of the versions of an image set, newest first."""
@@ -185,12 +174,6 @@ class Operations:
                 "imageSetWorkflowStatus": "DELETING",
             }
         )
-
-    def _access(self, newest: Record) -> None:
-        """Notes that somebody read an image set, which moves it from the archive."""
-        if newest.wire().get("storageTier") == records.ARCHIVE:
-            self._stats.moved_to_frequent += 1
-        self._store.replace(records.accessed(newest, self._clock.now_ms()))
 
     def _version(self, datastore: Datastore, given: Input) -> Record:
         image_set_id, asked = given["imageSetId"], given.get("versionId")

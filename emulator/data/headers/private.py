@@ -51,7 +51,7 @@ def elements(scanner: Scanner, modality: str, chance: Random) -> Attributes:
             "00191023": "39.37 ",
         }
     if scanner.brand == "PHILIPS":
-        nested = [{"00080100": "IDL", "20051080": []}]
+        nested = [{"CodeValue": "IDL", "CodeMeaning": None}]
         return {
             "20010010": "Philips Imaging DD 001",
             "20011003": 0.0,
