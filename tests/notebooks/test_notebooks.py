@@ -1,9 +1,14 @@
-"""Every notebook runs from top to bottom, with its own assertions, on a lake like the demo's."""
+"""Every notebook runs from top to bottom, with its own assertions, on a lake like the demo's.
+
+One kernel runs them all, one after another and without the names of the one before: most of the time
+of a kernel goes into imports.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,24 +99,33 @@ def people_of(summaries: Any) -> set[str]:
     return {value for value in values if isinstance(value, str) and len(value) > 5}
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[NotebookClient]:
+    client = NotebookClient(nbformat.v4.new_notebook(), timeout=120)
+    with client.setup_kernel():
+        yield client
+
+
 @pytest.mark.parametrize(
     ("name", "policy"),
     [*((path.name, "limited") for path in NOTEBOOKS), *((name, "safe") for name in WITHOUT_DATES)],
 )
 def test_notebook(
-    name: str, policy: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, policy: str, lake: Lake, kernel: NotebookClient, tmp_path: Path
 ) -> None:
     own = tmp_path / "lake"  # what a notebook freezes is not there for the others
     shutil.copytree(lake.root, own)
     if policy != "limited":
         Sync(Settings(datastores=lake.datastores, root=str(own), privacy=policy)).publish()
-    monkeypatch.setenv("COHORTLAKE_ROOT", str(own))
     notebook = nbformat.read(FOLDER / name, as_version=4)
+    # What a notebook writes beside itself does not go into the repository.
+    begin = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    begin += f"os.environ['COHORTLAKE_ROOT'] = {str(own)!r}\n%reset -f"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(begin))
     if name in CHECKS:
         notebook.cells.append(nbformat.v4.new_code_cell(CHECKS[name]))
-    # What a notebook writes beside itself does not go into the repository.
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    kernel.nb = notebook
+    kernel.execute(cleanup_kc=False)
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import tableone
 from cohort.tiny import image_set, opened
 
 from cohortlake.cohort import Cohort
@@ -78,6 +77,8 @@ def test_there_is_no_difference_where_it_is_undefined(cohort: Cohort) -> None:
 
 
 def test_defined_differences_are_those_of_tableone(cohort: Cohort) -> None:
+    import tableone  # which imports SciPy: 3 s for each worker that collects this module
+
     frame = cohort.to_pandas()
     given = pd.DataFrame({
         "arm": frame["arm"].astype(object),
