@@ -199,7 +199,7 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
     if runs and runs[-1].until == until:
         return runs
     # Sorting takes so much memory, however many rows there are.
-    with engine.connection_of_its_own(memory_limit=_SORT_MEMORY, threads=_SORT_THREADS) as con:
+    with engine.connection(memory_limit=_SORT_MEMORY, threads=_SORT_THREADS) as con:
         paths = image_sets.appended_files(root, runs[-1].version, version) if runs else None
         if paths is None:
             runs, history = [], image_sets.register(con, root, version)

@@ -225,7 +225,7 @@ def _publish_since(
         rewrite: Periods to write although nothing in them changed.
     """
     writer = Writer(root, policy, before.files if before else {})
-    with engine.connection_of_its_own(memory_limit=_MEMORY) as con:
+    with engine.connection(memory_limit=_MEMORY) as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)

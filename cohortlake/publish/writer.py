@@ -107,7 +107,7 @@ class Writer:
             of_kept = f"SELECT {names}, {partition.name} AS period FROM kept"
             former = f"{of_kept} SEMI JOIN {studies} ON {is_of_study}"
             differences = f"SELECT DISTINCT period FROM ({_differences(new_rows, former)})"
-            differing = [str(period) for (period,) in con.sql(differences).fetchall()]
+            differing = [str(period) for (period,) in con.execute(differences).fetchall()]
             rows = f"{new_rows} UNION ALL {of_kept} ANTI JOIN {studies} ON {is_of_study}"
             written = _of_periods(rows, differing)
             if differing:
@@ -218,7 +218,7 @@ class Writer:
         self._register_kept(con, "kept", [path], columns)
         rows = f"SELECT {names} FROM {new_rows}"
         former = f"SELECT {names} FROM kept SEMI JOIN {patients} USING (patient_key)"
-        if not con.sql(f"SELECT 1 FROM ({_differences(rows, former)}) LIMIT 1").fetchall():
+        if not con.execute(f"{_differences(rows, former)} LIMIT 1").fetchall():
             return
         rows += f" UNION ALL SELECT {names} FROM kept ANTI JOIN {patients} USING (patient_key)"
         self.write_whole(
@@ -294,7 +294,9 @@ def _of_periods(query: str, periods: Collection[str]) -> str:
 def _differences(rows: str, other_rows: str) -> str:
     """Return SQL for the rows that only one of two queries gives, or gives more often."""
     return f"""
-        (({rows}) EXCEPT ALL ({other_rows})) UNION ALL (({other_rows}) EXCEPT ALL ({rows}))
+        SELECT * EXCLUDE (side) FROM (
+            SELECT *, 1 AS side FROM ({rows}) UNION ALL SELECT *, -1 FROM ({other_rows})
+        ) GROUP BY ALL HAVING sum(side) <> 0
     """
 
 

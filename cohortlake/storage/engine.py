@@ -49,27 +49,19 @@ def connect(**config: str) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+def connection(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection as long as the block lasts, with views and temporary tables of its own.
 
-    All these connections belong to one database of the process. Errors of the files of `register`
-    are explained.
-    """
-    with _shared(os.getpid()).opened() as database, database.cursor() as con, explained(con):
-        _draw_nothing(con)
-        yield con
-
-
-@contextmanager
-def connection_of_its_own(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a connection to a database of its own, for options that hold for a whole database.
-
-    Errors of the files of `register` are explained.
+    All connections with the same options belong to one database of the process. Errors of the files
+    of `register` are explained.
 
     Args:
-        **config: DuckDB's options, such as memory_limit.
+        **config: DuckDB's options, such as memory_limit. They hold for all these connections
+            together.
     """
-    with spilling(**config) as con, explained(con):
+    shared = _shared(os.getpid(), *sorted(config.items()))
+    with shared.opened() as database, database.cursor() as con, explained(con):
+        _draw_nothing(con)
         yield con
 
 
@@ -77,9 +69,13 @@ class _SharedDatabase:
     """A database that stays open, because a new one takes 30 ms of processor time.
 
     The folder that it spills into is deleted with the last connection, as `spilling` does it.
+
+    Args:
+        config: DuckDB's options.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: dict[str, str]) -> None:
+        self._config = config
         self._lock = threading.Lock()
         self._database: duckdb.DuckDBPyConnection | None = None
         self._connections = 0
@@ -105,7 +101,7 @@ class _SharedDatabase:
     def _open(self) -> duckdb.DuckDBPyConnection:
         if self._database is None:
             # The cache has an entry for each file, though it holds remote files only.
-            self._database = connect(enable_external_file_cache="false")
+            self._database = connect(enable_external_file_cache="false", **self._config)
         if not self._connections:
             # Spilled rows may be PHI: the folder is private, and the next run deletes it after a
             # kill.
@@ -122,9 +118,9 @@ class _SharedDatabase:
 
 
 @functools.cache
-def _shared(process_id: int) -> _SharedDatabase:
-    """Return the database of this process. A forked process cannot use that of its parent."""
-    return _SharedDatabase()
+def _shared(process_id: int, *config: tuple[str, str]) -> _SharedDatabase:
+    """Return a database of this process. A forked process cannot use those of its parent."""
+    return _SharedDatabase(dict(config))
 
 
 def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
@@ -132,19 +128,16 @@ def explained(con: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
     return damage.explained(lambda: _REGISTERED.get(con, ()))
 
 
-def spilling(**config: str) -> duckdb.DuckDBPyConnection:
+def spilling() -> duckdb.DuckDBPyConnection:
     """Open an in-memory database of its own that spills into a private temporary folder.
 
     The folder is deleted when the connection is closed, or when nothing refers to the connection
     and its relations any more: a relation keeps its connection open.
-
-    Args:
-        **config: DuckDB's options.
     """
     # Spilled rows may be PHI: the folder is private, and the next run deletes it after a kill.
     stack = contextlib.ExitStack()
     spill = stack.enter_context(locks.temporary_folder())
-    con = connect(temp_directory=str(spill), **config)
+    con = connect(temp_directory=str(spill))
     # DuckDB has no event for the end of a database, but it releases the registered tables.
     until_closed = pa.table({"until_closed": pa.nulls(0)})
     con.register("until_closed", until_closed)

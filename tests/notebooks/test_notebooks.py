@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom, with its own assertions, on a lake like the demo's.
 
-One kernel runs them all, one after another and without the names of the one before: most of the time
-of a kernel goes into imports.
+One kernel runs them all, one after another and without the names of the one before, because each
+kernel imports pandas, Matplotlib and SciPy again.
 """
 
 from __future__ import annotations

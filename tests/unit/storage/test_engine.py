@@ -66,6 +66,14 @@ def test_every_connection_is_in_utc_and_draws_nothing() -> None:
             assert con.execute(asked).fetchall() == [("UTC", False)]
 
 
+def test_options_hold_for_the_connections_that_ask_for_them() -> None:
+    asked = "SELECT current_setting('memory_limit')"
+    with engine.connection(memory_limit="500MB") as limited, engine.connection() as con:
+        limit = limited.execute(asked).fetchall()
+        assert limit == [("476.8 MiB",)]
+        assert con.execute(asked).fetchall() != limit
+
+
 def test_what_spilled_lies_in_a_private_folder_that_goes_with_the_last_connection(
     folder: Path,
 ) -> None:
