@@ -10,7 +10,7 @@ import math
 from base64 import b64encode
 from typing import Any
 
-from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -36,16 +36,26 @@ def attributes(dataset: Dataset, vrs: dict[str, str]) -> Attributes:
     for tag in sorted(dataset.keys()):
         if tag.group == _PIXELS or tag.element == 0:
             continue
-        vr = _vr(dataset, tag)
+        value = _value(dataset, tag, _raw_vr(dataset, tag), vrs)
         key = keyword_for_tag(tag)
-        if not key or key in found:
+        # The keyword of a repeating group, such as an overlay, does not say which group it is.
+        if not key or tag_for_keyword(key) != tag:
             key = f"{int(tag):08X}"
-            vrs[key] = vr
-        found[key] = _value(dataset, tag, vr, vrs)
+            vrs[key] = _vr(dataset, tag)
+        found[key] = value
     return found
 
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
+    """Returns the VR under which an element was read."""
+    try:
+        return str(dataset[tag].VR)
+    except _UNREADABLE:
+        return _raw_vr(dataset, tag)
+
+
+def _raw_vr(dataset: Dataset, tag: BaseTag) -> str:
+    """Returns the VR in the file, or that of the dictionary."""
     vr = dataset.get_item(tag).VR
     if vr is None and not tag.is_private:
         try:

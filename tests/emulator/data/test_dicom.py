@@ -224,3 +224,16 @@ def test_a_frame_has_the_bytes_of_the_file(loaded):
     [series] = document(loaded, row)["Study"]["Series"].values()
     [frame] = series["Instances"][ct.SOPInstanceUID]["ImageFrames"]
     assert frame_bytes(loaded, row, frame) == ("application/octet-stream", ct.PixelData)
+
+
+def test_elements_without_a_keyword_have_the_vr_under_which_they_were_read(loaded):
+    found = {}
+    for row in loaded.search():
+        [series] = document(loaded, row)["Study"]["Series"].values()
+        for instance in series["Instances"].values():
+            assert {key for key in instance["DICOM"] if key[0].isdigit()} <= set(
+                instance["DICOMVRs"]
+            )
+            found |= instance["DICOMVRs"]
+    assert found["00190010"] == "LO", "a private creator, also in implicit VR"
+    assert found["60000040"] == "CS", "an overlay, whose keyword would not say which"
