@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from cohortlake import schema
 from cohortlake.errors import OldFormat
 from cohortlake.healthimaging import EPOCH, Axis
-from cohortlake.increments import files
+from cohortlake.increments import files, written
 from cohortlake.increments.record import Record
 from cohortlake.storage import delta, engine
 from cohortlake.storage.root import Root
@@ -115,6 +115,7 @@ def record(root: Root, paths: Sequence[str], *, rebuild: bool = False) -> None:
     """
     if paths or rebuild:
         delta.retrying(TABLE, lambda: _record(root, paths, rebuild=rebuild))
+        written.forget(root)
 
 
 def _record(root: Root, paths: Sequence[str], *, rebuild: bool) -> None:
@@ -223,8 +224,13 @@ def _midnight(instant: datetime) -> datetime:
 
 def _rows(root: Root, paths: Iterable[str]) -> list[dict[str, object]]:
     """Return a row for each increment in some files, also if it is in two of them."""
-    records = {record.path: record for path in paths for record in files.read_records(root, path)}
+    records = {record.path: record for path in paths for record in _records_of(root, path)}
     return [_row(record) for record in records.values()]
+
+
+def _records_of(root: Root, path: str) -> list[Record]:
+    own = written.record_of(root, path)
+    return [own] if own else files.read_records(root, path)
 
 
 def _row(record: Record) -> dict[str, object]:

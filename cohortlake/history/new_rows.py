@@ -16,7 +16,7 @@ from cohortlake import schema
 from cohortlake.history import timeline
 from cohortlake.history.timeline import Observed
 from cohortlake.history.views import HistoryViews, ends_sql
-from cohortlake.increments import files, kinds
+from cohortlake.increments import files, kinds, written
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -91,6 +91,7 @@ def changes_sql(rows: str) -> str:
 def _read_increments(
     con: duckdb.DuckDBPyConnection, root: Root, paths: Sequence[str]
 ) -> Increments:
+    paths = [path for path in paths if not written.is_without_rows(root, path)]
     found = [path for path in paths if files.axis_of(path) not in kinds.STATELESS_AXES]
     absent = [path for path in paths if files.axis_of(path) == kinds.ABSENCE_AXIS]
     engine.register(con, "found", root, found, kinds.FOUND_SCHEMA)

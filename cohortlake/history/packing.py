@@ -14,7 +14,7 @@ function of the set of increments, and the coverage has each increment once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -22,12 +22,12 @@ from typing import TypeVar
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.history import coverage
-from cohortlake.increments import files, kinds, packed
+from cohortlake.increments import files, kinds, packed, rewrite
 from cohortlake.increments.files import axis_of
 from cohortlake.increments.kinds import STATELESS_AXES
 from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import format_of
-from cohortlake.privacy import erasures
+from cohortlake.storage.files import Overtaken
 from cohortlake.storage.root import Root
 
 T = TypeVar("T")
@@ -142,18 +142,15 @@ def _copy(root: Root, sources: Sequence[str]) -> int:
     """
     usable = [path for path in sources if _is_usable(root, path)]
     while len(usable) > 1:
-        erased = erasures.read(root)
         try:
-            path = _write(root, usable)
+            _write(root, usable, rewrite.erasure_began(root))
+        except Overtaken:
+            return 0  # the erasure may have deleted some of the files
         except DamagedFile as error:
             if error.path not in usable:
                 raise
             usable.remove(error.path)
             continue
-        # On S3 an erasure on another machine may have missed the new file. The others are there.
-        if erasures.read(root) != erased:
-            root.delete(path)
-            return 0
         return sum(not packed.is_packed(source) for source in usable)
     return 0
 
@@ -169,10 +166,10 @@ def _is_usable(root: Root, path: str) -> bool:
     return is_own_format and columns.names == kinds.schema_of(axis).names
 
 
-def _write(root: Root, sources: Sequence[str]) -> str:
+def _write(root: Root, sources: Sequence[str], unless: Callable[[], bool]) -> None:
     records = {r.path: r for source in sources for r in files.read_records(root, source)}
     path = packed.path_of(list(records))
-    writer = PackWriter(root, path, kinds.schema_of(axis_of(path)))
+    writer = PackWriter(root, path, kinds.schema_of(axis_of(path)), unless)
     with contextlib.closing(writer):
         for source in sources:
             for record, batches in files.read_increments(root, source):
@@ -181,4 +178,3 @@ def _write(root: Root, sources: Sequence[str]) -> str:
                         writer.add(rows)
                     writer.finish_increment(record)
         writer.commit()
-    return path

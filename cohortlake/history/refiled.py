@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.views import HistoryViews, ends_of_sql, history_sql
-from cohortlake.increments import files, kinds, older_format, rewrite, writer
+from cohortlake.increments import files, kinds, older_format, rewrite, writer, written
 from cohortlake.increments.record import Record
 from cohortlake.privacy.erasures import ErasedPatients
 from cohortlake.storage import damage, engine
@@ -73,7 +73,7 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
         return []
     older_format.upgrade(root, paths)
     for path in paths:
-        if files.axis_of(path) in kinds.STATELESS_AXES:
+        if files.axis_of(path) in kinds.STATELESS_AXES or written.is_without_rows(root, path):
             continue
         if not files.count_rows(root, path, erased.mask):
             continue
@@ -83,8 +83,8 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
                 if not ids:
                     continue
                 held = _held(root, found.datastore_id, ids, paths, with_history=not are_all)
-                written = _write(root, found, held, f"late-erasures-{found.axis}")
-                absences |= {written} if written else set()
+                absence = _write(root, found, held, f"late-erasures-{found.axis}")
+                absences |= {absence} if absence else set()
         rewrite.remove_rows(root, path, erased.mask)
     return sorted(absences)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.flatten import read_again
-from cohortlake.increments import packed
-from cohortlake.increments.files import axis_of, read_batches, read_footer
+from cohortlake.increments import packed, written
+from cohortlake.increments.files import axis_of, read_batches, read_footer, read_record
 from cohortlake.increments.kinds import FOUND_SCHEMA, STATELESS_AXES, with_run_columns
 from cohortlake.increments.record import Record, format_of
-from cohortlake.increments.rewrite import change_packed, recounted, replace_rows
+from cohortlake.increments.rewrite import (
+    Unless,
+    beside_erasures,
+    change_packed,
+    recounted,
+    replace_rows,
+)
 from cohortlake.increments.writer import write_empty
 from cohortlake.storage.root import Root
 
@@ -23,7 +30,7 @@ def upgrade(root: Root, paths: Iterable[str]) -> None:
     No row is lost, and the values as the service sent them stay readable.
     """
     for path in paths:
-        if axis_of(path) in STATELESS_AXES:
+        if axis_of(path) in STATELESS_AXES or written.record_of(root, path):
             continue
         footer = read_footer(root, path)
         if format_of(footer) == schema.FORMAT_VERSION:
@@ -33,10 +40,14 @@ def upgrade(root: Root, paths: Iterable[str]) -> None:
             continue
         record = Record.from_footer(footer)
         if record.kept_rows:
-            batches = read_batches(root, path)
-            replace_rows(root, record, (read_again(rows) for rows in batches if len(rows)))
+            beside_erasures(root, functools.partial(_upgrade, root, path))
         else:
             write_empty(root, record)
+
+
+def _upgrade(root: Root, path: str, unless: Unless) -> None:
+    record, batches = read_record(root, path), read_batches(root, path)
+    replace_rows(root, record, (read_again(rows) for rows in batches if len(rows)), unless)
 
 
 def _upgraded(record: Record, rows: pa.Table) -> tuple[Record, pa.Table]:

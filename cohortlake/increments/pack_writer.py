@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -20,11 +21,14 @@ class PackWriter:
         root: The lake.
         path: The file.
         columns: The columns of its rows.
+        unless: See `Files.draft`.
     """
 
-    def __init__(self, root: Root, path: str, columns: pa.Schema) -> None:
+    def __init__(
+        self, root: Root, path: str, columns: pa.Schema, unless: Callable[[], bool] | None = None
+    ) -> None:
         self._root = root
-        self._draft = root.draft(path)
+        self._draft = root.draft(path, unless)
         with root.explained():
             self._writer = parquet_writer(self._draft.stream, columns)
         self._buffer = [pa.Table.from_batches([], columns)]

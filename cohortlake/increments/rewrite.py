@@ -21,24 +21,63 @@ from cohortlake.increments.kinds import FOUND_SCHEMA, STATELESS_AXES
 from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import Counts, IncrementWriter, write_empty, write_table
+from cohortlake.privacy import erasures
+from cohortlake.storage.files import Overtaken
 from cohortlake.storage.root import Root
 
 Change = Callable[[Record, pa.Table], tuple[Record, pa.Table]]
 """Takes an increment of a packed file, and returns it as it shall be."""
 
 
+Unless = Callable[[], bool]
+"""Says whether an erasure began since a file was read."""
+
+
+def erasure_began(root: Root) -> Unless:
+    """Return a function that says whether an erasure began since this call.
+
+    Rows that are read after this call are written again `unless` it says so. On S3 another machine
+    may erase a patient meanwhile. It writes its record first. Then it deletes the hidden files, and
+    then it lists the files whose rows it removes. The file that is written here is hidden until
+    this function has looked at the records once more. So either it sees the record, or the erasure
+    deletes the hidden file, or it lists the file. No kill changes that: what is hidden is never
+    read.
+    """
+    before = erasures.read(root)
+    return lambda: erasures.read(root) != before
+
+
+def beside_erasures(root: Root, attempt: Callable[[Unless], None]) -> None:
+    """Read a file and write it again, and start over if an erasure began meanwhile.
+
+    Args:
+        root: The lake.
+        attempt: Reads and writes. It gives what it writes the function that it gets.
+    """
+    is_written = False
+    while not is_written:
+        with contextlib.suppress(Overtaken):
+            attempt(erasure_began(root))
+            is_written = True
+
+
 def remove_rows(root: Root, path: str, is_removed: RowFilter) -> None:
     """Rewrite a file without the rows that a filter selects, and update the records."""
     if packed.is_packed(path):
         change_packed(root, path, lambda record, rows: _without(record, rows, is_removed))
-        return
+    else:
+        beside_erasures(root, lambda unless: _remove_rows(root, path, is_removed, unless))
+
+
+def _remove_rows(root: Root, path: str, is_removed: RowFilter, unless: Unless) -> None:
     record = read_record(root, path)
     others = (rows.filter(pc.invert(is_removed(rows))) for rows in read_batches(root, path))
     if record.axis in STATELESS_AXES:
         left = pa.concat_tables(list(others))
-        write_table(root, replace(record, rows=len(left), kept_rows=len(left)), left)
+        record = replace(record, rows=len(left), kept_rows=len(left))
+        write_table(root, record, left, unless)
     else:
-        replace_rows(root, record, others)
+        replace_rows(root, record, others, unless)
 
 
 def clear_counts(root: Root, path: str, increments: Collection[str]) -> None:
@@ -59,9 +98,16 @@ def clear_counts(root: Root, path: str, increments: Collection[str]) -> None:
         write_empty(root, _cleared(read_record(root, path)))
 
 
-def replace_rows(root: Root, record: Record, batches: Iterable[pa.Table]) -> None:
-    """Rewrite the file of one increment with other rows. Rows that are gone count as erased."""
-    writer = IncrementWriter(root, record)
+def replace_rows(root: Root, record: Record, batches: Iterable[pa.Table], unless: Unless) -> None:
+    """Rewrite the file of one increment with other rows. Rows that are gone count as erased.
+
+    Args:
+        root: The lake.
+        record: The record of the file.
+        batches: The rows.
+        unless: See `erasure_began`.
+    """
+    writer = IncrementWriter(root, record, unless)
     with contextlib.closing(writer):
         for rows in batches:
             writer.add(rows.drop_columns(["observed_at", "run_id"]))
@@ -78,10 +124,14 @@ def replace_rows(root: Root, record: Record, batches: Iterable[pa.Table]) -> Non
 
 def change_packed(root: Root, path: str, change: Change) -> None:
     """Rewrite a packed file, increment by increment."""
+    beside_erasures(root, lambda unless: _change_packed(root, path, change, unless))
+
+
+def _change_packed(root: Root, path: str, change: Change, unless: Unless) -> None:
     columns = FOUND_SCHEMA
     if axis_of(path) in STATELESS_AXES:
         columns = next(read_batches(root, path)).schema
-    writer = PackWriter(root, path, columns)
+    writer = PackWriter(root, path, columns, unless)
     with contextlib.closing(writer):
         for record, batches in read_increments(root, path):
             changed, rows = change(record, pa.concat_tables(list(batches)))

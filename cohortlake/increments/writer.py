@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.flatten import invalid_values
+from cohortlake.increments import written
 from cohortlake.increments.kinds import FOUND_SCHEMA, with_run_columns
 from cohortlake.increments.record import FOOTER_KEY, HASH_MODULUS, Record, content_hash
-from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root
 
 _NO_ROWS = pa.Table.from_batches([], FOUND_SCHEMA)  # `empty_table()` imports pandas
@@ -57,12 +59,16 @@ class IncrementWriter:
     Args:
         root: The lake.
         record: What is searched. The writer fills in the counts.
+        unless: See `Files.draft`.
     """
 
-    def __init__(self, root: Root, record: Record) -> None:
+    def __init__(
+        self, root: Root, record: Record, unless: Callable[[], bool] | None = None
+    ) -> None:
         self._root = root
         self._record = record
-        self._open: tuple[Draft, pq.ParquetWriter] | None = None  # after the first row group
+        self._unless = unless
+        self._open: tuple[Any, pq.ParquetWriter] | None = None  # after the first row group
         self._buffer: list[pa.Table] = [_NO_ROWS]
         self._buffered_rows = 0
         self.buffered_bytes = 0
@@ -105,7 +111,7 @@ class IncrementWriter:
         """Give the file its name, with all rows that were added; return its record."""
         record = replace(summary, kept_rows=summary.rows)
         if self._open is None:
-            write_table(self._root, record, pa.concat_tables(self._buffer))
+            write_table(self._root, record, pa.concat_tables(self._buffer), self._unless)
             return record
         if self._buffered_rows:
             self.flush()
@@ -114,6 +120,7 @@ class IncrementWriter:
             writer.add_key_value_metadata({FOOTER_KEY: record.to_footer()})
             writer.close()
             draft.keep()
+        written.remember(self._root, record)
         return record
 
     def close(self) -> None:
@@ -128,7 +135,7 @@ class IncrementWriter:
         """Write the rows in memory as a row group."""
         with self._root.explained():
             if self._open is None:
-                draft = self._root.draft(self._record.path)
+                draft = self._root.draft(self._record.path, self._unless)
                 self._open = draft, parquet_writer(draft.stream, FOUND_SCHEMA)
             self._open[1].write_table(pa.concat_tables(self._buffer).combine_chunks())
         self._buffer, self._buffered_rows, self.buffered_bytes = [_NO_ROWS], 0, 0
@@ -139,15 +146,21 @@ def write_empty(root: Root, record: Record) -> None:
     write_table(root, record, _NO_ROWS)
 
 
-def write_table(root: Root, record: Record, rows: pa.Table) -> None:
-    """Write a small increment at once."""
-    with root.writing(record.path) as stream, parquet_writer(stream, rows.schema) as writer:
+def write_table(
+    root: Root, record: Record, rows: pa.Table, unless: Callable[[], bool] | None = None
+) -> None:
+    """Write a small increment at once. See `Files.draft` for `unless`."""
+    with (
+        root.writing(record.path, unless) as stream,
+        parquet_writer(stream, rows.schema) as writer,
+    ):
         if len(rows):
             writer.write_table(rows)
         writer.add_key_value_metadata({FOOTER_KEY: record.to_footer()})
+    written.remember(root, record)
 
 
-def parquet_writer(stream: pa.NativeFile, columns: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(stream: Any, columns: pa.Schema) -> pq.ParquetWriter:
     """Begin a Parquet file with the settings of all increments."""
     dictionary = [name for name in columns.names if name in _DICTIONARY]
     return pq.ParquetWriter(

@@ -232,7 +232,7 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
         [location.path(path) for path in paths],
         schema,
         format="parquet",
-        filesystem=location.filesystem,
+        filesystem=location.s3.for_reading() if location.s3 else location.filesystem,
         partitioning=pads.partitioning(pa.schema(columns), flavor="hive"),
         # The names above the folder of the table are no partitions.
         partition_base_dir=location.path(*paths[0].split("/")[:-2]),

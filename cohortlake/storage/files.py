@@ -1,8 +1,9 @@
 """Read and write the files of a lake, on a disk and on S3 alike.
 
-Files appear whole or not at all: they are written under a hidden temporary name and moved.
-On a local disk the restricted zone is for its owner only. See `storage.location` for where files
-lie, and `storage.root` for how runs work beside each other.
+Files appear whole or not at all. On a disk they are written under a hidden temporary name and
+moved; S3 shows an object only when its upload is complete. On a local disk the restricted zone is
+for its owner only. See `storage.location` for where files lie, and `storage.root` for how runs work
+beside each other.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cohortlake.storage import disk
 from cohortlake.storage.location import StorageLocation
+
+if TYPE_CHECKING:
+    from cohortlake.storage.upload import Upload
 
 RESTRICTED = ("increments", "image_sets", "history_index", "coverage", "erasures", "keys")
 FOR_READERS = ("published", "cohorts")
@@ -31,24 +36,47 @@ DRAFT_NAME = re.compile(rf"\..+\{_TEMPORARY_SUFFIX}")
 """The names of files that are being written."""
 
 
+class Overtaken(Exception):
+    """Something happened while a file was written that it does not show. It was not kept."""
+
+
 class Draft:
-    """A file under a hidden name while it is written. `keep` or `discard` it; the first wins."""
+    """A file under a hidden name while it is written. `keep` or `discard` it; the first wins.
+
+    See `Files.draft`.
+    """
 
     def __init__(
-        self, fs: pafs.FileSystem, temporary: str, final: str, stream: pa.NativeFile
+        self,
+        fs: pafs.FileSystem,
+        temporary: str,
+        final: str,
+        stream: pa.NativeFile,
+        unless: Callable[[], bool] | None = None,
     ) -> None:
-        self._fs, self._final = fs, final
+        self._fs, self._final, self._unless = fs, final, unless
         self.temporary = temporary
         self.stream = stream
         self._is_open = True
 
     def keep(self) -> None:
-        """Give the file its name. It outlives a loss of power from then on."""
+        """Give the file its name. It outlives a loss of power from then on.
+
+        Raises:
+            Overtaken: See `Files.draft`.
+        """
         self.stream.close()
         is_local = isinstance(self._fs, pafs.LocalFileSystem)
         if is_local:
             disk.sync(self.temporary)
-        self._fs.move(self.temporary, self._final)
+        if self._unless and self._unless():
+            raise Overtaken
+        try:
+            self._fs.move(self.temporary, self._final)
+        except OSError:
+            if self._unless and not self._fs.get_file_info(self.temporary).is_file:
+                raise Overtaken from None
+            raise
         self._is_open = False
         if is_local:
             disk.sync(Path(self._final).parent)
@@ -141,10 +169,7 @@ class Files:
     def open(self, path: str) -> Iterator[pa.NativeFile]:
         """Give a file for random reading, as long as the block lasts."""
         location = self.location_of(path)
-        with (
-            location.explained(),
-            location.filesystem.open_input_file(location.path(path)) as file,
-        ):
+        with location.explained(), location.open_file(path) as file:
             yield file
 
     def read(self, path: str) -> bytes:
@@ -177,8 +202,21 @@ class Files:
             if location.is_local:
                 disk.sync(Path(location.path(to)).parent)
 
-    def draft(self, path: str) -> Draft:
-        """Open a hidden file that becomes the file at `path` when it is kept."""
+    def draft(self, path: str, unless: Callable[[], bool] | None = None) -> Draft | Upload:
+        """Open a file that appears at `path` when it is kept.
+
+        Args:
+            path: The file.
+            unless: Asked when the file is whole and hidden. If it says so, or if another machine
+                deleted the hidden file, the file does not appear, and `keep` raises Overtaken. On
+                S3 this takes three requests more.
+        """
+        location = self.location_of(path)
+        if location.s3 and not unless:
+            return location.s3.upload(location.path(path))
+        return self._hidden_draft(path, unless)
+
+    def _hidden_draft(self, path: str, unless: Callable[[], bool] | None = None) -> Draft:
         location = self.location_of(path)
         folder, _, name = path.rpartition("/")
         temporary = location.path(folder, f".{name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
@@ -186,7 +224,7 @@ class Files:
             stream = self._opened(folder, temporary)
             if location.is_local and folder.split("/", 1)[0] in RESTRICTED:
                 Path(temporary).chmod(0o600)
-        return Draft(location.filesystem, temporary, location.path(path), stream)
+        return Draft(location.filesystem, temporary, location.path(path), stream, unless)
 
     def _opened(self, folder: str, temporary: str) -> pa.NativeFile:
         """Open a new file. Another run may delete its folder as long as that is empty."""
@@ -198,9 +236,17 @@ class Files:
         return filesystem.open_output_stream(temporary)
 
     @contextmanager
-    def writing(self, path: str) -> Iterator[pa.NativeFile]:
-        """Give a stream that becomes the file at `path` if the block ends without an error."""
-        draft = self.draft(path)
+    def writing(self, path: str, unless: Callable[[], bool] | None = None) -> Iterator[Any]:
+        """Give a stream that becomes the file at `path` if the block ends without an error.
+
+        Args:
+            path: The file.
+            unless: See `draft`.
+
+        Raises:
+            Overtaken: See `draft`.
+        """
+        draft = self.draft(path, unless)
         try:
             with self.location_of(path).explained():
                 yield draft.stream
@@ -219,7 +265,7 @@ class Files:
         if location.s3:
             location.s3.write_if(location.path(path), content, None)
             return
-        draft = self.draft(path)
+        draft = self._hidden_draft(path)
         try:
             with location.explained(), contextlib.suppress(FileExistsError):
                 draft.stream.write(content)

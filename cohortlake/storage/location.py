@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cohortlake.errors import CohortlakeError, RootNotUsable
@@ -72,6 +73,12 @@ class StorageLocation:
     def path(self, *parts: str) -> str:
         """Return the full path of a file or folder, as the file system takes it."""
         return "/".join((self._base, *parts))
+
+    def open_file(self, path: str) -> pa.NativeFile:
+        """Open a file below this location for random reading."""
+        if self.s3 and (content := self.s3.read_small(self.path(path))) is not None:
+            return pa.BufferReader(content)
+        return self.filesystem.open_input_file(self.path(path))
 
     def relative_path(self, path: str) -> str:
         """Return a full path relative to this location."""

@@ -1,7 +1,7 @@
 """S3: what Arrow cannot do there, and what an error means.
 
-Three libraries call S3: Arrow for most files, deltalake for its tables, and boto3 for small objects
-that must be read or replaced as a whole. boto3's errors hold the answer of S3. The other two
+Three libraries call S3: boto3 writes, and reads small objects; Arrow lists, and reads large files;
+deltalake does both for its tables. boto3's errors hold the answer of S3. The other two
 libraries raise an OSError that holds it in its text. See `storage.files` for which files are read
 and written.
 """
@@ -18,12 +18,15 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, cause_of_status, connect, failure_of
 from cohortlake.errors import CohortlakeError, RootNotUsable, RootUnreachable
+from cohortlake.storage.small_objects import SmallObjects, open_small
+from cohortlake.storage.upload import Upload
 
 _ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.1
@@ -78,6 +81,18 @@ class S3:
         if region:
             options["region"] = region
         return pafs.S3FileSystem(**options)
+
+    def for_reading(self) -> pafs.FileSystem:
+        """Return a file system that reads small objects with one request, and keeps them."""
+        return pafs.PyFileSystem(SmallObjects(self))
+
+    def read_small(self, path: str) -> pa.Buffer | None:
+        """Return the content of a small object; None if it is large, or cannot be read so."""
+        return open_small(self._client, path)
+
+    def upload(self, path: str) -> Upload:
+        """Begin to write an object."""
+        return Upload(self._client, path)
 
     def read(self, path: str) -> tuple[bytes, str]:
         """Return an object as one writer left it, and its ETag.

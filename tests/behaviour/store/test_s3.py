@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -10,22 +11,30 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import boto3
 import pandas as pd
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from aws import allow
 from emulated import emulated
+from looks import DATASTORE, Looked, write
+from privacy.people import SEEN, summaries
 from truth import published, truth
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
+from cohortlake.admin import erase_patient
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
+from cohortlake.history import coverage, image_sets, packing
+from cohortlake.increments import files, older_format, rewrite
+from cohortlake.privacy.erasures import Patient
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.publish import marker, snapshots
 from cohortlake.publish import publisher as publishing
@@ -34,6 +43,7 @@ from cohortlake.publish.marker import MARKER_PATH, Publication
 from cohortlake.publish.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
+from cohortlake.storage.files import Draft
 from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 from emulator import Emulator
@@ -227,6 +237,94 @@ def test_no_object_holds_a_patient_who_was_erased(hospital: Emulator, settings: 
     assert b"CANARY" not in contents(settings.root)
 
 
+class Killed(BaseException):
+    """A kill: nothing handles it."""
+
+
+def _at(instant: str, action: Callable[[], None]) -> Callable[[Draft], None]:
+    """Give `Draft.keep` with something that happens before, in the middle of, or after it."""
+    keep = Draft.keep
+
+    def kept(draft: Draft) -> None:
+        original = draft._unless
+
+        def look() -> bool:
+            if instant == "before the look":
+                action()
+            answer = original() if original else False
+            if instant == "after the look":
+                action()
+            return answer
+
+        draft._unless = look
+        if instant == "before it is whole":
+            action()
+        keep(draft)
+        if instant == "after it has its name":
+            action()
+
+    return kept
+
+
+INSTANTS = ("before it is whole", "before the look", "after the look", "after it has its name")
+
+
+@pytest.mark.parametrize(
+    ("work", "ends", "instant"),
+    [
+        *(("pack", ends, instant) for ends in ("goes on", "is killed") for instant in INSTANTS),
+        *(("upgrade", "goes on", instant) for instant in INSTANTS[1:3]),
+    ],
+)
+def test_no_file_brings_back_who_was_erased_while_it_was_written(
+    root: str, monkeypatch: pytest.MonkeyPatch, instant: str, ends: str, work: str
+) -> None:
+    """Another machine erases a patient whose rows this one has read to write them again."""
+    here, other = Root(root), Root(root)
+    looks = [
+        Looked(
+            SEEN + timedelta(hours=hour),
+            [
+                {**one, "imageSetId": f"{hour}{one['imageSetId'][1:]}"}
+                for one in summaries(2, seed=hour)
+            ],
+        )
+        for hour in range(3)
+    ]
+    image_sets.apply(here, paths := write(here, looks))
+    coverage.record(here, paths)
+
+    def erase() -> None:
+        monkeypatch.setattr(Draft, "keep", keep)  # only the first file that is written
+        patient = Patient(DATASTORE, "MRN-00001")
+        begun = erase_patient.begin(other, patient, bytes(32))
+        erase_patient.remove(other, patient, begun)
+        if ends == "is killed":
+            raise Killed
+
+    keep = Draft.keep
+    monkeypatch.setattr(Draft, "keep", _at(instant, erase))
+    with contextlib.suppress(Killed):
+        if work == "pack":
+            packing._copy(here, paths)
+        else:
+            rewrite.beside_erasures(here, partial(older_format._upgrade, here, paths[0]))
+    monkeypatch.setattr(Draft, "keep", keep)
+    for path in files.listed(Root(root)):
+        rows = pa.concat_tables(files.read_batches(Root(root), path))
+        assert "MRN-00001" not in rows["PatientID"].to_pylist(), path
+    fresh = Root(root)
+    left = sum(r.rows for p in files.paths(fresh) for r in files.read_records(fresh, p))
+    others = [
+        one for look in looks for one in look.found
+        if one["DICOMTags"]["DICOMPatientId"] != "MRN-00001"
+    ]  # fmt: skip
+    assert left == len(others)
+    applied, _ = image_sets.rebuild(fresh)
+    assert applied.rows > 0
+    assert objects(root, ".tmp") == [] or ends == "is killed"
+
+
 def contents(root: str) -> bytes:
     bucket, _, prefix = root.removeprefix("s3://").partition("/")
     files = pafs.FileSelector(f"{bucket}/{prefix}", recursive=True)
@@ -335,7 +433,7 @@ def test_what_killed_runs_left_goes_with_maintenance_or_an_erasure(
     def leave() -> list[str]:
         """What a run leaves that is killed before it names a file, or amid a large one."""
         for path in ("increments/a/b.parquet", "published/studies/studies.parquet"):
-            draft = lake.draft(path)
+            draft = lake.draft(path, lambda: False)  # as a rewritten increment
             draft.stream.write(b"CANARY")
             draft.stream.close()
         s3.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/image_sets/part")
