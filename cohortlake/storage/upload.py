@@ -31,6 +31,7 @@ class Upload(io.RawIOBase):
         self._client = client
         self._object = {"Bucket": bucket, "Key": key}
         self._buffer = bytearray()
+        self._size_bytes = 0
         self._upload_id: str | None = None
         self._parts: list[dict[str, Any]] = []
         self._is_open = True
@@ -47,10 +48,15 @@ class Upload(io.RawIOBase):
     def write(self, content: Any) -> int:
         """Take some bytes, and upload full parts."""
         self._buffer += content
+        self._size_bytes += len(content)
         while len(self._buffer) >= _PART_BYTES:
             self._send_part(bytes(self._buffer[:_PART_BYTES]))
             del self._buffer[:_PART_BYTES]
         return len(content)
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self._size_bytes
 
     def keep(self) -> None:
         """Complete the object. It is there from then on, and replaces what was there."""
