@@ -84,7 +84,7 @@ class S3:
 
     def for_reading(self) -> pafs.FileSystem:
         """Return a file system that reads small objects with one request, and keeps them."""
-        return pafs.PyFileSystem(SmallObjects(self))
+        return pafs.PyFileSystem(SmallObjects(self.read_small, self.filesystem))
 
     def read_small(self, path: str) -> pa.Buffer | None:
         """Return the content of a small object; None if it is large, or cannot be read so."""

@@ -7,16 +7,13 @@ files of a lake are small, and requests are time and money.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from cohortlake.aws import BOTO3_ERRORS
-
-if TYPE_CHECKING:
-    from cohortlake.storage.s3 import S3
 
 _SMALL_BYTES = 4 * 1024 * 1024
 _KEPT_BYTES = 64 * 1024 * 1024
@@ -46,11 +43,14 @@ class SmallObjects(pafs.FileSystemHandler):  # type: ignore[misc]
     """Reads files, and keeps the content of small ones, of which a query may read several times.
 
     Args:
-        s3: The client.
+        read_small: Returns the content of a small object; None if it is large. See `open_small`.
+        filesystem: Arrow's file system, for large ones.
     """
 
-    def __init__(self, s3: S3) -> None:
-        self._s3 = s3
+    def __init__(
+        self, read_small: Callable[[str], pa.Buffer | None], filesystem: pafs.FileSystem
+    ) -> None:
+        self._read_small, self._filesystem = read_small, filesystem
         self._kept: dict[str, pa.Buffer] = {}
         self._kept_bytes = 0
 
@@ -58,9 +58,9 @@ class SmallObjects(pafs.FileSystemHandler):  # type: ignore[misc]
         """Open a file for random reading."""
         content = self._kept.get(path)
         if content is None:
-            content = self._s3.read_small(path)
+            content = self._read_small(path)
             if content is None:
-                return self._s3.filesystem.open_input_file(path)
+                return self._filesystem.open_input_file(path)
             if self._kept_bytes + content.size <= _KEPT_BYTES:
                 self._kept[path] = content
                 self._kept_bytes += content.size
