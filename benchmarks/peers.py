@@ -4,8 +4,8 @@
     python -m benchmarks.peers --image-sets 60000 1000000 --minutes 60
 
 An emulator serves a synthetic hospital. Its index finds a change a minute later. Each way loads it,
-then runs once with nothing new, and once after 1,000 image sets of all study dates got a new
-version, 200 came and 10 were deleted:
+then takes up 20 changes that the index did not have in time, runs once with nothing new, and once
+after 1,000 image sets of all study dates got a new version, 200 came and 10 were deleted:
 
 - `cohortlake sync` under `safe`, and `cohortlake reconcile`, which finds what was deleted;
 - dlt: `merge` with the strategy `upsert` into a Delta table, with a cursor on updatedAt
@@ -264,6 +264,8 @@ def compare(rows: int, ways: Sequence[Way], deadline: Deadline) -> None:
                 _run(way, step, command, hospital, folders[way.name], true, former, deadline)
 
         run("first load", set())
+        admin.advance(seconds=3600)
+        run(f"{LATE} changes of before", set())
         admin.advance(seconds=3600)
         run("nothing new", set())
         replaced = truth(hospital)

@@ -137,7 +137,7 @@ def make_history(root: Root, rows: int) -> None:
     """Write a version history of about `rows` image sets."""
     studies = round(rows / ROWS_PER_STUDY)
     days = (NOW.date() - datetime(2008, 1, 1, tzinfo=UTC).date()).days
-    step = 500_000
+    step = 200_000  # a few months of a large lake, in bounded memory
     for first in range(0, studies, step):
         states = _STATES.format(
             datastore=DATASTORE, first=first, last=min(first + step, studies), studies=studies,
