@@ -128,9 +128,8 @@ class CurrentStates:
                 SELECT interval_key, study_month AS begun_in, {columns}
                 FROM {history.versions} WHERE {where}
             """)
-            span = "SELECT coalesce(min(begun_in), ''), coalesce(max(begun_in), '') FROM begun"
-            ((first, last),) = con.sql(span).fetchall()
-            near = f"(FROM {history.end_events} WHERE study_month BETWEEN '{first}' AND '{last}')"
+            in_months = views.in_months_sql(con, "begun", "begun_in")
+            near = f"(FROM {history.end_events} WHERE {in_months})"
             current = views.current_sql("begun", f"({views.ends_of_sql(near, 'begun')})")
             return con.sql(
                 f"SELECT * EXCLUDE (interval_key, begun_in) FROM ({current})"

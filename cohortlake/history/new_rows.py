@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import duckdb
 
 from cohortlake import schema
-from cohortlake.history import timeline
+from cohortlake.history import timeline, views
 from cohortlake.history.timeline import Observed
 from cohortlake.history.views import HistoryViews, ends_sql
 from cohortlake.increments import files, kinds, written
@@ -114,7 +114,8 @@ def _read_known(
             UNION SELECT {_IDENTITY} FROM {increments.absent}
         )
     """)
-    in_months = _in_months_of(con, f"{history.versions} SEMI JOIN affected USING (image_set_key)")
+    of_same_key = f"{history.versions} SEMI JOIN affected USING (image_set_key)"
+    in_months = views.in_months_sql(con, of_same_key)
     con.execute(f"""
         CREATE TEMP TABLE known_versions AS
             SELECT * EXCLUDE (image_set_key) FROM (
@@ -131,13 +132,6 @@ def _read_known(
         CREATE TEMP TABLE known_ends AS {ends_sql("known_end_events")};
     """)
     return Known("known_versions", "known_end_events", "known_ends")
-
-
-def _in_months_of(con: duckdb.DuckDBPyConnection, rows: str) -> str:
-    """Return a condition for the months of some rows: constants, so that row groups are skipped."""
-    span = f"SELECT coalesce(min(study_month), ''), coalesce(max(study_month), '') FROM {rows}"
-    ((first, last),) = con.sql(span).fetchall()
-    return f"study_month BETWEEN '{first}' AND '{last}'"
 
 
 def _combine(con: duckdb.DuckDBPyConnection, increments: Increments, known: Known) -> Observed:
@@ -222,7 +216,7 @@ def _new_rows(
             SELECT study_month, interval_key FROM {known.versions}
             SEMI JOIN new_intervals USING (state_key);
     """)
-    in_months = _in_months_of(con, "restated_versions")
+    in_months = views.in_months_sql(con, "restated_versions")
     con.execute(f"""
         CREATE TEMP TABLE restated_states AS
             SELECT {_STATE_COLUMNS}, observed_at FROM {history.versions}

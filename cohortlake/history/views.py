@@ -161,3 +161,18 @@ def history_sql(versions: str, ends: str) -> str:
         LEFT JOIN (SELECT * EXCLUDE (revision) FROM {ends}) ends USING (interval_key)
         WHERE ended_by IS DISTINCT FROM 'restated'
     """
+
+
+def in_months_sql(con: duckdb.DuckDBPyConnection, rows: str, month: str = "study_month") -> str:
+    """Return SQL for the condition that a row lies in one of the study months of other rows.
+
+    The months are constants, so that DuckDB skips the files and row groups of all others: also of
+    those between, if one of the months is long ago.
+
+    Args:
+        con: The connection of the other rows.
+        rows: The other rows: a relation.
+        month: Their column with the month.
+    """
+    months = con.sql(f"SELECT DISTINCT {month} FROM {rows}").fetchall()
+    return f"study_month IN {engine.text_list(month for (month,) in months)}"
