@@ -119,7 +119,7 @@ class AdminClient:
         Args:
             image_set_ids: The image sets.
             kind: One of `BAD_DOCUMENTS`: cut, empty, not-gzip, not-json, not-metadata,
-                other-image-set, huge, gone.
+                other-image-set, huge, huge-body, gone.
             times: For how many requests; 0 for all.
             datastore_id: The data store; the first by default.
         """

@@ -212,6 +212,11 @@ _FAULTS = (
         "`spoil`, `huge_document_mb`",
         "A valid document of 200 MB, sent in pieces without Content-Length",
     ),
+    (
+        "`document_huge-body`",
+        "`spoil`, `huge_document_mb`",
+        "The same, and large as gzip too: about three quarters of the JSON",
+    ),
     ("`document_gone`", "`spoil`", "404 for an image set that a search finds"),
 )
 

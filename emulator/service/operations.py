@@ -128,8 +128,8 @@ class Operations:
         record = self._version(datastore, given)
         self.reading.access(newest)
         document = metadata.text(datastore.id, record, self._store.document(record))
-        if bad == "huge":
-            pieces = bad_documents.huge(document, self._faults.behaviour.huge_document_mb)
+        if bad in bad_documents.HUGE:
+            pieces = bad_documents.huge(bad, document, self._faults.behaviour.huge_document_mb)
             return Stream(pieces, metadata.CONTENT_TYPE, metadata.HEADERS)
         body = (
             metadata.pack(document)

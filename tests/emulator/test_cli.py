@@ -121,3 +121,15 @@ def test_the_reference_page_is_up_to_date():
     page = Path(__file__).parents[2] / "docs" / "reference" / "emulator.md"
     result = CliRunner().invoke(app, ["docs"])
     assert result.stdout == page.read_text(encoding="utf-8")
+
+
+def test_documents_and_jobs(run, tmp_path):
+    image_set_id = json.loads(run("truth").splitlines()[0])["imageSetId"]
+    assert json.loads(run("plan", image_set_id)).keys() == {"kind", "geometry", "fault"}
+    run("spoil", image_set_id, "--kind", "empty", "--times", "1")
+    run("mend")
+    assert len(json.loads(run("import-job", "--status", "FAILED", "--name", "night"))) == 32
+    file = tmp_path / "document.json"
+    study = {"DICOM": {}, "Series": {"1.2": {"DICOM": {}, "Instances": {}}}}
+    file.write_text(json.dumps({"Patient": {"DICOM": {}}, "Study": study}))
+    run("document", image_set_id, str(file))

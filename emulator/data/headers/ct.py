@@ -83,6 +83,8 @@ def images(scan: Scan) -> Images:
         "BurnedInAnnotation": "NO",
         **_contrast(scan),
     }
+    if scanner.brand in ("PHILIPS", "GE"):
+        shared["SpacingBetweenSlices"] = ds(spacing, scanner.decimals)
     varying = []
     for number in range(scan.instances if scan.plan.kind == "usual" else 0):
         # The tube's current follows the patient's thickness.

@@ -65,13 +65,14 @@ def header(tags: Mapping[str, Any], image_set_id: str, instances: int) -> Header
     study_uid = _text(tags, "DICOMStudyInstanceUID") or image_set_id
     images = _MODALITIES.get(scan.modality, ultrasound.secondary_capture)(scan)
     device, number = scanner(study_uid, scan.modality)
+    operator = generator("operator", study_uid).choice((None, ["Tech^Robin"], ["RTA^MB"]))
     own_series: Attributes = {
         **device.attributes(number),
         "SeriesDate": scan.study_date or None,
         "SeriesTime": scan.study_time,
         "FrameOfReferenceUID": f"2.25.{int(identifier('frame of reference', study_uid), 16)}",
         "PositionReferenceIndicator": None,
-        "OperatorsName": None,
+        "OperatorsName": operator,
         "PerformedProcedureStepID": f"PPS{number}{scan.number:03d}",
         "RequestAttributesSequence": [
             {"ScheduledProcedureStepID": f"SPS{number}", "RequestedProcedureID": f"RP{number}"}
@@ -163,7 +164,7 @@ def _instances(scan: Scan, device: Scanner, images: Images) -> Iterator[bytes]:
         "ContentDate": scan.study_date or None,
         "ContentTime": scan.study_time,
         "InstanceCreationDate": scan.study_date or None,
-        "ImageComments": None,
+        "ImageComments": chance.choice((None, None, None, "patient moved", "2nd attempt")),
         "TransferSyntaxUID": _EXPLICIT_LITTLE_ENDIAN,
         "ImplementationClassUID": "1.2.276.0.7230010.3.0.3.6.7",
         **{key: value for key, value in own_elements.items() if key not in varying[0]},
