@@ -6,6 +6,7 @@ always replaced as a whole. See `plan` for which files are written.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
@@ -30,6 +31,7 @@ from cohortlake.storage.root import Root
 
 _RANGE_ROWS = 500_000  # of patients
 _CHUNK_ROWS = 100_000  # of the other tables, which have more columns
+_BUFFER_BYTES = 1024 * 1024  # Arrow writes some bytes at a time, each with a call into Python
 
 
 class Writer:
@@ -272,7 +274,10 @@ class Writer:
         with self._root.writing(path) as stream:
             hashed = _Hashed(stream)
             layout = _layout(columns, len(first))
-            with pq.ParquetWriter(hashed, schema_with_pandas_dtypes(columns), **layout) as file:
+            with (
+                pa.BufferedOutputStream(pa.PythonFile(hashed, mode="w"), _BUFFER_BYTES) as buffered,
+                pq.ParquetWriter(buffered, _in_file(columns), **layout) as file,
+            ):
                 for group in itertools.chain([first], groups):
                     file.write_table(group, row_group_size=max(1, len(group)))
                     rows += len(group)
@@ -342,6 +347,10 @@ class _Hashed(io.RawIOBase):
         return self.size_bytes
 
 
+_in_file = functools.lru_cache(maxsize=8)(schema_with_pandas_dtypes)
+"""The same schema for each of the many files of a table."""
+
+
 def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
     """Return the layout of a file, from the number of rows in its first row group.
 
@@ -351,7 +360,7 @@ def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
     ids = [name for name in columns.names if name in schema.IDS]
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": 1,  # UIDs and hashes get larger, not smaller, with more effort
         "use_dictionary": [field.name for field in columns if field.name not in ids],
         "bloom_filter_options": {name: {"ndv": max(1, group_rows), "fpp": 0.05} for name in ids},
     }
