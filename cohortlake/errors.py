@@ -318,6 +318,8 @@ def _repair_of(path: str) -> str:
         )
     if folder in ("image_sets", "coverage"):
         return "run `cohortlake rebuild`, which rebuilds this folder from the increments"
+    if folder == "history_index":
+        return "run `cohortlake publish`, which writes it again"
     if folder == "published" and rest.endswith(".parquet"):
         return "run `cohortlake publish --verify`, which writes it again"
     if path == "published/_published.json":

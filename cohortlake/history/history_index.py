@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from uuid import uuid4
 
@@ -28,7 +29,9 @@ import pyarrow as pa
 from cohortlake import schema
 from cohortlake.errors import DamagedFile, RootNotUsable
 from cohortlake.history import image_sets, views
-from cohortlake.storage import engine, sorted_file
+from cohortlake.history.views import HistoryViews
+from cohortlake.storage import engine, locks, sorted_file
+from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 from cohortlake.storage.sorted_file import SortedFile
 
@@ -51,9 +54,10 @@ _SCHEMAS = {
     name: pa.schema([(column, _TYPES[column]) for column in columns])
     for name, columns in SECTIONS.items()
 }
-_SORT_MEMORY, _SORT_THREADS = "320MB", "2"
 _MERGED_BYTES = 64 * 1024 * 1024  # about a second of a publication
+_SORTED_BYTES = 24 * 1024 * 1024
 _FACTOR = 4
+_SCAN_FACTOR = 6  # a row of the index takes so much longer to read than one of the history
 _MOST_FILES = 12
 _ATTEMPTS = 4
 _START = "start"
@@ -105,11 +109,21 @@ class HistoryIndex:
         """
         self._retrying(self._opened)
 
-    def read(self, con: duckdb.DuckDBPyConnection, section: str, keys: str, name: str) -> str:
+    def read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        history: HistoryViews,
+        section: str,
+        keys: str,
+        name: str,
+    ) -> str:
         """Make a temporary table of the rows of some keys.
+
+        If these lie in many blocks, the history is scanned instead: a row of it is read faster.
 
         Args:
             con: Gets the table.
+            history: The version history, at the version of the index.
             section: One of `SECTIONS`, which are the columns of the table.
             keys: A query for the keys. It gives one column; nulls are left out.
             name: The name of the table.
@@ -121,8 +135,8 @@ class HistoryIndex:
             RootNotUsable: The index cannot be read, or what it lacks cannot be written.
         """
         wanted = f"SELECT DISTINCT key FROM ({keys}) keys(key) WHERE key IS NOT NULL ORDER BY key"
-        sorted_keys = con.sql(wanted).to_arrow_table()["key"].combine_chunks()
-        self._retrying(lambda: self._read(con, section, sorted_keys, name))
+        sorted_keys = con.sql(wanted).to_arrow_table()
+        self._retrying(lambda: self._read(con, history, section, sorted_keys, name))
         return name
 
     def _retrying(self, attempt: Callable[[], object]) -> None:
@@ -136,11 +150,21 @@ class HistoryIndex:
         _retrying(self.root, with_files_of_now)
 
     def _read(
-        self, con: duckdb.DuckDBPyConnection, section: str, keys: pa.Array, name: str
+        self,
+        con: duckdb.DuckDBPyConnection,
+        history: HistoryViews,
+        section: str,
+        wanted: pa.Table,
+        name: str,
     ) -> None:
+        files, keys = self._opened(), wanted["key"].combine_chunks()
+        counts = [file.count_blocks(section, keys) for file in files]
+        if sum(read for read, _ in counts) * _SCAN_FACTOR > sum(all_ for _, all_ in counts):
+            _scan(con, history, section, wanted, name)
+            return
         con.register("in_index", pa.Table.from_batches([], _SCHEMAS[section]))
         con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM in_index")
-        for file in self._opened():
+        for file in files:
             for rows in file.find(section, keys):
                 con.register("in_index", rows)
                 con.execute(f"INSERT INTO {name} FROM in_index")
@@ -151,6 +175,21 @@ class HistoryIndex:
             runs = _up_to_date(self.root, self.version)
             self._files = [_opened(self.root, run) for run in runs]
         return self._files
+
+
+def _scan(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, section: str, keys: pa.Table, name: str
+) -> None:
+    """Do what `HistoryIndex.read` does, without the index."""
+    columns = SECTIONS[section]
+    con.register("wanted_keys", keys)
+    rows = f"{history.versions} SEMI JOIN wanted_keys ON {columns[0]} = key"
+    months = con.sql(f"SELECT DISTINCT study_month FROM {rows}").fetchall()
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE {name} AS SELECT {", ".join(columns)} FROM {rows}
+        WHERE study_month IN {engine.text_list(str(month) for (month,) in months)}
+    """)
+    con.unregister("wanted_keys")
 
 
 def merge(root: Root) -> int:
@@ -198,16 +237,16 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
     runs, until = _chain(root, version), _point(root, version)
     if runs and runs[-1].until == until:
         return runs
-    # Sorting takes so much memory, however many rows there are.
-    with engine.connection(memory_limit=_SORT_MEMORY, threads=_SORT_THREADS) as con:
+    with engine.connection() as con, locks.temporary_folder() as folder:
         paths = image_sets.appended_files(root, runs[-1].version, version) if runs else None
         if paths is None:
             runs, history = [], image_sets.register(con, root, version)
         else:
             history = views.create(con, root, paths)
         since = runs[-1].until if runs else _START
+        scratch = Files(str(folder))
         added = {
-            section: (columns, _sorted(con, history.versions, columns))
+            section: (columns, _sorted(con, history.versions, section, scratch))
             for section, columns in _SCHEMAS.items()
         }
         _merge(root, [*runs, _write(root, since, until, added)], _MERGED_BYTES)
@@ -215,11 +254,38 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
 
 
 def _sorted(
-    con: duckdb.DuckDBPyConnection, versions: str, columns: pa.Schema
+    con: duckdb.DuckDBPyConnection, versions: str, section: str, scratch: Files
 ) -> Iterator[pa.RecordBatch]:
-    key = columns.names[0]
-    query = f"SELECT {', '.join(columns.names)} FROM {versions} WHERE {key} IS NOT NULL"
-    yield from engine.batches(con, f"{query} ORDER BY {key}", columns)
+    """Yield the rows of a section in the order of its key.
+
+    As many rows are sorted at once as fit into memory, and the sorted parts are merged. DuckDB runs
+    out of memory if it sorts many rows in little.
+    """
+    key, files = SECTIONS[section][0], []
+    for number, rows in enumerate(_in_memory(con, versions, section)):
+        path = f"{FOLDER}/{section}-{number}"
+        with scratch.writing(path) as stream:
+            batches = rows.sort_by(key).combine_chunks().to_batches()
+            sorted_file.write(stream, {section: (rows.schema, batches)})
+        files.append(SortedFile(path, partial(scratch.open, path)))
+    if files:
+        yield from sorted_file.merged(files, section)
+
+
+def _in_memory(con: duckdb.DuckDBPyConnection, versions: str, section: str) -> Iterator[pa.Table]:
+    """Yield the rows of a section, as many at once as fit into memory."""
+    key, *_ = columns = SECTIONS[section]
+    query = f"SELECT {', '.join(columns)} FROM {versions} WHERE {key} IS NOT NULL"
+    held, size_bytes = list[pa.RecordBatch](), 0
+    with engine.explained(con):
+        for batch in engine.batches(con, query, _SCHEMAS[section]):
+            held.append(batch)
+            size_bytes += batch.nbytes
+            if size_bytes > _SORTED_BYTES:
+                yield pa.Table.from_batches(held)
+                held, size_bytes = [], 0
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _chain(root: Root, version: int) -> list[_Run]:

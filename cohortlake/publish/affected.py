@@ -76,15 +76,14 @@ def find(
         rewrite: Months of which all studies are published again.
     """
     changed = _find_changed(con, history, appended)
-    versions = index.read(
-        con, history_index.PATIENTS, f"SELECT patient_hash FROM {changed}", "patient_versions"
-    )
+    of_changed = f"SELECT patient_hash FROM {changed}"
+    versions = index.read(con, history, history_index.PATIENTS, of_changed, "patient_versions")
     reordered = study_order.find_reordered(con, history, appended, versions)
     studies = _find_studies(con, history, changed, reordered, rewrite)
     rows = _read_rows(con, history, index, studies)
     # A study may have image sets of patients of whom nothing changed.
     others = f"SELECT patient_hash FROM {rows} ANTI JOIN {changed} USING (patient_hash)"
-    index.read(con, history_index.PATIENTS, others, "other_versions")
+    index.read(con, history, history_index.PATIENTS, others, "other_versions")
     ends = ends_of_sql(history.end_events, versions)
     con.execute(f"""
         INSERT INTO {versions} FROM other_versions;
@@ -145,7 +144,7 @@ def _read_rows(
     Returns:
         The name of a temporary table with the columns of `HistoryViews.history`.
     """
-    months = _add_linked_studies(con, index, studies)
+    months = _add_linked_studies(con, history, index, studies)
     in_months = f"study_month IN {engine.text_list(months)}"
     con.execute(f"""
         CREATE TEMP TABLE affected_versions AS
@@ -160,7 +159,7 @@ def _read_rows(
 
 
 def _add_linked_studies(
-    con: duckdb.DuckDBPyConnection, index: HistoryIndex, studies: str
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, index: HistoryIndex, studies: str
 ) -> frozenset[str]:
     """Add the studies that share a series with one of some studies.
 
@@ -174,10 +173,10 @@ def _add_linked_studies(
     is_complete = False
     while not is_complete:
         new_studies = f"SELECT study_hash FROM {studies} ANTI JOIN study_rows USING (study_hash)"
-        index.read(con, history_index.STUDIES, new_studies, "found")
+        index.read(con, history, history_index.STUDIES, new_studies, "found")
         con.execute("INSERT INTO study_rows FROM found")
         new_series = "SELECT series_hash FROM found ANTI JOIN series_rows USING (series_hash)"
-        index.read(con, history_index.SERIES, new_series, "found")
+        index.read(con, history, history_index.SERIES, new_series, "found")
         con.execute(f"""
             INSERT INTO series_rows FROM found;
             CREATE OR REPLACE TEMP TABLE linked_studies AS

@@ -107,6 +107,11 @@ class SortedFile:
         """Return the first key of each block of a section."""
         return self._sections[section].first
 
+    def count_blocks(self, section: str, keys: pa.Array) -> tuple[int, int]:
+        """Return how many blocks `find` reads for some sorted keys, and how many there are."""
+        blocks = self._sections[section]
+        return len(blocks.holding(keys.to_numpy())), len(blocks.entries)
+
     def find(self, section: str, keys: pa.Array) -> Iterator[pa.Table]:
         """Yield the rows of some keys.
 
@@ -218,7 +223,7 @@ def merged(files: Sequence[SortedFile], section: str) -> Iterator[pa.RecordBatch
         DamagedFile: A block is damaged.
     """
     firsts = np.sort(np.concatenate([file.first_keys(section) for file in files]))
-    step = max(_BLOCKS_MERGED, 4 * len(files))
+    step = max(_BLOCKS_MERGED, 2 * len(files))
     cuts = np.unique(firsts[step::step]).tolist()
     for start, end in itertools.pairwise([None, *cuts, None]):
         parts = [part for file in files for part in file.between(section, start, end)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,14 @@ from cohortlake.publish.marts import PATIENT_SOURCE
 from cohortlake.storage import engine, sorted_file
 from cohortlake.storage.root import Root
 from cohortlake.storage.sorted_file import SortedFile
+
+
+@pytest.fixture(scope="module", autouse=True)
+def never_scanned() -> Iterator[None]:
+    """Let the index be read, however small it is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(history_index, "_SCAN_FACTOR", 0)
+        yield
 
 
 def change(number: int, **tags: Any) -> dict[str, Any]:
@@ -100,7 +108,8 @@ def read_by(index: HistoryIndex) -> dict[str, list[tuple[Any, ...]]]:
     with engine.connection() as con:
         history = image_sets.register(con, index.root, index.version)
         for section, (key, *_) in SECTIONS.items():
-            index.read(con, section, f"SELECT {key} FROM {history.versions}", "found")
+            keys = f"SELECT {key} FROM {history.versions}"
+            index.read(con, history, section, keys, "found")
             rows[section] = con.sql("FROM found ORDER BY ALL").fetchall()
     return rows
 
@@ -280,6 +289,15 @@ def test_the_index_of_another_history_with_the_same_versions_is_not_used(
         other.root.write(path, hospital.root.read(path))
     assert image_sets.version(hospital.root) == image_sets.version(other.root)
     assert read(other.root) == scanned(other.root) != scanned(hospital.root)
+
+
+@pytest.mark.parametrize("is_scanned", [True, False])
+def test_rows_of_many_keys_come_from_a_scan(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch, *, is_scanned: bool
+) -> None:
+    monkeypatch.setattr(history_index, "_SCAN_FACTOR", 2 if is_scanned else 0.5)
+    monkeypatch.setattr(SortedFile, "find", lambda *_: [])
+    assert (read(hospital.root) == scanned(hospital.root)) is is_scanned
 
 
 def test_where_nothing_is_new_nothing_is_written(hospital: Hospital) -> None:

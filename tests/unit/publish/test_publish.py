@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from laws import examples
 
 from cohortlake import schema
+from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
 from cohortlake.publish import periods, publisher
@@ -59,16 +60,21 @@ MOVED_BEHIND = [{**SERIES_OF_TWO_STUDIES[0], "DICOMStudyDate": "20240305"}]
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(STEPS)
-@pytest.mark.parametrize("policy", ["identified", "safe"])
+@pytest.mark.parametrize(("policy", "scan_factor"), [("identified", 0), ("safe", 6)])
 def test_publishing_what_changed_gives_what_publishing_all_gives(
-    tmp_path_factory: Any, policy: str, steps: list[tuple[list[dict[str, Any]], list[int]]]
+    tmp_path_factory: Any,
+    policy: str,
+    scan_factor: int,
+    steps: list[tuple[list[dict[str, Any]], list[int]]],
 ) -> None:
     root = Root(str(tmp_path_factory.mktemp("lake")))
     root.prepare()
     hospital = Hospital(root)
-    for changes, gone in steps:
-        hospital.step(changes, gone)
-        publisher.publish(root, built_in(policy))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(history_index, "_SCAN_FACTOR", scan_factor)
+        for changes, gone in steps:
+            hospital.step(changes, gone)
+            publisher.publish(root, built_in(policy))
     little_by_little = published_rows(root)
     if policy == "identified":
         _assert_that_changed_fields_differ(little_by_little)
