@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -12,24 +13,34 @@ import pytest
 from cohortlake import Settings, Sync
 from cohortlake.ingest import partitions
 from emulator import Emulator, running
+from emulator.data import hospital
 
 
 @contextmanager
 def emulated(
-    *, first_day: date | None = None, first_month: date | None = None, **options: Any
+    *,
+    first_day: date | None = None,
+    first_month: date | None = None,
+    archive_years: float = 1,
+    **options: Any,
 ) -> Iterator[Emulator]:
     """Serve a hospital to all clients made within the block.
 
     A first sync writes a file for each day since the service began, and a sweep asks for each month
     since 1990, which takes seconds. So within the block the partitions begin shortly before today:
-    the first day holds all earlier changes, and `undated` all earlier studies.
+    the first day holds all earlier changes, and `undated` all earlier studies. Each month with a
+    study is four published files, which every query reads: so there are fewer months too.
 
     Args:
         first_day: The first partition of `updatedAt`; by default a week before today.
         first_month: The first partition of the study date; by default two years before today.
+        archive_years: How old the studies of an old archive are at most when they are imported.
         **options: The emulator's.
     """
-    with pytest.MonkeyPatch.context() as patch, running(**options) as emulator:
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(hospital, "ARCHIVE_YEARS", archive_years)
+        emulator = stack.enter_context(running(**options))
         patch.setenv("AWS_ACCESS_KEY_ID", "none")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
         patch.setenv("AWS_REGION", "us-east-1")

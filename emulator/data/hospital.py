@@ -24,6 +24,8 @@ from emulator.wire import encode
 DAY_MS = 86_400_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _SERIES_WEIGHTS = (30, 48, 62, 73, 81, 87, 91, 94, 96, 98, 99, 100)
+ARCHIVE_YEARS = 12
+"""How old the studies of an old archive are at most when they are imported."""
 # S3 Intelligent-Tiering, which HealthImaging uses, archives what nobody read for this time.
 _ARCHIVED_AFTER_MS = 30 * DAY_MS
 
@@ -178,7 +180,7 @@ class Hospital:
         """Draws the study's date and time: mostly soon before its import, sometimes unusable."""
         chance = self.chance
         if migrated:
-            age_ms = int((0.05 + 12 * chance.random() ** 1.7) * 365 * DAY_MS)
+            age_ms = int((0.05 + ARCHIVE_YEARS * chance.random() ** 1.7) * 365 * DAY_MS)
         else:
             age_ms = int(chance.expovariate(1 / (DAY_MS // 6))) + 300_000
         day, of_day_ms = divmod(imported_ms - age_ms, DAY_MS)

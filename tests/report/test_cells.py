@@ -93,7 +93,7 @@ def test_between_told_steps_nobody_or_enough_are_left_out(
     rows: list[dict[str, Any]], criteria: Criteria, below: int
 ) -> None:
     with opened(rows) as lake:
-        series = lake.sql("FROM series").to_arrow().to_pylist()
+        series = lake.sql(brute.SERIES).to_arrow().to_pylist()
         told = flow(select(lake.opened, criteria), below)
     stages = brute.stages(series, criteria)
     ends = [0]

@@ -101,7 +101,7 @@ def test_a_field_that_all_but_a_few_lack_is_not_told() -> None:
 
 def test_a_status_says_what_is_wrong(hospital: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     hospital.connection.execute("""
-        CREATE TEMP VIEW image_sets AS SELECT
+        CREATE OR REPLACE TEMP VIEW image_sets AS SELECT
             'p' || n AS patient_key, 's' || n AS StudyInstanceUID,
             CASE WHEN n < 100 THEN 'F' END AS PatientSex,
             CASE WHEN n < 120 THEN 'ok' WHEN n < 160 THEN 'invalid' ELSE 'missing' END
