@@ -28,7 +28,7 @@ def image_sets(sync: dg.ResourceParam[Sync]) -> dg.MaterializeResult[None]:
         applied = sync.apply()
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": applied.total_rows,
+            **({} if applied.total_rows is None else {"dagster/row_count": applied.total_rows}),
             "path": dg.MetadataValue.path(sync.root.uri_of("image_sets")),
             "rows_appended": applied.rows,
             **applied.changes,

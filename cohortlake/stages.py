@@ -66,6 +66,7 @@ class Stages:
         self.settings = settings
         self._stop = stop or Stop()
         self._note = note
+        self._was_published = False
         self._noted: PolicyChange | None = None
         self.policy = policy_of(settings)
         self._given_service = service
@@ -114,7 +115,8 @@ class Stages:
             ServiceError: See `errors`.
         """
         note = (progress or Progress()).note
-        if not self.root.knows_who_is_there and read_marker(self.root) is None:
+        is_blind = not self.root.knows_who_is_there
+        if is_blind and not self._was_published and self._read_marker() is None:
             note(
                 f"{self.root.uri} is on S3, where runs cannot see each other: start no second run "
                 "before this first load has ended, or both read everything"
@@ -278,13 +280,13 @@ class Stages:
             PolicyNotAskedFor: It would change the policy, and no setting asks for that.
         """
         with self.root.publishing():
-            self._require_policy()
             return publish(
                 self.root,
                 self.policy,
                 self.settings.patient_key,
                 settle=self.settings.settle,
                 verify=verify,
+                may_replace=self._may_replace,
             )
 
     def _search_days(
@@ -310,13 +312,21 @@ class Stages:
 
     def _require_policy(self) -> None:
         """Note a change of the policy that is asked for, and refuse any other."""
-        change = self._policy_change()
+        self._may_replace(self._read_marker())
+
+    def _may_replace(self, before: Publication | None) -> None:
+        change = policy_change(self.settings, self.policy, before)
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
         self._note_once(change)
 
     def _policy_change(self) -> PolicyChange | None:
-        return policy_change(self.settings, self.policy, read_marker(self.root))
+        return policy_change(self.settings, self.policy, self._read_marker())
+
+    def _read_marker(self) -> Publication | None:
+        marker = read_marker(self.root)
+        self._was_published = marker is not None
+        return marker
 
     def _note_once(self, change: PolicyChange | None) -> None:
         if change and self._note and change != self._noted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,6 +17,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from cohortlake import schema
 from cohortlake.errors import OldFormat
@@ -30,6 +32,10 @@ INTERVAL_COLUMNS = ("datastore_id", "axis", "complete", "start", "end", "searche
 """What `covered_intervals` needs."""
 
 _SCHEMA = schema.arrow_schema(schema.COVERAGE)
+_READ: weakref.WeakKeyDictionary[Root, tuple[DeltaTable, int, pa.Table]] = (
+    weakref.WeakKeyDictionary()
+)
+"""The coverage on S3 that a run has read: the table as it was opened, its version, and its rows."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,16 @@ def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
         return pa.Table.from_batches([], wanted)  # `empty_table()` imports pandas
     if pa.schema(table.schema().to_arrow()).names != _SCHEMA.names:
         raise OldFormat(root.uri_of(TABLE))
+    if not root.location_of(TABLE).is_local:
+        # Each file takes a request, however few of its columns are read.
+        known = _READ.get(root)
+        if known is None or known[0] is not table or known[1] != table.version():
+            known = _READ[root] = table, table.version(), _read(root, table, _SCHEMA)
+        return known[2].select(wanted.names)
+    return _read(root, table, wanted)
+
+
+def _read(root: Root, table: DeltaTable, wanted: pa.Schema) -> pa.Table:
     with engine.connection() as con:  # deltalake reads with `pyarrow.dataset`, which takes 60 MB
         engine.register(con, TABLE, root, sorted(delta.files(TABLE, table)), _SCHEMA)
         columns = ", ".join(f'"{name}"' for name in wanted.names)

@@ -308,16 +308,18 @@ def _chain(root: Root, version: int) -> list[_Run]:
 def _point(root: Root, version: int) -> str:
     """Return a version and the digest of its commit and of the columns of the index."""
     path = f"{image_sets.TABLE}/_delta_log/{version:020}.json"
-    commit = root.read(path) if root.exists(path) else b""
+    commit, _ = root.read_if_there(path) or (b"", "")
     digest = hashlib.sha256(repr(SECTIONS).encode() + commit).hexdigest()
     return f"{version:020}.{digest[:16]}"
 
 
 def _opened(root: Root, run: _Run) -> SortedFile:
+    reader = root.reader(run.path)  # no file of the index ever changes
+
     @contextmanager
     def opened() -> Iterator[pa.NativeFile]:
         try:
-            with root.open(run.path) as file:
+            with root.open(run.path, reader) as file:
                 yield file
                 return
         except RootNotUsable:

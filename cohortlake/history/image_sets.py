@@ -36,13 +36,14 @@ class ApplyResult:
     Attributes:
         version: The table's version now, or None if there is no table yet.
         rows: The number of rows appended.
-        total_rows: The number of rows of the table: version rows and end events.
+        total_rows: The number of rows of the table: version rows and end events. None if it is not
+            known, because nothing was appended and the table on S3 was not opened.
         changes: Kind of change (created, updated, reappeared, deleted) -> how many.
     """
 
     version: int | None = None
     rows: int = 0
-    total_rows: int = 0
+    total_rows: int | None = 0
     changes: dict[str, int] = field(default_factory=dict)
 
 
@@ -56,6 +57,8 @@ def apply(root: Root, paths: Sequence[str]) -> ApplyResult:
     Raises:
         CommitConflict: Other writers kept committing first.
     """
+    if not paths and not root.knows_who_is_there:
+        return ApplyResult(delta.version(root, TABLE), 0, None)  # one request instead of many
     table = delta.open_table(root, TABLE)
     if not paths:
         return ApplyResult(table.version(), 0, table.count()) if table else ApplyResult()
@@ -181,13 +184,14 @@ def appended_files(root: Root, since: int, version: int) -> list[str] | None:
         if actions is None or any(action["dataChange"] for action in actions["remove"]):
             return None
         added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
+    if not root.knows_who_is_there:  # on S3 one listing for all files, instead of a look at each
+        return added if set(root.files(TABLE, ".parquet")).issuperset(added) else None
     return added if all(map(root.exists, added)) else None
 
 
 def version(root: Root) -> int | None:
     """Return the table's newest version, or None if nothing was ever applied."""
-    table = delta.open_table(root, TABLE)
-    return table.version() if table else None
+    return delta.version(root, TABLE)
 
 
 def observed(con: duckdb.DuckDBPyConnection, rows: str) -> tuple[datetime | None, datetime | None]:

@@ -69,7 +69,7 @@ def drop_late(root: Root, paths: Sequence[str], *, are_all: bool = False) -> lis
         RootNotUsable: An increment cannot be read or written.
     """
     erased, absences = ErasedPatients(root), set[str]()
-    if erased.is_empty:
+    if not paths or erased.is_empty:
         return []
     older_format.upgrade(root, paths)
     for path in paths:

@@ -155,7 +155,7 @@ class ErasedPatients:
         Raises:
             MissingKey: Patients were erased, and the erasure key is missing.
         """
-        if not self._known_by or not len(states):
+        if not len(states) or not self._known_by:
             return pa.array(np.zeros(len(states), bool))
         datastore_id = states["datastore_id"][0].as_py()
         erased = self._are_erased(datastore_id, states["PatientID"])

@@ -62,7 +62,7 @@ def require_own_keys(root: Root, source: str, published: str) -> None:
         SettingError: The source cannot be understood, or holds no key.
     """
     own = fingerprint(read_key(root, source, may_create=False))
-    kept = root.read(_FINGERPRINT_PATH).decode() if has_fingerprint(root) else ""
+    kept = _fingerprint_in_lake(root)
     if not kept and not published:
         raise MissingKey(
             f"{root.uri_of(_FINGERPRINT_PATH)} is missing, and nothing else tells which key the "
@@ -120,14 +120,21 @@ def has_fingerprint(root: Root) -> bool:
     return root.exists(_FINGERPRINT_PATH)
 
 
+def _fingerprint_in_lake(root: Root) -> str:
+    """Return what `keys/fingerprint` holds; empty if it does not exist."""
+    content, _ = root.read_if_there(_FINGERPRINT_PATH) or (b"", "")
+    return content.decode()
+
+
 def is_key_in_lake(root: Root, key: bytes) -> bool:
     """Return whether a key is the one in the lake; also true if the lake holds none."""
-    return not root.exists(KEY_PATH) or root.read(KEY_PATH) == key
+    there = root.read_if_there(KEY_PATH)
+    return there is None or there[0] == key
 
 
 def is_active(root: Root, key: bytes) -> bool:
     """Return whether a key is the active one: the lake is published with it from now on."""
-    return has_fingerprint(root) and root.read(_FINGERPRINT_PATH).decode() == fingerprint(key)
+    return _fingerprint_in_lake(root) == fingerprint(key)
 
 
 def activate(root: Root, source: str, key: bytes) -> None:
@@ -163,8 +170,8 @@ def erasure_key(root: Root) -> bytes:
     Raises:
         MissingKey: Patients were erased, and the key is missing: they would come back.
     """
-    if root.exists(_ERASURE_PATH):
-        return root.read(_ERASURE_PATH)
+    if there := root.read_if_there(_ERASURE_PATH):
+        return there[0]
     if root.files(ERASURES, ".json"):
         raise _no_erasure_key(root)
     root.create(_ERASURE_PATH, new_key())
@@ -180,7 +187,8 @@ def _no_erasure_key(root: Root) -> MissingKey:
 
 
 def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bool) -> bytes:
-    if not root.exists(path):
+    there = root.read_if_there(path)
+    if there is None:
         if not may_create:
             raise MissingKey(
                 f"{root.uri_of(path)} is not there, and this lake was published with a key: set "
@@ -188,7 +196,7 @@ def _created(root: Root, path: str, make: Callable[[], bytes], *, may_create: bo
                 "file from a backup (a new key would give every patient another hash)"
             )
         root.create(path, make())
-    return root.read(path)  # another run may have been faster
+    return there[0] if there else root.read(path)  # another run may have been faster
 
 
 def _from_environment(name: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
@@ -22,7 +23,7 @@ from cohortlake.publish.marker import Publication, PublishedFile
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 8 << 20  # a request each on S3
 IS_MISSING = "is not there"
 _IS_UNREADABLE = "cannot be read"
 
@@ -128,23 +129,26 @@ def _increments_in(
     return set(members)
 
 
-def holds_what_was_written(root: Root, path: str, written: PublishedFile) -> bool:
+def holds_what_was_written(
+    root: Root, path: str, written: PublishedFile, reader: pafs.FileSystem | None = None
+) -> bool:
     """Read a published file, and return whether it holds what was written.
 
     Args:
         root: The lake.
         path: The file, below the root.
         written: What was written.
+        reader: What reads it, see `Files.reader`; by default it is read and not kept.
     """
-    with root.open(path) as file:
+    with root.open(path, reader) as file:
         if written.sha256:
             return _sha256(file) == written.sha256
     return _rows(root, path) == written.rows
 
 
 def sizes(root: Root) -> dict[str, int]:
-    """Return the size in bytes of each Parquet file below `published/`, by path."""
-    return root.sizes("published", ".parquet")
+    """Return the size in bytes of each file below `published/`, by path."""
+    return root.sizes("published", "")
 
 
 def with_sizes(

@@ -60,6 +60,8 @@ class Publication:
         complete_until: Data store -> the instant up to which no change of it is missing, on the
             service's clock; None if changes before the first search may be missing. Empty if an
             older release wrote the marker.
+        catalogue: Path of a file beside the tables, such as the data dictionary -> the SHA-256 of
+            its content in hex.
     """
 
     image_sets_version: int
@@ -76,6 +78,7 @@ class Publication:
     removed: tuple[str, ...] = ()
     key_fingerprint: str = ""
     complete_until: dict[str, str | None] = field(default_factory=dict)
+    catalogue: dict[str, str] = field(default_factory=dict, repr=False)
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
@@ -143,9 +146,10 @@ def read_marker(root: Root) -> Publication | None:
 
 def read_marker_with_tag(root: Root) -> tuple[Publication | None, str | None]:
     """Return what is published, and the tag of the marker that `write_marker` takes."""
-    if not root.exists(MARKER_PATH):
+    there = root.read_if_there(MARKER_PATH)
+    if there is None:
         return None, None
-    content, tag = root.read_with_tag(MARKER_PATH)
+    content, tag = there
     return _from_json(content), tag
 
 

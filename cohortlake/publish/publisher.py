@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -56,6 +56,7 @@ def publish(
     settle: timedelta = Settings.settle,
     verify: bool = False,
     with_new_key: bool = False,
+    may_replace: Callable[[Publication | None], None] = lambda _: None,
 ) -> Publication | None:
     """Bring `published/` up to date.
 
@@ -72,6 +73,7 @@ def publish(
             are compared.
         with_new_key: Whether a rotation of the key asks for this publication. Only then may the
             key differ from that of the published files, and a full publish must be requested.
+        may_replace: Gets what is published, before anything is written, and raises to refuse.
 
     Returns:
         What is published now, or None if nothing was ever applied.
@@ -81,7 +83,13 @@ def publish(
         WrongKey: The lake was published with another key.
     """
     publish_now = functools.partial(
-        _publish, root, policy, key_source, settle=settle, with_new_key=with_new_key
+        _publish,
+        root,
+        policy,
+        key_source,
+        settle=settle,
+        with_new_key=with_new_key,
+        may_replace=may_replace,
     )
     try:
         return publish_now(verify=verify)
@@ -104,8 +112,10 @@ def _publish(
     settle: timedelta,
     verify: bool,
     with_new_key: bool,
+    may_replace: Callable[[Publication | None], None],
 ) -> Publication | None:
     before, tag = read_marker_with_tag(root)
+    may_replace(before)
     latest = before
     while True:
         # Before the version: a run records its coverage after its rows, so this version has them.
@@ -120,10 +130,11 @@ def _publish(
         if version is None or (is_up_to_date and not altered):
             if before is None:
                 return None
-            catalogue.bring_up_to_date(root, before, policy)  # the folder may have been moved
-            if before.complete_until == complete_until:
+            # The folder may have been moved.
+            digests = catalogue.bring_up_to_date(root, before, policy, _described(before, sizes))
+            moved_on = replace(before, complete_until=complete_until, catalogue=digests)
+            if moved_on == before:
                 return before
-            moved_on = replace(before, complete_until=complete_until)
             # If another run published meanwhile, its marker says how far it is complete.
             return moved_on if write_marker(root, moved_on, tag) else read_marker(root)
         key = key_to_publish_with(root, key_source, latest, with_new_key=with_new_key)
@@ -134,8 +145,8 @@ def _publish(
             before = replace(before, files=intact.with_sizes(before.files, sizes))
         rewrite = frozenset(period for path in altered if (period := _period(path)))
         publication = _publish_since(root, policy, key, before, since, version, rewrite)
-        publication = replace(publication, complete_until=complete_until)
-        catalogue.bring_up_to_date(root, publication, policy)
+        digests = catalogue.bring_up_to_date(root, publication, policy, _described(before, sizes))
+        publication = replace(publication, complete_until=complete_until, catalogue=digests)
         snapshots.record(root, publication.snapshot())
         # Write the marker after all new files, so that a run that is killed before it leaves its
         # months due. Remove files after it, so that readers of the marker find all that it names.
@@ -162,6 +173,12 @@ def request_full_publish(root: Root) -> bytes:
     return request
 
 
+def _described(before: Publication | None, there: Collection[str]) -> dict[str, str]:
+    """Return the files of the catalogue that are there, and the hashes of their content."""
+    known = before.catalogue if before else {}
+    return {path: digest for path, digest in known.items() if path in there}
+
+
 def _complete_until(root: Root, settle: timedelta) -> dict[str, str | None]:
     """Return up to when each data store is complete, for the marker."""
     rows = coverage.read(root, coverage.INTERVAL_COLUMNS)
@@ -174,9 +191,8 @@ def _complete_until(root: Root, settle: timedelta) -> dict[str, str | None]:
 
 def _full_request(root: Root) -> bytes | None:
     """Return the id of the request for a full publication that is not done yet, or None."""
-    if not root.exists(_REQUEST_PATH):
-        return None
-    return root.read(_REQUEST_PATH) or b"of an older release"
+    there = root.read_if_there(_REQUEST_PATH)
+    return None if there is None else there[0] or b"of an older release"
 
 
 def _version_to_continue(before: Publication | None, policy: Policy) -> int | None:

@@ -62,14 +62,14 @@ def record(root: Root, snapshot: Snapshot) -> None:
     """Add a publication to the list of snapshots."""
     is_written = False
     while not is_written:  # if two machines publish to S3 at once, one of them reads it again
-        is_there = root.exists(_RECORD_PATH)
-        before, tag = root.read_with_tag(_RECORD_PATH) if is_there else (b"", None)
+        before, tag = root.read_if_there(_RECORD_PATH) or (b"", None)
         is_written = root.replace(_RECORD_PATH, before + snapshot.to_json(), tag)
 
 
 def table(root: Root) -> pa.Table:
     """Return all publications, oldest first, with the columns of `schema.SNAPSHOTS`."""
-    lines = root.read(_RECORD_PATH).splitlines() if root.exists(_RECORD_PATH) else []
+    content, _ = root.read_if_there(_RECORD_PATH) or (b"", "")
+    lines = content.splitlines()
     names: dict[tuple[str, int], list[str]] = defaultdict(list)
     for name, tagged in _tags(root).items():
         names[tagged.published_at, tagged.image_sets_version].append(name)

@@ -166,10 +166,11 @@ class Writer:
 
         What is wrong in one would look right afterwards, because its hash is written again.
         """
+        reader = self._root.reader("published")
         for path in paths:
-            if not intact.holds_what_was_written(self._root, path, self.files[path]):
+            if not intact.holds_what_was_written(self._root, path, self.files[path], reader):
                 raise DamagedFile(path)
-        engine.register(con, view, self._root, list(paths), columns)
+        engine.register(con, view, self._root, list(paths), columns, reader)
 
     def in_periods(self, table: str, query: str, periods: Collection[str]) -> str:
         """Return SQL for a table's rows as the policy shows them, and the period of each.

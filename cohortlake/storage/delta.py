@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -63,7 +65,28 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # S3 refuses a write. "Already exists" is another case: another writer was faster.
 _S3_ERROR = re.compile(r"^(?!.*already exists).*Error performing [A-Z]+ http", re.DOTALL)
 
+_COMMIT = re.compile(r"\d{20}\.json")
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A table on S3 that was opened.
+
+    Attributes:
+        listing: The listing of its log, from before it was opened.
+        version: Its version then.
+        table: The table.
+    """
+
+    listing: frozenset[tuple[str, int, datetime]]
+    version: int
+    table: DeltaTable
+
+
+_OPENED: weakref.WeakKeyDictionary[Root, dict[str, _Opened]] = weakref.WeakKeyDictionary()
+"""The tables on S3 that a run has opened, by name."""
 
 
 def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable | None:
@@ -77,6 +100,43 @@ def open_table(root: Root, name: str, version: int | None = None) -> DeltaTable 
     Raises:
         RootNotUsable: The root cannot be read.
     """
+    if root.location_of(name).is_local:
+        return _open(root, name, version)
+    newest = _open_on_s3(root, name)
+    if newest is None or version is None or newest.version() == version:
+        return newest
+    return _open(root, name, version)
+
+
+def version(root: Root, name: str) -> int | None:
+    """Return the newest version of a table, or None if it does not exist yet."""
+    if root.location_of(name).is_local:
+        table = _open(root, name, None)
+        return table.version() if table else None
+    names = (path.rsplit("/", 1)[1] for path in _log_files(root, name))
+    return max((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), default=None)
+
+
+def _open_on_s3(root: Root, name: str) -> DeltaTable | None:
+    """Return the newest version of a table, opened again only if its log is another one.
+
+    To open a table takes a request for the listing and two for each file of the log. A run asks for
+    it again and again. A commit changes the object that made it, and so its version.
+    """
+    listing = root.listing(f"{name}/_delta_log")
+    if not listing:
+        return None
+    opened = _OPENED.setdefault(root, {})
+    known = opened.get(name)
+    if known and known.listing == listing and known.table.version() == known.version:
+        return known.table
+    table = _open(root, name, None)
+    if table:
+        opened[name] = _Opened(listing, table.version(), table)
+    return table
+
+
+def _open(root: Root, name: str, version: int | None) -> DeltaTable | None:
     failed: DeltaError
     try:
         with root.explained(), _without_panic():
@@ -257,10 +317,11 @@ def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any
         version was cleaned up.
     """
     path = f"{name}/_delta_log/{version:020}.json"
-    if not root.exists(path):
+    there = root.read_if_there(path)
+    if there is None:
         return None
     with damage.parsed(path):
-        lines = list(map(json.loads, root.read(path).splitlines()))
+        lines = list(map(json.loads, there[0].splitlines()))
     found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
     for kind, action in (pair for line in lines for pair in line.items()):
         if kind in found:

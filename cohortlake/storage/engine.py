@@ -25,6 +25,7 @@ from cohortlake.storage.root import Root
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
+    import pyarrow.fs as pafs
 
 ROW_GROUP_ROWS = 100_000
 
@@ -161,6 +162,7 @@ def register(
     root: Root,
     paths: Sequence[str],
     schema: pa.Schema,
+    reader: pafs.FileSystem | None = None,
 ) -> None:
     """Make Parquet files of one schema readable as a view, without reading them.
 
@@ -171,6 +173,7 @@ def register(
         paths: The files, relative to the root and all of one layer; none gives an empty view.
             If they lie in folders named `column=value`, this column is in the view too.
         schema: Their schema.
+        reader: What reads them on S3, see `Files.reader`; one of its own by default.
     """
     _REGISTERED.setdefault(con, []).append((root, paths))
     if not paths:
@@ -185,7 +188,7 @@ def register(
         columns = f"* EXCLUDE (filename){value}"
         con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} {query}")
     else:
-        con.register(view, dataset(root, paths, schema))
+        con.register(view, dataset(root, paths, schema, reader))
 
 
 def folder_value(column: str) -> str:
@@ -220,7 +223,9 @@ def literally(path: str) -> str:
     return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
-def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset:
+def dataset(
+    root: Root, paths: Sequence[str], schema: pa.Schema, reader: pafs.FileSystem | None = None
+) -> pads.Dataset:
     """Return Parquet files as an Arrow dataset; the arguments are those of `register`."""
     import pyarrow.dataset as pads  # 60 MB; DuckDB reads local files without it
 
@@ -232,7 +237,7 @@ def dataset(root: Root, paths: Sequence[str], schema: pa.Schema) -> pads.Dataset
         [location.path(path) for path in paths],
         schema,
         format="parquet",
-        filesystem=location.s3.for_reading() if location.s3 else location.filesystem,
+        filesystem=reader or root.reader(paths[0]),
         partitioning=pads.partitioning(pa.schema(columns), flavor="hive"),
         # The names above the folder of the table are no partitions.
         partition_base_dir=location.path(*paths[0].split("/")[:-2]),

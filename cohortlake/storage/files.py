@@ -166,11 +166,27 @@ class Files:
             return bool(location.filesystem.get_file_info(location.path(path)).is_file)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[pa.NativeFile]:
-        """Give a file for random reading, as long as the block lasts."""
+    def open(self, path: str, reader: pafs.FileSystem | None = None) -> Iterator[pa.NativeFile]:
+        """Give a file for random reading, as long as the block lasts.
+
+        Args:
+            path: The file.
+            reader: See `reader`; by default what is read is not kept.
+        """
         location = self.location_of(path)
-        with location.explained(), location.open_file(path) as file:
-            yield file
+        with location.explained():
+            full = location.path(path)
+            file = reader.open_input_file(full) if reader else location.open_file(path)
+            with file:
+                yield file
+
+    def reader(self, path: str) -> pafs.FileSystem:
+        """Return a file system for reading files beside a path, which takes full paths.
+
+        On S3 it keeps the small files that it has read, as long as it lives.
+        """
+        location = self.location_of(path)
+        return location.s3.for_reading() if location.s3 else location.filesystem
 
     def read(self, path: str) -> bytes:
         """Return a whole small file, as one writer left it."""
@@ -185,14 +201,31 @@ class Files:
             content = bytes(file.read())
         return content, hashlib.sha256(content).hexdigest()
 
+    def read_if_there(self, path: str) -> tuple[bytes, str] | None:
+        """Return a small file as `read_with_tag` does, or None if there is no such file."""
+        location = self.location_of(path)
+        if location.s3:
+            return location.s3.read_if_there(location.path(path))
+        return self.read_with_tag(path) if self.exists(path) else None
+
+    def listing(self, folder: str) -> frozenset[tuple[str, int, datetime]]:
+        """Return path, size and instant of all finished files below a folder, from one listing.
+
+        If it is the same as before, no file was written or deleted meanwhile.
+        """
+        infos = self._infos(folder, "").items()
+        return frozenset((path, info.size, info.mtime) for path, info in infos)
+
     def delete(self, path: str) -> None:
         """Delete a file if it exists, and its folder if that is empty then."""
         location = self.location_of(path)
+        if location.s3:
+            location.s3.delete(location.path(path))
+            return
         with location.explained(), contextlib.suppress(FileNotFoundError):
             location.filesystem.delete_file(location.path(path))
-        if location.is_local:
-            with contextlib.suppress(OSError):
-                Path(location.path(path)).parent.rmdir()
+        with contextlib.suppress(OSError):
+            Path(location.path(path)).parent.rmdir()
 
     def move(self, path: str, to: str) -> None:
         """Give a file another name in its folder."""
@@ -294,8 +327,10 @@ class Files:
             if location.s3.write_if(location.path(path), content, tag):
                 return True
             # boto3 repeats a request whose answer was lost: the content may be our own.
-            return self.exists(path) and self.read(path) == content
-        if tag != (self.read_with_tag(path)[1] if self.exists(path) else None):
+            there = self.read_if_there(path)
+            return there is not None and there[0] == content
+        there = self.read_if_there(path)
+        if tag != (there[1] if there else None):
             return False
         self.write(path, content)
         return True

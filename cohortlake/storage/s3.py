@@ -102,10 +102,23 @@ class S3:
         Raises:
             RootNotUsable: It cannot be read.
         """
-        bucket, _, key = path.partition("/")
         with self.explained():
-            answer = self._client.get_object(Bucket=bucket, Key=key)
-            return bytes(answer["Body"].read()), str(answer["ETag"])
+            return self._read(path)
+
+    def _read(self, path: str) -> tuple[bytes, str]:
+        bucket, _, key = path.partition("/")
+        answer = self._client.get_object(Bucket=bucket, Key=key)
+        return bytes(answer["Body"].read()), str(answer["ETag"])
+
+    def read_if_there(self, path: str) -> tuple[bytes, str] | None:
+        """Return an object as `read` does, or None if there is no such object."""
+        with self.explained():
+            try:
+                return self._read(path)
+            except ClientError as error:
+                if _code(error) != "NoSuchKey":
+                    raise
+                return None
 
     def write_if(self, path: str, content: bytes, etag: str | None) -> bool:
         """Write an object if nobody else wrote it meanwhile.
@@ -137,6 +150,16 @@ class S3:
                         raise
                 time.sleep(_FIRST_WAIT_SECONDS * 2**attempt * random.random())  # noqa: S311 - jitter
         return False
+
+    def delete(self, path: str) -> None:
+        """Delete an object if it exists. Arrow would take three requests.
+
+        Raises:
+            RootNotUsable: It cannot be deleted.
+        """
+        bucket, _, key = path.partition("/")
+        with self.explained():
+            self._client.delete_object(Bucket=bucket, Key=key)
 
     def delete_named(self, path: str, name: re.Pattern[str], before: datetime | None) -> None:
         """Delete the objects whose names match a pattern.

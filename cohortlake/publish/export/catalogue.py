@@ -6,7 +6,8 @@ file is written only if its content changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ MARKDOWN_PATH = "published/data_dictionary.md"
 ATHENA_PATH = "published/athena.sql"
 
 
-def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> None:
+def bring_up_to_date(
+    root: Root, publication: Publication, policy: Policy, there: Mapping[str, str]
+) -> dict[str, str]:
     """Write the files of the catalogue that are missing or out of date.
 
     On S3 there is no database, because DuckDB opens databases on a disk only.
@@ -39,6 +42,11 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
         root: The lake.
         publication: What is published.
         policy: The policy that it was published under.
+        there: Path -> the SHA-256 of its content, of the files that are there. On S3 these are not
+            read. On a disk all are, because people may have changed one.
+
+    Returns:
+        The same of the files that are there now.
 
     Raises:
         DamagedFile: A published file is not as it was written, so DuckDB cannot make a view of it.
@@ -48,9 +56,15 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
     next_year = datetime.fromisoformat(publication.published_at).year + 1
     place = root.location_of("published")
     lake = athena.PLACE if place.is_local else place.uri
-    _write(root, CSV_PATH, dictionary.to_csv(policy))
-    _write(root, MARKDOWN_PATH, dictionary.to_markdown(policy))
-    _write(root, ATHENA_PATH, athena.statements(lake, known, next_year))
+    texts = {
+        CSV_PATH: dictionary.to_csv(policy),
+        MARKDOWN_PATH: dictionary.to_markdown(policy),
+        ATHENA_PATH: athena.statements(lake, known, next_year),
+    }
+    digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
+    for path, text in texts.items():
+        if place.is_local or there.get(path) != digests[path]:
+            _write(root, path, text)
     if place.is_local:
         folder = root.path("published")
         views = database.views(folder, known)
@@ -58,6 +72,7 @@ def bring_up_to_date(root: Root, publication: Publication, policy: Policy) -> No
             root.write(DATABASE_PATH, _database(root, publication, known))
             # After the database, so that a run that is killed in between leaves both to write.
             root.write(VIEWS_PATH, views.encode())
+    return digests
 
 
 def _database(root: Root, publication: Publication, known: Sequence[Table]) -> bytes:
@@ -81,4 +96,5 @@ def _write(root: Root, path: str, text: str) -> None:
 
 
 def _is_written(root: Root, path: str, text: str) -> bool:
-    return root.exists(path) and root.read(path) == text.encode()
+    written = root.read_if_there(path)
+    return written is not None and written[0] == text.encode()
