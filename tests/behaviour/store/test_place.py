@@ -175,7 +175,8 @@ def test_an_s3_in_trouble_is_worth_another_try(
 @every_call
 def test_a_missing_right_is_named(fake: FakeS3, call: Callable[[Root], object]) -> None:
     fake.answers = [(403, "AccessDenied")]
-    right = {CALLS["files"]: "List", CALLS["create"]: "Put", CALLS["write"]: "Put"}.get(call, "Get")
+    rights = {"files": "List", "create": "Put", "write": "Put", "delete": "Delete"}
+    right = {CALLS[name]: right for name, right in rights.items()}.get(call, "Get")
     with pytest.raises(RootNotUsable, match=rf"give this user s3:{right}\w+.*COHORTLAKE") as told:
         call(Root("s3://bkt/a"))
     assert not told.value.transient
@@ -199,7 +200,7 @@ def test_a_body_that_breaks_off_is_worth_another_try(fake: FakeS3) -> None:
 
 def test_a_table_out_of_reach_is_worth_another_try(fake: FakeS3) -> None:
     fake.answers = [(403, "AccessDenied")]
-    with pytest.raises(RootNotUsable, match="give this user s3:GetObject"):
+    with pytest.raises(RootNotUsable, match="give this user s3:ListBucket"):
         delta.open_table(Root("s3://bkt/a"), "image_sets")
     fake.answers = [(409, "OperationAborted")]
     with pytest.raises(RootUnreachable, match="S3 answered 409 to GET; run it again"):
