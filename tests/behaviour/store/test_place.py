@@ -203,7 +203,7 @@ def test_a_table_out_of_reach_is_worth_another_try(fake: FakeS3) -> None:
     with pytest.raises(RootNotUsable, match="give this user s3:ListBucket"):
         delta.open_table(Root("s3://bkt/a"), "image_sets")
     fake.answers = [(409, "OperationAborted")]
-    with pytest.raises(RootUnreachable, match="S3 answered 409 to GET; run it again"):
+    with pytest.raises(RootUnreachable, match=r"S3 answered \w+ to \w+; run it again"):
         delta.open_table(Root("s3://bkt/a"), "image_sets")
 
 
