@@ -55,21 +55,21 @@ def write(stream: pa.NativeFile, sections: Mapping[str, Section]) -> None:
         sections: Name -> its columns and rows. No key is null.
     """
     codec = pa.Codec(_CODEC, compression_level=_LEVEL)
-    entries: list[tuple[int, ...]] = []
-    offset = 0
+    directory, offset = bytearray(), 0
     for number, (_, batches) in enumerate(sections.values()):
         for block in itertools.chain.from_iterable(map(_blocks, batches)):
             batch, keys = block.serialize(), block.column(0)
             content = codec.compress(batch, asbytes=True)
             stream.write(content)
             ends, crc = (keys[0].as_py(), keys[-1].as_py()), zlib.crc32(content)
-            entries.append((*ends, offset, len(content), batch.size, crc, number))
+            entry = (*ends, offset, len(content), batch.size, crc, number)
+            directory += np.array(entry, _ENTRY).tobytes()
             offset += len(content)
     columns = {
         name: base64.b64encode(schema.serialize()).decode()
         for name, (schema, _) in sections.items()
     }
-    header, directory = json.dumps(columns).encode(), np.array(entries, _ENTRY).tobytes()
+    header = json.dumps(columns).encode()
     stream.write(header + directory)
     crc = zlib.crc32(header + directory)
     stream.write(_TAIL.pack(len(header), len(directory), crc, _MAGIC))
