@@ -81,7 +81,7 @@ def test_no_id_has_no_hash(con: duckdb.DuckDBPyConnection) -> None:
 def unpublished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake that nobody changes: each test works on a copy."""
     folder = tmp_path_factory.mktemp("keys") / "lake"
-    lake_of(str(folder), summaries(8, days=200))
+    lake_of(str(folder), summaries(8, days=60))
     return folder
 
 

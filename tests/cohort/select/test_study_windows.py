@@ -72,7 +72,7 @@ def test_the_past_counts_from_the_latest_study_of_then(root: str) -> None:
 
 
 def test_shifted_dates_count_from_the_latest_shifted_date(root: str) -> None:
-    lake_root = lake_of(root, summaries(40))
+    lake_root = lake_of(root, summaries(40, days=1500))
     publish_lake(lake_root, built_in("safe"))
     with cohortlake.open(lake_root.uri) as lake:
         days = lake.sql("SELECT study_date_shifted AS day FROM studies").to_pandas()["day"]

@@ -63,15 +63,6 @@ def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, 
     assert publisher.publish(root, built_in(policy))
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Root:
-    root = Root(str(tmp_path / "it's a* lake?"))
-    root.prepare()
-    bring(root, dates=("20240105", "20240207", "no date"))
-    shutil.copytree(root.uri, tmp_path / "it's another lake!")  # it is no pattern
-    return root
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Root]:
     """A lake for each policy, by its name; no test changes them."""
@@ -82,6 +73,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Root]:
         bring(root, policy, dates=("20240105", "20240207", "no date"))
         lakes[policy] = root
     return lakes
+
+
+@pytest.fixture
+def root(published: dict[str, Root], tmp_path: Path) -> Root:
+    """A lake of the test's own, published under `limited`, and another one beside it."""
+    root = Root(str(tmp_path / "it's a* lake?"))
+    shutil.copytree(published["limited"].uri, root.uri)
+    bring(root)  # the views of this folder
+    shutil.copytree(root.uri, tmp_path / "it's another lake!")  # it is no pattern
+    return root
 
 
 def opened(root: Root) -> duckdb.DuckDBPyConnection:
