@@ -8,6 +8,7 @@ from them, `writer` writes the files, and `marker` names the files that readers 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable
@@ -46,6 +47,8 @@ _YEAR_ALONE = re.compile(r"=\d{4}/")
 _REQUEST_PATH = "published/_anew"
 _MEMORY = "500MB"
 """What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
+_MOST_THREADS = 4
+"""Each thread of DuckDB needs its own share of the memory, such as a row group that it reads."""
 
 
 def publish(
@@ -241,7 +244,7 @@ def _publish_since(
         rewrite: Periods to write although nothing in them changed.
     """
     writer = Writer(root, policy, before.files if before else {})
-    with engine.connection(memory_limit=_MEMORY) as con:
+    with engine.connection(memory_limit=_MEMORY, threads=_threads()) as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
@@ -270,6 +273,10 @@ def _publish_since(
         tuple(sorted(removed)),
         fingerprint(key),
     )
+
+
+def _threads() -> str:
+    return str(min(_MOST_THREADS, os.cpu_count() or 1))
 
 
 def _joined(
