@@ -403,6 +403,26 @@ COVERAGE: tuple[Column, ...] = (
 )  # fmt: skip
 """The coverage, `coverage/`: one row per window searched."""
 
+FRAMES = pa.list_(pa.struct([("ID", pa.string()), ("FrameSizeInBytes", pa.int64())]))
+
+HEADER: tuple[Column, ...] = (
+    DATASTORE_ID,
+    *SUMMARY_FIELDS[:2],
+    Column("PatientID", pa.string(), "The patient's id in the document, to erase a patient.", _D),
+    Column("header", pa.string(), "JSON: every attribute, see `headers.compact`. Null where the "
+           "document could not be read.", _FREE),
+    Column("instances", pa.list_(pa.struct([("SOPInstanceUID", pa.string()), ("ImageFrames", FRAMES)
+           ])), "The instances and their frames, in the document's order.", _UID),
+    Column("regularly_spaced_3d_volume", pa.bool_(), "Whether its slices are a volume."),
+    Column("not_regularly_spaced_because", pa.string(), "Why they are not; null where they are."),
+    Column("slice_spacing_mm", pa.float64(), "Median distance between slices along the normal."),
+    Column("document_bytes", pa.int64(), "Size of the document as sent."),
+    Column("failure", pa.string(), "Why the document could not be read; null where it was."),
+    Column("fetched_at", INSTANT, "When the run began that read it, on the service's clock."),
+    _RUN_ID,
+)  # fmt: skip
+"""A file of `headers/`: one row for each version of an image set whose header was asked for."""
+
 PATIENT_KEY = Column("patient_key", pa.string(), "Keyed hash of datastore_id and PatientID.", _I)
 ACCESSION_KEY = Column(
     "accession_key", pa.string(), "Keyed hash of datastore_id and AccessionNumber.", _I

@@ -116,6 +116,18 @@ SETTINGS = (
         "`kms:KEY-ID`.",
     ),
     Setting(
+        "COHORTLAKE_METADATA_TPS",
+        "50",
+        "GetImageSetMetadata requests per second that AWS grants the account. It is shared by the "
+        "searchers as COHORTLAKE_TPS is.",
+    ),
+    Setting(
+        "COHORTLAKE_HEADERS",
+        "",
+        "Modalities whose whole headers Dagster fetches, comma separated: `CT,MR`; or `all`. Each "
+        "image set costs a request. Empty fetches none.",
+    ),
+    Setting(
         "COHORTLAKE_EVENTS_QUEUE",
         "",
         "URL of an SQS queue with HealthImaging's events, if there is one.",
@@ -151,6 +163,8 @@ class Settings:
         tps: SearchImageSets requests per second of this process.
         burst: Requests that may go out at once after a pause, 1 or more.
         workers: Requests in flight at once.
+        metadata_tps: GetImageSetMetadata requests per second of this process.
+        headers: Modalities whose headers Dagster fetches; `ALL` for all of them.
         lookback: How far the next search of an open window overlaps its last search.
         settle: How long a change may take to become searchable.
         max_deleted_share: Share of a study month that a sweep may close as deleted by itself.
@@ -172,6 +186,8 @@ class Settings:
     tps: float = float(_DEFAULTS["COHORTLAKE_TPS"])
     burst: float = tps
     workers: int = _workers_for(tps)
+    metadata_tps: float = float(_DEFAULTS["COHORTLAKE_METADATA_TPS"])
+    headers: frozenset[str] = frozenset()
     lookback: timedelta = timedelta(seconds=float(_DEFAULTS["COHORTLAKE_LOOKBACK_SECONDS"]))
     settle: timedelta = timedelta(seconds=float(_DEFAULTS["COHORTLAKE_SETTLE_SECONDS"]))
     max_deleted_share: float = float(_DEFAULTS["COHORTLAKE_MAX_DELETED_SHARE"])
@@ -214,6 +230,8 @@ class Settings:
             tps=tps,
             burst=max(1.0, burst / searchers),
             workers=_workers(values, tps),
+            metadata_tps=_number("COHORTLAKE_METADATA_TPS", values, above_zero=True) / searchers,
+            headers=_modalities(values["COHORTLAKE_HEADERS"]),
             lookback=timedelta(seconds=_number("COHORTLAKE_LOOKBACK_SECONDS", values)),
             settle=timedelta(seconds=_number("COHORTLAKE_SETTLE_SECONDS", values)),
             max_deleted_share=_share("COHORTLAKE_MAX_DELETED_SHARE", values),
@@ -287,6 +305,11 @@ def _share(variable: str, values: Mapping[str, str]) -> float:
     if share > 1:
         raise SettingError(f"{variable} must be a share from 0 to 1, not {values[variable]!r}")
     return share
+
+
+def _modalities(text: str) -> frozenset[str]:
+    """Return the modalities that a setting names, in upper case."""
+    return frozenset(name.strip().upper() for name in text.split(",") if name.strip())
 
 
 def _workers(values: Mapping[str, str], tps: float) -> int:

@@ -18,9 +18,10 @@ from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.history import coverage, image_sets, refiled
 from cohortlake.history.image_sets import ApplyResult
-from cohortlake.ingest import older_versions, partitions
+from cohortlake.ingest import enrich, older_versions, partitions
 from cohortlake.ingest.confirm_deletions import DeletionResult, confirm_deletions
 from cohortlake.ingest.due import due_windows, windows_of_days
+from cohortlake.ingest.enrich import HeaderChoice, HeadersEstimate, HeadersResult
 from cohortlake.ingest.extract import search_days
 from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult, SearchRun, new_run_id
@@ -258,6 +259,42 @@ class Stages:
                 for part in older_versions.fill(self._run_of(self.datastore(datastore_id))):
                     result += part
                     (progress or Progress()).versions_read(result)
+        return result
+
+    def estimate_headers(self, choice: HeaderChoice) -> HeadersEstimate:
+        """Return what fetching headers would cost. Sends no request.
+
+        Args:
+            choice: Which headers are wanted.
+        """
+        datastores = self.settings.require_datastores()
+        return enrich.estimate(self.root, datastores, choice, self.settings.metadata_tps)
+
+    def fetch_headers(
+        self, choice: HeaderChoice, progress: Progress | None = None
+    ) -> HeadersResult:
+        """Fetch the whole headers of image sets that the lake holds. See `ingest.enrich`.
+
+        Args:
+            choice: Which headers are wanted. Those that the lake has are not fetched again.
+            progress: Gets what has come so far.
+
+        Raises:
+            CohortlakeError: See `errors`. What was written stays. The error of a data store is
+                raised at the end, after the headers of the others were fetched.
+        """
+        failures, result, told = Failures(), HeadersResult(), progress or Progress()
+
+        def tell() -> None:
+            told.note("another run fetches headers of the same data store; waiting for it to end")
+
+        for datastore_id in self.settings.require_datastores():
+            alone = self.root.searching(datastore_id, self._stop, tell, "fetching-headers")
+            with failures.of(datastore_id), alone:
+                for part in enrich.fetch(self._run_of(self.datastore(datastore_id)), choice):
+                    result += part
+                    told.headers_read(result)
+        failures.raise_all()
         return result
 
     def apply(self) -> ApplyResult:

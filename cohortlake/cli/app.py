@@ -19,6 +19,7 @@ from cohortlake.errors import MissingExtra
 _COMMANDS = {
     "sync": "cohortlake.cli.sync_commands:sync",
     "reconcile": "cohortlake.cli.sync_commands:reconcile",
+    "enrich": "cohortlake.cli.enrich_command:enrich",
     "events": "cohortlake.cli.sync_commands:events",
     "status": "cohortlake.cli.status_commands:show_status",
     "setup": "cohortlake.cli.setup_commands:setup",

@@ -5,7 +5,8 @@ The service's own names (`DICOMPatientId`, `nextToken`) stop in this package and
 """
 
 from cohortlake.healthimaging.client import Datastore, HealthImaging, Meter
-from cohortlake.healthimaging.metadata import NotMetadata, Version
+from cohortlake.healthimaging.document import NotMetadata
+from cohortlake.healthimaging.metadata import Version, summary_tags
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.ranges import Range
 from cohortlake.healthimaging.window_search import Arrival, SearchProgress, WindowSearch
@@ -26,4 +27,5 @@ __all__ = [
     "Version",
     "Window",
     "WindowSearch",
+    "summary_tags",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +30,10 @@ from cohortlake.errors import (
     ServiceUnavailable,
     TokenRefused,
 )
+from cohortlake.healthimaging import document
 from cohortlake.healthimaging.connection import connected
-from cohortlake.healthimaging.metadata import Version, tags
+from cohortlake.healthimaging.document import Part
+from cohortlake.healthimaging.metadata import Version
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.token_bucket import TokenBucket
 from cohortlake.settings import Settings
@@ -40,8 +42,11 @@ from cohortlake.stop import Stop
 PAGE_SIZE = 50
 """The most rows of a page. The default is not documented, so it is always sent."""
 
-# Requests per second that AWS grants an account for calls that COHORTLAKE_TPS does not pace.
-_QUOTAS = {"ListImageSetVersions": 25.0, "GetImageSetMetadata": 50.0}
+METADATA_CALLS_AT_ONCE = 16
+"""How many documents may be read at once. A large one takes a second."""
+
+# Requests per second that AWS grants an account for listing versions. No setting paces it.
+_LIST_VERSIONS_TPS = 25.0
 _ATTEMPTS = 8
 _LONGEST_WAIT_SECONDS = 20.0
 
@@ -91,11 +96,16 @@ class HealthImaging:
     ) -> None:
         self._stop = stop or Stop()
         self._bucket = TokenBucket(settings.tps, settings.burst, self._stop)
+        own = {
+            "ListImageSetVersions": _LIST_VERSIONS_TPS,
+            "GetImageSetMetadata": settings.metadata_tps,
+        }
         self._own_buckets = {
-            name: TokenBucket(tps, burst=tps, stop=self._stop) for name, tps in _QUOTAS.items()
+            name: TokenBucket(tps, burst=max(1.0, tps), stop=self._stop)
+            for name, tps in own.items()
         }
         self._meters = threading.local()
-        self._client = connected(session, settings.workers)
+        self._client = connected(session, max(settings.workers, METADATA_CALLS_AT_ONCE))
         events = self._client.meta.events
         # Before botocore's own handler of this event, which signs: a signature is valid for five
         # minutes, and at a low rate a request may wait longer for its slot.
@@ -229,10 +239,15 @@ class HealthImaging:
                 return found
             request["nextToken"] = page["nextToken"]
 
-    def tags_of(
-        self, datastore_id: str, image_set_id: str, version: int, meter: Meter | None = None
-    ) -> dict[str, Any]:
-        """Return the DICOM tags of a version, as a summary has them, from its metadata document.
+    def metadata(
+        self,
+        datastore_id: str,
+        image_set_id: str,
+        version: int,
+        take: Callable[[Iterator[Part]], T],
+        meter: Meter | None = None,
+    ) -> T:
+        """Read the metadata document of a version, whatever its size.
 
         This moves an archived image set back to the frequent tier.
 
@@ -240,7 +255,12 @@ class HealthImaging:
             datastore_id: The data store.
             image_set_id: The image set.
             version: Which version of it.
+            take: Takes the parts of the document. Called again with all parts if the answer was
+                cut.
             meter: Counts the requests.
+
+        Returns:
+            What `take` returns.
 
         Raises:
             NoSuchDatastore: There is no such version (the service names none of them).
@@ -251,13 +271,13 @@ class HealthImaging:
         """
         self._meters.current = meter or Meter()
 
-        def ask() -> dict[str, Any]:
+        def ask() -> T:
             answer = self._client.get_image_set_metadata(
                 datastoreId=datastore_id, imageSetId=image_set_id, versionId=str(version)
             )
             # As a context manager a StreamingBody gives the raw stream, which raises other errors.
             with closing(answer["imageSetMetadataBlob"]) as blob:
-                return tags(blob.read())
+                return take(document.read(blob))
 
         return self._retried("GetImageSetMetadata", datastore_id, ask)
 

@@ -1,36 +1,23 @@
 """An older version of an image set, as the summary that SearchImageSets would have given.
 
-ListImageSetVersions gives its number and instants. GetImageSetMetadata gives its DICOM attributes,
-as gzip JSON on three levels. Only these are decoded: the part about each instance may have
-megabytes. See `ingest.older_versions` for which versions are
-asked for, and `flatten.values` for how a value becomes typed.
+ListImageSetVersions gives its number and instants. GetImageSetMetadata gives its DICOM attributes
+on three levels. See `document` for how its answer is read, `ingest.older_versions` for which
+versions are asked for, and `flatten.values` for how a value becomes typed.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from cohortlake import schema
-from cohortlake.errors import ServiceError
-from cohortlake.healthimaging.page import BrokenAnswer
+from cohortlake.healthimaging.document import Level, Part
 
 # PS3.5 section 6.2: an optional sign and digits, 12 bytes at most, padded with spaces.
 _IS = re.compile(r" *([+-]?[0-9]{1,12}) *")
-
-
-class NotMetadata(ServiceError):
-    """A complete document is no image set metadata.
-
-    Fix: Report the image set to AWS; asking again does not help.
-    """
 
 
 @dataclass(frozen=True)
@@ -79,75 +66,37 @@ class Version:
         }
 
 
-class _Level(msgspec.Struct):
-    attributes: dict[str, Any] | None = msgspec.field(name="DICOM", default=None)
-
-
-class _Study(_Level):
-    series: dict[str, _Level] | None = msgspec.field(name="Series", default=None)
-
-
-class _Document(msgspec.Struct):
-    patient: _Level = msgspec.field(name="Patient")
-    study: _Study = msgspec.field(name="Study")
-
-
-_decode = msgspec.json.Decoder(_Document).decode
-
-
-def tags(body: bytes) -> dict[str, Any]:
+def summary_tags(parts: Iterable[Part]) -> dict[str, Any]:
     """Return what a metadata document says of the sixteen tags, named as in a summary.
 
     Absent and null attributes are left out. What no schema column can hold is passed on as it
     came, for `flatten` to keep and count.
 
     Args:
-        body: The document as sent, gzip JSON.
-
-    Raises:
-        BrokenAnswer: It is cut: no whole gzip document.
-        NotMetadata: It is whole, and not of the form of a metadata document.
+        parts: The parts of the document. See `document.read` for the errors.
     """
-    try:
-        document = _decode(_unzipped(body))
-    except msgspec.DecodeError:  # ValidationError is one
-        raise NotMetadata("GetImageSetMetadata answered with no metadata document") from None
-    attributes = {
-        **(document.patient.attributes or {}),
-        **(document.study.attributes or {}),
-        **_agreed(document.study.series or {}),
-    }
+    levels = [part for part in parts if isinstance(part, Level)]
+    attributes: dict[str, Any] = {}
+    for level in levels:
+        if level.name != "Series":
+            attributes |= level.attributes
+    attributes |= _agreed([level for level in levels if level.name == "Series"])
     values = {c.wire: _as_in_summary(c, attributes.get(c.name)) for c in schema.DICOM_TAGS}
     return {member: value for member, value in values.items() if value is not None}
 
 
-def _unzipped(body: bytes) -> bytes:
-    try:
-        text = gzip.decompress(body)
-    except (EOFError, OSError, zlib.error):
-        text = b""
-    if not text:  # of no bytes at all, no bytes come
-        raise BrokenAnswer("GetImageSetMetadata kept answering with cut documents")
-    return text
-
-
-def _agreed(series: Mapping[str, _Level]) -> dict[str, Any]:
+def _agreed(series: Iterable[Level]) -> dict[str, Any]:
     """Return the attributes that are equal in all series of a document.
 
     An image set has one series. If there are several, a summary could name only one of them, and
     which one is not documented. Null is better than the value of another series.
     """
-    first, *others = [_with_uid(uid, s.attributes or {}) for uid, s in series.items()] or [{}]
+    first, *others = [level.with_uid for level in series] or [{}]
     return {
         name: value
         for name, value in first.items()
         if all(other.get(name) == value for other in others)
     }
-
-
-def _with_uid(uid: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a series' attributes; its UID is the key that it lies under."""
-    return {**attributes, "SeriesInstanceUID": attributes.get("SeriesInstanceUID") or uid}
 
 
 def _as_in_summary(column: schema.Column, value: Any) -> Any:

@@ -40,6 +40,12 @@ class Interval:
         """Return the interval between two instants."""
         return cls(column, microseconds(start), microseconds(end))
 
+    @classmethod
+    def of_month(cls, month: str) -> Interval:
+        """Return the days of a study month, YYYY-MM."""
+        first = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
+        return cls.between("StudyDate", first, (first + timedelta(days=31)).replace(day=1))
+
     @property
     def sql(self) -> str:
         """The condition as SQL: constants, so that row groups are skipped."""

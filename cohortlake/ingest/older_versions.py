@@ -36,6 +36,7 @@ from cohortlake.healthimaging import (
     Meter,
     NotMetadata,
     Version,
+    summary_tags,
 )
 from cohortlake.history import image_sets
 from cohortlake.increments import files, kinds, writer
@@ -265,7 +266,9 @@ def _read_version(
 ) -> str | None:
     """Read a version; return why that is impossible, or None."""
     try:
-        tags = service.tags_of(datastore_id, version.image_set_id, version.number, reading.meter)
+        tags = service.metadata(
+            datastore_id, version.image_set_id, version.number, summary_tags, reading.meter
+        )
     except tuple(_REASONS) as error:
         reading.documents += isinstance(error, NotMetadata)
         return _REASONS[type(error)]

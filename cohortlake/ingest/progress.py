@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
+from cohortlake.ingest.enrich import HeadersResult
 from cohortlake.ingest.older_versions import VersionsResult
 
 
@@ -27,6 +28,10 @@ class Progress:
         """Report what reading older versions has brought so far."""
         del so_far
 
+    def headers_read(self, so_far: HeadersResult) -> None:
+        """Report what fetching headers has brought so far."""
+        del so_far
+
     def note(self, text: str) -> None:
         """Report something that people should know, such as waiting for another run."""
         del text
@@ -40,6 +45,7 @@ class PeriodicProgress(Progress):
         seconds: Time between two reports.
         show_versions: Gets what reading older versions has brought so far.
         note: Gets what people should know.
+        show_headers: Gets what fetching headers has brought so far.
     """
 
     def __init__(
@@ -48,11 +54,13 @@ class PeriodicProgress(Progress):
         seconds: float,
         show_versions: Callable[[VersionsResult], None] | None = None,
         note: Callable[[str], None] | None = None,
+        show_headers: Callable[[HeadersResult], None] | None = None,
     ) -> None:
         self._show = show
         self._seconds = seconds
         self._show_versions = show_versions
         self._note = note
+        self._show_headers = show_headers
 
     @contextmanager
     def watching(self, search: WindowSearch) -> Iterator[None]:
@@ -76,6 +84,11 @@ class PeriodicProgress(Progress):
         """Report at once: results come after some hundred image sets each."""
         if self._show_versions:
             self._show_versions(so_far)
+
+    def headers_read(self, so_far: HeadersResult) -> None:
+        """Report at once: results come after each study month, or each minute."""
+        if self._show_headers:
+            self._show_headers(so_far)
 
     def note(self, text: str) -> None:
         """Report at once."""
@@ -115,4 +128,14 @@ def describe_versions(result: VersionsResult) -> str:
         f"documents read, which moved {result.archived:,} archived image sets to the frequent "
         f"tier; {result.versions:,} versions gained, {result.unavailable:,} not available, "
         f"{result.postponed:,} image sets to be asked again"
+    )
+
+
+def describe_headers(result: HeadersResult) -> str:
+    """Return one line about headers, and about the image sets that reading moved."""
+    failed = ", ".join(f"{n:,} {reason}" for reason, n in sorted(result.failed.items()))
+    return (
+        f"{result.headers:,} headers read ({result.document_bytes / 1e6:,.0f} MB), which moved "
+        f"{result.archived:,} archived image sets to the frequent tier; {result.left_alone:,} "
+        f"archived ones left alone; failed: {failed or 'none'}"
     )

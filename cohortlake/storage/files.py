@@ -28,7 +28,9 @@ from cohortlake.storage.location import StorageLocation
 if TYPE_CHECKING:
     from cohortlake.storage.upload import Upload
 
-RESTRICTED = ("increments", "image_sets", "history_index", "coverage", "erasures", "keys")
+RESTRICTED = (
+    "increments", "headers", "image_sets", "history_index", "coverage", "erasures", "keys"
+)  # fmt: skip
 FOR_READERS = ("published", "cohorts")
 _TEMPORARY_SUFFIX = ".tmp"
 _ATTEMPTS = 3

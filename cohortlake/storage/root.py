@@ -68,9 +68,10 @@ class Root(Files):
         Raises:
             RootNotUsable: They cannot be made or written.
         """
-        # `keys` is made with its first file: an empty folder would hide that the keys are gone.
+        # Two are made with their first file. An empty folder `keys` would hide that the keys are
+        # gone, and most lakes have no `headers`.
         for name in (*RESTRICTED, "published"):
-            if name != "keys":
+            if name not in ("keys", "headers"):
                 self.make_folder(name)
         if not self._restricted.is_local:
             return
@@ -121,7 +122,9 @@ class Root(Files):
         return self._restricted.is_local
 
     @contextmanager
-    def searching(self, datastore_id: str, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    def searching(
+        self, datastore_id: str, stop: Stop, tell: Callable[[], None], what: str = "searching"
+    ) -> Iterator[None]:
         """Let only one run of this machine search a data store while the block lasts.
 
         A second run waits. A third one is refused, because it would find nothing more.
@@ -130,6 +133,7 @@ class Root(Files):
             datastore_id: The data store.
             stop: Ends the waiting.
             tell: Called once if it has to wait.
+            what: What the run does. Runs that do something else are not waited for.
 
         Raises:
             SearchedByOthers: One run searches, and another one waits.
@@ -138,7 +142,7 @@ class Root(Files):
         """
         with contextlib.ExitStack() as stack:
             if self.knows_who_is_there:
-                lock = Path(self._restricted.path(f".searching-{datastore_id}.lock"))
+                lock = Path(self._restricted.path(f".{what}-{datastore_id}.lock"))
                 with self.explained():
                     try:
                         stack.enter_context(locks.in_turn(lock, stop, tell))

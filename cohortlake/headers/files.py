@@ -1,0 +1,103 @@
+"""The files of `headers/`: which headers the lake has, and writing and reading them.
+
+A file holds the rows that one run read of one data store and study month. It is never changed,
+except when a patient is erased. Two files may hold the same version: two runs read it at once, or
+maintenance merged files. Readers take any of its rows, but one with a header before a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cohortlake import schema
+from cohortlake.storage import damage
+from cohortlake.storage.root import Root
+
+FOLDER = "headers"
+SCHEMA = schema.arrow_schema(schema.HEADER)
+_KEY = ("image_set_id", "version", "failure")
+_GROUP_ROWS = 1_000  # a row has kilobytes
+
+
+def write(root: Root, datastore_id: str, month: str, name: str, rows: Iterable[pa.Table]) -> str:
+    """Write a file; return its path.
+
+    Args:
+        root: The lake.
+        datastore_id: The data store.
+        month: The study month of the rows, or `undated`.
+        name: The name of the file: the run's id and a number.
+        rows: Tables with the columns of `SCHEMA`.
+    """
+    path = f"{FOLDER}/{datastore_id}/{month}/{name}.parquet"
+    with root.writing(path) as stream, _writer(stream) as writer:
+        for table in rows:
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+    return path
+
+
+def _writer(stream: pa.NativeFile) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        stream,
+        SCHEMA,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["datastore_id", "run_id", "failure", "not_regularly_spaced_because"],
+        write_statistics=["image_set_id"],
+    )
+
+
+def paths(root: Root, datastore_id: str = "", month: str = "") -> list[str]:
+    """Return the files of a data store, or of one of its study months; by default all files."""
+    folder = "/".join(filter(None, (FOLDER, datastore_id, month)))
+    return root.files(folder, ".parquet")
+
+
+def month_of(path: str) -> str:
+    """Return the study month of the rows in a file."""
+    return path.split("/")[2]
+
+
+def read(root: Root, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a file, some thousand at a time.
+
+    Raises:
+        DamagedFile: It cannot be read.
+    """
+    with damage.opened(root, path) as file, pq.ParquetFile(file) as stored:
+        for batch in stored.iter_batches(_GROUP_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def fetched(root: Root, datastore_id: str, month: str) -> pa.Table:
+    """Return the versions of a study month that were asked for: image_set_id, version, failure.
+
+    Failure is null where the header was read.
+    """
+    found = [rows for path in paths(root, datastore_id, month) for rows in read(root, path, _KEY)]
+    empty = pa.Table.from_batches([], pa.schema([SCHEMA.field(name) for name in _KEY]))
+    return pa.concat_tables([empty, *found])
+
+
+def remove_rows(root: Root, path: str, is_removed: Callable[[pa.Table], pa.Array]) -> int:
+    """Rewrite a file without some rows. A file without any such row is left as it is.
+
+    Args:
+        root: The lake.
+        path: The file.
+        is_removed: Takes rows, and returns a boolean array: which of them are removed.
+
+    Returns:
+        How many rows were removed.
+    """
+    keys = read(root, path, ("image_set_id", "PatientID"))
+    count = sum(pc.sum(is_removed(rows)).as_py() or 0 for rows in keys)
+    if count:
+        _, datastore_id, month, name = path.split("/")
+        left = (rows.filter(pc.invert(is_removed(rows))) for rows in read(root, path))
+        write(root, datastore_id, month, name.removesuffix(".parquet"), left)
+    return count

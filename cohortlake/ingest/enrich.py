@@ -1,0 +1,358 @@
+"""Fetches the whole headers of image sets: which are due, what that costs, and reading them.
+
+A search gives sixteen tags. The others stand in the metadata document of a version, which costs a
+request each. So nothing is fetched that nobody chose, and each version once: it never changes. An
+archived image set moves to the frequent tier when its document is read, so it is left alone unless
+it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohortlake import schema
+from cohortlake.dicom_values import canonical_text
+from cohortlake.errors import (
+    ImageSetBusy,
+    NoSuchDatastore,
+    RequestRefused,
+    ServiceError,
+    Stopped,
+)
+from cohortlake.headers import files
+from cohortlake.headers.compact import Reader
+from cohortlake.healthimaging import BrokenAnswer, Meter, NotMetadata
+from cohortlake.healthimaging.client import METADATA_CALLS_AT_ONCE
+from cohortlake.history.current_states import CurrentStates, Interval
+from cohortlake.ingest.partition_search import SearchRun
+from cohortlake.storage.root import Root
+
+ALL_MODALITIES = frozenset(("ALL",))
+_DOLLARS_PER_REQUEST = 0.005 / 1000
+"""Price of a request to HealthImaging: https://aws.amazon.com/healthimaging/pricing."""
+_FILE_BYTES = 32 * 1024 * 1024  # of JSON in memory
+_FILE_SECONDS = 60.0  # a kill loses no more than this
+_SUBMITTED = 4 * METADATA_CALLS_AT_ONCE
+
+_REASONS: dict[type[ServiceError], str] = {
+    NoSuchDatastore: "not found",  # ResourceNotFoundException does not say what was not found
+    RequestRefused: "refused",
+    NotMetadata: "no metadata document",
+    BrokenAnswer: "cut",
+    ImageSetBusy: "busy",
+}
+_ARCHIVE = "ARCHIVE_INSTANT_ACCESS"
+_BYTES_OF_FRAME = 200  # in memory
+_OTHER_IMAGE_SET = "document of another image set"
+
+
+@dataclass(frozen=True)
+class HeaderChoice:
+    """Which headers are wanted.
+
+    Attributes:
+        modalities: Modalities, in upper case; `ALL_MODALITIES` for all.
+        first_month: The first study month, YYYY-MM; empty for no bound. With a bound, image sets
+            without a date are left out.
+        last_month: The last study month, the same.
+        image_set_ids: The image sets of a cohort; None for all.
+        include_archived: Whether archived image sets are wanted too.
+    """
+
+    modalities: frozenset[str] = ALL_MODALITIES
+    first_month: str = ""
+    last_month: str = ""
+    image_set_ids: pa.Array | None = None
+    include_archived: bool = False
+
+    def has_month(self, month: str) -> bool:
+        """Return whether image sets of a study month are wanted."""
+        if month == schema.UNDATED:
+            return not (self.first_month or self.last_month)
+        return self.first_month <= month <= (self.last_month or month)
+
+    def mask(self, states: pa.Table) -> pa.Array:
+        """Return which states are wanted, archived or not."""
+        wanted = pa.repeat(pa.scalar(True), len(states))
+        if self.modalities != ALL_MODALITIES:
+            own = pa.array(sorted(self.modalities), pa.string())
+            wanted = pc.and_(wanted, pc.is_in(states["Modality"], value_set=own))
+        if self.image_set_ids is not None:
+            own = self.image_set_ids
+            wanted = pc.and_(wanted, pc.is_in(states["image_set_id"], value_set=own))
+        return wanted
+
+
+@dataclass(frozen=True)
+class HeadersEstimate:
+    """What fetching headers would cost.
+
+    Attributes:
+        requests: Headers to fetch, at one request each.
+        archived: Archived image sets among those wanted: they would move to the frequent tier, or
+            are left alone.
+        includes_archived: Whether `requests` includes them.
+        tps: Requests per second.
+    """
+
+    requests: int
+    archived: int
+    includes_archived: bool
+    tps: float
+
+    @property
+    def hours(self) -> float:
+        """How long it takes at the quota."""
+        return self.requests / self.tps / 3600
+
+    @property
+    def dollars(self) -> float:
+        """What the requests cost, in USD."""
+        return self.requests * _DOLLARS_PER_REQUEST
+
+
+@dataclass(frozen=True)
+class HeadersResult:
+    """What fetching headers brought.
+
+    Attributes:
+        headers: Headers that were read.
+        archived: Image sets of these that were in the archive tier when the lake first saw their
+            newest version.
+        left_alone: Archived image sets that were not read.
+        failed: Reason -> image sets whose header could not be read. The next run asks again.
+        erased: Headers of erased patients, which were not kept.
+        document_bytes: Size of the documents as sent.
+        requests: Requests sent, retries included.
+        throttles: Requests that the service throttled.
+    """
+
+    headers: int = 0
+    archived: int = 0
+    left_alone: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    erased: int = 0
+    document_bytes: int = 0
+    requests: int = 0
+    throttles: int = 0
+
+    def __add__(self, other: HeadersResult) -> HeadersResult:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return HeadersResult(*(a + b for a, b in pairs))
+
+
+@dataclass(frozen=True)
+class _Due:
+    """The image sets of a study month whose headers are due, and how many are left alone."""
+
+    month: str
+    states: pa.Table
+    archived: int
+    left_alone: int
+
+
+def estimate(
+    root: Root, datastores: Iterable[str], choice: HeaderChoice, tps: float
+) -> HeadersEstimate:
+    """Count what is due, without a request.
+
+    Args:
+        root: The lake.
+        datastores: The data stores.
+        choice: Which headers are wanted.
+        tps: Requests per second.
+    """
+    requests = archived = 0
+    for datastore_id in datastores:
+        for due in _due(root, datastore_id, choice):
+            requests += len(due.states)
+            archived += due.archived + due.left_alone
+    return HeadersEstimate(requests, archived, choice.include_archived, tps)
+
+
+def fetch(run: SearchRun, choice: HeaderChoice) -> Iterator[HeadersResult]:
+    """Read the headers that are due; yield what came each time some of it is written.
+
+    Args:
+        run: The client, and where to write. What is read counts as read when the run began.
+        choice: Which headers are wanted.
+
+    Raises:
+        AccessDenied: A right is missing. The message names it. What was written stays.
+        ServiceError: The service kept failing. What had come was written.
+        Stopped: Somebody asked to end. What had come was written.
+        RootNotUsable: A file could not be written.
+    """
+    writer = _Writer(run)
+    waiting: deque[Future[_Reading]] = deque()
+    with ThreadPoolExecutor(METADATA_CALLS_AT_ONCE) as pool:
+        try:
+            for due in _due(run.root, run.store.datastore_id, choice):
+                yield HeadersResult(left_alone=due.left_alone)
+                for state in due.states.to_pylist():
+                    waiting.append(pool.submit(_read, run, due.month, state))
+                    if len(waiting) == _SUBMITTED:
+                        yield from writer.add(waiting.popleft().result())
+            while waiting:
+                yield from writer.add(waiting.popleft().result())
+        except (ServiceError, Stopped):
+            for future in waiting:
+                future.cancel()
+            writer.write()
+            raise
+    yield writer.write()
+
+
+def _due(root: Root, datastore_id: str, choice: HeaderChoice) -> Iterator[_Due]:
+    current = CurrentStates(root)
+    for month in sorted(current.versions_by_month()):
+        if not choice.has_month(month):
+            continue
+        states = _states(current, datastore_id, month)
+        states = states.filter(choice.mask(states))
+        done = files.fetched(root, datastore_id, month)
+        done = done.filter(done["failure"].is_null()).drop_columns(["failure"])
+        states = states.join(done, ["image_set_id", "version"], join_type="left anti")
+        states = states.sort_by("image_set_id")
+        is_archived = pc.equal(states["storage_tier"], _ARCHIVE).fill_null(fill_value=False)
+        archived = pc.sum(is_archived).as_py() or 0
+        if choice.include_archived:
+            yield _Due(month, states, archived, 0)
+        else:
+            yield _Due(month, states.filter(pc.invert(is_archived)), 0, archived)
+
+
+def _states(current: CurrentStates, datastore_id: str, month: str) -> pa.Table:
+    """Return the current states of a study month, each version once."""
+    where = f"datastore_id = '{datastore_id}' AND study_month = '{month}'"
+    known = current.files("StudyDate")
+    if month == schema.UNDATED:
+        paths = [file.path for file in known if file.nulls != 0]
+    else:
+        paths = [file.path for file in known if Interval.of_month(month).overlaps(file)]
+    if not paths:
+        return pa.table({name: pa.array([], pa.string()) for name in _STATE_COLUMNS})
+    return current.read(", ".join(_STATE_COLUMNS), f"{where} AND version IS NOT NULL", paths)
+
+
+_STATE_COLUMNS = ("image_set_id", "version", "Modality", "storage_tier")
+
+
+@dataclass
+class _Reading:
+    """What became of one document."""
+
+    month: str
+    image_set_id: str
+    version: int
+    is_archived: bool
+    size_bytes: int = 0
+    meter: Meter = field(default_factory=Meter)
+    row: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+
+
+class _Writer:
+    """Writes what was read, a file for each study month, or several if it takes long."""
+
+    def __init__(self, run: SearchRun) -> None:
+        self._run = run
+        self._readings: list[_Reading] = []
+        self._bytes = self._number = 0
+        self._written_at = monotonic()
+
+    def add(self, reading: _Reading) -> Iterator[HeadersResult]:
+        """Take what became of a document; yield what was written, if anything."""
+        is_other_month = self._readings and self._readings[0].month != reading.month
+        is_late = monotonic() - self._written_at > _FILE_SECONDS
+        if is_other_month or is_late or self._bytes > _FILE_BYTES:
+            yield self.write()
+        self._readings.append(reading)
+        self._bytes += reading.size_bytes
+
+    def write(self) -> HeadersResult:
+        """Write what was taken and is not written yet."""
+        run, readings = self._run, self._readings
+        if not readings:
+            return HeadersResult()
+        table = pa.Table.from_pylist([self._row(reading) for reading in readings], files.SCHEMA)
+        states = table.select(["datastore_id", "PatientID"])
+        raw = pa.nulls(len(table), pa.string())
+        is_erased = run.erased.mask(states.append_column("PatientID_raw", raw))
+        erased = pc.sum(is_erased).as_py() or 0
+        if erased < len(table):
+            name = f"{run.run_id}-{self._number:04}"
+            kept = table.filter(pc.invert(is_erased))
+            files.write(run.root, run.store.datastore_id, readings[0].month, name, [kept])
+        self._readings, self._bytes, self._written_at = [], 0, monotonic()
+        self._number += 1
+        read = [reading for reading in readings if not reading.failure]
+        return HeadersResult(
+            headers=len(read) - erased,
+            archived=sum(reading.is_archived for reading in read),
+            failed=Counter(reading.failure for reading in readings if reading.failure),
+            erased=erased,
+            document_bytes=sum(reading.row["document_bytes"] for reading in read),
+            requests=sum(reading.meter.requests for reading in readings),
+            throttles=sum(reading.meter.throttles for reading in readings),
+        )
+
+    def _row(self, reading: _Reading) -> dict[str, Any]:
+        return {
+            "datastore_id": self._run.store.datastore_id,
+            "image_set_id": reading.image_set_id,
+            "version": reading.version,
+            **reading.row,
+            "failure": reading.failure,
+            "fetched_at": self._run.store.now,
+            "run_id": self._run.run_id,
+        }
+
+
+def _read(run: SearchRun, month: str, state: dict[str, Any]) -> _Reading:
+    image_set_id, version = state["image_set_id"], state["version"]
+    reading = _Reading(month, image_set_id, version, state["storage_tier"] == _ARCHIVE)
+    datastore_id = run.store.datastore_id
+    try:
+        found = run.service.metadata(datastore_id, image_set_id, version, Reader.of, reading.meter)
+    except tuple(_REASONS) as error:
+        reading.failure = _REASONS[type(error)]
+        return reading
+    if found.image_set_id not in (None, image_set_id):
+        reading.failure = _OTHER_IMAGE_SET
+    else:
+        reading.row = _row_of(found)
+        reading.size_bytes = len(reading.row["header"]) + _BYTES_OF_FRAME * found.frames
+    return reading
+
+
+def _row_of(found: Reader) -> dict[str, Any]:
+    header, volume = found.header(), found.slices.volume()
+    patient_id = header.patient.get("PatientID")
+    return {
+        "PatientID": canonical_text("LO", patient_id) if isinstance(patient_id, str) else None,
+        "header": msgspec.json.encode(header).decode(),
+        "instances": [
+            {
+                "SOPInstanceUID": instance.sop_instance_uid,
+                "ImageFrames": [
+                    {"ID": frame.frame_id, "FrameSizeInBytes": frame.size_bytes}
+                    for frame in instance.frames
+                ],
+            }
+            for instance in found.instances
+        ],
+        "regularly_spaced_3d_volume": volume.is_regular,
+        "not_regularly_spaced_because": volume.reason or None,
+        "slice_spacing_mm": volume.spacing_mm,
+        "document_bytes": found.document_bytes,
+    }
