@@ -51,10 +51,9 @@ def _writer(stream: pa.NativeFile) -> pq.ParquetWriter:
     )
 
 
-def paths(root: Root, datastore_id: str = "", month: str = "") -> list[str]:
-    """Return the files of a data store, or of one of its study months; by default all files."""
-    folder = "/".join(filter(None, (FOLDER, datastore_id, month)))
-    return root.files(folder, ".parquet")
+def paths(root: Root, datastore_id: str = "") -> list[str]:
+    """Return the files of a data store; by default all files."""
+    return root.files(f"{FOLDER}/{datastore_id}".rstrip("/"), ".parquet")
 
 
 def month_of(path: str) -> str:
@@ -73,14 +72,25 @@ def read(root: Root, path: str, columns: Sequence[str] | None = None) -> Iterato
             yield pa.Table.from_batches([batch])
 
 
-def fetched(root: Root, datastore_id: str, month: str) -> pa.Table:
-    """Return the versions of a study month that were asked for: image_set_id, version, failure.
+def by_month(root: Root, datastore_id: str) -> dict[str, list[str]]:
+    """Return study month -> the files of a data store."""
+    found: dict[str, list[str]] = {}
+    for path in paths(root, datastore_id):
+        found.setdefault(month_of(path), []).append(path)
+    return found
+
+
+def read_fetched(root: Root, paths: Iterable[str]) -> pa.Table:
+    """Return the versions that were asked for: image_set_id, version, failure.
 
     Failure is null where the header was read.
+
+    Args:
+        root: The lake.
+        paths: Files.
     """
-    found = [rows for path in paths(root, datastore_id, month) for rows in read(root, path, _KEY)]
     empty = pa.Table.from_batches([], pa.schema([SCHEMA.field(name) for name in _KEY]))
-    return pa.concat_tables([empty, *found])
+    return pa.concat_tables([empty, *(r for path in paths for r in read(root, path, _KEY))])
 
 
 def remove_rows(root: Root, path: str, is_removed: Callable[[pa.Table], pa.Array]) -> int:

@@ -9,7 +9,7 @@ it is asked for.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
@@ -34,11 +34,13 @@ from cohortlake.healthimaging import BrokenAnswer, Meter, NotMetadata
 from cohortlake.healthimaging.client import METADATA_CALLS_AT_ONCE
 from cohortlake.history.current_states import CurrentStates, Interval
 from cohortlake.ingest.partition_search import SearchRun
+from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 ALL_MODALITIES = frozenset(("ALL",))
 _DOLLARS_PER_REQUEST = 0.005 / 1000
 """Price of a request to HealthImaging: https://aws.amazon.com/healthimaging/pricing."""
+_GROUP_ROWS = 100_000
 _FILE_BYTES = 32 * 1024 * 1024  # of JSON in memory
 _FILE_SECONDS = 60.0  # a kill loses no more than this
 _SUBMITTED = 4 * METADATA_CALLS_AT_ONCE
@@ -152,9 +154,8 @@ class HeadersResult:
 
 @dataclass(frozen=True)
 class _Due:
-    """The image sets of a study month whose headers are due, and how many are left alone."""
+    """Image sets whose headers are due, and how many archived ones are left alone."""
 
-    month: str
     states: pa.Table
     archived: int
     left_alone: int
@@ -199,7 +200,7 @@ def fetch(run: SearchRun, choice: HeaderChoice) -> Iterator[HeadersResult]:
             for due in _due(run.root, run.store.datastore_id, choice):
                 yield HeadersResult(left_alone=due.left_alone)
                 for state in due.states.to_pylist():
-                    waiting.append(pool.submit(_read, run, due.month, state))
+                    waiting.append(pool.submit(_read, run, state))
                     if len(waiting) == _SUBMITTED:
                         yield from writer.add(waiting.popleft().result())
             while waiting:
@@ -213,38 +214,50 @@ def fetch(run: SearchRun, choice: HeaderChoice) -> Iterator[HeadersResult]:
 
 
 def _due(root: Root, datastore_id: str, choice: HeaderChoice) -> Iterator[_Due]:
+    """Yield what is due, some study months at a time."""
     current = CurrentStates(root)
-    for month in sorted(current.versions_by_month()):
-        if not choice.has_month(month):
-            continue
-        states = _states(current, datastore_id, month)
+    fetched = files.by_month(root, datastore_id)
+    for months in _groups(current.versions_by_month(), choice):
+        states = _states(current, datastore_id, months)
         states = states.filter(choice.mask(states))
-        done = files.fetched(root, datastore_id, month)
+        done = files.read_fetched(root, [p for month in months for p in fetched.get(month, ())])
         done = done.filter(done["failure"].is_null()).drop_columns(["failure"])
         states = states.join(done, ["image_set_id", "version"], join_type="left anti")
-        states = states.sort_by("image_set_id")
+        states = states.sort_by([("study_month", "ascending"), ("image_set_id", "ascending")])
         is_archived = pc.equal(states["storage_tier"], _ARCHIVE).fill_null(fill_value=False)
         archived = pc.sum(is_archived).as_py() or 0
         if choice.include_archived:
-            yield _Due(month, states, archived, 0)
+            yield _Due(states, archived, 0)
         else:
-            yield _Due(month, states.filter(pc.invert(is_archived)), 0, archived)
+            yield _Due(states.filter(pc.invert(is_archived)), 0, archived)
 
 
-def _states(current: CurrentStates, datastore_id: str, month: str) -> pa.Table:
-    """Return the current states of a study month, each version once."""
-    where = f"datastore_id = '{datastore_id}' AND study_month = '{month}'"
+def _groups(sizes: Mapping[str, int], choice: HeaderChoice) -> Iterator[list[str]]:
+    """Yield the wanted study months, as many together as their states fit into memory."""
+    months, rows = list[str](), 0
+    for month in sorted(filter(choice.has_month, sizes)):
+        rows += sizes[month]
+        if months and (rows > _GROUP_ROWS or month == schema.UNDATED):
+            yield months
+            months, rows = [], sizes[month]
+        months.append(month)
+    if months:
+        yield months
+
+
+def _states(current: CurrentStates, datastore_id: str, months: Sequence[str]) -> pa.Table:
+    """Return the current states of some study months."""
     known = current.files("StudyDate")
-    if month == schema.UNDATED:
+    if schema.UNDATED in months:
         paths = [file.path for file in known if file.nulls != 0]
     else:
-        paths = [file.path for file in known if Interval.of_month(month).overlaps(file)]
-    if not paths:
-        return pa.table({name: pa.array([], pa.string()) for name in _STATE_COLUMNS})
+        intervals = [Interval.of_month(month) for month in months]
+        paths = [file.path for file in known if any(i.overlaps(file) for i in intervals)]
+    where = f"study_month IN {engine.text_list(months)} AND datastore_id = '{datastore_id}'"
     return current.read(", ".join(_STATE_COLUMNS), f"{where} AND version IS NOT NULL", paths)
 
 
-_STATE_COLUMNS = ("image_set_id", "version", "Modality", "storage_tier")
+_STATE_COLUMNS = ("image_set_id", "version", "Modality", "storage_tier", "study_month")
 
 
 @dataclass
@@ -318,9 +331,10 @@ class _Writer:
         }
 
 
-def _read(run: SearchRun, month: str, state: dict[str, Any]) -> _Reading:
+def _read(run: SearchRun, state: dict[str, Any]) -> _Reading:
     image_set_id, version = state["image_set_id"], state["version"]
-    reading = _Reading(month, image_set_id, version, state["storage_tier"] == _ARCHIVE)
+    is_archived = state["storage_tier"] == _ARCHIVE
+    reading = _Reading(state["study_month"], image_set_id, version, is_archived)
     datastore_id = run.store.datastore_id
     try:
         found = run.service.metadata(datastore_id, image_set_id, version, Reader.of, reading.meter)
