@@ -478,7 +478,8 @@ KERNELS = (
         for suffix in ("", "F", "S", "H", "M", "D", "A", "U")
     }
 )
-"""Kernels of CT: GE's by name, Philips' by letter, Canon's FC series, Siemens' letter and number."""
+"""Kernels of CT: GE's by name, Philips' by letter, Canon's FC series, Siemens' letter and number.
+"""
 
 OF_COLUMNS: dict[str, frozenset[str]] = {
     "ImageType": IMAGE_TYPES,
