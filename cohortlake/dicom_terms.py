@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from cohortlake import header_terms
 from cohortlake.dicom_values import SEPARATOR, canonical_text, distinct_values
 from cohortlake.errors import did_you_mean
 
@@ -85,7 +86,11 @@ BODY_PARTS = frozenset(
 )
 """The defined terms for Body Part Examined, for human use."""
 
-OF_COLUMNS = {"PatientSex": SEXES, "Modality": MODALITIES, "BodyPartExamined": BODY_PARTS}
+OF_COLUMNS = {
+    "PatientSex": SEXES,
+    "Modality": MODALITIES,
+    "BodyPartExamined": BODY_PARTS,
+} | header_terms.OF_COLUMNS
 """Column of coded values -> its terms."""
 
 # What Table L-1 calls the code of a term, where that is another word than the term and short

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from cohortlake import header_schema
 from cohortlake.column import (
     CANONICAL_VALUES,
     PARSED_VRS,
@@ -439,7 +440,7 @@ MAY_BE_WITHHELD = frozenset(
     ("modalities", "modalities_text", "body_parts_examined", "body_parts_examined_text"),
 ).union(
     column.name
-    for column in STATE
+    for column in (*STATE, *header_schema.COLUMNS)
     if column.identifies in (Identifies.NUMBER, Identifies.CODED, Identifies.FREE_TEXT)
 )
 """The columns that `withheld_fields` may name: a policy may show some of their values only."""
@@ -559,6 +560,17 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("changed_fields", pa.list_(pa.string()), "Columns changed by it."),
         _VERSIONS_UNSEEN,
         Column("ended_by", pa.string(), "How it ended: superseded or deleted; null while true."),
+        WITHHELD_FIELDS,
+        STUDY_MONTH,
+    ),
+    "series_headers": (
+        DATASTORE_ID,
+        *_named("SeriesInstanceUID", "StudyInstanceUID"),
+        PATIENT_KEY,
+        Column("image_set_id", pa.string(), "The image set that represents the series, as in "
+               "`series`.", _I),
+        Column("version", pa.int64(), "Its version whose header this is."),
+        *header_schema.COLUMNS,
         WITHHELD_FIELDS,
         STUDY_MONTH,
     ),

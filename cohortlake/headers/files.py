@@ -7,6 +7,7 @@ maintenance merged files. Readers take any of its rows, but one with a header be
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -19,7 +20,8 @@ from cohortlake.storage.root import Root
 
 FOLDER = "headers"
 SCHEMA = schema.arrow_schema(schema.HEADER)
-_KEY = ("image_set_id", "version", "failure")
+_VERSION = ("image_set_id", "version")
+_KEY = [*_VERSION, "failure"]
 _GROUP_ROWS = 1_000  # a row has kilobytes
 
 
@@ -91,6 +93,39 @@ def read_fetched(root: Root, paths: Iterable[str]) -> pa.Table:
     """
     empty = pa.Table.from_batches([], pa.schema([SCHEMA.field(name) for name in _KEY]))
     return pa.concat_tables([empty, *(r for path in paths for r in read(root, path, _KEY))])
+
+
+def digests(root: Root) -> dict[str, str]:
+    """Return study month -> a hash of the names and sizes of its files, of all data stores."""
+    found: dict[str, list[str]] = {}
+    for path, size in root.sizes(FOLDER, ".parquet").items():
+        found.setdefault(month_of(path), []).append(f"{path} {size}")
+    return {
+        month: hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        for month, lines in found.items()
+    }
+
+
+def read_headers(root: Root, paths: Iterable[str], wanted: pa.Table) -> Iterator[pa.Table]:
+    """Yield the rows of some versions that have a header, each once, some at a time.
+
+    Args:
+        root: The lake.
+        paths: The files.
+        wanted: The versions: image_set_id and version.
+    """
+    left = set(zip(*(wanted[name].to_pylist() for name in _VERSION), strict=True))
+    for path in paths:
+        with damage.opened(root, path) as file, pq.ParquetFile(file) as stored:
+            for number in range(stored.num_row_groups):
+                keys = stored.read_row_group(number, _KEY)
+                places = []
+                for place, key in enumerate(zip(*keys.to_pydict().values(), strict=True)):
+                    if key[-1] is None and key[:-1] in left:
+                        left.remove(key[:-1])
+                        places.append(place)
+                if places:
+                    yield stored.read_row_group(number).take(places)
 
 
 def remove_rows(root: Root, path: str, is_removed: Callable[[pa.Table], pa.Array]) -> int:

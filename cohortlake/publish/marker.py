@@ -62,6 +62,7 @@ class Publication:
             older release wrote the marker.
         catalogue: Path of a file beside the tables, such as the data dictionary -> the SHA-256 of
             its content in hex.
+        headers: Study month -> a hash of the files of `headers/` that `series_headers` shows.
     """
 
     image_sets_version: int
@@ -79,6 +80,7 @@ class Publication:
     key_fingerprint: str = ""
     complete_until: dict[str, str | None] = field(default_factory=dict)
     catalogue: dict[str, str] = field(default_factory=dict, repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
@@ -95,6 +97,8 @@ class Publication:
             UnknownTable: There is no such table.
         """
         by_name = {form.name: form for c in schema.published(table) for form in schema.forms(c)}
+        if table not in self.columns:  # of a release that did not have it: it is empty
+            return tuple(c for c in schema.published(table) if c.identifies is Identifies.NO)
         return tuple(by_name[name] for name in self.columns[table])
 
     def not_shown(self, name: str) -> ColumnNotShown | None:

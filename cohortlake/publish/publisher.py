@@ -11,7 +11,7 @@ import functools
 import os
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,15 +19,17 @@ import duckdb
 
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
+from cohortlake.headers import files as header_files
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.privacy import Policy, fingerprint
+from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
-from cohortlake.publish import intact, marts, patients, rows, snapshots
 from cohortlake.publish.carried_rows import CarriedRows
+from cohortlake.publish import intact, marts, patients, rows, series_headers, snapshots
 from cohortlake.publish.export import catalogue
 from cohortlake.publish.marker import (
     Publication,
@@ -129,7 +131,10 @@ def _publish(
         # The file of `patients` must hold the patients that are not counted again.
         must_be_full = request or any(map(_is_of_patients, altered))
         since = None if must_be_full else _version_to_continue(before, policy)
-        is_up_to_date = since == version and before and before.policy == policy.name
+        headers = header_files.digests(root)
+        is_up_to_date = before is not None and (
+            (since, before.policy, before.headers) == (version, policy.name, headers)
+        )
         if version is None or (is_up_to_date and not altered):
             if before is None:
                 return None
@@ -147,9 +152,11 @@ def _publish(
         if before:
             before = replace(before, files=intact.with_sizes(before.files, sizes))
         rewrite = frozenset(period for path in altered if (period := _period(path)))
-        publication = _publish_since(root, policy, key, before, since, version, rewrite)
+        publication = _publish_since(root, policy, key, before, since, version, rewrite, headers)
         digests = catalogue.bring_up_to_date(root, publication, policy, _described(before, sizes))
-        publication = replace(publication, complete_until=complete_until, catalogue=digests)
+        publication = replace(
+            publication, complete_until=complete_until, catalogue=digests, headers=headers
+        )
         snapshots.record(root, publication.snapshot())
         # Write the marker after all new files, so that a run that is killed before it leaves its
         # months due. Remove files after it, so that readers of the marker find all that it names.
@@ -231,6 +238,7 @@ def _publish_since(
     since: int | None,
     version: int,
     rewrite: frozenset[str],
+    headers: Mapping[str, str],
 ) -> Publication:
     """Write what changed in the version history between two versions of it.
 
@@ -242,6 +250,7 @@ def _publish_since(
         since: The version that it shows; None to write everything.
         version: The version to show.
         rewrite: Periods to write although nothing in them changed.
+        headers: The hashes of the files of `headers/`. See `headers.files.digests`.
     """
     writer = Writer(root, policy, before.files if before else {})
     with engine.connection(memory_limit=_MEMORY, threads=_threads()) as con:
@@ -253,6 +262,10 @@ def _publish_since(
         plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
+        shown = before.headers if before and not plan.is_full else {}
+        changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
+        values = HeaderValues(policy, key)
+        series_headers.write(con, root, policy, values, writer, changed, plan.rewrite)
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)

@@ -233,6 +233,34 @@ class Writer:
             ),
         )
 
+    def write_rows(
+        self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
+    ) -> None:
+        """Write one file per period. See `_write_rows`, and `write_periods` for empty files."""
+        self._write_rows(con, table, rows, periods)
+
+    def register_published(
+        self, con: duckdb.DuckDBPyConnection, view: str, table: str, periods: Collection[str]
+    ) -> None:
+        """Make the files of some periods readable as they are now, with their partition.
+
+        Raises:
+            DamagedFile: A file does not hold what was written.
+        """
+        columns, partition = self._columns(table), self._policy.partition
+        paths = [path for period in periods if (path := self._path(table, period)) in self.files]
+        columns = columns.append(pa.field(partition.name, partition.type))
+        self._register_kept(con, view, paths, columns)
+
+    def has_file(self, table: str, period: str) -> bool:
+        """Return whether a table has a file of a period."""
+        return self._path(table, period) in self.files
+
+    def count(self, table: str, period: str) -> int:
+        """Return how many rows a table has in a period."""
+        file = self.files.get(self._path(table, period))
+        return file.rows if file else 0
+
     def unwritten(self) -> list[str]:
         """Return the published files that this writer did not write."""
         written = set(self.written)
@@ -257,6 +285,7 @@ class Writer:
         wanted = {
             "studies": (*day, "StudyInstanceUID"),
             "history": ("Modality", *day, "image_set_id", "version", "valid_from"),
+            "series_headers": ("image_set_id",),
         }.get(table, ("Modality", *day, "image_set_id"))
         by_name = {column.name: column for column in schema.published(table)}
         shown = (self._policy.shown_as(by_name[name]) for name in wanted)

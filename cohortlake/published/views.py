@@ -41,12 +41,8 @@ def create(
         InstantError: The lake was first searched after the instant.
         NotShown: There is an instant, and the policy hides what the past is made from.
     """
-    shown = {table: publication.shown(table) for table in schema.PUBLISHED}
     for table in ("history",) if as_of else schema.PUBLISHED:
-        files, columns = publication.paths(table), schema.arrow_schema(shown[table])
-        engine.register(con, f"_{table}", root, files, columns)
-        is_local = not files or root.location_of(files[0]).is_local
-        con.execute(f"CREATE TEMP VIEW {table} AS {_rows(table, columns.names, is_local=is_local)}")
+        con.execute(f"CREATE TEMP VIEW {table} AS {_registered(con, root, publication, table)}")
     if as_of is None:
         return
     require_past(publication, as_of)
@@ -57,6 +53,12 @@ def create(
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM ({query})")
+    headers = _registered(con, root, publication, "series_headers")
+    # A header is shown as long as its version was the one of that instant.
+    con.execute(f"""
+        CREATE TEMP VIEW series_headers AS
+        FROM ({headers}) SEMI JOIN present USING (datastore_id, image_set_id, version)
+    """)
 
 
 def require_clocks(publication: Publication) -> None:
@@ -88,6 +90,16 @@ def require_past(publication: Publication, at: datetime) -> None:
             f"there at {at.isoformat()}. Give a later instant; 'history' holds what is known of "
             "earlier times"
         )
+
+
+def _registered(
+    con: duckdb.DuckDBPyConnection, root: Root, publication: Publication, table: str
+) -> str:
+    """Make the files of a table readable, and return SQL for its rows."""
+    files, columns = publication.paths(table), schema.arrow_schema(publication.shown(table))
+    engine.register(con, f"_{table}", root, files, columns)
+    is_local = not files or root.location_of(files[0]).is_local
+    return _rows(table, columns.names, is_local=is_local)
 
 
 def _rows(table: str, names: Collection[str], *, is_local: bool) -> str:
