@@ -28,6 +28,8 @@ from cohortlake.cohort.define.steps import (
 EVERYTHING = "All series in the lake"
 IDENTIFIED = "patient or study unknown, or a study of two patients"
 """Why the step that each cohort has leaves series out."""
+NO_HEADER = "no header fetched"
+"""Why the step before the first condition about headers leaves series out."""
 
 _COMPARISONS = {
     "COMPARE_EQUAL": "is",

@@ -24,7 +24,7 @@ def shown_columns(selected: Selected, names: Iterable[str]) -> list[str]:
         ValuesWithheld: It is a number that the policy withholds of some members. No word can
             stand in its place.
     """
-    members, whose = selected.query.members, f"members of {selected.criteria.name}"
+    members, whose = selected.query.described, f"members of {selected.criteria.name}"
     columns = columns_of(selected)
     wanted = list(names)
     selected.tables.require_columns(wanted, whose, columns.names)
@@ -42,4 +42,4 @@ def shown_columns(selected: Selected, names: Iterable[str]) -> list[str]:
 
 def columns_of(selected: Selected) -> pa.Schema:
     """Return the columns of the members, with their types."""
-    return selected.ask(f"FROM ({selected.query.members}) LIMIT 0").to_arrow().schema
+    return selected.ask(f"FROM ({selected.query.described}) LIMIT 0").to_arrow().schema

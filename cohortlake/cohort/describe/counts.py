@@ -46,7 +46,7 @@ def count(selected: Selected, by: Sequence[str], suppress_below: int) -> pd.Data
     counts.append(few("patient_key", suppress_below))
     counted = ", ".join([*shown_columns(selected, by), *counts])
     if by:
-        query = f"SELECT {counted} FROM ({selected.query.members}) GROUP BY ALL ORDER BY ALL"
+        query = f"SELECT {counted} FROM ({selected.query.described}) GROUP BY ALL ORDER BY ALL"
     else:
         query = f"SELECT {counted} FROM ({selected.query.entities})"
     rows = selected.ask(query).to_pandas()

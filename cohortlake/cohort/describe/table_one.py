@@ -67,7 +67,7 @@ def table_one(selected: Selected, by: str | None, columns: Sequence[str] | str |
     if not described:
         raise BadCriteria(f"Table 1 by {by} describes other columns; name some in columns=[...]")
     members = selected.ask(
-        f"SELECT {', '.join(wanted)} FROM ({selected.query.members})"
+        f"SELECT {', '.join(wanted)} FROM ({selected.query.described})"
     ).to_pandas()
     if members.empty:
         raise BadCriteria(

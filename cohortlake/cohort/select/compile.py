@@ -10,6 +10,7 @@ docs/how-to/cohorts.md says the same to readers.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 
@@ -49,8 +50,13 @@ _KEYS = {
 _TABLES = {"patient": "patients", "study": "studies", "series": "series"}
 """Level -> the published table with a row for each."""
 
+_HEADERS = "series_headers"
+_IMAGE_SET = "datastore_id, image_set_id"
+_WITHHELD = f't."{schema.WITHHELD_FIELDS.name}"'
+_BOTH_WITHHELD = f"list_concat({_WITHHELD}, h.withheld_fields) AS {schema.WITHHELD_FIELDS.name}"
 _EVERYTHING = "in_the_lake"
 _STUDY = "datastore_id, StudyInstanceUID"
+_ENTITY_OF = {"studies": _STUDY, _HEADERS: _IMAGE_SET}
 _ALWAYS = ("datastore_id", "StudyInstanceUID", "patient_key", "image_set_id")
 _MICROSECONDS_OF_DAY = 24 * 60 * 60 * 1_000_000
 _NO_PLACE = 2**62
@@ -77,6 +83,7 @@ class _Compiler:
     stages: list[Stage] = field(default_factory=list)
     params: Parameters = field(default_factory=Parameters)
     used: set[str] = field(default_factory=set)
+    of_headers: set[str] = field(default_factory=set)
     those: str | None = None
 
     def query(self) -> CompiledQuery:
@@ -90,9 +97,14 @@ class _Compiler:
         for step in steps[filters:]:
             self._add_step(step)
         everything = Stage(_EVERYTHING, sentences.EVERYTHING, self._everything())
-        members = self._members()
-        stages = (everything, *self.stages)
-        return CompiledQuery(stages, self.params.values, self._entities(), members)
+        headers = self.tables.columns(_HEADERS) if self.criteria.level == "series" else ()
+        return CompiledQuery(
+            (everything, *self.stages),
+            self.params.values,
+            self._entities(),
+            self._members(self.of_headers),
+            self._members(headers),
+        )
 
     def _everything(self) -> str:
         when = {self.tables.study_date, "StudyTime"} & {*self.tables.columns("series")}
@@ -117,8 +129,24 @@ class _Compiler:
         return f"step_{len(self.stages) + 1}"
 
     def _add_step(self, step: Step) -> None:
+        if isinstance(step, Where | Exclude):
+            self._require_header(step.condition)
         words = sentences.sentence(self.tables.connection, step)
         self._add(words, self._step(step), "excluded" if isinstance(step, Exclude) else "kept")
+
+    def _require_header(self, condition: Condition) -> None:
+        """Leave out series without a header before the first condition about headers.
+
+        What their header says is unknown, so the attrition counts them apart.
+        """
+        found = compile_condition(self.tables, self.criteria.joins, condition, Parameters())
+        if found.table == _HEADERS and not self.of_headers:
+            self.used.add("image_set_id")
+            self._add(
+                sentences.NO_HEADER,
+                f"FROM {self._before} SEMI JOIN {_HEADERS} USING ({_IMAGE_SET})",
+                "excluded",
+            )
 
     def _add(self, label: str, sql: str, kind: Kind) -> None:
         self.stages.append(Stage(self._name, label, sql, self.those, kind))
@@ -158,13 +186,15 @@ class _Compiler:
 
     def _condition(self, condition: Condition) -> ConditionSql:
         found = compile_condition(self.tables, self.criteria.joins, condition, self.params)
+        if found.table == _HEADERS:
+            self.of_headers |= found.columns
         if found.table == "series":
             known = {*self.tables.columns(found.table)}
             self.used |= found.columns | (known & {schema.WITHHELD_FIELDS.name})
         return found
 
     def _meeting(self, found: ConditionSql) -> str:
-        entity = _STUDY if found.table == "studies" else "patient_key"
+        entity = _ENTITY_OF.get(found.table, "patient_key")
         those = self._keep(f'SELECT {entity} FROM "{found.table}" WHERE {found.sql}')
         return f"{those} USING ({entity})"
 
@@ -186,14 +216,17 @@ class _Compiler:
 
     def _related(self, step: WithStudy | WithoutStudy, join: str) -> str:
         found = self._condition(step.condition)
-        if found.table not in ("series", "studies"):
+        if found.table not in ("series", "studies", _HEADERS):
             raise BadCondition("another study is found by columns of series or of studies")
-        day = self._day
+        day, others = self._day, f"{found.table} WHERE {found.sql}"
+        if found.table == _HEADERS:
+            meeting = f"SELECT {_IMAGE_SET} FROM {_HEADERS} WHERE {found.sql}"
+            others = f"series SEMI JOIN ({meeting}) USING ({_IMAGE_SET})"
         near = self._keep(f"""
             SELECT DISTINCT own.datastore_id, own.StudyInstanceUID
             FROM (SELECT DISTINCT {_STUDY}, patient_key, {day} FROM {self._before}) own
             JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, {day}
-                  FROM {found.table} WHERE {found.sql}) other USING (patient_key)
+                  FROM {others}) other USING (patient_key)
             WHERE own.StudyInstanceUID <> other.StudyInstanceUID
               AND {step.period.sql(f"other.{day}", f"own.{day}")}
         """)
@@ -284,10 +317,20 @@ class _Compiler:
         distinct = "" if level == "series" else "DISTINCT"  # a series has one row
         return f"SELECT {distinct} {keys} FROM {self._before}"
 
-    def _members(self) -> str:
+    def _members(self, of_headers: Collection[str]) -> str:
+        """Return a SELECT for the members.
+
+        Args:
+            of_headers: The columns of headers that a row has too. Not every series has a header.
+        """
         level = self.criteria.level
         table = _TABLES[level]
-        own = [f't."{name}"' for name in self.tables.columns(table) if name != "patient_key"]
+        columns = self.tables.columns(table)
+        own = [f't."{name}"' for name in columns if name != "patient_key"]
+        headers = sorted({*of_headers} - {*columns})
+        if headers:
+            own = [_BOTH_WITHHELD if name == _WITHHELD else name for name in own]
+            own += [f'h."{name}"' for name in headers]
         outside = [
             f'outside_{number}."{name}"'
             for number, join in enumerate(self.criteria.joins)
@@ -301,6 +344,9 @@ class _Compiler:
             f'JOIN "{join.table}" outside_{number} ON outside_{number}.patient_key = m.patient_key'
             for number, join in enumerate(self.criteria.joins)
         )
+        if headers:
+            joins += f" LEFT JOIN {_HEADERS} h ON h.datastore_id = t.datastore_id"
+            joins += " AND h.image_set_id = t.image_set_id"
         return f"""
             SELECT m.patient_key, {", ".join((*own, *outside, *split))}
             FROM ({self._entities()}) m JOIN {table} t ON {same} {joins}

@@ -58,13 +58,16 @@ class CompiledQuery:
         stages: What is left after each step; the first is the whole lake.
         params: The values in it.
         entities: A SELECT for what identifies the members, over the last stage.
-        members: A SELECT for their whole rows, over the last stage.
+        members: A SELECT for their whole rows, over the last stage. Members that are series have
+            the columns of headers that conditions name.
+        described: The same with all columns of headers.
     """
 
     stages: tuple[Stage, ...]
     params: Mapping[str, Parameter]
     entities: str
     members: str
+    described: str
 
     def with_stages(self, select: str) -> tuple[str, dict[str, Parameter]]:
         """Return a query that can run, and the values for it.

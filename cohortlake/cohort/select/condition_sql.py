@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from cohortlake import dicom_terms, schema
+from cohortlake import dicom_terms, header_schema, schema
 from cohortlake.cohort.define import comparisons, conditions, literals, values
 from cohortlake.cohort.define.conditions import ParsedCondition
 from cohortlake.cohort.define.steps import Condition, Join, Value
@@ -32,7 +32,11 @@ _CODED_OF_OURS = {
 _SHARED_BY = 11
 """Rows that have a value before an error suggests it: one that so many share names nobody."""
 
-_VR_OF_TEXT = {tag.name: tag.vr for tag in schema.DICOM_TAGS if tag.is_text}
+_VR_OF_TEXT = {
+    column.name: column.vr
+    for column in (*schema.DICOM_TAGS, *header_schema.COLUMNS)
+    if column.vr and column.type == pa.string()
+}
 _MAY_HOLD_SEVERAL = {
     *(name for name, vr in _VR_OF_TEXT.items() if vr == "CS"),
     *(column.name for column in schema.MEANINGS),
@@ -144,7 +148,7 @@ def _table_of(tables: OpenedTables, joins: Iterable[Join], columns: Collection[s
         BadCondition: No table has all of them.
         ColumnNotShown: The policy does not show one.
     """
-    names = ("series", "studies", "patients", *(join.table for join in joins))
+    names = ("series", "studies", "patients", "series_headers", *(j.table for j in joins))
     known = {name: tables.columns(name) for name in names}
     for column in sorted({*columns} - {name for own in known.values() for name in own}):
         if error := tables.publication.not_shown(column):
