@@ -5,7 +5,7 @@ those that were filed under another id. If an image set was the patient's once a
 somebody else now, only the states under the patient's id are removed.
 
 The record of the erasure is written first: from then on, searches drop the patient's rows. Then
-the increments are rewritten without them, and the version history and the coverage are rebuilt
+the increments and the headers are rewritten without them, and the version history and the coverage are rebuilt
 from the increments. Their old versions are deleted, and their logs too, because Delta Lake keeps
 the minimum and maximum of each column there. The index of the history is deleted. Each step may be
 repeated. Until the end, the record holds what the removed rows showed, so that a repeated erasure
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from cohortlake.cohort.freeze.erase_members import erase_members
 from cohortlake.errors import NoSuchPatient
+from cohortlake.headers import files as header_files
 from cohortlake.history import (
     coverage,
     history_index,
@@ -153,6 +154,8 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
         rewrite.clear_counts(root, path, increments)
     for path in rows:
         rewrite.remove_rows(root, path, is_of_patient)
+    for path in header_files.paths(root, patient.datastore_id):
+        header_files.remove_rows(root, path, is_of_patient)
     refiled.drop_late(root, files.paths(root), are_all=True)  # rows of patients erased before
     # These files cannot be read, so they may hold rows of the patient.
     for path in files.paths_set_aside(root, patient.datastore_id):
