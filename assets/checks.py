@@ -62,6 +62,13 @@ def cohort_files_have_names_of_cohorts(sync: dg.ResourceParam[Sync]) -> dg.Asset
         return _warning(checks.check_cohort_files(sync.settings.cohorts))
 
 
+@dg.asset_check(asset=published_key("series_headers"))
+def headers_can_be_read(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+    """Each header that was asked for could be read. Says how many series have one."""
+    with failures_told():
+        return _warning(checks.check_headers(sync.root, sync.settings))
+
+
 @dg.asset_check(asset=published_key("history"))
 def holds_all_states(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     """There are at least as many states as image sets."""

@@ -6,6 +6,7 @@ from cohortlake import Sync
 from cohortlake.ingest.progress import (
     PeriodicProgress,
     Progress,
+    describe_headers,
     describe_search,
     describe_versions,
 )
@@ -18,4 +19,5 @@ def progress_of(context: dg.AssetExecutionContext, sync: Sync) -> Progress:
         seconds=60,
         show_versions=lambda so_far: context.log.info(describe_versions(so_far)),
         note=context.log.info,
+        show_headers=lambda so_far: context.log.info(describe_headers(so_far)),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.failures import RETRY, failures_told
+from assets.headers import series_headers
 from assets.image_sets import image_sets
 from assets.metadata import Metadata, column_schema
 from cohortlake import Sync
@@ -17,6 +18,7 @@ MEANINGS = {
     "studies": "One row per study that there is now.",
     "patients": "One row per patient that there is now.",
     "history": "One row per state of an image set, with when it was valid and when it was seen.",
+    "series_headers": "One row per series whose whole header was fetched.",
 }
 
 
@@ -29,7 +31,7 @@ def published_key(table: str) -> dg.AssetKey:
     specs=[
         dg.AssetSpec(
             published_key(table),
-            deps=[image_sets],
+            deps=[image_sets, series_headers] if table == "series_headers" else [image_sets],
             description=meaning,
             group_name="published",
             kinds={"parquet"},

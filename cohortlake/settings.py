@@ -260,6 +260,19 @@ class Settings:
             )
         return self.datastores
 
+    def require_headers(self) -> frozenset[str]:
+        """Return the modalities whose headers are fetched.
+
+        Raises:
+            SettingError: None is set.
+        """
+        if not self.headers:
+            raise SettingError(
+                "COHORTLAKE_HEADERS is not set; name the modalities whose whole headers are "
+                "fetched, comma separated, or `all`: each image set costs a request"
+            )
+        return self.headers
+
 
 def unknown_setting(environ: Mapping[str, str]) -> None:
     """Refuse a COHORTLAKE_ variable that nothing reads: it is a spelling mistake.

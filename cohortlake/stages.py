@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 from cohortlake.admin.policy_change import PolicyChange, policy_change
 from cohortlake.errors import PolicyNotAskedFor
@@ -283,12 +284,37 @@ class Stages:
             CohortlakeError: See `errors`. What was written stays. The error of a data store is
                 raised at the end, after the headers of the others were fetched.
         """
+        wanted = dict.fromkeys(self.settings.require_datastores(), choice)
+        return self._fetch_headers(wanted, progress)
+
+    def fetch_headers_of_months(
+        self, wanted: Mapping[str, Sequence[str] | None], progress: Progress | None = None
+    ) -> HeadersResult:
+        """Fetch the headers of the modalities in COHORTLAKE_HEADERS. See `fetch_headers`.
+
+        Args:
+            wanted: Data store -> months (YYYY-MM), or None for all of them.
+            progress: Gets what has come so far.
+
+        Raises:
+            SettingError: COHORTLAKE_HEADERS is not set.
+        """
+        choice = HeaderChoice(self.settings.require_headers())
+        choices = {
+            datastore_id: choice if months is None else replace(choice, months=frozenset(months))
+            for datastore_id, months in wanted.items()
+        }
+        return self._fetch_headers(choices, progress)
+
+    def _fetch_headers(
+        self, wanted: Mapping[str, HeaderChoice], progress: Progress | None
+    ) -> HeadersResult:
         failures, result, told = Failures(), HeadersResult(), progress or Progress()
 
         def tell() -> None:
             told.note("another run fetches headers of the same data store; waiting for it to end")
 
-        for datastore_id in self.settings.require_datastores():
+        for datastore_id, choice in wanted.items():
             alone = self.root.searching(datastore_id, self._stop, tell, "fetching-headers")
             with failures.of(datastore_id), alone:
                 for part in enrich.fetch(self._run_of(self.datastore(datastore_id)), choice):

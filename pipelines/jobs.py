@@ -9,6 +9,7 @@ in one run. A pool limits what a job takes of the account's quota, see `dagster.
 import dagster as dg
 
 from assets.cohorts import cohorts
+from assets.headers import series_headers
 from assets.hints import event_hints
 from assets.image_sets import image_sets
 from assets.increments import image_set_increments, study_date_sweeps, undated_sweeps
@@ -71,4 +72,12 @@ fill_versions = dg.define_asset_job(
     run_tags=_LONG,
 )
 
-JOBS = [tick, backfill, reconcile, reconcile_undated, hints, fill_versions]
+headers = dg.define_asset_job(
+    "headers",
+    _into_published(series_headers),
+    description="The whole headers of the modalities in COHORTLAKE_HEADERS that are not fetched "
+    "yet. Each costs a request.",
+    run_tags=_LONG,
+)
+
+JOBS = [tick, backfill, reconcile, reconcile_undated, hints, fill_versions, headers]

@@ -7,6 +7,8 @@ does what Dagster remembers of earlier runs.
 
 import dagster as dg
 
+from cohortlake import Settings
+
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -16,15 +18,17 @@ _UNFINISHED = [
 ]
 
 
-def _every(cron_schedule: str, job_name: str) -> dg.ScheduleDefinition:
-    """Schedule a job."""
+def _every(cron_schedule: str, job_name: str, *, is_on: bool = True) -> dg.ScheduleDefinition:
+    """Schedule a job. If it is not on, somebody may start the schedule in the UI."""
 
     @dg.schedule(
         name=job_name,
         job_name=job_name,
         cron_schedule=cron_schedule,
         execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=(
+            dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+        ),
     )
     def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return unless_unfinished(context.instance, job_name)
@@ -45,4 +49,5 @@ SCHEDULES = [
     _every("15 2 * * 0", "reconcile"),
     _every("45 2 * * 0", "reconcile_undated"),
     _every("15 4 * * 0", "maintain"),
+    _every("30 3 * * *", "headers", is_on=bool(Settings.from_env().headers)),
 ]

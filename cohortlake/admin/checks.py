@@ -23,7 +23,10 @@ from cohortlake.admin.status import Status
 from cohortlake.cohort import cohort_files
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
+from cohortlake.ingest import enrich
+from cohortlake.ingest.enrich import HeaderChoice
 from cohortlake.publish.marker import read_marker
+from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -73,6 +76,31 @@ def check_coverage(
             "late": late,
             "gaps": sum(len(store.gaps) for store in stores),
             **{f"{s.datastore_id}_complete_until": str(s.complete_until) for s in stores},
+        },
+    )
+
+
+def check_headers(root: Root, settings: Settings) -> CheckResult:
+    """Check that each header that was asked for could be read; count those that are due.
+
+    Args:
+        root: The lake.
+        settings: The data stores, and the modalities whose headers are fetched.
+    """
+    if not settings.headers:
+        return CheckResult(passed=True, counts={"modalities": "none"})
+    choice = HeaderChoice(settings.headers)
+    found = enrich.estimate(root, settings.require_datastores(), choice, settings.metadata_tps)
+    left_alone = found.archived
+    fetched = found.wanted - found.requests - left_alone
+    share = fetched / found.wanted if found.wanted else 1.0
+    return CheckResult(
+        not found.failed,
+        {
+            "share_with_header": round(share, 4),
+            "due": found.requests,
+            "archived_left_alone": left_alone,
+            "failed": found.failed,
         },
     )
 

@@ -5,11 +5,11 @@ those that were filed under another id. If an image set was the patient's once a
 somebody else now, only the states under the patient's id are removed.
 
 The record of the erasure is written first: from then on, searches drop the patient's rows. Then
-the increments and the headers are rewritten without them, and the version history and the coverage are rebuilt
-from the increments. Their old versions are deleted, and their logs too, because Delta Lake keeps
-the minimum and maximum of each column there. The index of the history is deleted. Each step may be
-repeated. Until the end, the record holds what the removed rows showed, so that a repeated erasure
-knows it.
+the increments and the headers are rewritten without them, and the version history and the coverage
+are rebuilt from the increments. Their old versions are deleted, and their logs too, because Delta
+Lake keeps the minimum and maximum of each column there. The index of the history is deleted. Each
+step may be repeated. Until the end, the record holds what the removed rows showed, so that a
+repeated erasure knows it.
 """
 
 from __future__ import annotations

@@ -67,10 +67,10 @@ def enrich(
         )
     choice = HeaderChoice(
         frozenset(name.strip().upper() for name in modality or ()) or ALL_MODALITIES,
-        _month("--from", first_month),
-        _month("--to", last_month),
-        _image_sets(settings, cohort) if cohort else None,
-        include_archived,
+        first_month=_month("--from", first_month),
+        last_month=_month("--to", last_month),
+        image_set_ids=_image_sets(settings, cohort) if cohort else None,
+        include_archived=include_archived,
     )
     with stopping() as stop:
         work = Sync(settings, stop=stop, note=say_note)

@@ -66,6 +66,7 @@ class HeaderChoice:
         first_month: The first study month, YYYY-MM; empty for no bound. With a bound, image sets
             without a date are left out.
         last_month: The last study month, the same.
+        months: The study months; None for no bound.
         image_set_ids: The image sets of a cohort; None for all.
         include_archived: Whether archived image sets are wanted too.
     """
@@ -73,11 +74,14 @@ class HeaderChoice:
     modalities: frozenset[str] = ALL_MODALITIES
     first_month: str = ""
     last_month: str = ""
+    months: frozenset[str] | None = None
     image_set_ids: pa.Array | None = None
     include_archived: bool = False
 
     def has_month(self, month: str) -> bool:
         """Return whether image sets of a study month are wanted."""
+        if self.months is not None and month not in self.months:
+            return False
         if month == schema.UNDATED:
             return not (self.first_month or self.last_month)
         return self.first_month <= month <= (self.last_month or month)
@@ -99,6 +103,8 @@ class HeadersEstimate:
     """What fetching headers would cost.
 
     Attributes:
+        wanted: Image sets whose headers are wanted, fetched or not.
+        failed: Those of `requests` that were asked for before, and could not be read.
         requests: Headers to fetch, at one request each.
         archived: Archived image sets among those wanted: they would move to the frequent tier, or
             are left alone.
@@ -110,6 +116,8 @@ class HeadersEstimate:
     archived: int
     includes_archived: bool
     tps: float
+    wanted: int = 0
+    failed: int = 0
 
     @property
     def hours(self) -> float:
@@ -154,11 +162,21 @@ class HeadersResult:
 
 @dataclass(frozen=True)
 class _Due:
-    """Image sets whose headers are due, and how many archived ones are left alone."""
+    """Image sets whose headers are due, and counts of some study months.
+
+    Attributes:
+        states: The image sets whose headers are due.
+        archived: Archived image sets among them.
+        left_alone: Archived image sets that are not among them.
+        wanted: Image sets whose headers are wanted, fetched or not.
+        failed: Image sets that are due because their header could not be read before.
+    """
 
     states: pa.Table
     archived: int
     left_alone: int
+    wanted: int
+    failed: int
 
 
 def estimate(
@@ -172,12 +190,21 @@ def estimate(
         choice: Which headers are wanted.
         tps: Requests per second.
     """
-    requests = archived = 0
+    counts = Counter[str]()
     for datastore_id in datastores:
         for due in _due(root, datastore_id, choice):
-            requests += len(due.states)
-            archived += due.archived + due.left_alone
-    return HeadersEstimate(requests, archived, choice.include_archived, tps)
+            counts["requests"] += len(due.states)
+            counts["archived"] += due.archived + due.left_alone
+            counts["wanted"] += due.wanted
+            counts["failed"] += due.failed
+    return HeadersEstimate(
+        counts["requests"],
+        counts["archived"],
+        choice.include_archived,
+        tps,
+        counts["wanted"],
+        counts["failed"],
+    )
 
 
 def fetch(run: SearchRun, choice: HeaderChoice) -> Iterator[HeadersResult]:
@@ -220,16 +247,19 @@ def _due(root: Root, datastore_id: str, choice: HeaderChoice) -> Iterator[_Due]:
     for months in _groups(current.versions_by_month(), choice):
         states = _states(current, datastore_id, months)
         states = states.filter(choice.mask(states))
-        done = files.read_fetched(root, [p for month in months for p in fetched.get(month, ())])
-        done = done.filter(done["failure"].is_null()).drop_columns(["failure"])
-        states = states.join(done, ["image_set_id", "version"], join_type="left anti")
+        wanted = len(states)
+        asked = files.read_fetched(root, [p for month in months for p in fetched.get(month, ())])
+        is_done, key = asked["failure"].is_null(), ["image_set_id", "version"]
+        states = states.join(asked.filter(is_done).select(key), key, join_type="left anti")
+        again = asked.filter(pc.invert(is_done)).select(key)
+        failed = len(states.join(again, key, join_type="left semi"))
         states = states.sort_by([("study_month", "ascending"), ("image_set_id", "ascending")])
         is_archived = pc.equal(states["storage_tier"], _ARCHIVE).fill_null(fill_value=False)
         archived = pc.sum(is_archived).as_py() or 0
         if choice.include_archived:
-            yield _Due(states, archived, 0)
+            yield _Due(states, archived, 0, wanted, failed)
         else:
-            yield _Due(states.filter(pc.invert(is_archived)), 0, archived)
+            yield _Due(states.filter(pc.invert(is_archived)), 0, archived, wanted, failed)
 
 
 def _groups(sizes: Mapping[str, int], choice: HeaderChoice) -> Iterator[list[str]]:
