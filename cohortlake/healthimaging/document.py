@@ -156,7 +156,7 @@ def read(blob: Blob) -> Iterator[Part]:
         start = text.read(_SMALL_BYTES)
         yield from _small(start) if len(start) < _SMALL_BYTES else _large(start, text)
         yield End(text.size_bytes)
-    except msgspec.DecodeError:  # ValidationError is one
+    except (msgspec.DecodeError, UnicodeDecodeError):  # ValidationError is one of the first
         raise NotMetadata(_OTHER) from None
 
 
@@ -211,12 +211,16 @@ def _converter(path: Sequence[str]) -> Callable[[Any], Part] | None:
         case ["ImageSetID"]:
             return lambda value: ImageSetId(msgspec.convert(value, str))
         case ["Patient" | "Study" as name, "DICOM"]:
-            return lambda value: Level(name, "", msgspec.convert(value or {}, dict[str, Any]))
+            return lambda value: Level(name, "", _attributes(value))
         case ["Study", "Series", uid, "DICOM"]:
-            return lambda value: Level("Series", uid, msgspec.convert(value or {}, dict[str, Any]))
+            return lambda value: Level("Series", uid, _attributes(value))
         case ["Study", "Series", _, "Instances", uid]:
             return lambda value: InstancePart(uid, msgspec.convert(value, Instance))
     return None
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    return msgspec.convert({} if value is None else value, dict[str, Any])
 
 
 def _built(event: str, value: Any, events: Iterator[tuple[str, Any]]) -> Any:
