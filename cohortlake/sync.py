@@ -17,6 +17,7 @@ from cohortlake.history import maintenance
 from cohortlake.history.image_sets import ApplyResult
 from cohortlake.history.maintenance import Maintained
 from cohortlake.ingest import partitions
+from cohortlake.ingest.enrich import HeaderChoice, HeadersResult
 from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.ingest.progress import Progress
@@ -97,6 +98,22 @@ class Sync(Stages):
             outcome = replace(outcome, publication=publication, filled=filled)
         failures.raise_all()
         return outcome
+
+    def enrich(self, choice: HeaderChoice, progress: Progress | None = None) -> HeadersResult:
+        """Fetch whole headers, and publish them. See `fetch_headers`.
+
+        Args:
+            choice: Which headers are wanted. Those that the lake has are not fetched again.
+            progress: Gets what has come so far.
+
+        Raises:
+            CohortlakeError: See `errors`. What had come is published.
+        """
+        self._require_policy()
+        try:
+            return self.fetch_headers(choice, progress)
+        finally:
+            self.publish()
 
     def reconcile(
         self, progress: Progress | None = None, *, accept_deletions: bool = False

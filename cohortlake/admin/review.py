@@ -1,20 +1,24 @@
 """The values of free text and of typed-in codes, for a person to review.
 
 A value that many patients share identifies none of them. A rare value may, so it is withheld here
-too. The review reads the version history, so it needs the rights of those who write the lake. See
+too. The review reads the version history and the headers, so it needs the rights of those who write
+the lake. See
 `privacy.policy` for how a reviewed value is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 import yaml
 
-from cohortlake import schema
+from cohortlake import header_schema, schema
+from cohortlake.headers import columns, files
 from cohortlake.history import image_sets
 from cohortlake.privacy import REVIEWABLE, Policy
+from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.treatments import folded, prepare
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -50,7 +54,7 @@ def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Rev
     with engine.connection() as con:
         prepare(con, policy)
         image_sets.register(con, root)
-        found = []
+        found = list[Reviewed]()
         for column in schema.STATE:
             if policy.treatment(column) not in REVIEWABLE:
                 continue
@@ -59,7 +63,28 @@ def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Rev
             shared = {value: patients for value, patients in rows if patients >= least}
             shown = dict(list(shared.items())[:most_values])
             found.append(Reviewed(column.name, shown, len(rows) - len(shared)))
-        return found
+    return [*found, *_of_headers(root, policy, least, most_values)]
+
+
+def _of_headers(root: Root, policy: Policy, least: int, most_values: int) -> Iterator[Reviewed]:
+    """Yield the values of the columns of headers, as `review` does."""
+    reviewed = [c for c in header_schema.COLUMNS if policy.treatment(c) in REVIEWABLE]
+    values = HeaderValues(policy, key=b"")
+    patients: dict[str, dict[str, set[str]]] = {column.name: {} for column in reviewed}
+    for path in files.paths(root):
+        for stored in files.read(root, path):
+            rows = stored.filter(pc.is_valid(stored["header"]))
+            read = columns.read(rows.to_pylist())
+            for name, of_value in patients.items():
+                sent = zip(read[name].to_pylist(), rows["PatientID"].to_pylist(), strict=True)
+                for value, patient in sent:
+                    if value is not None and not values.shows(name, value):
+                        of_value.setdefault(value, set()).add(patient)
+    for name, of_value in patients.items():
+        shared = {value: len(own) for value, own in of_value.items() if len(own) >= least}
+        most_first = sorted(shared.items(), key=lambda item: (-item[1], item[0]))
+        if of_value:
+            yield Reviewed(name, dict(most_first[:most_values]), len(of_value) - len(shared))
 
 
 def as_yaml(reviewed: list[Reviewed]) -> str:

@@ -84,10 +84,10 @@ def enrich(
             show_headers=None if as_json else lambda so_far: err.print(describe_headers(so_far)),
         )
         try:
-            result = work.fetch_headers(choice, progress)
+            result = work.enrich(choice, progress)
         except Stopped:
             raise Stopped(
-                "the headers that had come are kept; run it again: it goes on with the others"
+                "the headers that had come are published; run it again: it goes on with the others"
             ) from None
     if as_json:
         print_json(asdict(result))

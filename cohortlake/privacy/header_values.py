@@ -35,6 +35,12 @@ class HeaderValues:
             name: treat for name, treat in found.items() if name in self._shown and treat
         }
 
+    def shows(self, name: str, value: object) -> bool:
+        """Return whether a value of a column is shown."""
+        return name in self._shown and (
+            name not in self._treated or self._treated[name](value) is not None
+        )
+
     def treat(self, headers: pa.Table) -> pa.Table:
         """Return rows as the policy shows them.
 
