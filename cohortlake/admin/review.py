@@ -2,8 +2,7 @@
 
 A value that many patients share identifies none of them. A rare value may, so it is withheld here
 too. The review reads the version history and the headers, so it needs the rights of those who write
-the lake. See
-`privacy.policy` for how a reviewed value is allowed.
+the lake. See `privacy.policy` for how a reviewed value is allowed.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def enrich(
             return
         progress = PeriodicProgress(
             lambda _: None,
-            seconds=3600,
+            seconds=10,
             note=lambda text: err.print(text, highlight=False, soft_wrap=True),
             show_headers=None if as_json else lambda so_far: err.print(describe_headers(so_far)),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
 from cohortlake.ingest.enrich import HeadersResult
@@ -61,6 +62,7 @@ class PeriodicProgress(Progress):
         self._show_versions = show_versions
         self._note = note
         self._show_headers = show_headers
+        self._headers_shown_at = monotonic()
 
     @contextmanager
     def watching(self, search: WindowSearch) -> Iterator[None]:
@@ -86,8 +88,10 @@ class PeriodicProgress(Progress):
             self._show_versions(so_far)
 
     def headers_read(self, so_far: HeadersResult) -> None:
-        """Report at once: results come after each study month, or each minute."""
-        if self._show_headers:
+        """Report if the last report is some time ago: results come after each study month."""
+        now = monotonic()
+        if self._show_headers and now - self._headers_shown_at >= self._seconds:
+            self._headers_shown_at = now
             self._show_headers(so_far)
 
     def note(self, text: str) -> None:
