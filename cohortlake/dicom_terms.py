@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from cohortlake import header_terms
 from cohortlake.dicom_values import SEPARATOR, canonical_text, distinct_values
 from cohortlake.errors import did_you_mean
 
@@ -90,7 +89,7 @@ OF_COLUMNS = {
     "PatientSex": SEXES,
     "Modality": MODALITIES,
     "BodyPartExamined": BODY_PARTS,
-} | header_terms.OF_COLUMNS
+}
 """Column of coded values -> its terms."""
 
 # What Table L-1 calls the code of a term, where that is another word than the term and short

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 import yaml
 
-from cohortlake import header_schema, schema
+from cohortlake import schema
 from cohortlake.headers import columns, files
 from cohortlake.history import image_sets
 from cohortlake.privacy import REVIEWABLE, Policy
 from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.treatments import folded, prepare
+from cohortlake.schema import header_columns
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -67,7 +68,7 @@ def review(root: Root, policy: Policy, least: int, most_values: int) -> list[Rev
 
 def _of_headers(root: Root, policy: Policy, least: int, most_values: int) -> Iterator[Reviewed]:
     """Yield the values of the columns of headers, as `review` does."""
-    reviewed = [c for c in header_schema.COLUMNS if policy.treatment(c) in REVIEWABLE]
+    reviewed = [c for c in header_columns.COLUMNS if policy.treatment(c) in REVIEWABLE]
     values = HeaderValues(policy, key=b"")
     patients: dict[str, dict[str, set[str]]] = {column.name: {} for column in reviewed}
     for path in files.paths(root):

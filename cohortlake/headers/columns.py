@@ -13,17 +13,17 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from cohortlake import header_schema
 from cohortlake.dicom_values import SEPARATOR, canonical_text
-from cohortlake.header_schema import HeaderColumn
 from cohortlake.headers.compact import CompactHeader, Differing, number_of
+from cohortlake.schema import header_columns
+from cohortlake.schema.header_columns import HeaderColumn
 
 _STANDARD_UIDS = "1.2.840.10008."
 _CONTRAST = ("ContrastBolusAgent", "ContrastBolusRoute", "ContrastBolusVolume")
 _STANDARD = ("SOPClassUID", "TransferSyntaxUID")
 _decode = msgspec.json.Decoder(CompactHeader).decode
 
-SCHEMA = pa.schema([pa.field(c.name, c.type) for c in header_schema.COLUMNS])
+SCHEMA = pa.schema([pa.field(c.name, c.type) for c in header_columns.COLUMNS])
 
 
 def read(headers: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -33,7 +33,7 @@ def read(headers: Iterable[Mapping[str, Any]]) -> pa.Table:
         headers: Rows of a file of `headers/`, each with a header.
 
     Returns:
-        One row for each, with the columns of `header_schema.COLUMNS`.
+        One row for each, with the columns of `header_columns.COLUMNS`.
     """
     return pa.Table.from_pylist([_row(header) for header in headers], SCHEMA)
 
@@ -41,7 +41,7 @@ def read(headers: Iterable[Mapping[str, Any]]) -> pa.Table:
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     header = _decode(stored["header"])
     row: dict[str, Any] = {}
-    for each in header_schema.FROM_ATTRIBUTES:
+    for each in header_columns.FROM_ATTRIBUTES:
         keyword = each.keyword
         if keyword in header.differing:
             if each.spread:

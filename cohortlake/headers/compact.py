@@ -229,7 +229,7 @@ class _Spread:
 
     def add(self, value: Any) -> None:
         """Add a value that is not missing."""
-        key = hash(value if isinstance(value, str) else msgspec.json.encode(value))
+        key = hash(msgspec.json.encode(value))
         if key in self._seen:
             return
         self._seen.add(key)

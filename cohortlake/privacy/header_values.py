@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from cohortlake import dicom_terms, header_schema, schema
+from cohortlake import schema
 from cohortlake.dicom_values import PADDING, SEPARATOR
+from cohortlake.headers import terms
 from cohortlake.privacy.keyed_hashes import keyed_uid
 from cohortlake.privacy.policy import Policy, Treatment
-from cohortlake.schema import Column
+from cohortlake.schema import Column, header_columns
 
 _Treat = Callable[[Any], Any]
 
@@ -29,8 +30,8 @@ class HeaderValues:
     """
 
     def __init__(self, policy: Policy, key: bytes) -> None:
-        self._shown = [c.name for c in header_schema.COLUMNS if policy.shown_as(c)]
-        found = {c.name: _treatment(policy, c, key) for c in header_schema.COLUMNS}
+        self._shown = [c.name for c in header_columns.COLUMNS if policy.shown_as(c)]
+        found = {c.name: _treatment(policy, c, key) for c in header_columns.COLUMNS}
         self._treated = {
             name: treat for name, treat in found.items() if name in self._shown and treat
         }
@@ -45,7 +46,7 @@ class HeaderValues:
         """Return rows as the policy shows them.
 
         Args:
-            headers: Rows with the columns of `header_schema.COLUMNS`.
+            headers: Rows with the columns of `header_columns.COLUMNS`.
 
         Returns:
             The same rows without the columns that are not shown, and with `withheld_fields`.
@@ -71,7 +72,7 @@ def _treatment(policy: Policy, column: Column, key: bytes) -> _Treat | None:
         case Treatment.TERMS | Treatment.REVIEWED as treatment:
             shown = {_folded(value) for value in policy.allowed.get(column.name, ())}
             if treatment is Treatment.TERMS:
-                shown |= dicom_terms.OF_COLUMNS[column.name]
+                shown |= terms.OF_COLUMNS[column.name]
             return lambda value: value if _is_shown(value, shown) else None
     return None
 

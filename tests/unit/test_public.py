@@ -18,6 +18,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 import cohortlake
 from cohortlake import Settings, errors, schema
 from cohortlake.errors import SettingError
+from cohortlake.schema import header_columns
 from cohortlake.settings import SETTINGS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -69,6 +70,18 @@ def test_dicom_columns_are_the_standards() -> None:
         assert keyword_for_tag(tag) == column.name
 
 
+def test_columns_of_headers_are_the_standards() -> None:
+    for each in header_columns.FROM_ATTRIBUTES:
+        name = "Laterality" if each.column.name == "Laterality" else each.path[0]
+        keyword = {"StoredTransferSyntaxUID": "TransferSyntaxUID"}.get(name, name)
+        own = tag_for_keyword(each.path[-1] if len(each.path) > 1 else keyword)
+        expected = tag_for_keyword(keyword) if each.column.name.startswith("anatomic") else own
+        assert expected is not None, each.column.name
+        assert each.column.tag == f"({expected >> 16:04X},{expected & 0xFFFF:04X})"
+        assert own is not None
+        assert each.column.vr == dictionary_VR(own).split(" ")[0], each.column.name
+
+
 def test_every_column_is_described_and_named_by_the_rule() -> None:
     tables = (
         *(*schema.PUBLISHED.values(), schema.FOUND, schema.IMAGE_SETS, schema.COVERAGE),
@@ -76,7 +89,7 @@ def test_every_column_is_described_and_named_by_the_rule() -> None:
     )
     for column in {column for table in tables for column in table}:
         assert column.description.endswith("."), column.name
-        stem = column.name.removesuffix(schema.RAW_SUFFIX)
+        stem = re.sub(r"(_row_mm|_col_mm)?(_raw|_min|_max|_n_distinct)?$", "", column.name)
         assert tag_for_keyword(stem) or re.fullmatch(r"[a-z][a-z0-9_]*", column.name)
     for name, table in schema.PUBLISHED.items():
         names = [column.name for column in table]
@@ -136,6 +149,7 @@ def test_every_setting_has_a_default_but_those_that_have_none() -> None:
         "COHORTLAKE_BURST",
         "COHORTLAKE_WORKERS",
         "COHORTLAKE_PRIVACY_FILE",
+        "COHORTLAKE_HEADERS",
         "COHORTLAKE_EVENTS_QUEUE",
         "COHORTLAKE_COHORT_KEY_FILE",
     ]

@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from cohortlake import dicom_terms, header_schema, schema
+from cohortlake import dicom_terms, schema
 from cohortlake.cohort.define import comparisons, conditions, literals, values
 from cohortlake.cohort.define.conditions import ParsedCondition
 from cohortlake.cohort.define.steps import Condition, Join, Value
@@ -21,6 +21,7 @@ from cohortlake.cohort.select.compiled_query import Parameters
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.dicom_values import SEPARATOR, canonical_text
 from cohortlake.errors import BadCondition, UnknownValue, did_you_mean
+from cohortlake.schema import header_columns
 
 _CODED_OF_OURS = {
     *(column.name for column in (*schema.MEANINGS, schema.STUDY_YEAR, schema.SHIFTED_YEAR)),
@@ -34,7 +35,7 @@ _SHARED_BY = 11
 
 _VR_OF_TEXT = {
     column.name: column.vr
-    for column in (*schema.DICOM_TAGS, *header_schema.COLUMNS)
+    for column in (*schema.DICOM_TAGS, *header_columns.COLUMNS)
     if column.vr and column.type == pa.string()
 }
 _MAY_HOLD_SEVERAL = {

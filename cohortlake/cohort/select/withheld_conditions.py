@@ -13,12 +13,17 @@ from cohortlake.cohort.define.literals import nodes
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.withheld import may_be_withheld
 from cohortlake.errors import ValuesWithheld
+from cohortlake.headers import terms
 
 _LARGEST = 99_999
-_TERMS = dicom_terms.OF_COLUMNS | {
-    "modalities": dicom_terms.MODALITIES,
-    "body_parts_examined": dicom_terms.BODY_PARTS,
-}
+_TERMS = (
+    dicom_terms.OF_COLUMNS
+    | terms.OF_COLUMNS
+    | {
+        "modalities": dicom_terms.MODALITIES,
+        "body_parts_examined": dicom_terms.BODY_PARTS,
+    }
+)
 _CONTAINS = frozenset(("list_contains", "list_has", "list_has_any", "contains", "&&"))
 
 

@@ -4,11 +4,12 @@ import msgspec
 import pytest
 from unit.headers.documents import read
 
-from cohortlake import header_schema, header_terms, schema
-from cohortlake.headers import columns
+from cohortlake import schema
+from cohortlake.headers import columns, terms
 from cohortlake.ingest.enrich import _row_of
 from cohortlake.privacy import built_in
 from cohortlake.privacy.header_values import HeaderValues
+from cohortlake.schema import header_columns
 
 
 def row(*instances, **series):
@@ -88,7 +89,7 @@ def test_values_inside_sequences_and_at_other_levels():
         Manufacturer="SIEMENS",
     )
     assert (found["Radiopharmaceutical"], found["RadionuclideTotalDose"]) == ("FDG", 3.7e8)
-    assert (found["AnatomicRegion"], found["AnatomicRegionMeaning"]) == ("39607008", "Lung")
+    assert (found["anatomic_region_code"], found["anatomic_region_meaning"]) == ("39607008", "Lung")
     assert (found["Laterality"], found["Manufacturer"]) == ("L", "SIEMENS")
     assert found["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.128"
 
@@ -111,27 +112,27 @@ def test_contrast(instances):
 
 
 def test_every_column_is_described():
-    assert len(header_schema.FROM_ATTRIBUTES) >= 60
+    assert len(header_columns.FROM_ATTRIBUTES) >= 60
     names = [column.name for column in schema.PUBLISHED["series_headers"]]
     assert len(names) == len({*map(str.casefold, names)})
-    for each in header_schema.FROM_ATTRIBUTES:
+    for each in header_columns.FROM_ATTRIBUTES:
         assert each.column.tag
         assert each.column.vr
         assert each.column.description.endswith(".")
-    assert header_terms.OF_COLUMNS.keys() == {
+    assert terms.OF_COLUMNS.keys() == {
         each.column.name
-        for each in header_schema.FROM_ATTRIBUTES
+        for each in header_columns.FROM_ATTRIBUTES
         if each.column.identifies is schema.Identifies.CODED
     }
-    for terms in header_terms.OF_COLUMNS.values():
-        assert all(term == term.upper().strip() for term in terms)
+    for known in terms.OF_COLUMNS.values():
+        assert all(term == term.upper().strip() for term in known)
 
 
 @pytest.mark.parametrize("policy", ["safe", "limited"])
 def test_what_people_type_is_withheld_unless_it_is_a_term(policy):
     typed = {
         each.keyword: "CANARY DOE"
-        for each in header_schema.FROM_ATTRIBUTES
+        for each in header_columns.FROM_ATTRIBUTES
         if each.column.identifies not in (schema.Identifies.NO, schema.Identifies.UID)
         and len(each.path) == 1
     }

@@ -78,7 +78,7 @@ CALLS: dict[str, Callable[[HealthImaging, Meter], object]] = {
     ),
     "GetImageSet": lambda service, _: service.has_image_set(DATASTORE, "a" * 32),
     "ListImageSetVersions": lambda service, m: service.versions(DATASTORE, "a" * 32, m),
-    "GetImageSetMetadata": lambda service, m: service.tags_of(DATASTORE, "a" * 32, 1, m),
+    "GetImageSetMetadata": lambda service, m: service.metadata(DATASTORE, "a" * 32, 1, list, m),
 }
 
 
@@ -247,7 +247,7 @@ def test_a_broken_page_is_asked_for_again(
 def test_calls_for_older_versions_keep_to_their_own_quota(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cohortlake.healthimaging.client._QUOTAS", {"ListImageSetVersions": 5.0})
+    monkeypatch.setattr("cohortlake.healthimaging.client._LIST_VERSIONS_TPS", 5.0)
     listed = {"imageSetId": "a" * 32, "imageSetState": "ACTIVE"}
     endpoint.versions = {("a" * 32, n): (listed | {"versionId": str(n)}, b"") for n in range(1, 8)}
     service, meter = HealthImaging(FAST), Meter()

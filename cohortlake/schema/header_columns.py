@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cohortlake.column import Column, Identifies
+from cohortlake.schema.column import Column, Identifies
 
 _TYPES = {
     "DS": pa.float64(),
@@ -117,9 +117,9 @@ GENERAL = (
             "the back.", _CODED),
     _column("ViewPosition", "(0018,5101)", "CS", "The view of a projection: AP, PA, CC, MLO.",
             _CODED),
-    _column("AnatomicRegion", "(0008,2218)", "SH", "Code value of the anatomic region.", _FREE,
-            path=(_REGION, "CodeValue")),
-    _column("AnatomicRegionMeaning", "(0008,2218)", "LO", "Meaning of that code.", _FREE,
+    _column("anatomic_region_code", "(0008,2218)", "SH", "Code value of the anatomic region.",
+            _FREE, path=(_REGION, "CodeValue")),
+    _column("anatomic_region_meaning", "(0008,2218)", "LO", "Meaning of that code.", _FREE,
             path=(_REGION, "CodeMeaning")),
     _column("BurnedInAnnotation", "(0028,0301)", "CS", "YES if text in the pixels may identify the "
             "patient.", _CODED),

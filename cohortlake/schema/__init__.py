@@ -15,8 +15,9 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from cohortlake import header_schema
-from cohortlake.column import (
+from cohortlake.errors import UnknownTable
+from cohortlake.schema import header_columns
+from cohortlake.schema.column import (
     CANONICAL_VALUES,
     PARSED_VRS,
     RAW_SUFFIX,
@@ -24,7 +25,6 @@ from cohortlake.column import (
     Column,
     Identifies,
 )
-from cohortlake.errors import UnknownTable
 
 # Of `column`, for those who ask `schema` for everything about columns.
 __all__ = ["CANONICAL_VALUES", "PARSED_VRS", "RAW_SUFFIX", "Column", "Identifies"]
@@ -440,7 +440,7 @@ MAY_BE_WITHHELD = frozenset(
     ("modalities", "modalities_text", "body_parts_examined", "body_parts_examined_text"),
 ).union(
     column.name
-    for column in (*STATE, *header_schema.COLUMNS)
+    for column in (*STATE, *header_columns.COLUMNS)
     if column.identifies in (Identifies.NUMBER, Identifies.CODED, Identifies.FREE_TEXT)
 )
 """The columns that `withheld_fields` may name: a policy may show some of their values only."""
@@ -570,7 +570,7 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         Column("image_set_id", pa.string(), "The image set that represents the series, as in "
                "`series`.", _I),
         Column("version", pa.int64(), "Its version whose header this is."),
-        *header_schema.COLUMNS,
+        *header_columns.COLUMNS,
         WITHHELD_FIELDS,
         STUDY_MONTH,
     ),

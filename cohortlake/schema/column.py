@@ -1,6 +1,6 @@
 """A column, as `schema` describes it: name, type, meaning, tag, VR, and how far it identifies.
 
-`schema` has the columns of the tables, and `header_schema` those of the whole header.
+`schema` has the columns of the tables, and `schema.header_columns` those of the whole header.
 """
 
 from __future__ import annotations
