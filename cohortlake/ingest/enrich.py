@@ -374,12 +374,13 @@ def _read(run: SearchRun, state: dict[str, Any]) -> _Reading:
     if found.image_set_id not in (None, image_set_id):
         reading.failure = _OTHER_IMAGE_SET
     else:
-        reading.row = _row_of(found)
+        reading.row = row_of(found)
         reading.size_bytes = len(reading.row["header"]) + _BYTES_OF_FRAME * found.frames
     return reading
 
 
-def _row_of(found: Reader) -> dict[str, Any]:
+def row_of(found: Reader) -> dict[str, Any]:
+    """Return what a row of `headers/` says of a document."""
     header, volume = found.header(), found.slices.volume()
     patient_id = header.patient.get("PatientID")
     return {

@@ -28,8 +28,8 @@ from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
-from cohortlake.publish.carried_rows import CarriedRows
 from cohortlake.publish import intact, marts, patients, rows, series_headers, snapshots
+from cohortlake.publish.carried_rows import CarriedRows
 from cohortlake.publish.export import catalogue
 from cohortlake.publish.marker import (
     Publication,

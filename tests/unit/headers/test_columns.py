@@ -2,18 +2,18 @@
 
 import msgspec
 import pytest
-from unit.headers.documents import read
+from documents import read
 
 from cohortlake import schema
 from cohortlake.headers import columns, terms
-from cohortlake.ingest.enrich import _row_of
+from cohortlake.ingest.enrich import row_of
 from cohortlake.privacy import built_in
 from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.schema import header_columns
 
 
 def row(*instances, **series):
-    return columns.read([_row_of(read(*instances, **series))]).to_pylist()[0]
+    return columns.read([row_of(read(*instances, **series))]).to_pylist()[0]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_people_type_is_withheld_unless_it_is_a_term(policy):
         and len(each.path) == 1
     }
     shown = HeaderValues(built_in(policy), b"k" * 32)
-    table = shown.treat(columns.read([_row_of(read(typed))]))
+    table = shown.treat(columns.read([row_of(read(typed))]))
     assert "CANARY" not in str(table.drop_columns(["withheld_fields"]).to_pylist())
     assert {"Manufacturer", "ImageType"} <= {*table["withheld_fields"][0].as_py()}
     assert not {"InstitutionName", "StationName"} & {*table.column_names}
@@ -146,7 +146,7 @@ def test_what_people_type_is_withheld_unless_it_is_a_term(policy):
 def test_terms_are_shown_however_they_are_written():
     sent = {"Manufacturer": "Siemens", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}
     shown = HeaderValues(built_in("safe"), b"k" * 32)
-    found = shown.treat(columns.read([_row_of(read(sent))])).to_pylist()[0]
+    found = shown.treat(columns.read([row_of(read(sent))])).to_pylist()[0]
     assert (found["Manufacturer"], found["ImageType"]) == ("Siemens", "ORIGINAL\\PRIMARY\\AXIAL")
     assert found["withheld_fields"] == []
 

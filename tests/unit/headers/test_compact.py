@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
+from documents import read
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.headers.documents import read
 
 VALUES = st.none() | st.sampled_from(["", "1", "2.50", "10 ", "abc", "1.0"]) | st.integers(0, 3)
 

@@ -4,9 +4,9 @@ import gzip
 import json
 
 import pytest
+from documents import instance, of_instances, packed, parts
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.headers.documents import instance, of_instances, packed, parts
 
 from cohortlake.healthimaging import BrokenAnswer, NotMetadata, document
 from cohortlake.healthimaging.document import End, ImageSetId, InstancePart, Level

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from looks import Looked, write
+from documents import read, write_headers
+from looks import DATASTORE, Looked, write
 
 from cohortlake import schema
 from cohortlake.history import image_sets
@@ -58,6 +59,10 @@ def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, 
         }
         for number, day in enumerate(dates)
     ]
+    for number, day in enumerate(dates):
+        month = f"{day[:4]}-{day[4:6]}" if day.isdigit() else schema.UNDATED
+        header = read({"SliceThickness": "1.5", "Manufacturer": "GE"}, {"SliceThickness": "3"})
+        write_headers(root, DATASTORE, month, {(f"{hour:016x}{number:016x}", 1): header})
     if found:
         image_sets.apply(root, write(root, [Looked(at + timedelta(minutes=1), found)]))
     assert publisher.publish(root, built_in(policy))
@@ -342,7 +347,7 @@ def test_the_ddl_has_the_types_that_the_files_have(published: dict[str, Root], p
 def test_the_ddl_names_every_partition_there_is_and_those_to_come(root: Root) -> None:
     bring(root, hour=1, dates=("19610704", f"{datetime.now(UTC):%Y}1231"))
     by_name = {table["table"]: table for table in ddl(root)}
-    for name in ("image_sets", "series", "studies", "history"):
+    for name in ("image_sets", "series", "studies", "history", "series_headers"):
         values = by_name[name]["values"].split(",")
         folders = {path.name for path in Path(root.path("published", name)).iterdir()}
         assert folders <= {f"study_month={value}" for value in values}

@@ -1,14 +1,21 @@
-"""Metadata documents as the service sends them."""
+"""Metadata documents as the service sends them, and headers that were read of them."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
+from cohortlake.headers import files
 from cohortlake.headers.compact import Reader
 from cohortlake.healthimaging import document
+from cohortlake.ingest.enrich import row_of
+from cohortlake.storage.root import Root
 
 
 def instance(**attributes: Any) -> dict[str, Any]:
@@ -50,3 +57,30 @@ def read(*instances: dict[str, Any], **series: Any) -> Reader:
     """Read a document of instances, each given by its attributes."""
     made = [instance(**attributes) for attributes in instances]
     return Reader.of(parts(packed(of_instances(*made, **series))))
+
+
+def write_headers(
+    root: Root, datastore_id: str, month: str, headers: Mapping[tuple[str, int], Reader]
+) -> str:
+    """Write a file of `headers/`.
+
+    Args:
+        root: The lake.
+        datastore_id: The data store.
+        month: The study month.
+        headers: Image set and version -> what was read of its document.
+    """
+    rows = [
+        {
+            "datastore_id": datastore_id,
+            "image_set_id": image_set_id,
+            "version": version,
+            **row_of(header),
+            "fetched_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "run_id": "run",
+        }
+        for (image_set_id, version), header in headers.items()
+    ]
+    name = f"run-{len(files.paths(root)):04}"
+    table = pa.Table.from_pylist(rows, files.SCHEMA)
+    return files.write(root, datastore_id, month, name, [table])
