@@ -303,6 +303,7 @@ CREATE = re.compile(
 )
 COLUMN = re.compile(r"  `(?P<name>\w+)` (?P<type>[a-z<>]+) COMMENT '[^']{1,255}'")
 READ_AS = {
+    pa.float64(): "double",
     pa.string(): "string",
     pa.bool_(): "boolean",
     pa.int16(): "smallint",
