@@ -34,6 +34,8 @@ class Endpoint:
         # (image set, version) -> an item of imageSetPropertiesList and a document, or what
         # GetImageSetMetadata answers instead: a status and an error
         self.versions: dict[tuple[str, int], tuple[dict[str, Any], bytes | tuple[int, str]]] = {}
+        # (image set, version) -> the document of a version that is not in `versions`
+        self.documents: dict[tuple[str, int], bytes] = {}
         # what every POST gets instead of an answer while it is set: a status, a body and an error
         self.misbehaviour: tuple[int, bytes, str] | None = None
         self.requests: list[str] = []
@@ -188,7 +190,11 @@ def serving() -> Iterator[Endpoint]:
         def get_image_set_metadata(self, image_set_id: str, version: int) -> None:
             if "GetImageSetMetadata" in endpoint.denied:
                 return self.answer(403, {"message": "no"}, "AccessDeniedException")
-            content = endpoint.versions[image_set_id, version][1]
+            key = image_set_id, version
+            missing = 404, "ResourceNotFoundException"
+            content: bytes | tuple[int, str] = endpoint.documents.get(key, missing)
+            if key in endpoint.versions:
+                content = endpoint.versions[key][1]
             if not isinstance(content, bytes):
                 return self.answer(content[0], {"message": "no"}, content[1])
             self.send_response(200)

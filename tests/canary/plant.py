@@ -11,7 +11,10 @@ import gzip
 import json
 from typing import Any
 
+import pyarrow as pa
 from endpoint import DATASTORE, Endpoint
+
+from cohortlake.schema import header_columns
 
 MARK = "ZQKANARI"
 TEXTS = {
@@ -25,6 +28,7 @@ TEXTS = {
     "BodyPartExamined": "BP",
     "unparsed": "UP",
     "unknown member": "UM",
+    "header": "HD",
     "nextToken": "TK",
     "error message": "EM",
     "event": "EV",
@@ -38,6 +42,7 @@ NUMBERS = {
     "NumberOfStudyRelatedSeries": "734191737",
     "NumberOfStudyRelatedInstances": "734191738",
     "SeriesNumber": "734191739",
+    "FrameOfReferenceUID": "734191740",
 }
 DATES = {"PatientBirthDate": (1917, 3, 13), "StudyDate": (2019, 8, 17)}
 TIME = ("071331.734191", "07:13:31.734191")
@@ -113,6 +118,7 @@ def fill(endpoint: Endpoint) -> None:
                 **({text("unknown member"): "x"} if number % 12 == 11 else {}),
             }
         )
+        endpoint.documents[f"{number:032x}", 1] = header(endpoint.image_sets[-1]["DICOMTags"])
     for number in range(3):
         update(endpoint, number, versions=2)
 
@@ -132,15 +138,43 @@ def update(endpoint: Endpoint, number: int, versions: int = 1) -> None:
         row["updatedAt"] = max(at + 60, endpoint.now.timestamp() - 7200 + number)
         name = f"{text('PatientName')}^changed^{row['version']}"
         row["DICOMTags"] = row["DICOMTags"] | {"DICOMPatientName": name}
+        endpoint.documents[row["imageSetId"], row["version"]] = header(row["DICOMTags"])
 
 
-def _document(members: dict[str, Any]) -> bytes:
+def header(members: dict[str, Any]) -> bytes:
+    """Return the document of an image set whose every text attribute is planted."""
+    planted = {
+        each.keyword: text("header")
+        for each in header_columns.FROM_ATTRIBUTES
+        if each.column.type == pa.string() and len(each.path) == 1
+    }
+    planted |= {
+        "FrameOfReferenceUID": f"1.2.{NUMBERS['FrameOfReferenceUID']}",
+        "SOPClassUID": f"1.2.{NUMBERS['FrameOfReferenceUID']}",
+        "SliceThickness": text("header"),
+        "00091001": text("header"),
+        "ImageComments": text("header"),
+        "AnatomicRegionSequence": [{"CodeValue": text("header"), "CodeMeaning": text("header")}],
+        "RadiopharmaceuticalInformationSequence": [{"Radiopharmaceutical": text("header")}],
+    }
+    instances = {
+        f"1.2.{NUMBERS['SeriesInstanceUID']}.{number}": {
+            "DICOM": planted | {"SeriesDescription": text("header", number)},
+            "ImageFrames": [{"ID": f"{number:032x}", "FrameSizeInBytes": 10}],
+            "StoredTransferSyntaxUID": text("header"),
+        }
+        for number in range(2)
+    }
+    return _document(members, instances)
+
+
+def _document(members: dict[str, Any], instances: dict[str, Any] | None = None) -> bytes:
     named = {member.removeprefix("DICOM"): value for member, value in members.items()}
     named |= {"PatientID": members["DICOMPatientId"], "StudyID": members["DICOMStudyId"]}
     uid = members["DICOMSeriesInstanceUID"]
     content = {
         "DatastoreID": DATASTORE,
         "Patient": {"DICOM": named},
-        "Study": {"DICOM": named, "Series": {uid: {"DICOM": named}}},
+        "Study": {"DICOM": named, "Series": {uid: {"DICOM": named, "Instances": instances or {}}}},
     }
     return gzip.compress(json.dumps(content).encode())

@@ -154,7 +154,7 @@ def test_data_that_is_identified_by_intention_is_not_logged(machine: Machine) ->
 def test_every_job_under_dagster(with_queue: Machine) -> None:
     with_queue.work("orchestrate")
     with_queue.shows_nothing()
-    assert (with_queue.folder / "orchestrate.stdout").read_text() == "runs 6 good 5 bad\n"
+    assert (with_queue.folder / "orchestrate.stdout").read_text() == "runs 7 good 5 bad\n"
 
 
 def test_a_run_that_is_killed_leaves_no_core_dump_and_nobody_reads_what_it_spilled(

@@ -8,6 +8,7 @@ what only some of them use when they begin.
 from __future__ import annotations
 
 import faulthandler
+import gzip
 import importlib
 import io
 import itertools
@@ -33,6 +34,7 @@ from cohortlake import CohortlakeError, HealthImaging, Settings, Sync
 from cohortlake.cli import app
 from cohortlake.healthimaging import client
 from cohortlake.ingest import partitions
+from cohortlake.ingest.enrich import HeaderChoice
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -79,6 +81,7 @@ def fill(root: str) -> None:
         endpoint.now += timedelta(hours=2)
         print(_sync(root, endpoint).run())
         print(_sync(root, endpoint).reconcile(accept_deletions=True))
+        print(_sync(root, endpoint).enrich(HeaderChoice()))
         for name in ("maintain", "rebuild", "publish", "status"):
             print(getattr(_sync(root, endpoint), name)())
 
@@ -117,9 +120,14 @@ def fail(root: str) -> None:
                 service, store = HealthImaging(Settings(tps=1000)), DATASTORE
                 told(service.has_image_set, store, "0" * 32)
                 told(service.versions, store, "0" * 32)
-                told(service.tags_of, store, "0" * 32, 1)
+                told(service.metadata, store, "0" * 32, 1, list)
                 criteria = {"filters": [_equal(plant.text("PatientID"))]}
                 told(cohortlake.search_image_sets, service, store, criteria)
+        endpoint.documents = dict.fromkeys(
+            endpoint.documents, gzip.compress(plant.text("header").encode())
+        )
+        told(_sync(root + "-failing", endpoint).run)
+        told(_sync(root + "-failing", endpoint).enrich, HeaderChoice())
         token = plant.text("nextToken")
         told(service.search_page, store, {"filters": [_equal("x")]}, token)
         told(cohortlake.search_image_sets, service, store, {"filters": plant.text("PatientID")})
@@ -174,12 +182,13 @@ def _keep_a_cohort() -> None:
 
 
 _COMMANDS = (
-    "sync", "sync --json", "status", "status --json", "reconcile", "publish --json", "maintain",
-    "snapshots", "tag first", "cohort list", "cohort run everybody", "cohort freeze everybody",
-    "cohort verify everybody", "cohort diff everybody everybody --json",
-    "cohort export everybody --output all.csv", "cohort export everybody --output all.xlsx",
-    "report --output lake.html --suppress-below 0", "report --cohort everybody --output all.html",
-    "key rotate", "rebuild", "events", "emulator --help",
+    "sync", "sync --json", "enrich --all --dry-run", "enrich --all", "status", "status --json",
+    "reconcile", "publish --json", "maintain", "snapshots", "tag first", "cohort list",
+    "cohort run everybody", "cohort freeze everybody", "cohort verify everybody",
+    "cohort diff everybody everybody --json", "cohort export everybody --output all.csv",
+    "cohort export everybody --output all.xlsx", "report --output lake.html --suppress-below 0",
+    "report --cohort everybody --output all.html", "key rotate", "rebuild", "events",
+    "emulator --help",
 )  # fmt: skip
 
 
@@ -239,13 +248,14 @@ def identified(root: str) -> None:
 
 def orchestrate(root: str) -> None:
     """Run every job of the deployment under Dagster, to good ends and bad ones."""
-    os.environ |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_TPS": "1000"}
+    os.environ |= {"COHORTLAKE_ROOT": root, "COHORTLAKE_TPS": "1000", "COHORTLAKE_HEADERS": "all"}
     _keep_a_cohort()
     with serving() as endpoint:
         plant.fill(endpoint)
         _point_at(endpoint)
         definitions, instance = importlib.import_module("pipelines.definitions").defs, _instance()
         jobs = ["tick", "fill_versions", "reconcile", "reconcile_undated", "maintain", "hints"]
+        jobs.append("headers")
         for job in jobs:
             definitions.resolve_job_def(job).execute_in_process(instance=instance, **_QUIETLY)
         plant.update(endpoint, 9)
