@@ -95,7 +95,7 @@ class Lake:
 
 
 @pytest.mark.parametrize("policy", ["limited", "safe"])
-@examples(max_examples=6)
+@examples(max_examples=4)
 @given(steps=STEPS)
 @example(steps=[("see", 2, ""), ("see", 3, ""), ("fetch", 3, True), ("delete", 2), ("publish",)])
 @example(
