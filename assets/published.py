@@ -9,7 +9,7 @@ from assets.headers import series_headers
 from assets.image_sets import image_sets
 from assets.metadata import Metadata, column_schema
 from cohortlake import Sync
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.schema import PUBLISHED
 
 MEANINGS = {

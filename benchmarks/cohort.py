@@ -23,7 +23,7 @@ from collections.abc import Callable
 import cohortlake
 from benchmarks.process import peak_mb
 from cohortlake import Lake
-from cohortlake.publish.marker import read_marker
+from cohortlake.publish.publication.marker import read_marker
 from cohortlake.storage.root import Root
 
 WHO = (

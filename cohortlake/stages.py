@@ -30,7 +30,7 @@ from cohortlake.ingest.progress import Progress
 from cohortlake.ingest.sweep import SweepResult, sweep_datastores
 from cohortlake.privacy import policy_of
 from cohortlake.privacy.erasures import ErasedPatients
-from cohortlake.publish.marker import Publication, read_marker
+from cohortlake.publish.publication.marker import Publication, read_marker
 from cohortlake.publish.publisher import publish
 from cohortlake.schema import UNDATED
 from cohortlake.settings import Settings

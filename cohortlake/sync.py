@@ -22,8 +22,8 @@ from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.ingest.progress import Progress
 from cohortlake.privacy.erasures import Erasure, Patient
-from cohortlake.publish import snapshots
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication import snapshots
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.publish.publisher import request_full_publish
 from cohortlake.stages import Stages
 

@@ -25,7 +25,7 @@ from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
 from cohortlake.ingest import enrich
 from cohortlake.ingest.enrich import HeaderChoice
-from cohortlake.publish.marker import read_marker
+from cohortlake.publish.publication.marker import read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root

@@ -28,8 +28,8 @@ from cohortlake.errors import (
 )
 from cohortlake.history import coverage, image_sets
 from cohortlake.privacy import key_store, policy_of
-from cohortlake.publish import intact
-from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
+from cohortlake.publish.publication import intact
+from cohortlake.publish.publication.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 

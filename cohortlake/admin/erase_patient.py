@@ -37,8 +37,8 @@ from cohortlake.increments import files, kinds, older_format, rewrite
 from cohortlake.privacy import erasures
 from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.publish import publisher
-from cohortlake.publish.marker import read_marker
-from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publication.marker import read_marker
+from cohortlake.publish.publication.published_key import key_to_publish_with
 from cohortlake.schema import STUDY_MONTH_SQL
 from cohortlake.settings import Settings
 from cohortlake.storage import engine

@@ -30,7 +30,7 @@ from cohortlake.errors import BadOutsideTable, ExportError, MissingKey, SettingE
 from cohortlake.history import image_sets
 from cohortlake.privacy import Policy, Treatment, key_store
 from cohortlake.privacy.keyed_hashes import create_macros
-from cohortlake.publish.marker import read_marker
+from cohortlake.publish.publication.marker import read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage import engine
 from cohortlake.storage.disk import whole_file

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from cohortlake import schema
 from cohortlake.privacy import Policy, policy_of
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.settings import POLICIES, SAFE_DATES, Settings
 
 

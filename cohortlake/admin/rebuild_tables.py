@@ -8,8 +8,8 @@ from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
 from cohortlake.history import coverage, image_sets, refiled
 from cohortlake.history.image_sets import ApplyResult
 from cohortlake.increments import files
-from cohortlake.publish.marker import read_marker
-from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publication.marker import read_marker
+from cohortlake.publish.publication.published_key import key_to_publish_with
 from cohortlake.settings import Settings
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root

@@ -16,8 +16,8 @@ from cohortlake.cohort.freeze.signature import read_key as read_cohort_key
 from cohortlake.history import image_sets
 from cohortlake.privacy import Policy, fingerprint, key_store
 from cohortlake.privacy.keyed_hashes import create_macros
-from cohortlake.publish.marker import read_marker
-from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publication.marker import read_marker
+from cohortlake.publish.publication.published_key import key_to_publish_with
 from cohortlake.publish.publisher import publish, request_full_publish
 from cohortlake.settings import Settings
 from cohortlake.storage import engine

@@ -14,7 +14,7 @@ from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.coverage import CoverageInterval
 from cohortlake.privacy import erasures
-from cohortlake.publish.marker import read_marker
+from cohortlake.publish.publication.marker import read_marker
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.root import Root
 

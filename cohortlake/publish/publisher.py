@@ -28,17 +28,18 @@ from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
-from cohortlake.publish import intact, marts, patients, rows, series_headers, snapshots
+from cohortlake.publish import marts, patients, rows, series_headers
 from cohortlake.publish.carried_rows import CarriedRows
 from cohortlake.publish.export import catalogue
-from cohortlake.publish.marker import (
+from cohortlake.publish.plan import PublishPlan, make_plan
+from cohortlake.publish.publication import intact, snapshots
+from cohortlake.publish.publication.marker import (
     Publication,
     read_marker,
     read_marker_with_tag,
     write_marker,
 )
-from cohortlake.publish.plan import PublishPlan, make_plan
-from cohortlake.publish.published_key import key_to_publish_with
+from cohortlake.publish.publication.published_key import key_to_publish_with
 from cohortlake.publish.writer import Writer
 from cohortlake.settings import Settings
 from cohortlake.storage import engine

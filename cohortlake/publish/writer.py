@@ -24,8 +24,8 @@ from cohortlake.errors import DamagedFile
 from cohortlake.flatten import schema_with_pandas_dtypes
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
-from cohortlake.publish import intact
-from cohortlake.publish.marker import PublishedFile
+from cohortlake.publish.publication import intact
+from cohortlake.publish.publication.marker import PublishedFile
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 

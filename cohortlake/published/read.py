@@ -18,8 +18,8 @@ from cohortlake import schema
 from cohortlake.errors import DamagedFile, InstantError, NotALake, OldFormat
 from cohortlake.flatten import to_frame
 from cohortlake.instants import Instant, instant, is_instant
-from cohortlake.publish import snapshots
-from cohortlake.publish.marker import Publication, read_marker
+from cohortlake.publish.publication import snapshots
+from cohortlake.publish.publication.marker import Publication, read_marker
 from cohortlake.published import changes, views
 from cohortlake.published.changes import Clock
 from cohortlake.storage import damage, engine

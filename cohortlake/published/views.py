@@ -15,7 +15,7 @@ import duckdb
 from cohortlake import schema
 from cohortlake.errors import InstantError, NotShown
 from cohortlake.publish import marts, study_order
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 

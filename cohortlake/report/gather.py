@@ -12,7 +12,7 @@ from importlib.metadata import version
 from cohortlake.admin.status import DatastoreStatus
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.report import holdings, quality, trends
 from cohortlake.report.completeness import completeness
 from cohortlake.report.members import Members, members

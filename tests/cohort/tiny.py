@@ -18,7 +18,7 @@ import cohortlake
 from cohortlake import Lake, dicom_terms, schema
 from cohortlake.privacy import Policy, built_in
 from cohortlake.publish import marts, study_order
-from cohortlake.publish.marker import MARKER_PATH, Publication, PublishedFile
+from cohortlake.publish.publication.marker import MARKER_PATH, Publication, PublishedFile
 
 DATASTORE = "d" * 32
 POLICY = built_in("limited")

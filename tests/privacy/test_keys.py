@@ -36,7 +36,7 @@ from cohortlake.flatten import flatten_summaries
 from cohortlake.privacy import Policy, Treatment, built_in, erasures, fingerprint, key_store
 from cohortlake.privacy.erasures import ErasedPatients, Patient
 from cohortlake.privacy.keyed_hashes import create_macros, keyed_hashes, keyed_uid, shift_days
-from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
 from cohortlake.publish.publisher import publish
 from cohortlake.storage.root import Root
 

@@ -25,7 +25,7 @@ from cohortlake import schema
 from cohortlake.admin import review as reviews
 from cohortlake.errors import ColumnNotShown, NotShown, PolicyError, SettingError, UnknownValue
 from cohortlake.privacy import Policy, built_in, key_store, policy_of
-from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
 from cohortlake.publish.publisher import publish
 from cohortlake.settings import POLICIES, Settings
 from cohortlake.storage.root import Root

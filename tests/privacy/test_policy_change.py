@@ -18,7 +18,7 @@ from assets.published import published
 from cohortlake.cli.app import app
 from cohortlake.errors import PolicyNotAskedFor
 from cohortlake.ingest.partition_search import SearchResult
-from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage.root import Root
 from cohortlake.sync import Sync

@@ -34,7 +34,7 @@ from cohortlake.errors import (
     LakeClosed,
     UnknownTable,
 )
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.published import views
 from cohortlake.published.read import PublishedTables
 from cohortlake.storage import engine

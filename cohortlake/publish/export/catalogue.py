@@ -15,14 +15,14 @@ import duckdb
 
 from cohortlake.errors import DamagedFile
 from cohortlake.privacy import Policy
-from cohortlake.publish import intact
 from cohortlake.publish.export import athena, database, dictionary
 from cohortlake.publish.export.tables import Table, tables
+from cohortlake.publish.publication import intact
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
 if TYPE_CHECKING:
-    from cohortlake.publish.marker import Publication
+    from cohortlake.publish.publication.marker import Publication
 
 DATABASE_PATH = f"published/{database.NAME}"
 VIEWS_PATH = "published/cohortlake.sql"

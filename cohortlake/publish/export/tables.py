@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cohortlake import schema
 
 if TYPE_CHECKING:
-    from cohortlake.publish.marker import Publication
+    from cohortlake.publish.publication.marker import Publication
 
 
 @dataclass(frozen=True)

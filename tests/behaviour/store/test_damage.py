@@ -27,8 +27,9 @@ from cohortlake.history import coverage, image_sets
 from cohortlake.history.current_states import CurrentStates
 from cohortlake.increments import files
 from cohortlake.privacy import built_in
-from cohortlake.publish import publisher, snapshots
-from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish import publisher
+from cohortlake.publish.publication import snapshots
+from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
 from cohortlake.storage import damage, delta, engine
 from cohortlake.storage.root import Root
 from emulator import Emulator

@@ -36,11 +36,11 @@ from cohortlake.history import coverage, image_sets, packing
 from cohortlake.increments import files, older_format, rewrite
 from cohortlake.privacy.erasures import Patient
 from cohortlake.privacy.key_store import KEY_PATH
-from cohortlake.publish import marker, snapshots
 from cohortlake.publish import publisher as publishing
 from cohortlake.publish.export import catalogue
-from cohortlake.publish.marker import MARKER_PATH, Publication
-from cohortlake.publish.snapshots import Snapshot
+from cohortlake.publish.publication import marker, snapshots
+from cohortlake.publish.publication.marker import MARKER_PATH, Publication
+from cohortlake.publish.publication.snapshots import Snapshot
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage import root as roots
 from cohortlake.storage.files import Draft

@@ -40,7 +40,7 @@ from cohortlake.errors import (
     UnknownTable,
 )
 from cohortlake.ingest.progress import describe_unconfirmed
-from cohortlake.publish.marker import MARKER_PATH
+from cohortlake.publish.publication.marker import MARKER_PATH
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.files import Draft
 from cohortlake.storage.root import Root

@@ -26,7 +26,7 @@ from cohortlake.history import coverage, image_sets, packing
 from cohortlake.increments import files, kinds, older_format, pack_writer, packed, rewrite, writer
 from cohortlake.increments.record import Record
 from cohortlake.privacy import erasures
-from cohortlake.publish import intact
+from cohortlake.publish.publication import intact
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 

@@ -22,7 +22,7 @@ from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
 from cohortlake.publish import periods, publisher
-from cohortlake.publish.marker import MARKER_PATH, Publication, read_marker
+from cohortlake.publish.publication.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
 
 pytestmark = pytest.mark.slow

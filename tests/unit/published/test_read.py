@@ -25,8 +25,9 @@ from cohortlake.flatten import to_table
 from cohortlake.history import image_sets
 from cohortlake.instants import instant
 from cohortlake.privacy import built_in
-from cohortlake.publish import publisher, snapshots
-from cohortlake.publish.marker import MARKER_PATH
+from cohortlake.publish import publisher
+from cohortlake.publish.publication import snapshots
+from cohortlake.publish.publication.marker import MARKER_PATH
 from cohortlake.published.changes import FIELDS
 from cohortlake.published.read import PublishedTables
 from cohortlake.schema import FORMAT_VERSION

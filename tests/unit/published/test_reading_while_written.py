@@ -18,7 +18,7 @@ from changing import Hospital
 import cohortlake
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
-from cohortlake.publish.marker import MARKER_PATH, read_marker
+from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
 from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 

@@ -24,7 +24,7 @@ from cohortlake.privacy import Policy, Treatment, built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.export import athena, catalogue
 from cohortlake.publish.export.dictionary import HEAD
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.settings import POLICIES
 from cohortlake.storage.root import Root
 

@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError
 
 from cohortlake.errors import DamagedFile
 from cohortlake.increments import files, packed
-from cohortlake.publish.marker import Publication, PublishedFile
+from cohortlake.publish.publication.marker import Publication, PublishedFile
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 

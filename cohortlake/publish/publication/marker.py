@@ -13,7 +13,7 @@ from typing import Any
 from cohortlake import schema
 from cohortlake.dicom_terms import did_you_mean_column
 from cohortlake.errors import ColumnNotShown, LakeError, UnknownColumn
-from cohortlake.publish.snapshots import Snapshot
+from cohortlake.publish.publication.snapshots import Snapshot
 from cohortlake.schema import Column, Identifies
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root

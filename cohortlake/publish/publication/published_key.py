@@ -16,7 +16,7 @@ from cohortlake.errors import WrongKey
 from cohortlake.history import image_sets
 from cohortlake.privacy import fingerprint, key_store
 from cohortlake.privacy.keyed_hashes import create_macros
-from cohortlake.publish.marker import Publication
+from cohortlake.publish.publication.marker import Publication
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
