@@ -47,7 +47,7 @@ from cohortlake.storage.root import Root
 
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
-_REQUEST_PATH = "published/_anew"
+_REQUEST_PATH = "published/full_publish_requested"
 _MEMORY = "500MB"
 """What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
 _MOST_THREADS = 4
@@ -126,8 +126,9 @@ def _publish(
     while True:
         # Before the version: a run records its coverage after its rows, so this version has them.
         complete_until = _complete_until(root, settle)
-        version, request = image_sets.version(root), _full_request(root)
-        sizes = intact.sizes(root) if before else {}
+        version = image_sets.version(root)
+        sizes = intact.sizes(root)
+        request = _full_request(root) if _REQUEST_PATH in sizes else None
         altered = intact.altered(root, before, sizes, verify=verify) if before else {}
         # The file of `patients` must hold the patients that are not counted again.
         must_be_full = request or any(map(_is_of_patients, altered))

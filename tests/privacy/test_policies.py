@@ -211,7 +211,7 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
         hospital.step(changes, gone)
         publish(root, policy)
     little_by_little = published_rows(root)
-    root.write("published/_anew", b"")
+    root.write("published/full_publish_requested", b"")
     root.delete("published/_published.json")
     publish(root, policy)
     assert little_by_little == published_rows(root)
