@@ -381,7 +381,7 @@ def open_lake(root: str | os.PathLike[str], as_of: Instant | None = None) -> Lak
 
     >>> lake = open_lake("var/demo/lake")
     >>> lake.tables
-    ('image_sets', 'series', 'studies', 'patients', 'history')
+    ('image_sets', 'series', 'studies', 'patients', 'history', 'series_headers')
     >>> women = lake.sql("SELECT count(*) AS n FROM patients WHERE sex = 'F'").to_pandas()
     """
     return Lake(Root(os.fspath(root)), None if as_of is None else instant(as_of))

@@ -44,6 +44,8 @@ def write(
         changed: The study months whose headers changed.
         rewrite: Periods whose file is not kept.
     """
+    if "version" not in policy.tables[TABLE]:
+        return  # nothing published says which version's header is due
     by_month: dict[str, list[str]] = {}
     for path in files.paths(root):
         by_month.setdefault(files.month_of(path), []).append(path)

@@ -53,12 +53,11 @@ def create(
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM ({query})")
-    headers = _registered(con, root, publication, "series_headers")
-    # A header is shown as long as its version was the one of that instant.
-    con.execute(f"""
-        CREATE TEMP VIEW series_headers AS
-        FROM ({headers}) SEMI JOIN present USING (datastore_id, image_set_id, version)
-    """)
+    headers = f"FROM ({_registered(con, root, publication, 'series_headers')})"
+    if publication.paths("series_headers"):
+        # A header is shown as long as its version was the one of that instant.
+        headers += " SEMI JOIN present USING (datastore_id, image_set_id, version)"
+    con.execute(f"CREATE TEMP VIEW series_headers AS {headers}")
 
 
 def require_clocks(publication: Publication) -> None:

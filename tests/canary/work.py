@@ -123,11 +123,9 @@ def fail(root: str) -> None:
                 told(service.metadata, store, "0" * 32, 1, list)
                 criteria = {"filters": [_equal(plant.text("PatientID"))]}
                 told(cohortlake.search_image_sets, service, store, criteria)
-        endpoint.documents = dict.fromkeys(
-            endpoint.documents, gzip.compress(plant.text("header").encode())
-        )
-        told(_sync(root + "-failing", endpoint).run)
-        told(_sync(root + "-failing", endpoint).enrich, HeaderChoice())
+        for content in (plant.text("header"), f'{{"Patient": "{plant.text("header")}"}}'):
+            endpoint.documents[f"{9:032x}", 1] = gzip.compress(content.encode())
+            told(service.metadata, store, f"{9:032x}", 1, list)
         token = plant.text("nextToken")
         told(service.search_page, store, {"filters": [_equal("x")]}, token)
         told(cohortlake.search_image_sets, service, store, {"filters": plant.text("PatientID")})

@@ -56,7 +56,7 @@ def evaluate(deployment: ModuleType, instance: dg.DagsterInstance) -> Callable[[
 
 
 def failing(outcome: dict[str, bool]) -> set[str]:
-    assert len(outcome) == 8
+    assert len(outcome) == 9
     return {name for name, passed in outcome.items() if not passed}
 
 

@@ -13,6 +13,7 @@ import pytest
 from endpoint import DATASTORE, Endpoint
 
 import cohortlake
+from cohortlake.schema import PUBLISHED
 
 from .store import checks, image_set, loaded_anew
 
@@ -120,7 +121,7 @@ def test_the_definitions_hold_them(with_cohorts: ModuleType) -> None:
     graph = with_cohorts.defs.resolve_asset_graph()
     node = graph.get(dg.AssetKey("cohort_cts"))
     assert {key.to_user_string() for key in node.parent_keys} == {
-        f"published_{table}" for table in ("image_sets", "series", "studies", "patients", "history")
+        f"published_{table}" for table in PUBLISHED
     }
     assert {key.name for key in node.check_keys} == {"has_members", "equals_frozen"}
     for job in ("tick", "backfill", "reconcile", "reconcile_undated", "hints"):

@@ -104,7 +104,7 @@ def test_a_new_lake_is_filled_by_a_run_that_names_nothing(
     assert len(days(instance)) == 32
     assert len(published_ids(lake)) == 20
     assert all(checks(result).values())
-    assert len(checks(result)) == 8
+    assert len(checks(result)) == 9
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_dagster_and_the_library_leave_the_same_rows(
         by = [c.name for c in PUBLISHED[table] if c.name in ("StudyInstanceUID", "patient_key")]
         frames = [read_table(str(root), table) for root in (lake, tmp_path / "other")]
         one, other = (frame.sort_values(by, ignore_index=True) for frame in frames)
-        assert len(one)
+        assert len(one) or table == "series_headers"
         pd.testing.assert_frame_equal(one, other)
 
 

@@ -215,7 +215,7 @@ MISCONFIGURED = Verdict.MISCONFIGURED
          ["rebuild", "sync"]),
         (_find_without_applying, (), BEHIND, "not applied yet", ["sync"]),
         (_apply_without_publishing, (), BEHIND, "the published tables show version", ["publish"]),
-        (_write_as_an_older_release, (), BEHIND, "does not have the columns", ["rebuild"]),
+        (_write_as_an_older_release, (), BEHIND, "with other columns", ["rebuild"]),
         (_leave_a_gap, (), INCOMPLETE, "was not searched from", ["sync"]),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,8 +16,13 @@ from laws import json_values
 
 from cohortlake import schema
 from cohortlake.flatten import flatten_summaries, invalid_values
-from cohortlake.healthimaging import BrokenAnswer, NotMetadata, Version
-from cohortlake.healthimaging.metadata import tags
+from cohortlake.healthimaging import BrokenAnswer, NotMetadata, Version, summary_tags
+from cohortlake.healthimaging import document as documents
+
+
+def tags(body: bytes) -> dict[str, Any]:
+    return summary_tags(documents.read(io.BytesIO(body)))
+
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
