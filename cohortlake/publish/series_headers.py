@@ -7,7 +7,7 @@ Headers that stood in the file before are kept as they are, so that few are read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import duckdb
 
@@ -19,7 +19,6 @@ from cohortlake.publish.writer import Writer
 from cohortlake.storage.root import Root
 
 TABLE = "series_headers"
-_BATCH_ROWS = 50_000
 _VERSION = ("datastore_id", "image_set_id", "version")
 _OF_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "patient_key")
 
@@ -52,7 +51,7 @@ def write(
     periods = Periods(policy.dates, dict.fromkeys(by_month, 0))
     due = {*rewrite, *periods.of_months(changed), *_of_series(writer.written)}
     with_headers = {p for p in due if periods.months([p]) or writer.has_file(TABLE, p)}
-    for some in _in_memory(writer, with_headers & _of_series(writer.files)):
+    for some in writer.in_memory("series", with_headers & _of_series(writer.files)):
         kept = [period for period in some if period not in rewrite]
         paths = [path for month in sorted(periods.months(some)) for path in by_month[month]]
         _write_periods(con, root, policy, values, writer, some, kept, paths)
@@ -62,20 +61,6 @@ def _of_series(paths: Collection[str]) -> set[str]:
     """Return the periods of the files of `series` and `image_sets` among some files."""
     parts = (path.split("/") for path in paths)
     return {p[2].partition("=")[2] for p in parts if p[1] in ("series", "image_sets")}
-
-
-def _in_memory(writer: Writer, periods: Collection[str]) -> Iterator[list[str]]:
-    """Yield periods in order, as many together as their rows fit into memory."""
-    some, rows = list[str](), 0
-    for period in sorted(periods):
-        more = writer.count("series", period)
-        if some and rows + more > _BATCH_ROWS:
-            yield some
-            some, rows = [], 0
-        some.append(period)
-        rows += more
-    if some:
-        yield some
 
 
 def _write_periods(

@@ -99,7 +99,7 @@ class Writer:
         with_partition = columns.append(pa.field(partition.name, partition.type))
         con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
         is_of_study = _IS_OF_STUDY.format(studies=studies)
-        for some in self._in_memory(table, periods):
+        for some in self.in_memory(table, periods):
             new_rows = _of_periods("FROM replacing", some)
             kept = [path for period in some if (path := self._path(table, period)) in self.files]
             if not kept:
@@ -138,7 +138,7 @@ class Writer:
             if path in self.files or self._root.exists(path):
                 self._write(path, columns, [])
 
-    def _in_memory(self, table: str, periods: Collection[str]) -> Iterator[list[str]]:
+    def in_memory(self, table: str, periods: Collection[str]) -> Iterator[list[str]]:
         """Yield periods in order, as many together as their rows fit into memory.
 
         One query for many small files takes a fraction of the time of one for each.
@@ -255,11 +255,6 @@ class Writer:
     def has_file(self, table: str, period: str) -> bool:
         """Return whether a table has a file of a period."""
         return self._path(table, period) in self.files
-
-    def count(self, table: str, period: str) -> int:
-        """Return how many rows a table has in a period."""
-        file = self.files.get(self._path(table, period))
-        return file.rows if file else 0
 
     def unwritten(self) -> list[str]:
         """Return the published files that this writer did not write."""
