@@ -67,7 +67,7 @@ class Writer:
             periods: The periods to write.
         """
         if periods:
-            self._write_rows(con, table, _of_periods(query, periods), periods)
+            self.write_rows(con, table, _of_periods(query, periods), periods)
 
     def replace_studies(
         self,
@@ -103,7 +103,7 @@ class Writer:
             new_rows = _of_periods("FROM replacing", some)
             kept = [path for period in some if (path := self._path(table, period)) in self.files]
             if not kept:
-                self._write_rows(con, table, new_rows, some)
+                self.write_rows(con, table, new_rows, some)
                 continue
             self._register_kept(con, "kept", kept, with_partition)
             of_kept = f"SELECT {names}, {partition.name} AS period FROM kept"
@@ -113,10 +113,10 @@ class Writer:
             rows = f"{new_rows} UNION ALL {of_kept} ANTI JOIN {studies} ON {is_of_study}"
             written = _of_periods(rows, differing)
             if differing:
-                self._write_rows(con, table, written, differing)
+                self.write_rows(con, table, written, differing)
         con.execute("DROP TABLE replacing")
 
-    def _write_rows(
+    def write_rows(
         self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
     ) -> None:
         """Write one file per period.
@@ -232,12 +232,6 @@ class Writer:
                 for keys in ranges_of_keys(self.files[path].rows, _RANGE_ROWS)
             ),
         )
-
-    def write_rows(
-        self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
-    ) -> None:
-        """Write one file per period. See `_write_rows`, and `write_periods` for empty files."""
-        self._write_rows(con, table, rows, periods)
 
     def register_published(
         self, con: duckdb.DuckDBPyConnection, view: str, table: str, periods: Collection[str]
