@@ -74,8 +74,8 @@ def read(root: Root, path: str, columns: Sequence[str] | None = None) -> Iterato
             yield pa.Table.from_batches([batch])
 
 
-def by_month(root: Root, datastore_id: str) -> dict[str, list[str]]:
-    """Return study month -> the files of a data store."""
+def by_month(root: Root, datastore_id: str = "") -> dict[str, list[str]]:
+    """Return study month -> the files of a data store; by default of all."""
     found: dict[str, list[str]] = {}
     for path in paths(root, datastore_id):
         found.setdefault(month_of(path), []).append(path)

@@ -42,9 +42,12 @@ class Interval:
 
     @classmethod
     def of_month(cls, month: str) -> Interval:
-        """Return the days of a study month, YYYY-MM."""
-        first = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
-        return cls.between("StudyDate", first, (first + timedelta(days=31)).replace(day=1))
+        """Return an interval that holds the days of a study month, YYYY-MM.
+
+        It has 31 days, because the month after it may be in no calendar.
+        """
+        start = microseconds(datetime.fromisoformat(f"{month}-01T00:00:00+00:00"))
+        return cls("StudyDate", start, start + timedelta(days=31) // timedelta(microseconds=1))
 
     @property
     def sql(self) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake.healthimaging import Datastore
 from cohortlake.history import coverage, timeline
-from cohortlake.history.current_states import CurrentStates, Interval, microseconds
+from cohortlake.history.current_states import CurrentStates, Interval
 from cohortlake.ingest import partitions
 from cohortlake.schema import UNDATED
 from cohortlake.storage import engine
@@ -101,7 +100,7 @@ class HeldIndex:
         """Return the files that may have rows of some study months, or of `undated`."""
         files = self._files
         if UNDATED not in months:
-            spans = [_of_month(month) for month in months]
+            spans = [Interval.of_month(month) for month in months]
             files = [file for file in files if any(span.overlaps(file) for span in spans)]
         return [file.path for file in files]
 
@@ -114,12 +113,6 @@ class HeldIndex:
             con.register("last_sweeps", self._last_sweeps)
             began = self._store.now.isoformat()
             return con.sql(_WITH_LAST_SEEN.format(began=began)).to_arrow_table()
-
-
-def _of_month(month: str) -> Interval:
-    """Return an interval that holds the days of a month. The next month may be in no calendar."""
-    start = microseconds(datetime.fromisoformat(f"{month}-01T00:00:00+00:00"))
-    return Interval(_STUDY_DATE, start, start + timedelta(days=31) // timedelta(microseconds=1))
 
 
 # A sweep without missing image sets saw everything that was known when it began.

@@ -45,9 +45,7 @@ def write(
     """
     if "version" not in policy.tables[TABLE]:
         return  # nothing published says which version's header is due
-    by_month: dict[str, list[str]] = {}
-    for path in files.paths(root):
-        by_month.setdefault(files.month_of(path), []).append(path)
+    by_month = files.by_month(root)
     periods = Periods(policy.dates, dict.fromkeys(by_month, 0))
     due = {*rewrite, *periods.of_months(changed), *_of_series(writer.written)}
     with_headers = {p for p in due if periods.months([p]) or writer.has_file(TABLE, p)}
