@@ -53,6 +53,8 @@ def _cohort(name: str) -> dg.AssetsDefinition:
 def _result(sync: Sync, ran: runs.RunResult) -> dg.MaterializeResult[None]:
     found = ran.verification
     differing: dict[str, int | str] = {**found.counts} if found else {}
+    if found and not found.is_identical and found.image_sets is not None:
+        differing["image_sets"] = len(found.image_sets)
     if ran.unverified:
         differing["cannot_be_verified"] = ran.unverified
     return dg.MaterializeResult(

@@ -161,6 +161,7 @@ def _as_dict(found: Verification) -> dict[str, Any]:
         "counts": found.counts,
         "reasons": found.reasons.to_dict("records"),
         "signature": found.signature,
+        "image_sets": None if found.image_sets is None else _records(found.image_sets),
         "outside_changed": found.outside_changed,
     }
 
@@ -176,6 +177,14 @@ def _print_verification(found: Verification) -> None:
         day = f" ({row['day']})" if isinstance(row["day"], str) else ""
         line = f"  {row['members']:,} {row['what']}: {row['why']}{day}"
         out.print(line, highlight=False, soft_wrap=True)
+    if found.image_sets is None:
+        out.print("  which image sets they had was not recorded: freeze the cohort again")
+        return
+    for row in _records(found.image_sets):
+        versions = f"{row['frozen_version']} -> {row['version'] or row['what']}"
+        image_set = f"image set {row['image_set_id']} of data store {row['datastore_id']}"
+        line = f"  {image_set}: version {versions}"
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 def _in_words(counts: dict[str, int]) -> str:
@@ -183,7 +192,7 @@ def _in_words(counts: dict[str, int]) -> str:
 
 
 def _print_rows(frame: pd.DataFrame, as_json: bool) -> None:
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    rows = _records(frame)
     if as_json:
         print_json(rows)
         return
@@ -191,6 +200,10 @@ def _print_rows(frame: pd.DataFrame, as_json: bool) -> None:
     for row in rows:
         add_row(table, *map(_cell, row.values()))
     out.print(table)
+
+
+def _records(frame: pd.DataFrame) -> list[Any]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def _cell(value: Any) -> Any:

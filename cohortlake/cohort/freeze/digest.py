@@ -24,7 +24,7 @@ import pyarrow as pa
 from cohortlake.cohort.define.reserved import FROZEN_COLUMNS
 
 OWN_COLUMNS = FROZEN_COLUMNS
-COLUMN, SALT, ERASED_ON = OWN_COLUMNS
+COLUMN, SALT, ERASED_ON, IMAGE_SETS = OWN_COLUMNS
 
 _SALT_BYTES = 16
 

@@ -23,6 +23,7 @@ from cohortlake.cohort.define.values import Parameter
 from cohortlake.cohort.describe import short_table
 from cohortlake.cohort.describe.attrition import attrition
 from cohortlake.cohort.freeze import digest, signature
+from cohortlake.cohort.freeze.image_sets import with_image_sets
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import NotAsFrozen, UnknownCohort
@@ -148,7 +149,8 @@ def freeze(selected: Selected, key: bytes | None) -> Manifest:
     name, drawn = selected.criteria.name, selected.members.to_arrow()
     while True:
         last = read(root, name) if name in numbers_of(root) else None
-        members = with_digests(digest.salted(drawn, _members_there(root, last) if last else None))
+        salted = digest.salted(drawn, _members_there(root, last) if last else None)
+        members = with_digests(with_image_sets(selected, salted))
         manifest = _manifest(selected, members, key, last.number + 1 if last else 1)
         if last and last.says_the_same_as(manifest) and (last.signature is None) == (key is None):
             return last

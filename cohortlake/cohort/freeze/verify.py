@@ -1,8 +1,9 @@
 """Verifies a frozen cohort: which members joined, left or changed since, and why.
 
 The criteria select again from what is published now. See `compare` for how two sets of members
-differ. The reason comes from the published history: what happened since the freezing to the image
-sets of a member, or to other studies of the same patient. `diff` compares two freezings.
+differ, and `image_sets` for the image sets whose version changed. The reason comes from the
+published history: what happened since the freezing to the image sets of a member, or to other
+studies of the same patient. `diff` compares two freezings.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from cohortlake import schema
 from cohortlake.cohort.describe import short_table
-from cohortlake.cohort.freeze import compare, digest, signature
+from cohortlake.cohort.freeze import compare, digest, image_sets, signature
 from cohortlake.cohort.freeze import manifest as freeze
 from cohortlake.cohort.freeze.manifest import Manifest
 from cohortlake.cohort.select.opened_tables import OpenedTables
@@ -43,18 +44,22 @@ class Verification:
             keys, patient_key, changed_columns, why and when. Where the policy shows no instants,
             or showed none then, why is what happened last to its image sets, and when is missing.
         signature: valid, unchecked (there is no key here) or unsigned.
+        image_sets: One row per frozen image set that has another version now, or is gone: what,
+            datastore_id, image_set_id, frozen_version and version. Its pixels may not be the same.
+            None if an older release froze the members, or the policy hid versions.
         outside_changed: Outside tables that are not what they were.
     """
 
     manifest: Manifest
     differences: pd.DataFrame
     signature: str
+    image_sets: pd.DataFrame | None = None
     outside_changed: tuple[str, ...] = ()
 
     @property
     def is_identical(self) -> bool:
-        """Whether the same criteria give the same members, with the same values."""
-        return self.differences.empty
+        """Whether the criteria give the same members and values, of image sets unchanged since."""
+        return self.differences.empty and (self.image_sets is None or self.image_sets.empty)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -80,6 +85,9 @@ class Verification:
             "identical": self.is_identical,
             "members frozen": self.manifest.rows,
             **self.counts,
+            "image sets that changed or are gone": (
+                "not recorded" if self.image_sets is None else len(self.image_sets)
+            ),
             "signature": self.signature,
             "joined tables that changed": self.outside_changed,
         }
@@ -88,7 +96,7 @@ class Verification:
         return short_table.text(self._title, self._facts)
 
     def _repr_html_(self) -> str:
-        reasons = "" if self.is_identical else self.reasons.to_html(index=False)
+        reasons = "" if self.differences.empty else self.reasons.to_html(index=False)
         return short_table.html(self._title, self._facts) + reasons
 
 
@@ -165,7 +173,10 @@ def verify(tables: OpenedTables, manifest: Manifest, key: bytes | None) -> Verif
     changed = tuple(sorted(t for t, d in outside.items() if manifest.outside.get(t) != d))
     is_older = manifest.format < schema.FORMAT_VERSION
     frame = _as_frame(differing, _days(erased), changed, is_older=is_older)
-    return Verification(manifest, frame, signed, changed)
+    other = None
+    if digest.IMAGE_SETS in before.column_names:
+        other = to_frame(image_sets.differing(tables, before))
+    return Verification(manifest, frame, signed, other, changed)
 
 
 def diff(tables: OpenedTables, before: Manifest, after: Manifest) -> Difference:
