@@ -35,6 +35,13 @@ def deletions_are_closed(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset=image_sets)
+def imports_arrived(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
+    """No import job failed in the last day. What a job did not bring is in no search."""
+    with failures_told():
+        return _warning(sync.check_imports())
+
+
+@dg.asset_check(asset=image_sets)
 def values_are_valid(sync: dg.ResourceParam[Sync]) -> dg.AssetCheckResult:
     """Dates, times and numbers can be parsed. Values that cannot are kept as sent, and counted."""
     with failures_told():

@@ -31,6 +31,7 @@ from cohortlake.stages import Stages
 # none, and would import a third more.
 if TYPE_CHECKING:
     from cohortlake.admin.checks import CheckResult
+    from cohortlake.admin.imports import DatastoreImports
     from cohortlake.admin.status import Status
 
 _SEARCH_STOPPED = (
@@ -245,6 +246,18 @@ class Sync(Stages):
         from cohortlake.admin import status
 
         return status.status(self.root, self.settings.datastores, self.settings.settle)
+
+    def imports(self) -> tuple[DatastoreImports, ...]:
+        """List the import jobs that failed or are under way. See `admin.imports.imports`."""
+        from cohortlake.admin import imports
+
+        return imports.imports(lambda: self._service, self.settings.require_datastores())
+
+    def check_imports(self) -> CheckResult:
+        """Check that no import job failed in the last day. See `admin.checks.check_imports`."""
+        from cohortlake.admin import checks
+
+        return checks.check_imports(self.imports(), self._now_of)
 
     def check_coverage(self) -> CheckResult:
         """Check that nothing is missing up to a day ago. See `admin.checks.check_coverage`."""

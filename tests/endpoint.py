@@ -31,6 +31,7 @@ class Endpoint:
         self.now = datetime(2026, 2, 1, 12, tzinfo=UTC)
         self.status = "ACTIVE"
         self.denied: set[str] = set()
+        self.import_jobs: list[dict[str, Any]] = []  # items of jobSummaries
         # (image set, version) -> an item of imageSetPropertiesList and a document, or what
         # GetImageSetMetadata answers instead: a status and an error
         self.versions: dict[tuple[str, int], tuple[dict[str, Any], bytes | tuple[int, str]]] = {}
@@ -132,6 +133,8 @@ def serving() -> Iterator[Endpoint]:
             self.wfile.write(content)
 
         def do_GET(self) -> None:
+            if "listDICOMImportJobs" in self.path:
+                return self.list_import_jobs()
             if "GetDatastore" in endpoint.denied:
                 return self.answer(403, {"message": "no"}, "AccessDeniedException")
             if DATASTORE not in self.path:
@@ -166,6 +169,18 @@ def serving() -> Iterator[Endpoint]:
             self.answer(
                 200, endpoint.search(json.loads(content), int(query["maxResults"][0]), token)
             )
+
+        def list_import_jobs(self) -> None:
+            if "ListDICOMImportJobs" in endpoint.denied:
+                return self.answer(403, {"message": "no"}, "AccessDeniedException")
+            query = parse_qs(urlsplit(self.path).query)
+            (status,) = query["jobStatus"]
+            listed = [job for job in endpoint.import_jobs if job["jobStatus"] == status]
+            start = int(query.get("nextToken", ["0"])[0])
+            page: dict[str, Any] = {"jobSummaries": listed[start : start + 2]}
+            if start + 2 < len(listed):
+                page["nextToken"] = str(start + 2)
+            self.answer(200, page)
 
         def get_image_set(self, image_set_id: str) -> None:
             if "GetImageSet" in endpoint.denied:

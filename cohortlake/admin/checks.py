@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
+from cohortlake.admin.imports import DatastoreImports
 from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.admin.status import Status
 from cohortlake.cohort import cohort_files
@@ -32,6 +33,9 @@ from cohortlake.storage.root import Root
 
 LATEST_COVERAGE = timedelta(days=1)
 """Largest distance between proven coverage and the service's clock, without `settle`."""
+
+LATEST_FAILED_IMPORT = timedelta(days=1)
+"""How long an import job that failed is a warning. `cohortlake status` lists it for 90 days."""
 
 HIGHEST_INVALID_SHARE = 0.01
 """Largest share of values of a column that cannot be parsed. More means a broken import."""
@@ -76,6 +80,39 @@ def check_coverage(
             "late": late,
             "gaps": sum(len(store.gaps) for store in stores),
             **{f"{s.datastore_id}_complete_until": str(s.complete_until) for s in stores},
+        },
+    )
+
+
+def check_imports(
+    stores: Iterable[DatastoreImports], now_of: Callable[[str], datetime]
+) -> CheckResult:
+    """Check that no import job failed in the last day, as far as the service tells.
+
+    Args:
+        stores: The import jobs of each data store.
+        now_of: Returns the service's present instant for a data store. Asked if a job failed.
+
+    Raises:
+        ServiceError: See `errors`.
+    """
+    counts, latest, unknown = Counter[str](), 0, list[str]()
+    for store in stores:
+        counts["failed"] += len(store.failed)
+        counts["under_way"] += len(store.under_way)
+        if store.unknown_because:
+            unknown.append(store.unknown_because)
+        if store.failed:
+            since = now_of(store.datastore_id) - LATEST_FAILED_IMPORT
+            ends = (job.ended_at or job.submitted_at for job in store.failed)
+            latest += sum(end is not None and end >= since for end in ends)
+    return CheckResult(
+        not latest,
+        {
+            "failed_in_a_day": latest,
+            "failed": counts["failed"],
+            "under_way": counts["under_way"],
+            "unknown_because": "; ".join(dict.fromkeys(unknown)),
         },
     )
 

@@ -1,7 +1,8 @@
-"""`cohortlake status`: the verdict first, then what is wrong, then the figures."""
+"""`cohortlake status`: the verdict, what is wrong, the figures, and what did not arrive."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -9,12 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from cohortlake.admin.diagnosis import Diagnosis, diagnose, misconfigured
+from cohortlake.admin.imports import DatastoreImports, imports
 from cohortlake.admin.reconciliation_check import Reconciliation
 from cohortlake.admin.status import DatastoreStatus, Status
 from cohortlake.cli.console import explained, out, print_json, read_settings
 from cohortlake.cli.options import DatastoreOption, JsonOption, RootOption
 from cohortlake.errors import RootNotUsable, SettingError
+from cohortlake.healthimaging import HealthImaging
+from cohortlake.healthimaging.import_jobs import DAYS_LISTED, ImportJob
 from cohortlake.storage.root import Root
+
+_MOST_SHOWN = 10
 
 
 @explained
@@ -35,7 +41,8 @@ def show_status(
     """Say whether anything is wrong with the lake, and which command repairs it.
 
     The first line is the verdict, and the exit code says the same: 0 healthy, 1 behind, 6
-    incomplete, 5 damaged, 2 misconfigured. Reads the lake only, and changes nothing. A day
+    incomplete, 5 damaged, 2 misconfigured. It follows from the lake alone. The last lines list
+    import jobs that failed or are under way, if the service tells. Changes nothing. A day
     without changes is proven only after it ends, so give --within more than 24.
     """
     since = datetime.now(UTC) - timedelta(hours=within) if within is not None else None
@@ -47,10 +54,15 @@ def show_status(
         if error.transient:
             raise
         found = Diagnosis((misconfigured(error),))
+    arriving: tuple[DatastoreImports, ...] = ()
+    if found.status:
+        ids = [store.datastore_id for store in found.status.datastores]
+        client = functools.cache(lambda: HealthImaging(settings))
+        arriving = imports(client, ids)
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found) | {"imports": [asdict(store) for store in arriving]})
     else:
-        for line in _in_words(found):
+        for line in [*_in_words(found), *(line for s in arriving for line in _of_imports(s))]:
             out.print(line, highlight=False, soft_wrap=True)
     raise typer.Exit(found.verdict.exit_code)
 
@@ -106,3 +118,26 @@ def _of_reconciliation(both: Reconciliation) -> list[str]:
         f"studies: of {both.studies:,} that say how many series they have, the lake holds fewer "
         f"of {both.studies_with_fewer_series:,} and more of {both.studies_with_more_series:,}",
     ]
+
+
+def _of_imports(store: DatastoreImports) -> list[str]:
+    where = f"import jobs of data store {store.datastore_id}"
+    if store.unknown_because:
+        return [f"{where} are not known: {store.unknown_because}"]
+    more = "" if store.is_whole else "at least "
+    lines = [
+        f"{where} in the last {DAYS_LISTED} days: {more}{len(store.failed):,} failed, "
+        f"{len(store.under_way):,} under way"
+    ]
+    shown = [*store.under_way[:_MOST_SHOWN], *store.failed[:_MOST_SHOWN]]
+    lines += [f"  {_of_job(job)}" for job in shown]
+    if left_out := len(store.jobs) - len(shown):
+        lines.append(f"  and {left_out:,} more; --json lists them")
+    return lines
+
+
+def _of_job(job: ImportJob) -> str:
+    ended = f", ended {job.ended_at:%Y-%m-%d %H:%M:%S}" if job.ended_at else ""
+    submitted = f"{job.submitted_at:%Y-%m-%d %H:%M:%S}" if job.submitted_at else "unknown"
+    reason = f": {job.reason}" if job.reason else ""
+    return f"{job.status} {job.job_id} {job.name}, submitted {submitted}{ended} (UTC){reason}"

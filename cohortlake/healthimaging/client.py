@@ -8,6 +8,7 @@ page follows another.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ from cohortlake.errors import (
 from cohortlake.healthimaging import document
 from cohortlake.healthimaging.connection import connected
 from cohortlake.healthimaging.document import Part
+from cohortlake.healthimaging.import_jobs import ImportJob
 from cohortlake.healthimaging.metadata import Version
 from cohortlake.healthimaging.page import BrokenAnswer, Page
 from cohortlake.healthimaging.token_bucket import TokenBucket
@@ -47,7 +49,10 @@ METADATA_CALLS_AT_ONCE = 16
 
 # Requests per second that AWS grants an account for listing versions. No setting paces it.
 _LIST_VERSIONS_TPS = 25.0
+# The same for listing import jobs.
+_LIST_JOBS_TPS = 10.0
 _ATTEMPTS = 8
+_ATTEMPTS_AT_STATUS = 4  # a person waits for it
 _LONGEST_WAIT_SECONDS = 20.0
 
 T = TypeVar("T")
@@ -98,6 +103,7 @@ class HealthImaging:
         self._bucket = TokenBucket(settings.tps, settings.burst, self._stop)
         own = {
             "ListImageSetVersions": _LIST_VERSIONS_TPS,
+            "ListDICOMImportJobs": _LIST_JOBS_TPS,
             "GetImageSetMetadata": settings.metadata_tps,
         }
         self._own_buckets = {
@@ -214,30 +220,36 @@ class HealthImaging:
             TokenRefused: The service does not accept its own token.
             ServiceError: See `errors`.
         """
-        request: dict[str, Any] = {
-            "datastoreId": datastore_id,
-            "imageSetId": image_set_id,
-            "maxResults": PAGE_SIZE,
-        }
         self._meters.current = meter or Meter()
-        found: list[Version] = []
-        while True:
-            try:
-                page = self._retried(
-                    "ListImageSetVersions",
-                    datastore_id,
-                    lambda: _whole(
-                        self._client.list_image_set_versions(**request), "imageSetPropertiesList"
-                    ),
-                )
-            except RequestRefused:
-                if "nextToken" in request:
-                    raise TokenRefused("ListImageSetVersions did not take its nextToken") from None
-                raise
-            found += map(Version.from_properties, page["imageSetPropertiesList"])
-            if not page.get("nextToken"):
-                return found
-            request["nextToken"] = page["nextToken"]
+        found = self._listed(
+            "ListImageSetVersions",
+            "imageSetPropertiesList",
+            self._client.list_image_set_versions,
+            {"datastoreId": datastore_id, "imageSetId": image_set_id},
+        )
+        return [Version.from_properties(item) for item in found]
+
+    def import_jobs(self, datastore_id: str, status: str, most: int) -> list[ImportJob]:
+        """Return import jobs of a data store with a status, as far back as the service lists them.
+
+        Args:
+            datastore_id: The data store.
+            status: SUBMITTED, IN_PROGRESS, COMPLETED or FAILED.
+            most: How many are returned at most. The service documents no order.
+
+        Raises:
+            AccessDenied: The caller may not call ListDICOMImportJobs.
+            ServiceError: See `errors`.
+        """
+        self._meters.current = Meter()
+        found = self._listed(
+            "ListDICOMImportJobs",
+            "jobSummaries",
+            self._client.list_dicom_import_jobs,
+            {"datastoreId": datastore_id, "jobStatus": status},
+            _ATTEMPTS_AT_STATUS,
+        )
+        return [ImportJob.from_summary(item) for item in itertools.islice(found, most)]
 
     def metadata(
         self,
@@ -299,10 +311,39 @@ class HealthImaging:
         meter: Meter = getattr(self._meters, "current", None) or Meter()
         return meter
 
-    def _retried(self, operation: str, datastore_id: str, call: Callable[[], T]) -> T:
+    def _listed(
+        self,
+        operation: str,
+        member: str,
+        call: Callable[..., Any],
+        request: Mapping[str, Any],
+        attempts: int = _ATTEMPTS,
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the items of all pages of a listing."""
+        asked = {**request, "maxResults": PAGE_SIZE}
+        while True:
+            try:
+                page = self._retried(
+                    operation,
+                    request["datastoreId"],
+                    lambda: _whole(call(**asked), member),
+                    attempts,
+                )
+            except RequestRefused:
+                if "nextToken" in asked:
+                    raise TokenRefused(f"{operation} did not take its nextToken") from None
+                raise
+            yield from page[member]
+            if not page.get("nextToken"):
+                return
+            asked["nextToken"] = page["nextToken"]
+
+    def _retried(
+        self, operation: str, datastore_id: str, call: Callable[[], T], attempts: int = _ATTEMPTS
+    ) -> T:
         """Call until it succeeds or cannot succeed, with full jitter between attempts."""
         failed: ServiceError = ServiceUnavailable(f"{operation} was not answered")
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(attempts):
             if attempt:
                 longest = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt)
                 self._stop.wait(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret
@@ -333,8 +374,8 @@ class HealthImaging:
                 self._bucket_of(operation).slow_down()
                 self._meter().throttles += 1
                 return ServiceUnavailable(
-                    f"{operation} was throttled {_ATTEMPTS} times in a row; lower COHORTLAKE_TPS "
-                    "or ask AWS for a higher quota"
+                    f"{operation} kept being throttled; lower COHORTLAKE_TPS or ask AWS for a "
+                    "higher quota"
                 )
             case Cause.CONFLICT:
                 return ImageSetBusy(f"{operation} kept answering {failure.reason}; run it later")

@@ -31,6 +31,7 @@ TEXTS = {
     "header": "HD",
     "nextToken": "TK",
     "error message": "EM",
+    "import message": "IM",
     "event": "EV",
     "patient key": "KY",
 }
@@ -121,6 +122,15 @@ def fill(endpoint: Endpoint) -> None:
         endpoint.documents[f"{number:032x}", 1] = header(endpoint.image_sets[-1]["DICOMTags"])
     for number in range(3):
         update(endpoint, number, versions=2)
+    endpoint.import_jobs.append(
+        {
+            "jobId": "f" * 32,
+            "jobName": "night",
+            "jobStatus": "FAILED",
+            "dataAccessRoleArn": f"arn:aws:iam::{1:012}:role/{text('import message')}",
+            "message": f"s3://inbox/{text('import message')}.dcm is no DICOM",
+        }
+    )
 
 
 def update(endpoint: Endpoint, number: int, versions: int = 1) -> None:

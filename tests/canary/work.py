@@ -82,7 +82,7 @@ def fill(root: str) -> None:
         print(_sync(root, endpoint).run())
         print(_sync(root, endpoint).reconcile(accept_deletions=True))
         print(_sync(root, endpoint).enrich(HeaderChoice()))
-        for name in ("maintain", "rebuild", "publish", "status"):
+        for name in ("maintain", "rebuild", "publish", "status", "imports", "check_imports"):
             print(getattr(_sync(root, endpoint), name)())
 
 

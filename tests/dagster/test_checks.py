@@ -56,7 +56,7 @@ def evaluate(deployment: ModuleType, instance: dg.DagsterInstance) -> Callable[[
 
 
 def failing(outcome: dict[str, bool]) -> set[str]:
-    assert len(outcome) == 9
+    assert len(outcome) == 10
     return {name for name, passed in outcome.items() if not passed}
 
 
@@ -125,6 +125,16 @@ def test_what_sweeps_do_not_find_and_nobody_can_confirm_is_warned_of(
     endpoint.denied = set()
     endpoint.now += timedelta(minutes=10)
     Sync(Settings.from_env()).reconcile()
+    assert not failing(evaluate())
+
+
+def test_an_import_job_that_failed_is_warned_of_and_a_missing_right_is_not(
+    endpoint: Endpoint, filled: Path, evaluate: Callable[[], dict[str, bool]]
+) -> None:
+    failed = {"jobId": "a", "jobStatus": "FAILED", "submittedAt": endpoint.now.timestamp()}
+    endpoint.import_jobs = [failed]
+    assert failing(evaluate()) == {"imports_arrived"}
+    endpoint.denied = {"ListDICOMImportJobs"}
     assert not failing(evaluate())
 
 

@@ -88,6 +88,7 @@ def everything(hospital: Emulator, settings: Settings) -> None:
     assert count_waiting(Sync(settings)) == 1
     assert take_hints(Sync(settings)).removed == 1
     Sync(settings).run(fill_versions=True)
+    assert not Sync(settings).imports()[0].unknown_because
     assert Sync(settings).reconcile().applied.changes == {"deleted": 1}
     Sync(settings).rebuild()
     bucket, _, prefix = settings.root.removeprefix("s3://").partition("/")
