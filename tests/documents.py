@@ -60,7 +60,11 @@ def read(*instances: dict[str, Any], **series: Any) -> Reader:
 
 
 def write_headers(
-    root: Root, datastore_id: str, month: str, headers: Mapping[tuple[str, int], Reader]
+    root: Root,
+    datastore_id: str,
+    month: str,
+    headers: Mapping[tuple[str, int], Reader],
+    name: str = "",
 ) -> str:
     """Write a file of `headers/`.
 
@@ -69,6 +73,7 @@ def write_headers(
         datastore_id: The data store.
         month: The study month.
         headers: Image set and version -> what was read of its document.
+        name: The name of the file; by default one that no file has.
     """
     rows = [
         {
@@ -81,6 +86,6 @@ def write_headers(
         }
         for (image_set_id, version), header in headers.items()
     ]
-    name = f"run-{len(files.paths(root)):04}"
+    name = name or f"run-{len(files.paths(root)):04}"
     table = pa.Table.from_pylist(rows, files.SCHEMA)
     return files.write(root, datastore_id, month, name, [table])

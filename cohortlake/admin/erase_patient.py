@@ -132,7 +132,7 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     Returns:
         The record, with what was removed.
     """
-    # After the record, and before the files are listed: see `rewrite.beside_erasures`.
+    # After the record, and before the files are listed: see `guarded_rewrite`.
     root.delete_abandoned(whatever_its_age=True)
     packing.delete_copied(root)
     traces = _traces(root, patient, begun.image_set_ids or ())

@@ -15,9 +15,9 @@ import yaml
 
 from cohortlake import schema
 from cohortlake.headers import columns, files
+from cohortlake.headers.shown_values import HeaderValues
 from cohortlake.history import image_sets
 from cohortlake.privacy import REVIEWABLE, Policy
-from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.treatments import folded, prepare
 from cohortlake.schema import header_columns
 from cohortlake.storage import engine

@@ -1,13 +1,15 @@
 """The files of `headers/`: which headers the lake has, and writing and reading them.
 
-A file holds the rows that one run read of one data store and study month. It is never changed,
-except when a patient is erased. Two files may hold the same version: two runs read it at once, or
-maintenance merged files. Readers take any of its rows, but one with a header before a failure.
+A file holds the rows that one run read of one data store and study month, or those of several such
+files: see `merge`. It is never changed, except when a patient is erased. Two files may hold the
+same version: two runs read it at once, or maintenance merged files. Readers take any of its rows,
+but one with a header before a failure.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cohortlake import schema
+from cohortlake.privacy.guarded_rewrite import Unless, beside_erasures
 from cohortlake.storage import damage
 from cohortlake.storage.root import Root
 
@@ -23,9 +26,19 @@ SCHEMA = schema.arrow_schema(schema.HEADER)
 _VERSION = ("image_set_id", "version")
 _KEY = [*_VERSION, "failure"]
 _GROUP_ROWS = 1_000  # a row has kilobytes
+_MERGED_FROM = "cohortlake.merged_from"
 
 
-def write(root: Root, datastore_id: str, month: str, name: str, rows: Iterable[pa.Table]) -> str:
+def write(
+    root: Root,
+    datastore_id: str,
+    month: str,
+    name: str,
+    rows: Iterable[pa.Table],
+    unless: Callable[[], bool] | None = None,
+    *,
+    merged_from: Sequence[str] = (),
+) -> str:
     """Write a file; return its path.
 
     Args:
@@ -34,12 +47,37 @@ def write(root: Root, datastore_id: str, month: str, name: str, rows: Iterable[p
         month: The study month of the rows, or `undated`.
         name: The name of the file: the run's id and a number.
         rows: Tables with the columns of `SCHEMA`.
+        unless: See `Files.draft`.
+        merged_from: The names of the files whose rows these are. See `merge`.
+
+    Raises:
+        Overtaken: See `Files.draft`.
     """
     path = f"{FOLDER}/{datastore_id}/{month}/{name}.parquet"
-    with root.writing(path) as stream, _writer(stream) as writer:
+    with root.writing(path, unless) as stream, _writer(stream) as writer:
+        some, count = list[pa.Table](), 0
         for table in rows:
-            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            some, count = [*some, table], count + len(table)
+            if count >= _GROUP_ROWS:
+                writer.write_table(pa.concat_tables(some), row_group_size=_GROUP_ROWS)
+                some, count = [], 0
+        if some:
+            writer.write_table(pa.concat_tables(some), row_group_size=_GROUP_ROWS)
+        if merged_from:
+            writer.add_key_value_metadata({_MERGED_FROM: json.dumps(list(merged_from))})
     return path
+
+
+def merged_from(root: Root, path: str) -> list[str]:
+    """Return the names of the files that were merged into a file; none for other files.
+
+    Raises:
+        DamagedFile: It cannot be read.
+    """
+    with damage.opened(root, path) as file, damage.parsed(path):
+        metadata = pq.read_metadata(file).metadata or {}
+        names: list[str] = json.loads(metadata.get(_MERGED_FROM.encode(), b"[]"))
+    return names
 
 
 def _writer(stream: pa.NativeFile) -> pq.ParquetWriter:
@@ -139,10 +177,18 @@ def remove_rows(root: Root, path: str, is_removed: Callable[[pa.Table], pa.Array
     Returns:
         How many rows were removed.
     """
-    keys = read(root, path, ("image_set_id", "PatientID"))
-    count = sum(pc.sum(is_removed(rows)).as_py() or 0 for rows in keys)
-    if count:
-        _, datastore_id, month, name = path.split("/")
-        left = (rows.filter(pc.invert(is_removed(rows))) for rows in read(root, path))
-        write(root, datastore_id, month, name.removesuffix(".parquet"), left)
+    count = 0
+
+    def attempt(unless: Unless) -> None:
+        nonlocal count
+        keys = read(root, path, ("image_set_id", "PatientID"))
+        count = sum(pc.sum(is_removed(rows)).as_py() or 0 for rows in keys)
+        if count:
+            _, datastore_id, month, name = path.split("/")
+            left = (rows.filter(pc.invert(is_removed(rows))) for rows in read(root, path))
+            names = merged_from(root, path)
+            stem = name.removesuffix(".parquet")
+            write(root, datastore_id, month, stem, left, unless, merged_from=names)
+
+    beside_erasures(root, attempt)
     return count

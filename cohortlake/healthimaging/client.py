@@ -317,7 +317,7 @@ class HealthImaging:
         member: str,
         call: Callable[..., Any],
         request: Mapping[str, Any],
-        attempts: int = _ATTEMPTS,
+        attempts: int | None = None,
     ) -> Iterator[Mapping[str, Any]]:
         """Yield the items of all pages of a listing."""
         asked = {**request, "maxResults": PAGE_SIZE}
@@ -339,11 +339,15 @@ class HealthImaging:
             asked["nextToken"] = page["nextToken"]
 
     def _retried(
-        self, operation: str, datastore_id: str, call: Callable[[], T], attempts: int = _ATTEMPTS
+        self,
+        operation: str,
+        datastore_id: str,
+        call: Callable[[], T],
+        attempts: int | None = None,
     ) -> T:
         """Call until it succeeds or cannot succeed, with full jitter between attempts."""
         failed: ServiceError = ServiceUnavailable(f"{operation} was not answered")
-        for attempt in range(attempts):
+        for attempt in range(attempts or _ATTEMPTS):
             if attempt:
                 longest = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt)
                 self._stop.wait(random.uniform(0, longest))  # noqa: S311 - jitter, not a secret

@@ -6,7 +6,8 @@ runs never committed, which cannot be told from those of a running one until the
 
 Other runs may read and write meanwhile. No row changes, so the next publication only writes down
 which version it shows. No increment is removed, because it proves what was found; see `packing` for
-how their files become fewer. Published files are few, and each is replaced as a whole.
+how their files become fewer, and `headers.merge` for those of headers. Published files are few, and
+each is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datetime import timedelta
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from cohortlake.headers import merge
 from cohortlake.history import coverage, history_index, image_sets, packing
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
@@ -30,12 +32,12 @@ _FILE_BYTES = 128 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did to a table, to the increments or to the index of the history.
+    """What maintenance did to a table, the increments, the headers or the index of the history.
 
     All counts are numbers of files.
 
     Attributes:
-        table: The name of the table, `increments` or `history_index`.
+        table: The name of the table, `increments`, `headers` or `history_index`.
         version: Its version now; None if it is no table.
         compacted: Files that were replaced by fewer ones.
         files: Files that hold the table now.
@@ -55,7 +57,7 @@ class Maintained:
 def maintain(
     root: Root, retention: timedelta, held: Collection[int] = ()
 ) -> tuple[Maintained, ...]:
-    """Compact the tables, pack the increments, and delete what is older than the retention.
+    """Compact the tables, pack increments and headers, and delete what is older than the retention.
 
     Args:
         root: The lake.
@@ -64,8 +66,8 @@ def maintain(
         held: Versions of the version history to keep however old they are.
 
     Returns:
-        What was done to each table, to the index and to the increments. If there was nothing to
-        do, no file was written.
+        What was done to each table, to the index, to the headers and to the increments. If there
+        was nothing to do, no file was written.
 
     Raises:
         CommitConflict: Other writers kept committing first.
@@ -80,6 +82,10 @@ def maintain(
     if merged := history_index.merge(root):
         files = len(root.files(history_index.FOLDER, ""))
         tables.append(Maintained(history_index.FOLDER, None, merged, files, 0, merged))
+    merged_headers = merge.merge(root, retention)
+    if merged_headers.files:
+        files, deleted = merged_headers.files, merged_headers.deleted
+        tables.append(Maintained("headers", None, merged_headers.copied, files, 0, deleted))
     packed = packing.pack(root, retention)
     if packed.files:
         done = Maintained("increments", None, packed.increments, packed.files, 0, packed.deleted)

@@ -22,11 +22,12 @@ from typing import TypeVar
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.history import coverage
-from cohortlake.increments import files, kinds, packed, rewrite
+from cohortlake.increments import files, kinds, packed
 from cohortlake.increments.files import axis_of
 from cohortlake.increments.kinds import STATELESS_AXES
 from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import format_of
+from cohortlake.privacy.guarded_rewrite import copying
 from cohortlake.storage.files import Overtaken
 from cohortlake.storage.root import Root
 
@@ -143,7 +144,7 @@ def _copy(root: Root, sources: Sequence[str]) -> int:
     usable = [path for path in sources if _is_usable(root, path)]
     while len(usable) > 1:
         try:
-            _write(root, usable, rewrite.erasure_began(root))
+            _write(root, usable, copying(root))
         except Overtaken:
             return 0  # the erasure may have deleted some of the files
         except DamagedFile as error:

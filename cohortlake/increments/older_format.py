@@ -13,14 +13,9 @@ from cohortlake.increments import packed, written
 from cohortlake.increments.files import axis_of, read_batches, read_footer, read_record
 from cohortlake.increments.kinds import FOUND_SCHEMA, STATELESS_AXES, with_run_columns
 from cohortlake.increments.record import Record, format_of
-from cohortlake.increments.rewrite import (
-    Unless,
-    beside_erasures,
-    change_packed,
-    recounted,
-    replace_rows,
-)
+from cohortlake.increments.rewrite import change_packed, recounted, replace_rows
 from cohortlake.increments.writer import write_empty
+from cohortlake.privacy.guarded_rewrite import Unless, beside_erasures
 from cohortlake.storage.root import Root
 
 

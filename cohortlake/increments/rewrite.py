@@ -21,44 +21,11 @@ from cohortlake.increments.kinds import FOUND_SCHEMA, STATELESS_AXES
 from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import Record
 from cohortlake.increments.writer import Counts, IncrementWriter, write_empty, write_table
-from cohortlake.privacy import erasures
-from cohortlake.storage.files import Overtaken
+from cohortlake.privacy.guarded_rewrite import Unless, beside_erasures
 from cohortlake.storage.root import Root
 
 Change = Callable[[Record, pa.Table], tuple[Record, pa.Table]]
 """Takes an increment of a packed file, and returns it as it shall be."""
-
-
-Unless = Callable[[], bool]
-"""Says whether an erasure began since a file was read."""
-
-
-def erasure_began(root: Root) -> Unless:
-    """Return a function that says whether an erasure began since this call.
-
-    Rows that are read after this call are written again `unless` it says so. On S3 another machine
-    may erase a patient meanwhile. It writes its record first. Then it deletes the hidden files, and
-    then it lists the files whose rows it removes. The file that is written here is hidden until
-    this function has looked at the records once more. So either it sees the record, or the erasure
-    deletes the hidden file, or it lists the file. No kill changes that: what is hidden is never
-    read.
-    """
-    before = erasures.read(root)
-    return lambda: erasures.read(root) != before
-
-
-def beside_erasures(root: Root, attempt: Callable[[Unless], None]) -> None:
-    """Read a file and write it again, and start over if an erasure began meanwhile.
-
-    Args:
-        root: The lake.
-        attempt: Reads and writes. It gives what it writes the function that it gets.
-    """
-    is_written = False
-    while not is_written:
-        with contextlib.suppress(Overtaken):
-            attempt(erasure_began(root))
-            is_written = True
 
 
 def remove_rows(root: Root, path: str, is_removed: RowFilter) -> None:
@@ -105,7 +72,7 @@ def replace_rows(root: Root, record: Record, batches: Iterable[pa.Table], unless
         root: The lake.
         record: The record of the file.
         batches: The rows.
-        unless: See `erasure_began`.
+        unless: See `guarded_rewrite.erasure_began`.
     """
     writer = IncrementWriter(root, record, unless)
     with contextlib.closing(writer):

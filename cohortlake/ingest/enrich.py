@@ -34,6 +34,8 @@ from cohortlake.healthimaging import BrokenAnswer, Meter, NotMetadata
 from cohortlake.healthimaging.client import METADATA_CALLS_AT_ONCE
 from cohortlake.history.current_states import CurrentStates, Interval
 from cohortlake.ingest.partition_search import SearchRun
+from cohortlake.privacy.erasures import ErasedPatients
+from cohortlake.privacy.guarded_rewrite import Unless, beside_erasures
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
@@ -328,14 +330,20 @@ class _Writer:
         if not readings:
             return HeadersResult()
         table = pa.Table.from_pylist([self._row(reading) for reading in readings], files.SCHEMA)
-        states = table.select(["datastore_id", "PatientID"])
-        raw = pa.nulls(len(table), pa.string())
-        is_erased = run.erased.mask(states.append_column("PatientID_raw", raw))
-        erased = pc.sum(is_erased).as_py() or 0
-        if erased < len(table):
-            name = f"{run.run_id}-{self._number:04}"
-            kept = table.filter(pc.invert(is_erased))
-            files.write(run.root, run.store.datastore_id, readings[0].month, name, [kept])
+        erased = 0
+
+        def attempt(unless: Unless) -> None:
+            nonlocal erased
+            # Read again: another machine may have begun an erasure since the run began.
+            is_erased = _are_erased(ErasedPatients(run.root), table)
+            erased = pc.sum(is_erased).as_py() or 0
+            if erased < len(table):
+                name = f"{run.run_id}-{self._number:04}"
+                kept = table.filter(pc.invert(is_erased))
+                month = readings[0].month
+                files.write(run.root, run.store.datastore_id, month, name, [kept], unless)
+
+        beside_erasures(run.root, attempt)
         self._readings, self._bytes, self._written_at = [], 0, monotonic()
         self._number += 1
         read = [reading for reading in readings if not reading.failure]
@@ -359,6 +367,11 @@ class _Writer:
             "fetched_at": self._run.store.now,
             "run_id": self._run.run_id,
         }
+
+
+def _are_erased(erased: ErasedPatients, rows: pa.Table) -> pa.BooleanArray:
+    states = rows.select(["datastore_id", "PatientID"])
+    return erased.mask(states.append_column("PatientID_raw", pa.nulls(len(rows), pa.string())))
 
 
 def _read(run: SearchRun, state: dict[str, Any]) -> _Reading:

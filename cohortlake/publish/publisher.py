@@ -20,11 +20,11 @@ import duckdb
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.headers import files as header_files
+from cohortlake.headers.shown_values import HeaderValues
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import coverage, image_sets
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.privacy import Policy, fingerprint
-from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare

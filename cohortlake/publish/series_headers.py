@@ -12,8 +12,8 @@ from collections.abc import Collection
 import duckdb
 
 from cohortlake.headers import columns, files
+from cohortlake.headers.shown_values import HeaderValues
 from cohortlake.privacy import Policy
-from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.publish.periods import Periods
 from cohortlake.publish.writer import Writer
 from cohortlake.storage.root import Root

@@ -69,11 +69,11 @@ class Draft:
         """
         self.stream.close()
         is_local = isinstance(self._fs, pafs.LocalFileSystem)
-        if is_local:
-            disk.sync(self.temporary)
-        if self._unless and self._unless():
-            raise Overtaken
         try:
+            if is_local:
+                disk.sync(self.temporary)
+            if self._unless and self._unless():
+                raise Overtaken
             self._fs.move(self.temporary, self._final)
         except OSError:
             if self._unless and not self._fs.get_file_info(self.temporary).is_file:

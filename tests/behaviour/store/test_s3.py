@@ -33,8 +33,9 @@ from cohortlake.admin import erase_patient
 from cohortlake.errors import NotALake, RootNotUsable
 from cohortlake.healthimaging import Datastore
 from cohortlake.history import coverage, image_sets, packing
-from cohortlake.increments import files, older_format, rewrite
+from cohortlake.increments import files, older_format
 from cohortlake.privacy.erasures import Patient
+from cohortlake.privacy.guarded_rewrite import beside_erasures
 from cohortlake.privacy.key_store import KEY_PATH
 from cohortlake.publish import publisher as publishing
 from cohortlake.publish.export import catalogue
@@ -308,7 +309,7 @@ def test_no_file_brings_back_who_was_erased_while_it_was_written(
         if work == "pack":
             packing._copy(here, paths)
         else:
-            rewrite.beside_erasures(here, partial(older_format._upgrade, here, paths[0]))
+            beside_erasures(here, partial(older_format._upgrade, here, paths[0]))
     monkeypatch.setattr(Draft, "keep", keep)
     for path in files.listed(Root(root)):
         rows = pa.concat_tables(files.read_batches(Root(root), path))

@@ -6,9 +6,9 @@ from documents import read
 
 from cohortlake import schema
 from cohortlake.headers import columns, terms
+from cohortlake.headers.shown_values import HeaderValues
 from cohortlake.ingest.enrich import row_of
 from cohortlake.privacy import built_in
-from cohortlake.privacy.header_values import HeaderValues
 from cohortlake.schema import header_columns
 
 

@@ -26,6 +26,7 @@ from cohortlake.history import coverage, image_sets, packing
 from cohortlake.increments import files, kinds, older_format, pack_writer, packed, rewrite, writer
 from cohortlake.increments.record import Record
 from cohortlake.privacy import erasures
+from cohortlake.privacy.erasures import Erasure
 from cohortlake.publish.publication import intact
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -390,11 +391,22 @@ def test_counts_are_cleared_in_a_packed_file(root: Root) -> None:
     ]  # fmt: skip
 
 
+def test_nothing_is_packed_while_an_erasure_is_under_way(root: Root) -> None:
+    search(root, *range(4))
+    erasures.write(root, Erasure(DATASTORE, "hash", (), "2026-01-01"))
+    with packing_of():
+        assert packing.pack(root, WEEK).increments == 0
+    erasures.write(root, Erasure(DATASTORE, "hash", (), "2026-01-01", "2026-01-02"))
+    with packing_of():
+        assert packing.pack(root, WEEK).increments == 4
+
+
 def test_an_erasure_that_begins_meanwhile_discards_the_packed_file(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = search(root, *range(4))
-    known = iter([["before"], ["before", "since"]])
+    ended = Erasure(DATASTORE, "hash", (), "2026-01-01", "2026-01-02")
+    known = iter([[ended], [ended, replace(ended, erased_at=None)]])
     monkeypatch.setattr(erasures, "read", lambda _: next(known))
     with packing_of():
         assert packing.pack(root, WEEK).increments == 0

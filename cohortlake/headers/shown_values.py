@@ -1,7 +1,7 @@
 """What a policy shows of the columns of a header, value by value.
 
 Headers are read in Python, some thousand rows at a time, so their values are treated there. See
-`treatments` for the columns of the version history, which DuckDB treats.
+`privacy.treatments` for the columns of the version history, which DuckDB treats.
 """
 
 from __future__ import annotations
