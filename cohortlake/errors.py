@@ -48,6 +48,7 @@
             ├── BadCriteria
             ├── BadOutsideTable
             ├── UnknownCohort
+            ├── PixelsNotReachable
             └── NotAsFrozen
 
 SettingError and WindowError are about what was given; ServiceError about AWS; LakeError about the
@@ -657,6 +658,13 @@ class UnknownCohort(CohortError):
         names = sorted(known)
         listed = f" (there: {', '.join(names)})" if names else ""
         super().__init__(f"no cohort {name!r} {where}{did_you_mean(name, names)}{listed}")
+
+
+class PixelsNotReachable(CohortError):
+    """What pixels are fetched by is not shown, not in the lake, or not readable here.
+
+    Fix: Do what the message says: fetch headers, open the whole lake, or ask for another policy.
+    """
 
 
 class NotAsFrozen(CohortError):

@@ -100,6 +100,34 @@ def export(
 
 @app.command()
 @explained
+def manifest(
+    name: Annotated[str, typer.Argument(help="NAME, or NAME@NUMBER for a frozen cohort.")],
+    output: Annotated[Path, typer.Option(help="The file or folder to write; it must not exist.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="ahi-retrieve, monai, croissant or dicomweb.")
+    ],
+    label: Annotated[str, typer.Option(help="The column that holds the labels.")] = "",
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what other tools fetch the pixels of a cohort by, and print what the download costs.
+
+    A frozen cohort has the versions that were frozen.
+    """
+    settings, lake = _opened(root)
+    if "@" in name:
+        written = lake.manifest(name, output, format=format_, label=label)
+    else:
+        drawn = cohort_files.load(lake, settings.cohorts, name)
+        written = drawn.manifest(output, format=format_, label=label)
+    if as_json:
+        print_json(written.to_dict())
+    else:
+        out.print(repr(written), highlight=False, soft_wrap=True)
+
+
+@app.command()
+@explained
 def freeze(name: NameArgument, root: RootOption = None, as_json: JsonOption = False) -> None:
     """Record the members of a cohort, with proof. Writes nothing if nothing changed."""
     settings, lake = _opened(root)

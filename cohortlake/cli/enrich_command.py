@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cohortlake.bill import Bill
 from cohortlake.cli.console import err, explained, out, print_json, read_settings, say_note
 from cohortlake.cli.options import DatastoreOption, JsonOption, PolicyOption, RootOption
 from cohortlake.cli.signals import stopping
@@ -115,11 +116,7 @@ def _print_estimate(found: HeadersEstimate, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(found), "hours": found.hours, "dollars": found.dollars})
         return
-    out.print(
-        f"{found.requests:,} requests, {found.hours:,.2f} hours at {found.tps:g} requests/s, "
-        f"{found.dollars:,.2f} USD",
-        highlight=False,
-    )
+    out.print(str(Bill(found.requests, found.tps)), highlight=False)
     if found.includes_archived:
         what = "would move to the frequent tier for 30 days or more"
     else:

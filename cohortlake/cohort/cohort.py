@@ -32,12 +32,14 @@ from cohortlake.cohort.describe.plot import Plots
 from cohortlake.cohort.export.cohort_file import export
 from cohortlake.cohort.freeze.manifest import Manifest, freeze
 from cohortlake.cohort.freeze.signature import read_key
+from cohortlake.cohort.pixels.summary import PixelManifest
+from cohortlake.cohort.pixels.write import write as write_manifest
 from cohortlake.cohort.select.condition_sql import check_values
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
 from cohortlake.cohort.select.selected import Selected, select
 from cohortlake.cohort.select.study_windows import with_dates
-from cohortlake.errors import BadCriteria, LakeError
+from cohortlake.errors import LakeError
 from cohortlake.settings import Settings
 
 if TYPE_CHECKING:
@@ -284,6 +286,25 @@ class Cohort:
         """
         return export(self.selected, Path(path))
 
+    def manifest(self, path: str | Path, *, format: str, label: str = "") -> PixelManifest:
+        """Write what tools fetch the pixels of the cohort's series by; see docs/how-to/pixels.md.
+
+        Args:
+            path: The file to write; a folder for `ahi-retrieve` and `croissant`.
+            format: `ahi-retrieve`, `monai`, `croissant` or `dicomweb`.
+            label: The column of the members that holds the labels, as one that was joined.
+
+        Returns:
+            What was written, what was left out, and what the download costs.
+
+        Raises:
+            ExportError: The format is unknown, the path is taken, or nothing can be written.
+            UnknownColumn: The members have no such column.
+            BadCriteria: A member has no label.
+            PixelsNotReachable: What pixels are fetched by is not shown, not there or not readable.
+        """
+        return write_manifest(self.selected, Path(path), format, label or None)
+
     @property
     def columns(self) -> list[str]:
         """The names of the columns of the members."""
@@ -338,31 +359,16 @@ class Cohort:
         return self.criteria.to_yaml()
 
     def __repr__(self) -> str:
-        return f"{self}# {self._counted}"
+        return f"{self}# {counts.in_words(self.selected)}"
 
     def _repr_html_(self) -> str:
-        table = short_table.html(f"cohort {self.criteria.name}", {"members": self._counted})
+        counted = counts.in_words(self.selected)
+        table = short_table.html(f"cohort {self.criteria.name}", {"members": counted})
         return f'{table}<pre style="max-height:30em;overflow:auto">{escape(str(self))}</pre>'
-
-    @property
-    def _counted(self) -> str:
-        try:
-            patients, members = counts.size(self.selected)
-        except LakeError as error:
-            return f"not counted: {error}"
-        level = self.criteria.level
-        if level == "patient":
-            return f"{members:,} patients"
-        return f"{members:,} {'studies' if level == 'study' else level} of {patients:,} patients"
 
     def _label(self, label: str) -> str:
         joined = (self.selected.tables.columns(join.table) for join in self.criteria.joins)
-        if label and any("label" in columns for columns in joined):
-            raise BadCriteria(
-                "`label` is the text of the step here, and a column of a joined table: for the "
-                "column write a condition in SQL, as \"label = 'x'\"; for the text use a YAML file"
-            )
-        return label
+        return given.label(label, joined)
 
     def _with(self, step: Step) -> Cohort:
         if isinstance(step, Where | Exclude | WithStudy | WithoutStudy):

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import duckdb
 import pyarrow as pa
 
-from cohortlake import schema
 from cohortlake.cohort import guesses
 from cohortlake.cohort.cohort import Cohort, draw
 from cohortlake.cohort.define.criteria import Criteria
-from cohortlake.cohort.describe import short_table
+from cohortlake.cohort.describe import lake_facts, short_table
 from cohortlake.cohort.freeze.manifest import Manifest, numbers_of
 from cohortlake.cohort.freeze.manifest import read as read_manifest
 from cohortlake.cohort.freeze.signature import read_key
 from cohortlake.cohort.freeze.verify import Difference, Verification, diff, verify
+from cohortlake.cohort.pixels.summary import PixelManifest
+from cohortlake.cohort.pixels.write import write_frozen
 from cohortlake.cohort.select import condition_sql, table_description
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.outside_tables import Attached
@@ -128,31 +129,7 @@ class Lake(PublishedTables):
 
     @property
     def _facts(self) -> dict[str, object]:
-        publication = self.opened.publication
-        tables = (
-            ("history",) if self.as_of else schema.PUBLISHED
-        )  # others are worked out when asked
-        rows = {table: f"{publication.rows(table):,} rows" for table in tables}
-        outside = {name: f"{len(table):,} rows, attached" for name, table in self.outside.items()}
-        return {
-            **rows,
-            **outside,
-            "policy": publication.policy,
-            "published": short_table.minute(publication.published_at),
-            "complete until": self._complete_until,
-            "as of": short_table.minute(self.as_of.isoformat()) if self.as_of else "now",
-        }
-
-    @property
-    def _complete_until(self) -> str:
-        """Up to when no change of any data store is missing, in words."""
-        instants = self.opened.publication.complete_until.values()
-        if not instants:
-            return "not known; the next publication by this release says it"
-        known = [instant for instant in instants if instant]
-        if len(known) < len(instants):
-            return "not complete yet"
-        return short_table.minute(min(known))
+        return lake_facts.facts(self.opened)
 
     def __repr__(self) -> str:
         return short_table.text(f"lake {self.root.uri}", self._facts)
@@ -322,6 +299,27 @@ class Lake(PublishedTables):
         with OpenedTables(self.root, as_of) as then:
             then.attach_from(self.opened, self.outside)
             return verify(then, manifest, key)
+
+    def manifest(
+        self, frozen: str | Cohort | Manifest, path: str | Path, *, format: str, label: str = ""
+    ) -> PixelManifest:
+        """Write what the pixels of a frozen cohort are fetched by, with the frozen versions.
+
+        Image sets that are gone are left out, and those with another version now are counted. See
+        `Cohort.manifest` for the arguments, the errors and what is returned.
+
+        Args:
+            frozen: What `Lake.frozen` takes.
+            path: The file or folder to write.
+            format: The format.
+            label: The column of the frozen members that holds the labels.
+
+        Raises:
+            UnknownCohort: Nothing was frozen under that name.
+            NotAsFrozen: The frozen files themselves were changed.
+        """
+        manifest = self.frozen(frozen)
+        return write_frozen(self.opened, manifest, Path(path), format, label or None)
 
     def compare(
         self, before: str | Cohort | Manifest, after: str | Cohort | Manifest

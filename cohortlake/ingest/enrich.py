@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohortlake import schema
+from cohortlake.bill import Bill
 from cohortlake.dicom_values import canonical_text
 from cohortlake.errors import (
     ImageSetBusy,
@@ -40,8 +41,6 @@ from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 ALL_MODALITIES = frozenset(("ALL",))
-_DOLLARS_PER_REQUEST = 0.005 / 1000
-"""Price of a request to HealthImaging: https://aws.amazon.com/healthimaging/pricing."""
 _GROUP_ROWS = 100_000
 _FILE_BYTES = 32 * 1024 * 1024  # of JSON in memory
 _FILE_SECONDS = 60.0  # a kill loses no more than this
@@ -124,12 +123,12 @@ class HeadersEstimate:
     @property
     def hours(self) -> float:
         """How long it takes at the quota."""
-        return self.requests / self.tps / 3600
+        return Bill(self.requests, self.tps).hours
 
     @property
     def dollars(self) -> float:
         """What the requests cost, in USD."""
-        return self.requests * _DOLLARS_PER_REQUEST
+        return Bill(self.requests, self.tps).dollars
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,11 @@ class Policy:
         )
 
     @property
+    def replaced(self) -> tuple[str, ...]:
+        """The columns whose values are replaced under the key."""
+        return tuple(c.name for c in schema.STATE if self.treatment(c) is Treatment.REPLACE)
+
+    @property
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Published table -> the names of its columns."""
         return {

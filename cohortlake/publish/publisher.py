@@ -287,6 +287,7 @@ def _publish_since(
         tuple(writer.written),
         tuple(sorted(removed)),
         fingerprint(key),
+        replaced=policy.replaced,
     )
 
 

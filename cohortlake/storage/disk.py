@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,6 +53,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to; after the block, it is renamed to the path wanted.
+
+    If the block fails, nothing is left of the folder.
+
+    Args:
+        path: The folder, which a person asked for. It must not be there, or it must be empty.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    draft.mkdir()
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def make_private(paths: Iterable[Path]) -> None:

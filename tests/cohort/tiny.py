@@ -105,6 +105,7 @@ def marker(policy: Policy, version: int, files: dict[str, PublishedFile]) -> Pub
     return Publication(
         version, policy.name, policy.digest, policy.widened, policy.tables,
         schema.FORMAT_VERSION, "2026-01-01T00:00:00+00:00", files, BEGAN.isoformat(),
+        replaced=policy.replaced,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cohortlake.cohort.define.steps import Condition, Value
-from cohortlake.errors import BadCondition
+from cohortlake.errors import BadCondition, BadCriteria
 
 _MOST_OF_RANGE = 10_000
 _MISSING = ("NAType", "NaTType")
@@ -26,6 +26,24 @@ _SPANS = ("Interval", "Period")
 _COARSE = frozenset(("generic", "Y", "M", "W"))
 """Units of numpy.datetime64 that name no single day, and the unit of a NaT that has none."""
 _RANKS: dict[type, int] = {bool: 0, int: 1, float: 1, str: 2, date: 3, datetime: 4, type(None): 5}
+
+
+def label(text: str, joined: Iterable[Iterable[str]]) -> str:
+    """Return the label of a step.
+
+    Args:
+        text: The label; may be empty.
+        joined: The columns of each table that the cohort joins.
+
+    Raises:
+        BadCriteria: A joined table has a column `label`, which may be meant instead.
+    """
+    if text and any("label" in columns for columns in joined):
+        raise BadCriteria(
+            "`label` is the text of the step here, and a column of a joined table: for the "
+            "column write a condition in SQL, as \"label = 'x'\"; for the text use a YAML file"
+        )
+    return text
 
 
 def condition(texts: Iterable[object], values: Mapping[str, object]) -> Condition:

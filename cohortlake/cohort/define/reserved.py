@@ -7,6 +7,15 @@ COLUMNS = frozenset((*FROZEN_COLUMNS, "few", "members", "patients", "series_id",
 """Columns that stand beside those of members, in a file or in a count."""
 
 TABLES = frozenset(
-    ("after", "before", "differing", "frozen_image_sets", "in_the_lake", "present", "study_order")
+    (
+        "after",
+        "before",
+        "differing",
+        "frozen_image_sets",
+        "in_the_lake",
+        "pinned",
+        "present",
+        "study_order",
+    )
 )
 """Relations in queries of cohorts. Others are the stages: `step_1`, `step_2` and so on."""

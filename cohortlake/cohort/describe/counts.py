@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cohortlake.cohort.describe.columns import shown_columns
 from cohortlake.cohort.describe.suppress import Cell, hidden
 from cohortlake.cohort.select.selected import Selected
-from cohortlake.errors import BadCriteria
+from cohortlake.errors import BadCriteria, LakeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +71,18 @@ def size(selected: Selected) -> tuple[int, int]:
     query = f"SELECT count(DISTINCT patient_key), count(*) FROM ({selected.query.entities})"
     ((patients, members),) = selected.ask(query).fetchall()
     return int(patients), int(members)
+
+
+def in_words(selected: Selected) -> str:
+    """Return the size in words, or why it cannot be counted."""
+    try:
+        patients, members = size(selected)
+    except LakeError as error:
+        return f"not counted: {error}"
+    level = selected.criteria.level
+    if level == "patient":
+        return f"{members:,} patients"
+    return f"{members:,} {'studies' if level == 'study' else level} of {patients:,} patients"
 
 
 def few(person: str, below: int) -> str:

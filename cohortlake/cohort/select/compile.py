@@ -362,4 +362,4 @@ class _Compiler:
         whens = [
             f"WHEN {number} < {end!r} THEN {name}" for name, end in zip(names, ends, strict=True)
         ]
-        return f"CASE {' '.join(whens[:-1])} ELSE {names[-1]} END AS split"
+        return f"CASE {' '.join(whens[:-1])} WHEN true THEN {names[-1]} END AS split"

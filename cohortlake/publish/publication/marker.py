@@ -63,6 +63,8 @@ class Publication:
         catalogue: Path of a file beside the tables, such as the data dictionary -> the SHA-256 of
             its content in hex.
         headers: Study month -> a hash of the files of `headers/` that `series_headers` shows.
+        replaced: The columns whose values are replaced under the key; None if an older release
+            wrote the marker.
     """
 
     image_sets_version: int
@@ -81,6 +83,13 @@ class Publication:
     complete_until: dict[str, str | None] = field(default_factory=dict)
     catalogue: dict[str, str] = field(default_factory=dict, repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
+    replaced: tuple[str, ...] | None = None
+
+    def shows_true_uids(self) -> bool:
+        """Return whether the UIDs are those of the data store. If it is not known, they are not."""
+        if self.replaced is None:
+            return self.policy in ("limited", "identified")
+        return not self.replaced
 
     def rows(self, table: str) -> int:
         """Return how many rows a table has."""
@@ -182,6 +191,8 @@ def _from_json(content: bytes) -> Publication:
         items = json.loads(content)
     # A marker of an older format: everything is published again before it is read.
     items = {"policy_digest": "", "widened": (), "columns": {}} | items
+    if items.get("replaced") is not None:
+        items["replaced"] = tuple(items["replaced"])
     columns = {table: tuple(names) for table, names in items["columns"].items()}
     files = {path: _file(entry) for path, entry in items["files"].items()}
     return Publication(

@@ -106,8 +106,23 @@ def _frozen_before(folder: Path) -> None:
     file.write_text(shown)
 
 
+def _chests(folder: Path) -> None:
+    """Write the cohort whose pixels a page fetches."""
+    patients = cohortlake.read_table(str(folder / "var/demo/lake"), "patients", ["patient_key"])
+    (folder / "cohorts").mkdir()
+    patients.assign(grade=1).to_csv(folder / "cohorts/registry.csv", index=False)
+    (folder / "cohorts/chests.yaml").write_text("""
+cohort: chests
+level: series
+steps:
+  - where: {Modality: CT, body_part: CHEST}
+  - join: {table: registry, file: registry.csv}
+""")
+
+
 PREPARE: dict[str, Callable[[Path], object]] = {
     "cohorts.md": _frozen_before,
+    "pixels.md": _chests,
     "report.md": _screening,
 }
 
