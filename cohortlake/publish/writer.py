@@ -6,32 +6,30 @@ always replaced as a whole. See `plan` for which files are written.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import io
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
-from cohortlake.flatten import schema_with_pandas_dtypes
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
+from cohortlake.publish.parquet_file import Entities, replace_rows, write
 from cohortlake.publish.publication import intact
 from cohortlake.publish.publication.marker import PublishedFile
 from cohortlake.storage import engine
+from cohortlake.storage.engine import ROW_GROUP_ROWS
 from cohortlake.storage.root import Root
 
-_RANGE_ROWS = 500_000  # of patients
-_CHUNK_ROWS = 100_000  # of the other tables, which have more columns
-_BUFFER_BYTES = 1024 * 1024  # Arrow writes some bytes at a time, each with a call into Python
+_CHUNK_ROWS = 100_000
+_ROWS_AT_ONCE = 2 * ROW_GROUP_ROWS
+_FILES_AT_ONCE = min(4, os.cpu_count() or 1)
 
 
 class Writer:
@@ -94,27 +92,54 @@ class Writer:
         """
         if not periods:
             return
-        columns, partition = self._columns(table), self._policy.partition
-        names = ", ".join(columns.names)
-        with_partition = columns.append(pa.field(partition.name, partition.type))
         con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
-        is_of_study = _IS_OF_STUDY.format(studies=studies)
-        for some in self.in_memory(table, periods):
-            new_rows = _of_periods("FROM replacing", some)
-            kept = [path for period in some if (path := self._path(table, period)) in self.files]
-            if not kept:
-                self.write_rows(con, table, new_rows, some)
-                continue
-            self._register_kept(con, "kept", kept, with_partition)
-            of_kept = f"SELECT {names}, {partition.name} AS period FROM kept"
-            former = f"{of_kept} SEMI JOIN {studies} ON {is_of_study}"
-            differences = f"SELECT DISTINCT period FROM ({_differences(new_rows, former)})"
-            differing = [str(period) for (period,) in con.execute(differences).fetchall()]
-            rows = f"{new_rows} UNION ALL {of_kept} ANTI JOIN {studies} ON {is_of_study}"
-            written = _of_periods(rows, differing)
-            if differing:
-                self.write_rows(con, table, written, differing)
+        counts = dict(con.sql("SELECT period, count(*) FROM replacing GROUP BY ALL").fetchall())
+        sizes = {p: min(self._rows(table, p), ROW_GROUP_ROWS) + counts.get(p, 0) for p in periods}
+        replaced = Entities(con.sql(f"FROM {studies}").to_arrow_table())
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            for some in _cut(sizes, _ROWS_AT_ONCE):
+                new_rows = self._read_periods(con, table, _of_periods("FROM replacing", some))
+                given: dict[str, Iterable[pa.RecordBatch]]
+                if len(some) == 1:  # its rows may be too many to hold them in memory
+                    given = dict(itertools.islice(new_rows, 1))
+                else:
+                    given = {period: list(rows) for period, rows in new_rows}
+                rows_of_path = {self._path(table, period): given.get(period, ()) for period in some}
+                self._replace(pool, table, rows_of_path, replaced)
         con.execute("DROP TABLE replacing")
+
+    def _replace(
+        self,
+        pool: ThreadPoolExecutor,
+        table: str,
+        new_rows: Mapping[str, Iterable[pa.RecordBatch]],
+        entities: Entities,
+    ) -> None:
+        """Replace rows of some files at once, each by a thread.
+
+        Args:
+            pool: The threads.
+            table: The published table.
+            new_rows: Path of a file -> its new rows, in order.
+            entities: The studies or patients whose rows are replaced.
+        """
+        columns, order = self._columns(table), self._order(table)
+        reader = self._root.reader("published")
+
+        def replace(path: str) -> PublishedFile | None:
+            tables = (pa.Table.from_batches([batch]) for batch in new_rows[path])
+            if path in self.files:
+                written = self.files[path]
+                return replace_rows(
+                    self._root, path, written, columns, order, entities, tables, reader
+                )
+            if new_rows[path] or self._root.exists(path):
+                return write(self._root, path, columns, tables)
+            return None
+
+        for path, file in zip(new_rows, pool.map(replace, new_rows), strict=True):
+            if file:
+                self._add(path, file)
 
     def write_rows(
         self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
@@ -127,50 +152,32 @@ class Writer:
             rows: SQL for the table's rows as the policy shows them, and the period of each.
             periods: The periods to write.
         """
-        columns = self._columns(table)
-        ordered = f"SELECT * FROM ({rows}) ORDER BY period, {self._order(table)}"
-        with_period = columns.append(pa.field("period", self._policy.partition.type))
-        filled = set()
-        for period, batches in _by_period(engine.batches(con, ordered, with_period)):
+        columns, filled = self._columns(table), set()
+        for period, batches in self._read_periods(con, table, rows):
             self._write(self._path(table, period), columns, batches)
             filled.add(period)
         for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
             if path in self.files or self._root.exists(path):
                 self._write(path, columns, [])
 
+    def _read_periods(
+        self, con: duckdb.DuckDBPyConnection, table: str, rows: str
+    ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
+        """Yield the rows of each period, in the order of the periods and of the table."""
+        ordered = f"SELECT * FROM ({rows}) ORDER BY period, {', '.join(self._order(table))}"
+        with_period = self._columns(table).append(pa.field("period", self._policy.partition.type))
+        return _by_period(engine.batches(con, ordered, with_period))
+
     def in_memory(self, table: str, periods: Collection[str]) -> Iterator[list[str]]:
         """Yield periods in order, as many together as their rows fit into memory.
 
         One query for many small files takes a fraction of the time of one for each.
         """
-        some, rows = list[str](), 0
-        for period in sorted(periods):
-            file = self.files.get(self._path(table, period))
-            more = file.rows if file else 0
-            if some and rows + more > _CHUNK_ROWS:
-                yield some
-                some, rows = [], 0
-            some.append(period)
-            rows += more
-        if some:
-            yield some
+        return _cut({period: self._rows(table, period) for period in periods}, _CHUNK_ROWS)
 
-    def _register_kept(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        view: str,
-        paths: Collection[str],
-        columns: pa.Schema,
-    ) -> None:
-        """Make published files readable, if they hold what was written.
-
-        What is wrong in one would look right afterwards, because its hash is written again.
-        """
-        reader = self._root.reader("published")
-        for path in paths:
-            if not intact.holds_what_was_written(self._root, path, self.files[path], reader):
-                raise DamagedFile(path)
-        engine.register(con, view, self._root, list(paths), columns, reader)
+    def _rows(self, table: str, period: str) -> int:
+        file = self.files.get(self._path(table, period))
+        return file.rows if file else 0
 
     def in_periods(self, table: str, query: str, periods: Collection[str]) -> str:
         """Return SQL for a table's rows as the policy shows them, and the period of each.
@@ -211,27 +218,17 @@ class Writer:
             con: The connection of the relations.
             table: The published table.
             new_rows: A relation of these patients' new rows, as the policy shows them.
-            patients: A relation of the patients, with patient_key.
+            patients: A relation of the patients, with datastore_id and patient_key.
 
         Raises:
             DamagedFile: The file does not hold what was written, so its rows cannot be kept.
         """
-        columns, path = self._columns(table), self._path(table)
-        names = ", ".join(columns.names)
-        self._register_kept(con, "kept", [path], columns)
-        rows = f"SELECT {names} FROM {new_rows}"
-        former = f"SELECT {names} FROM kept SEMI JOIN {patients} USING (patient_key)"
-        if not con.execute(f"{_differences(rows, former)} LIMIT 1").fetchall():
-            return
-        rows += f" UNION ALL SELECT {names} FROM kept ANTI JOIN {patients} USING (patient_key)"
-        self.write_whole(
-            con,
-            table,
-            (
-                f"SELECT * FROM ({rows}) WHERE {keys}"
-                for keys in ranges_of_keys(self.files[path].rows, _RANGE_ROWS)
-            ),
-        )
+        keys = f"SELECT datastore_id, patient_key FROM {patients}"
+        replaced = Entities(con.sql(keys).to_arrow_table())
+        ordered = f"SELECT * FROM {new_rows} ORDER BY {', '.join(self._order(table))}"
+        batches = engine.batches(con, ordered, self._columns(table))
+        with ThreadPoolExecutor(1) as pool:
+            self._replace(pool, table, {self._path(table): batches}, replaced)
 
     def register_published(
         self, con: duckdb.DuckDBPyConnection, view: str, table: str, periods: Collection[str]
@@ -244,7 +241,11 @@ class Writer:
         columns, partition = self._columns(table), self._policy.partition
         paths = [path for period in periods if (path := self._path(table, period)) in self.files]
         columns = columns.append(pa.field(partition.name, partition.type))
-        self._register_kept(con, view, paths, columns)
+        reader = self._root.reader("published")
+        for path in paths:
+            if not intact.holds_what_was_written(self._root, path, self.files[path], reader):
+                raise DamagedFile(path)
+        engine.register(con, view, self._root, paths, columns, reader)
 
     def has_file(self, table: str, period: str) -> bool:
         """Return whether a table has a file of a period."""
@@ -264,7 +265,7 @@ class Writer:
         sql = published_sql(schema.published(table), self._policy)
         return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
 
-    def _order(self, table: str) -> str:
+    def _order(self, table: str) -> list[str]:
         """Return the columns by which the rows of a file are sorted, of those that are shown.
 
         A hidden column would show through the order.
@@ -275,10 +276,11 @@ class Writer:
             "studies": (*day, "StudyInstanceUID"),
             "history": ("Modality", *day, "image_set_id", "version", "valid_from"),
             "series_headers": ("image_set_id",),
+            "patients": ("patient_key",),
         }.get(table, ("Modality", *day, "image_set_id"))
         by_name = {column.name: column for column in schema.published(table)}
         shown = (self._policy.shown_as(by_name[name]) for name in wanted)
-        return ", ".join(column.name for column in shown if column)
+        return [column.name for column in shown if column]
 
     def _path(self, table: str, period: str = "") -> str:
         folder = f"published/{table}"
@@ -287,27 +289,11 @@ class Writer:
         return f"{folder}/{table}.parquet"
 
     def _write(self, path: str, columns: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-        groups = _row_groups(batch.select(columns.names) for batch in batches)
-        first = next(groups, pa.Table.from_batches([], columns))
-        rows = 0
-        with self._root.writing(path) as stream:
-            hashed = _Hashed(stream)
-            layout = _layout(columns, len(first))
-            with (
-                pa.BufferedOutputStream(pa.PythonFile(hashed, mode="w"), _BUFFER_BYTES) as buffered,
-                pq.ParquetWriter(buffered, _in_file(columns), **layout) as file,
-            ):
-                for group in itertools.chain([first], groups):
-                    file.write_table(group, row_group_size=max(1, len(group)))
-                    rows += len(group)
-        self.files[path] = PublishedFile(rows, hashed.size_bytes, hashed.sha256)
+        self._add(path, write(self._root, path, columns, batches))
+
+    def _add(self, path: str, file: PublishedFile) -> None:
+        self.files[path] = file
         self.written.append(path)
-
-
-_IS_OF_STUDY = """
-kept.datastore_id = {studies}.datastore_id
-AND kept.StudyInstanceUID IS NOT DISTINCT FROM {studies}.StudyInstanceUID
-"""
 
 
 def _of_periods(query: str, periods: Collection[str]) -> str:
@@ -315,13 +301,17 @@ def _of_periods(query: str, periods: Collection[str]) -> str:
     return f"SELECT * FROM ({query}) WHERE period IN {engine.text_list(periods)}"
 
 
-def _differences(rows: str, other_rows: str) -> str:
-    """Return SQL for the rows that only one of two queries gives, or gives more often."""
-    return f"""
-        SELECT * EXCLUDE (side) FROM (
-            SELECT *, 1 AS side FROM ({rows}) UNION ALL SELECT *, -1 FROM ({other_rows})
-        ) GROUP BY ALL HAVING sum(side) <> 0
-    """
+def _cut(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """Yield periods in order, as many together as have so many rows."""
+    some, rows = list[str](), 0
+    for period in sorted(sizes):
+        if some and rows + sizes[period] > most:
+            yield some
+            some, rows = [], 0
+        some.append(period)
+        rows += sizes[period]
+    if some:
+        yield some
 
 
 def ranges_of_keys(rows: int, most: int) -> Iterator[str]:
@@ -335,66 +325,6 @@ def ranges_of_keys(rows: int, most: int) -> Iterator[str]:
     starts = [f"{number * 16**8 // count:08x}" for number in range(1, count)]
     for first, end in itertools.pairwise(["", *starts, "g"]):
         yield f"patient_key >= '{first}' AND patient_key < '{end}'"
-
-
-class _Hashed(io.RawIOBase):
-    """Writes to a stream, and records the size and the hash of what was written."""
-
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of what was written so far, in hex."""
-        return self._hash.hexdigest()
-
-    def writable(self) -> bool:
-        """Return true: this is a stream to write to."""
-        return True
-
-    def write(self, content: Any) -> int:
-        """Write some bytes."""
-        self._stream.write(content)
-        self._hash.update(content)
-        self.size_bytes += len(content)
-        return len(content)
-
-    def tell(self) -> int:
-        """Return how many bytes were written."""
-        return self.size_bytes
-
-
-_in_file = functools.lru_cache(maxsize=8)(schema_with_pandas_dtypes)
-"""The same schema for each of the many files of a table."""
-
-
-def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
-    """Return the layout of a file, from the number of rows in its first row group.
-
-    Columns of ids get bloom filters, with which a reader finds the file that has an id. They get no
-    dictionary, because it would hold each value once more.
-    """
-    ids = [name for name in columns.names if name in schema.IDS]
-    return {
-        "compression": "zstd",
-        "compression_level": 1,  # UIDs and hashes get larger, not smaller, with more effort
-        "use_dictionary": [field.name for field in columns if field.name not in ids],
-        "bloom_filter_options": {name: {"ndv": max(1, group_rows), "fpp": 0.05} for name in ids},
-    }
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Join batches to row groups of at least `ROW_GROUP_ROWS` rows; the last may have fewer."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= engine.ROW_GROUP_ROWS:
-            yield pa.Table.from_batches(held)
-            held = []
-    if held:
-        yield pa.Table.from_batches(held)
 
 
 def _by_period(

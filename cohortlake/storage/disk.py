@@ -18,6 +18,8 @@ def make_folders(base: Path, folder: str, *, is_private: bool) -> None:
         folder: The folder below it.
         is_private: Whether the folders below the root are for their owner only.
     """
+    if os.path.isdir(f"{base}/{folder}"):  # noqa: PTH112  # thrice as fast as pathlib, and asked for each file
+        return
     parts = folder.split("/")
     base.mkdir(parents=True, exist_ok=True)
     for depth in range(1, len(parts) + 1):

@@ -9,7 +9,8 @@ The content is read only on request. See `publisher` for how published files are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pyarrow as pa
@@ -140,10 +141,27 @@ def holds_what_was_written(
         written: What was written.
         reader: What reads it, see `Files.reader`; by default it is read and not kept.
     """
+    with checked(root, path, written, reader) as file:
+        return file is not None
+
+
+@contextmanager
+def checked(
+    root: Root, path: str, written: PublishedFile, reader: pafs.FileSystem | None = None
+) -> Iterator[pa.NativeFile | None]:
+    """Give a published file for random reading; None if it does not hold what was written.
+
+    A small file is read once. The arguments are those of `holds_what_was_written`.
+    """
     with root.open(path, reader) as file:
-        if written.sha256:
-            return _sha256(file) == written.sha256
-    return _rows(root, path) == written.rows
+        if not written.sha256:
+            yield file if _rows(root, path) == written.rows else None
+        elif file.size() > _PIECE_BYTES:
+            yield file if _sha256(file) == written.sha256 else None
+        else:
+            content = file.read_buffer()
+            is_whole = hashlib.sha256(content).hexdigest() == written.sha256
+            yield pa.BufferReader(content) if is_whole else None
 
 
 def sizes(root: Root) -> dict[str, int]:

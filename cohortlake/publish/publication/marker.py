@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from cohortlake import schema
@@ -148,8 +148,10 @@ class Publication:
     def to_marker(self) -> bytes:
         """Return the content of the marker: everything but what this run wrote and removed."""
         done = ("written", "removed")
-        items = {name: value for name, value in asdict(self).items() if name not in done}
-        return json.dumps(items, indent=1).encode()
+        items = {name: value for name, value in vars(self).items() if name not in done}
+        # One line for each item, because json takes ten times as long to indent.
+        lines = [f"{json.dumps(k)}: {json.dumps(v, default=vars)}" for k, v in items.items()]
+        return ("{" + ",\n ".join(lines) + "}").encode()
 
 
 def read_marker(root: Root) -> Publication | None:
