@@ -282,8 +282,8 @@ _in_file = functools.lru_cache(maxsize=8)(schema_with_pandas_dtypes)
 def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
     """Return the layout of a file, from the number of rows in its first row group.
 
-    Columns of ids get bloom filters, with which a reader finds the file that has an id. They get no
-    dictionary, because it would hold each value once more.
+    Columns of ids get bloom filters, with which a reader finds the file that has an id. Ids and
+    times get no dictionary, because it would hold each value once more.
     """
     ids = [name for name in columns.names if name in schema.IDS]
     # With few rows, zstd takes longer to begin than to compress. Level 1 suffices, because UIDs and
@@ -291,9 +291,13 @@ def _layout(columns: pa.Schema, group_rows: int) -> dict[str, Any]:
     codec = ("zstd", 1) if group_rows > _FEW_ROWS else ("snappy", None)
     return {
         **dict(zip(("compression", "compression_level"), codec, strict=True)),
-        "use_dictionary": [field.name for field in columns if field.name not in ids],
+        "use_dictionary": [f.name for f in columns if not (f.name in ids or _is_time(f.type))],
         "bloom_filter_options": {name: {"ndv": max(1, group_rows), "fpp": 0.05} for name in ids},
     }
+
+
+def _is_time(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(type_) or pa.types.is_time(type_))
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.Table]:

@@ -57,6 +57,9 @@ WRITER_PROPERTIES = WriterProperties(
 # Commits do not clean up the log: `history.maintenance` knows which versions must stay readable.
 HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
 
+# To open a table on S3 takes two requests for each commit since the last checkpoint.
+_CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "10"}
+
 _WRITER = "cohortlake"
 _ATTEMPTS = 10
 _CUT_OFF = 999  # a log may hold instants in whole milliseconds
@@ -213,7 +216,10 @@ def make_table(
         # If another writer is faster, its table counts.
         with contextlib.suppress(DeltaError), explained(root):
             DeltaTable.create(
-                root.table_uri_of(name), columns, partition_by=list(partition_by) or None
+                root.table_uri_of(name),
+                columns,
+                partition_by=list(partition_by) or None,
+                configuration=_CONFIGURATION,
             )
         with root.explained():
             table = DeltaTable(root.table_uri_of(name))
