@@ -1,7 +1,7 @@
 """Beside the layer `increments`: the whole headers of image sets, by study month.
 
 Off until COHORTLAKE_HEADERS names modalities, because each image set costs a request. See
-`cohortlake.ingest.enrich` for which headers are due.
+`cohortlake.ingest.headers` for which headers are due.
 """
 
 import dagster as dg

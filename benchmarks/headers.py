@@ -35,7 +35,7 @@ def _part(work: Callable[..., object]) -> Callable[..., object]:
 def fetch(root: str, datastore_id: str, tps: str) -> None:
     """Fetch all headers, and publish them."""
     from cohortlake import Settings, Sync
-    from cohortlake.ingest.enrich import HeaderChoice
+    from cohortlake.ingest.headers.choice import HeaderChoice
 
     settings = Settings((datastore_id,), root, metadata_tps=float(tps), privacy="safe")
     Sync(settings).fetch_headers(HeaderChoice(include_archived=True))

@@ -19,11 +19,14 @@ from cohortlake.failures import Failures
 from cohortlake.healthimaging import Datastore, HealthImaging, Window
 from cohortlake.history import coverage, image_sets, refiled
 from cohortlake.history.image_sets import ApplyResult
-from cohortlake.ingest import enrich, older_versions, partitions
+from cohortlake.ingest import older_versions, partitions
 from cohortlake.ingest.confirm_deletions import DeletionResult, confirm_deletions
 from cohortlake.ingest.due import due_windows, windows_of_days
-from cohortlake.ingest.enrich import HeaderChoice, HeadersEstimate, HeadersResult
 from cohortlake.ingest.extract import search_days
+from cohortlake.ingest.headers import choice as header_choice
+from cohortlake.ingest.headers import fetch as header_fetch
+from cohortlake.ingest.headers.choice import HeaderChoice, HeadersEstimate
+from cohortlake.ingest.headers.fetch import HeadersResult
 from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult, SearchRun, new_run_id
 from cohortlake.ingest.progress import Progress
@@ -269,12 +272,12 @@ class Stages:
             choice: Which headers are wanted.
         """
         datastores = self.settings.require_datastores()
-        return enrich.estimate(self.root, datastores, choice, self.settings.metadata_tps)
+        return header_choice.estimate(self.root, datastores, choice, self.settings.metadata_tps)
 
     def fetch_headers(
         self, choice: HeaderChoice, progress: Progress | None = None
     ) -> HeadersResult:
-        """Fetch the whole headers of image sets that the lake holds. See `ingest.enrich`.
+        """Fetch the whole headers of image sets that the lake holds. See `ingest.headers`.
 
         Args:
             choice: Which headers are wanted. Those that the lake has are not fetched again.
@@ -317,7 +320,8 @@ class Stages:
         for datastore_id, choice in wanted.items():
             alone = self.root.searching(datastore_id, self._stop, tell, "fetching-headers")
             with failures.of(datastore_id), alone:
-                for part in enrich.fetch(self._run_of(self.datastore(datastore_id)), choice):
+                run = self._run_of(self.datastore(datastore_id))
+                for part in header_fetch.fetch(run, choice):
                     result += part
                     told.headers_read(result)
         failures.raise_all()

@@ -17,7 +17,8 @@ from cohortlake.history import maintenance
 from cohortlake.history.image_sets import ApplyResult
 from cohortlake.history.maintenance import Maintained
 from cohortlake.ingest import partitions
-from cohortlake.ingest.enrich import HeaderChoice, HeadersResult
+from cohortlake.ingest.headers.choice import HeaderChoice
+from cohortlake.ingest.headers.fetch import HeadersResult
 from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.ingest.progress import Progress

@@ -14,7 +14,7 @@ import pyarrow as pa
 from cohortlake.headers import files
 from cohortlake.headers.compact import Reader
 from cohortlake.healthimaging import document
-from cohortlake.ingest.enrich import row_of
+from cohortlake.ingest.headers.fetch import row_of
 from cohortlake.storage.root import Root
 
 

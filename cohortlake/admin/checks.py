@@ -24,8 +24,7 @@ from cohortlake.admin.status import Status
 from cohortlake.cohort import cohort_files
 from cohortlake.healthimaging import Axis
 from cohortlake.history import coverage, image_sets
-from cohortlake.ingest import enrich
-from cohortlake.ingest.enrich import HeaderChoice
+from cohortlake.ingest.headers.choice import HeaderChoice, estimate
 from cohortlake.publish.publication.marker import read_marker
 from cohortlake.settings import Settings
 from cohortlake.storage import engine
@@ -127,7 +126,7 @@ def check_headers(root: Root, settings: Settings) -> CheckResult:
     if not settings.headers:
         return CheckResult(passed=True, counts={"modalities": "none"})
     choice = HeaderChoice(settings.headers)
-    found = enrich.estimate(root, settings.require_datastores(), choice, settings.metadata_tps)
+    found = estimate(root, settings.require_datastores(), choice, settings.metadata_tps)
     left_alone = found.archived
     fetched = found.wanted - found.requests - left_alone
     share = fetched / found.wanted if found.wanted else 1.0

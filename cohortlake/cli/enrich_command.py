@@ -13,7 +13,7 @@ from cohortlake.cli.console import err, explained, out, print_json, read_setting
 from cohortlake.cli.options import DatastoreOption, JsonOption, PolicyOption, RootOption
 from cohortlake.cli.signals import stopping
 from cohortlake.errors import SettingError, Stopped
-from cohortlake.ingest.enrich import ALL_MODALITIES, HeaderChoice, HeadersEstimate
+from cohortlake.ingest.headers.choice import ALL_MODALITIES, HeaderChoice, HeadersEstimate
 from cohortlake.ingest.progress import PeriodicProgress, describe_headers
 from cohortlake.settings import Settings
 from cohortlake.sync import Sync
@@ -29,7 +29,8 @@ def enrich(
         bool, typer.Option("--all", help="Fetch the header of every image set.")
     ] = False,
     modality: Annotated[
-        list[str] | None, typer.Option(help="Only image sets of this modality. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Only image sets of this modality, also among others. Repeatable."),
     ] = None,
     cohort: Annotated[
         str, typer.Option(help="Only image sets of this cohort, by the name of its YAML file.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -112,10 +112,10 @@ def read(root: Root, path: str, columns: Sequence[str] | None = None) -> Iterato
             yield pa.Table.from_batches([batch])
 
 
-def by_month(root: Root, datastore_id: str = "") -> dict[str, list[str]]:
-    """Return study month -> the files of a data store; by default of all."""
+def by_month(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Return study month -> those of some files that hold its rows."""
     found: dict[str, list[str]] = {}
-    for path in paths(root, datastore_id):
+    for path in paths:
         found.setdefault(month_of(path), []).append(path)
     return found
 
@@ -133,14 +133,20 @@ def read_fetched(root: Root, paths: Iterable[str]) -> pa.Table:
     return pa.concat_tables([empty, *(r for path in paths for r in read(root, path, _KEY))])
 
 
-def digests(root: Root) -> dict[str, str]:
-    """Return study month -> a hash of the names and sizes of its files, of all data stores."""
-    found: dict[str, list[str]] = {}
-    for path, size in root.sizes(FOLDER, ".parquet").items():
-        found.setdefault(month_of(path), []).append(f"{path} {size}")
+def sizes(root: Root) -> dict[str, int]:
+    """Return the sizes of all files, in bytes."""
+    return root.sizes(FOLDER, ".parquet")
+
+
+def digests(sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return study month -> a hash of the names and sizes of its files, of all data stores.
+
+    Args:
+        sizes: The sizes of all files.
+    """
     return {
-        month: hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-        for month, lines in found.items()
+        month: hashlib.sha256("\n".join(f"{p} {sizes[p]}" for p in paths).encode()).hexdigest()[:16]
+        for month, paths in by_month(sizes).items()
     }
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cohortlake import schema
 from cohortlake.errors import (
     ImageSetBusy,
     NoSuchDatastore,
@@ -143,7 +144,7 @@ def gaps(root: Root, datastore_id: str) -> pa.Table:
         return con.sql(_GAPS, params={"id": datastore_id}).to_arrow_table()
 
 
-_GAPS = """
+_GAPS = f"""
 WITH jumped AS (
     SELECT DISTINCT image_set_id FROM current WHERE datastore_id = $id AND version > 1
 ), asked AS (
@@ -155,7 +156,7 @@ WITH jumped AS (
     SELECT image_set_id, list(DISTINCT version) AS seen, max(version) AS newest,
            greatest(max(below_version), CASE WHEN max(gone_at) IS NULL THEN 1 ELSE min(version) END
            ) AS lowest,
-           coalesce(arg_max(storage_tier, version) = 'ARCHIVE_INSTANT_ACCESS', false) AS is_archived
+           coalesce(arg_max(storage_tier, version) = '{schema.ARCHIVE}', false) AS is_archived
     FROM versions SEMI JOIN jumped USING (image_set_id)
     LEFT JOIN asked USING (image_set_id) LEFT JOIN gone USING (image_set_id)
     WHERE datastore_id = $id AND version IS NOT NULL AND (gone_at IS NULL OR observed_at > gone_at)

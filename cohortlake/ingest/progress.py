@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 
 from cohortlake.healthimaging import SearchProgress, WindowSearch
-from cohortlake.ingest.enrich import HeadersResult
+from cohortlake.ingest.headers.fetch import HeadersResult
 from cohortlake.ingest.older_versions import VersionsResult
 
 

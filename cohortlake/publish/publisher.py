@@ -133,7 +133,8 @@ def _publish(
         # The file of `patients` must hold the patients that are not counted again.
         must_be_full = request or any(map(_is_of_patients, altered))
         since = None if must_be_full else _version_to_continue(before, policy)
-        headers = header_files.digests(root)
+        header_sizes = header_files.sizes(root)
+        headers = header_files.digests(header_sizes)
         is_up_to_date = before is not None and (
             (since, before.policy, before.headers) == (version, policy.name, headers)
         )
@@ -154,7 +155,9 @@ def _publish(
         if before:
             before = replace(before, files=intact.with_sizes(before.files, sizes))
         rewrite = frozenset(period for path in altered if (period := _period(path)))
-        publication = _publish_since(root, policy, key, before, since, version, rewrite, headers)
+        publication = _publish_since(
+            root, policy, key, before, since, version, rewrite, headers, header_sizes
+        )
         digests = catalogue.bring_up_to_date(root, publication, policy, _described(before, sizes))
         publication = replace(
             publication, complete_until=complete_until, catalogue=digests, headers=headers
@@ -241,6 +244,7 @@ def _publish_since(
     version: int,
     rewrite: frozenset[str],
     headers: Mapping[str, str],
+    header_paths: Collection[str],
 ) -> Publication:
     """Write what changed in the version history between two versions of it.
 
@@ -253,6 +257,7 @@ def _publish_since(
         version: The version to show.
         rewrite: Periods to write although nothing in them changed.
         headers: The hashes of the files of `headers/`. See `headers.files.digests`.
+        header_paths: These files.
     """
     writer = Writer(root, policy, before.files if before else {})
     with engine.connection(memory_limit=_MEMORY, threads=_threads()) as con:
@@ -267,7 +272,8 @@ def _publish_since(
         shown = before.headers if before and not plan.is_full else {}
         changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
         values = HeaderValues(policy, key)
-        series_headers.write(con, root, policy, values, writer, changed, plan.rewrite)
+        by_month = header_files.by_month(header_paths)
+        series_headers.write(con, root, policy, values, writer, by_month, changed, plan)
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)

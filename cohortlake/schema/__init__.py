@@ -97,13 +97,16 @@ STUDY_DATE = next(tag for tag in DICOM_TAGS if tag.name == "StudyDate")
 
 DATASTORE_ID = Column("datastore_id", pa.string(), "The data store's id.")
 
+ARCHIVE = "ARCHIVE_INSTANT_ACCESS"
+"""The storage tier of an image set that moves to the frequent tier when its document is read."""
+
 SUMMARY_FIELDS: tuple[Column, ...] = (
     Column("image_set_id", pa.string(), "The image set's id.", _I, "imageSetId"),
     Column("version", pa.int64(), "The image set's version, from 1.", member="version"),
     Column("created_at", INSTANT, "When the image set was created.", _INSTANT, "createdAt"),
     Column("updated_at", INSTANT, "When this version came to be.", _INSTANT, "updatedAt"),
     Column("last_accessed_at", INSTANT, "When it was last read.", _INSTANT, "lastAccessedAt"),
-    Column("storage_tier", pa.string(), "FREQUENT_ACCESS or ARCHIVE_INSTANT_ACCESS.",
+    Column("storage_tier", pa.string(), f"FREQUENT_ACCESS or {ARCHIVE}.",
            member="storageTier"),
     Column("is_primary", pa.bool_(),
            "False for an image set that repeats a series whose re-import conflicted. Where the "

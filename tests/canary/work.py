@@ -34,7 +34,7 @@ from cohortlake import CohortlakeError, HealthImaging, Settings, Sync
 from cohortlake.cli import app
 from cohortlake.healthimaging import client
 from cohortlake.ingest import partitions
-from cohortlake.ingest.enrich import HeaderChoice
+from cohortlake.ingest.headers.choice import HeaderChoice
 
 REPOSITORY = Path(__file__).parents[2]
 

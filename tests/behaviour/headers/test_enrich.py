@@ -13,8 +13,8 @@ from cohortlake import Sync
 from cohortlake.errors import SettingError, Stopped
 from cohortlake.headers import files
 from cohortlake.healthimaging import client
-from cohortlake.ingest import enrich
-from cohortlake.ingest.enrich import HeaderChoice
+from cohortlake.ingest.headers import fetch
+from cohortlake.ingest.headers.choice import HeaderChoice
 from cohortlake.ingest.progress import Progress
 from cohortlake.stop import Stop
 
@@ -152,7 +152,7 @@ def test_bad_documents_are_counted_and_nothing_else_is_lost(lake, hospital, monk
 def test_a_run_that_is_stopped_keeps_what_came(lake, monkeypatch):
     stop = Stop()
     run = Sync(lake.settings, stop=stop)
-    monkeypatch.setattr(enrich, "_FILE_BYTES", 1)
+    monkeypatch.setattr(fetch, "_FILE_BYTES", 1)
 
     class StopsSoon(Progress):
         def headers_read(self, so_far):

@@ -7,7 +7,7 @@ from documents import read
 from cohortlake import schema
 from cohortlake.headers import columns, terms
 from cohortlake.headers.shown_values import HeaderValues
-from cohortlake.ingest.enrich import row_of
+from cohortlake.ingest.headers.fetch import row_of
 from cohortlake.privacy import built_in
 from cohortlake.schema import header_columns
 

@@ -20,7 +20,9 @@ from cohortlake.healthimaging import EPOCH, Datastore
 from cohortlake.history import coverage, image_sets, known_states, views
 from cohortlake.history.current_states import CurrentStates, Interval
 from cohortlake.history.known_states import KnownStates
-from cohortlake.ingest import enrich, held_index, partitions
+from cohortlake.ingest import held_index, partitions
+from cohortlake.ingest.headers import choice
+from cohortlake.ingest.headers.choice import HeaderChoice
 from cohortlake.ingest.held_index import HeldIndex
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
@@ -217,7 +219,7 @@ def test_a_study_in_the_last_month_of_all_is_held(tmp_path: Path) -> None:
     store = Datastore(DATASTORE, START, START + timedelta(days=365))
     rows = HeldIndex(root, store).of_image_sets([last["imageSetId"]])
     assert rows["partition"].to_pylist() == [schema.UNDATED]
-    assert enrich.estimate(root, [DATASTORE], enrich.HeaderChoice(), tps=50).requests == 1
+    assert choice.estimate(root, [DATASTORE], HeaderChoice(), tps=50).requests == 1
 
 
 def test_a_month_opens_the_files_that_have_it(lake: Root, opened: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from looks import DATASTORE, Looked, write
 
 import cohortlake
+from cohortlake.headers import merge
 from cohortlake.history import image_sets
-from cohortlake.privacy import built_in
+from cohortlake.privacy import Treatment, built_in
 from cohortlake.publish import publisher
 from cohortlake.schema import UNDATED
 from cohortlake.storage.root import Root
@@ -157,3 +159,63 @@ def test_the_past_shows_the_header_of_its_version(tmp_path: Path) -> None:
         rows = past.sql("SELECT image_set_id FROM series_headers").fetchall()
     assert rows == [(f"{1:032x}",)]
     assert isinstance(now.series_headers.to_arrow(), pa.Table)
+
+
+def test_merged_files_are_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_FEWEST_SMALL_FILES", 2)
+    lake = Lake(str(tmp_path), "limited")
+    for number in range(3):
+        lake.do("see", number, "20240105")
+        lake.do("fetch", number, True)
+    lake.publish()
+    (path,) = lake.root.files("published/series_headers", ".parquet")
+    before = Path(lake.root.path(path)).stat().st_mtime_ns
+    assert merge.merge(lake.root, timedelta(0)).copied == 3
+    lake.publish()
+    assert merge.merge(lake.root, timedelta(0)).deleted == 3
+    lake.publish()
+    assert Path(lake.root.path(path)).stat().st_mtime_ns == before
+    lake.do("see", 0, "20240105")
+    lake.do("fetch", 0, False)
+    lake.publish()
+    assert [row["SliceThickness"] for row in lake.shown()] == [5.0, 1.0, 1.0]
+
+
+def test_headers_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(str(tmp_path), "limited")
+    lake.do("see", 0, "20240105")
+    lake.do("fetch", 0, True)
+    listed = list[str]()
+    real = Root.sizes
+
+    def sizes(root: Root, folder: str, suffix: str) -> dict[str, int]:
+        listed.append(folder)
+        return real(root, folder, suffix)
+
+    monkeypatch.setattr(Root, "sizes", sizes)
+    lake.publish()
+    assert [folder for folder in listed if folder.startswith("headers")] == ["headers"]
+
+
+def test_a_policy_without_versions_shows_the_header_of_the_current_one(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "limited")
+    withheld = dict.fromkeys(("version", "updated_at", "last_accessed_at"), Treatment.WITHHOLD)
+    lake.policy = replace(lake.policy, columns=withheld)
+    lake.do("see", 0, "20240105")
+    lake.do("fetch", 0, True)
+    lake.do("see", 1, "20250207")
+    lake.do("fetch", 1, True)
+    lake.publish()
+    assert [row["SliceThickness"] for row in lake.shown()] == [1.0, 1.0]
+    assert "version" not in lake.shown()[0]
+    lake.do(
+        "see", 0, "20240105"
+    )  # its header is not fetched yet, and its published row is the same
+    lake.publish()
+    assert [row["image_set_id"] for row in lake.shown()] == [f"{1:032x}"]
+    lake.do("fetch", 0, False)
+    lake.publish()
+    assert [row["SliceThickness"] for row in lake.shown()] == [5.0, 1.0]
+    with cohortlake.open(str(tmp_path)) as opened:
+        thin = opened.cohort("thin", level="series").where("SliceThickness <= 2")
+        assert thin.count()["members"].tolist() == [1]
