@@ -22,7 +22,7 @@ import cohortlake
 from cohortlake import Sync
 from cohortlake.cohort.pixels.write import FORMATS
 from cohortlake.errors import PixelsNotReachable
-from cohortlake.ingest.enrich import HeaderChoice
+from cohortlake.ingest.headers.choice import HeaderChoice
 
 EVERYTHING = HeaderChoice(include_archived=True)
 
