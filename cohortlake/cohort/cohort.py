@@ -20,7 +20,6 @@ from cohortlake.cohort.define.steps import (
     Exclude,
     Join,
     OneStudyPerPatient,
-    Split,
     Step,
     Where,
     WithoutStudy,
@@ -28,12 +27,14 @@ from cohortlake.cohort.define.steps import (
 )
 from cohortlake.cohort.describe import counts, short_table
 from cohortlake.cohort.describe.attrition import Attrition, attrition
+from cohortlake.cohort.describe.members_as_table import MembersAsTable
 from cohortlake.cohort.describe.plot import Plots
 from cohortlake.cohort.export.cohort_file import export
 from cohortlake.cohort.freeze.manifest import Manifest, freeze
 from cohortlake.cohort.freeze.signature import read_key
 from cohortlake.cohort.pixels.summary import PixelManifest
 from cohortlake.cohort.pixels.write import write as write_manifest
+from cohortlake.cohort.select import held_out
 from cohortlake.cohort.select.condition_sql import check_values
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.rows import Rows
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Cohort:
+class Cohort(MembersAsTable):
     """The patients, studies or series that meet some criteria.
 
     Make one with `Lake.cohort` or `Lake.load_cohort`.
@@ -181,23 +182,30 @@ class Cohort:
         formats = outside.date_formats if outside.path else ()
         return self._with(Join(name, outside.path, formats, label=label))
 
-    def split(self, *, seed: int = 0, **shares: float) -> Cohort:
+    def split(self, *, seed: int = 0, **parts: object) -> Cohort:
         """Divide the members into parts by patient: `split(train=0.8, test=0.2)`.
 
         The part of a patient depends on its key, the seed and the shares alone. So no patient is in
-        two parts, and nobody moves when others are added. The shares are met approximately.
+        two parts, and nobody moves when others are added. The shares are met approximately. A part
+        with a condition is held out: `split(train=0.8, val=0.2, test={"Manufacturer": "GE"})`.
 
         Args:
             seed: Another gives other parts.
-            **shares: Part -> share; together 1.
+            **parts: Part -> share, together 1; or what the series of its patients meet: a value
+                for each column, or a condition in SQL.
 
         Raises:
-            BadCriteria: The shares do not add up to 1.
+            BadCriteria: The shares do not add up to 1, or the series of a patient do not agree.
+            BadCondition: A condition cannot be read, or names what is not there.
+            UnknownValue: No row has a coded value.
         """
-        parts: Any = tuple((name, given.plain(name, share)) for name, share in shares.items())
-        number: Any = given.plain("seed", seed)  # `Split` checks their types
-        split = Split(parts, number)
-        return Cohort(select(self.selected.tables, replace(self.criteria, split=split)))
+        tables, joins = self.selected.tables, self.criteria.joins
+        split = given.split(seed, parts)
+        for _, condition in split.held_out:
+            check_values(tables, joins, condition)
+        divided = select(tables, replace(self.criteria, split=split))
+        held_out.check(divided)
+        return Cohort(divided)
 
     @property
     def members(self) -> Rows:
@@ -305,30 +313,12 @@ class Cohort:
         """
         return write_manifest(self.selected, Path(path), format, label or None)
 
-    @property
-    def columns(self) -> list[str]:
-        """The names of the columns of the members."""
-        return self.members.columns
-
-    def head(self, n: int = 5) -> pd.DataFrame:
-        """Return the first members as a frame; see `members`."""
-        return self.members.head(n)
-
     def __len__(self) -> int:
         return counts.size(self.selected)[1]
 
     def __bool__(self) -> bool:
         # As for any object with a length. One member is enough to know.
         return bool(self.ask(f"SELECT 1 FROM ({self.selected.query.entities}) LIMIT 1").fetchall())
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError(
-            "a cohort cannot be iterated over: write cohort.to_pandas(), or "
-            "cohort.members.fetchall()"
-        )
-
-    def __getitem__(self, name: object) -> NoReturn:
-        raise TypeError(f"a cohort has no items: write cohort.to_pandas()[{name!r}]")
 
     if not TYPE_CHECKING:  # a type checker would take any name for one that there is
 
@@ -338,22 +328,6 @@ class Cohort:
                 with contextlib.suppress(LakeError):  # a closed lake tells no columns
                     columns = self.columns
             raise guesses.answer("cohort", name, guesses.COHORTS, dir(type(self)), columns)
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Return the members as a stream of the Arrow C interface."""
-        return self.members.__arrow_c_stream__(requested_schema)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the members as a frame; see `members`."""
-        return self.members.to_pandas()
-
-    def to_arrow(self) -> Any:
-        """Return the members as an Arrow table; see `members`."""
-        return self.members.to_arrow()
-
-    def to_polars(self) -> Any:
-        """Return the members as a `polars.DataFrame`; see `members`."""
-        return self.members.to_polars()
 
     def __str__(self) -> str:
         return self.criteria.to_yaml()
@@ -389,4 +363,5 @@ def draw(tables: OpenedTables, criteria: Criteria) -> Cohort:
     cohort = Cohort(select(tables, replace(criteria, steps=())))
     for step in criteria.steps:
         cohort = cohort._with(step)
+    held_out.check(cohort.selected)
     return cohort

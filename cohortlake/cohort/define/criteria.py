@@ -83,7 +83,8 @@ class Criteria:
         data["level"] = self.level
         data["steps"] = [_step_data(step) for step in self.steps]
         if self.split:
-            data["split"] = dict(self.split.shares) | {"seed": self.split.seed}
+            held_out = {name: _condition_data(held) for name, held in self.split.held_out}
+            data["split"] = {**dict(self.split.shares), **held_out, "seed": self.split.seed}
         return data
 
     @classmethod
@@ -228,7 +229,13 @@ def _step(number: int, data: object) -> Step:
 def _split(data: object) -> Split:
     known = dict(_mapping(data, "split"))
     seed = known.pop("seed", 0)
-    return Split(tuple(known.items()), seed)
+    held_out = {
+        name: _condition(held)
+        for name, held in known.items()
+        if isinstance(held, dict | list | str)
+    }
+    shares = tuple((name, share) for name, share in known.items() if name not in held_out)
+    return Split(shares, seed, tuple(held_out.items()))
 
 
 # The numbers of YAML 1.1 that people and YAML read in the same way.

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cohortlake.cohort.define.steps import Condition, Value
+from cohortlake.cohort.define.steps import Condition, Split, Value
 from cohortlake.errors import BadCondition, BadCriteria
 
 _MOST_OF_RANGE = 10_000
@@ -44,6 +44,29 @@ def label(text: str, joined: Iterable[Iterable[str]]) -> str:
             "column write a condition in SQL, as \"label = 'x'\"; for the text use a YAML file"
         )
     return text
+
+
+def split(seed: object, parts: Mapping[str, object]) -> Split:
+    """Return the split that somebody wrote as arguments in Python.
+
+    Args:
+        seed: Its seed.
+        parts: Part -> its share, or what its patients meet.
+
+    Raises:
+        BadCriteria: The shares do not add up to 1, or are no numbers.
+        BadCondition: A condition is none.
+    """
+    held_out = {
+        name: condition((), part) if isinstance(part, Mapping) else condition((part,), {})
+        for name, part in parts.items()
+        if isinstance(part, Mapping | str)
+    }
+    shares: Any = tuple(
+        (name, plain(name, part)) for name, part in parts.items() if name not in held_out
+    )
+    number: Any = plain("seed", seed)  # `Split` checks their types
+    return Split(shares, number, tuple(held_out.items()))
 
 
 def condition(texts: Iterable[object], values: Mapping[str, object]) -> Condition:

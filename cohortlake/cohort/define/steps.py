@@ -160,24 +160,37 @@ Step: TypeAlias = Where | Exclude | WithStudy | WithoutStudy | OneStudyPerPatien
 
 @dataclass(frozen=True)
 class Split:
-    """Parts of a cohort, by patient: a patient's part depends on its key and this only.
+    """Parts of a cohort, by patient.
+
+    A patient's part depends on its key and on this only, except in parts that are held out.
 
     Attributes:
-        shares: Part -> about which share of the patients it has; together 1.
+        shares: Part -> about which share of the patients it has who are not held out; together 1.
         seed: Another gives other parts.
+        held_out: Part -> what the series of its patients meet. All series of a patient must meet
+            it, or none.
     """
 
     shares: tuple[tuple[str, float], ...]
     seed: int = 0
+    held_out: tuple[tuple[str, Condition], ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of all parts."""
+        return tuple(name for name, _ in (*self.shares, *self.held_out))
 
     def __post_init__(self) -> None:
-        for name, share in self.shares:
+        for name in self.parts:
             check_name(name, "the name of a part")
+        for name, share in self.shares:
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise BadCriteria(f"{name}: a part's share is a number above 0 and up to 1")
         if not math.isclose(sum(share for _, share in self.shares), 1):
-            raise BadCriteria("the shares of a split must add up to 1")
-        if len({name for name, _ in self.shares}) < len(self.shares):
+            raise BadCriteria(
+                "the shares of a split must add up to 1; parts that are held out are not among them"
+            )
+        if len({*self.parts}) < len(self.parts):
             raise BadCriteria("two parts of a split have one name")
         if not _is_int(self.seed):
             raise BadCriteria("a split's seed is a whole number")

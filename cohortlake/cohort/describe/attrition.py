@@ -115,4 +115,4 @@ def _parts(selected: Selected) -> dict[str, int]:
         return {}
     query = f"SELECT split, count(DISTINCT patient_key) FROM ({selected.query.members}) GROUP BY 1"
     counts = dict(selected.ask(query).fetchall())
-    return {name: counts.get(name, 0) for name, _ in selected.criteria.split.shares}
+    return {name: counts.get(name, 0) for name in selected.criteria.split.parts}

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from cohortlake.cohort.freeze import digest, image_sets
 from cohortlake.cohort.freeze import manifest as freeze
 from cohortlake.cohort.freeze.manifest import Manifest
+from cohortlake.cohort.select import held_out
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.dicom_terms import did_you_mean_column
@@ -117,10 +118,11 @@ def of_cohort(selected: Selected, label: str | None) -> pa.Table:
 
     Raises:
         UnknownColumn: The members have no such column.
-        BadCriteria: A member has no label.
+        BadCriteria: A member has no label, or a patient is in two parts of the split.
         PixelsNotReachable: The policy replaces UIDs, or hides versions.
     """
     _require_shown(selected.tables)
+    held_out.check(selected)
     if label:
         _require_label(selected.members.columns, label)
     part = 'm."split"' if selected.criteria.split else "NULL::VARCHAR"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -30,10 +31,12 @@ from cohortlake.cohort.pixels.summary import (
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.errors import ExportError, PixelsNotReachable, did_you_mean
-from cohortlake.headers.frames import FrameIndex
 from cohortlake.settings import Settings
 from cohortlake.storage.disk import whole_file, whole_folder
 from cohortlake.storage.root import Root
+
+if TYPE_CHECKING:
+    from cohortlake.headers.frames import FrameIndex
 
 _FRAMES_OF_A_SERIES = 300  # where they are not known
 
@@ -96,7 +99,7 @@ def write(selected: Selected, path: Path, name: str, label: str | None) -> Pixel
     """
     _check(path, name)
     criteria = selected.criteria
-    parts = tuple(part for part, _ in criteria.split.shares) if criteria.split else ()
+    parts = criteria.split.parts if criteria.split else ()
     table = entries.of_cohort(selected, label)
     return _write(selected.tables, table, path, name, criteria.name, criteria.about, parts, label)
 
@@ -111,7 +114,7 @@ def write_frozen(
     """
     _check(path, name)
     criteria = frozen.read_criteria()
-    parts = tuple(part for part, _ in criteria.split.shares) if criteria.split else ()
+    parts = criteria.split.parts if criteria.split else ()
     table = entries.of_frozen(tables, frozen, label)
     return _write(tables, table, path, name, frozen.label, criteria.about, parts, label)
 
@@ -175,6 +178,8 @@ def _write(
 
 
 def _index(tables: OpenedTables, table: pa.Table) -> FrameIndex:
+    from cohortlake.headers.frames import FrameIndex  # here and not above: it imports boto3
+
     root = _whole_root(tables.root)
     keys = zip(table["image_set_id"].to_pylist(), table["version"].to_pylist(), strict=True)
     index = FrameIndex(root, keys)

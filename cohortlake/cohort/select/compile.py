@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import takewhile
 
 from cohortlake import schema
 from cohortlake.cohort.define import conditions, sentences, values
@@ -22,7 +22,6 @@ from cohortlake.cohort.define.steps import (
     Exclude,
     Join,
     OneStudyPerPatient,
-    Split,
     Step,
     Where,
     WithoutStudy,
@@ -32,9 +31,11 @@ from cohortlake.cohort.select.compiled_query import (
     SERIES_ID,
     SERIES_ID_OF_ROW,
     CompiledQuery,
+    HeldOut,
     Kind,
     Parameters,
     Stage,
+    part_of_split,
 )
 from cohortlake.cohort.select.condition_sql import ConditionSql, compile_condition
 from cohortlake.cohort.select.opened_tables import OpenedTables
@@ -96,14 +97,18 @@ class _Compiler:
         self._add(sentences.IDENTIFIED, self._identified(), "checked")
         for step in steps[filters:]:
             self._add_step(step)
+        split = self.criteria.split
+        held_out = tuple(self._held(*held) for held in split.held_out) if split else ()
         everything = Stage(_EVERYTHING, sentences.EVERYTHING, self._everything())
-        headers = self.tables.columns(_HEADERS) if self.criteria.level == "series" else ()
+        is_series = self.criteria.level == "series"  # only a series has one header
+        headers = self.tables.columns(_HEADERS) if is_series else ()
         return CompiledQuery(
             (everything, *self.stages),
             self.params.values,
             self._entities(),
-            self._members(self.of_headers),
-            self._members(headers),
+            self._members(self.of_headers if is_series else (), held_out),
+            self._members(headers, held_out),
+            held_out,
         )
 
     def _everything(self) -> str:
@@ -317,11 +322,12 @@ class _Compiler:
         distinct = "" if level == "series" else "DISTINCT"  # a series has one row
         return f"SELECT {distinct} {keys} FROM {self._before}"
 
-    def _members(self, of_headers: Collection[str]) -> str:
+    def _members(self, of_headers: Collection[str], held_out: tuple[HeldOut, ...]) -> str:
         """Return a SELECT for the members.
 
         Args:
             of_headers: The columns of headers that a row has too. Not every series has a header.
+            held_out: The parts that are held out.
         """
         level = self.criteria.level
         table = _TABLES[level]
@@ -337,7 +343,8 @@ class _Compiler:
             for name in self.tables.columns(join.table)
             if name != "patient_key"
         ]
-        split = [self._split(self.criteria.split)] if self.criteria.split else []
+        split = self.criteria.split
+        part = [part_of_split(split, held_out, self.params)] if split else []
         entity = _KEYS[level]
         same = " AND ".join(f"m.{c} = {_OF_ROW.get(c, f't.{c}')}" for c in entity)
         joins = " ".join(
@@ -348,18 +355,16 @@ class _Compiler:
             joins += f" LEFT JOIN {_HEADERS} h ON h.datastore_id = t.datastore_id"
             joins += " AND h.image_set_id = t.image_set_id"
         return f"""
-            SELECT m.patient_key, {", ".join((*own, *outside, *split))}
+            SELECT m.patient_key, {", ".join((*own, *outside, *part))}
             FROM ({self._entities()}) m JOIN {table} t ON {same} {joins}
             ORDER BY {", ".join(f"m.{c}" for c in entity)}
         """
 
-    def _split(self, split: Split) -> str:
-        # A number from 0 to 1 that depends on the patient and the seed alone.
-        seed = self.params.add(str(split.seed))
-        number = f"(md5_number_lower(concat_ws('|', {seed}, m.patient_key)) >> 11) / {2**53}.0"
-        names = [self.params.add(name) for name, _ in split.shares]
-        ends = list(accumulate(share for _, share in split.shares))
-        whens = [
-            f"WHEN {number} < {end!r} THEN {name}" for name, end in zip(names, ends, strict=True)
-        ]
-        return f"CASE {' '.join(whens[:-1])} WHEN true THEN {names[-1]} END AS split"
+    def _held(self, part: str, condition: Condition) -> HeldOut:
+        found, series = self._condition(condition), f"FROM {self._before} l"
+        if found.table == "series":
+            return HeldOut(part, f"SELECT patient_key, ({found.sql}) AS meets {series}")
+        entity = _ENTITY_OF.get(found.table, "patient_key")
+        those = f'SELECT {entity}, ({found.sql}) AS meets FROM "{found.table}"'
+        joined = f"{series} LEFT JOIN ({those}) USING ({entity})"
+        return HeldOut(part, f"SELECT l.patient_key, meets {joined}")

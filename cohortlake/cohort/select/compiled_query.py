@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
+from cohortlake.cohort.define.steps import Split
 from cohortlake.cohort.define.values import Parameter
 
 Kind = Literal["kept", "excluded", "checked"]
@@ -51,6 +53,20 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A part of a split that is held out.
+
+    Attributes:
+        part: Its name.
+        sql: A SELECT over the last stage: patient_key and meets, a row for each series. `meets` is
+            null where it is not known.
+    """
+
+    part: str
+    sql: str
+
+
+@dataclass(frozen=True)
 class CompiledQuery:
     """Criteria as SQL.
 
@@ -61,6 +77,7 @@ class CompiledQuery:
         members: A SELECT for their whole rows, over the last stage. Members that are series have
             the columns of headers that conditions name.
         described: The same with all columns of headers.
+        held_out: The parts of the split that are held out.
     """
 
     stages: tuple[Stage, ...]
@@ -68,6 +85,7 @@ class CompiledQuery:
     entities: str
     members: str
     described: str
+    held_out: tuple[HeldOut, ...] = ()
 
     def with_stages(self, select: str) -> tuple[str, dict[str, Parameter]]:
         """Return a query that can run, and the values for it.
@@ -103,3 +121,30 @@ class Parameters:
         name = f"value_{len(self.values) + 1}"
         self.values[name] = value
         return f"${name}"
+
+
+def part_of_split(split: Split, held_out: Iterable[HeldOut], params: Parameters) -> str:
+    """Return SQL for the part of the patient of a row of `m`, as the column `split`.
+
+    A patient is in one part only, whatever its series are: see `held_out` for the check that its
+    series agree.
+
+    Args:
+        split: The split.
+        held_out: Its parts that are held out, compiled.
+        params: Its values are added here.
+    """
+    whens = [
+        f"WHEN m.patient_key IN (SELECT patient_key FROM ({held.sql}) WHERE meets) "
+        f"THEN {params.add(held.part)}"
+        for held in held_out
+    ]
+    # A number from 0 to 1 that depends on the patient and the seed alone.
+    seed = params.add(str(split.seed))
+    number = f"(md5_number_lower(concat_ws('|', {seed}, m.patient_key)) >> 11) / {2**53}.0"
+    names = [params.add(name) for name, _ in split.shares]
+    ends = list(accumulate(share for _, share in split.shares))[:-1]
+    whens += [
+        f"WHEN {number} < {end!r} THEN {name}" for name, end in zip(names, ends, strict=False)
+    ]
+    return f"CASE {' '.join(whens)} WHEN true THEN {names[-1]} END AS split"

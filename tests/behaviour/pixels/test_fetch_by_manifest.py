@@ -238,6 +238,31 @@ def identified(node):
         yield from identified(value)
 
 
+@pytest.mark.parametrize("level", ["patient", "study", "series"])
+def test_one_maker_of_scanners_is_held_out_at_each_level(lake, level, tmp_path):
+    (maker,) = lake.sql("""
+        SELECT Manufacturer FROM series_headers JOIN series USING (datastore_id, image_set_id)
+        WHERE series.Modality = 'CT' GROUP BY 1 ORDER BY count(DISTINCT series.patient_key) LIMIT 1
+    """).fetchall()[0]
+    known = lake.cohort("known", level=level).where(Modality="CT").where("Manufacturer IS NOT NULL")
+    one = known.first_study_per_patient()
+    split = one.split(train=0.7, val=0.3, test={"Manufacturer": maker})
+    written = split.manifest(tmp_path / "list.json", format="monai")
+    document = json.loads((tmp_path / "list.json").read_bytes())
+    makers = dict(lake.sql("SELECT image_set_id, Manufacturer FROM series_headers").fetchall())
+    found = {
+        part: {makers[item["image_set_id"]] for item in document[part]}
+        for part in ("training", "validation", "test")
+    }
+    assert found["test"] == {maker}
+    assert maker not in found["training"] | found["validation"]
+    assert found["training"]
+    series = (
+        lake.cohort("all", level="series").where(Modality="CT").where("Manufacturer IS NOT NULL")
+    )
+    assert written.series == len(series.first_study_per_patient())
+
+
 def test_safe_gives_no_manifest(sync, tmp_path):
     root = tmp_path / "lake"
     shutil.copytree(sync.root.uri, root)
