@@ -1,14 +1,16 @@
 """Claim: a tick costs what changed, whatever the lake holds.
 
     python -m benchmarks.tick                               # 60,000 image sets, some minutes
-    python -m benchmarks.tick --image-sets 10000000 --repeats 1 --minutes 120
-    python -m benchmarks.tick --image-sets 100000000 --root FOLDER --repeats 1 --policies safe
+    python -m benchmarks.tick --image-sets 10000000 --repeats 1 --minutes 150
+    python -m benchmarks.tick --image-sets 100000000 --lake FOLDER --policies safe --cases full
+    python -m benchmarks.tick --lake FOLDER --policies safe --cases nothing recent all
 
 A lake of so many image sets is made (`benchmarks.publish`), some months at a time, with coverage
 up to now. It needs 600 bytes of disk for each image set, and 940 if it is published under several
 policies: 60 GB for 100 million under one. The run says so, refuses a disk with less room, and
-deletes the lake at its end. An emulator then serves what changed since, and nothing else: the
-windows that a tick searches hold no more.
+deletes the lake at its end. With `--lake` it stays, and later runs measure other cases on it. An
+emulator then serves what changed since, and nothing else: the windows that a tick searches hold no
+more.
 
 For each policy, medians of the repeats. The full publication is the first one under the policy, so
 it has no repeats.
@@ -54,6 +56,7 @@ from cohortlake.increments import kinds, packed, writer
 from cohortlake.increments.pack_writer import PackWriter
 from cohortlake.increments.record import Record
 from cohortlake.publish import publisher
+from cohortlake.publish.publication.marker import read_marker
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 from scripts.hospital import serving
@@ -71,6 +74,7 @@ class Case:
     """A tick.
 
     Attributes:
+        key: As `--cases` names it.
         name: As the table says it.
         changed: SQL for the image sets that the service has otherwise than the lake, or a
             sweep's.
@@ -80,6 +84,7 @@ class Case:
         repeats: How often it is measured at most.
     """
 
+    key: str
     name: str
     changed: str = "FROM current WHERE false"
     parts: tuple[tuple[str, str], ...] = (
@@ -114,25 +119,28 @@ def cases(rows: int, seed: int) -> list[Case]:
         ORDER BY hash(image_set_key, {seed}) OFFSET {GONE}"""
     _, *later = Case.parts
     return [
-        Case("full publication", parts=(("publish", "full"),), repeats=1),
-        Case("nothing new"),
-        Case("nothing new, `cohortlake sync`", parts=(("command", "command"),)),
-        Case("1,000 of the last two months", some(f"study_month IN {RECENT}", 1000)),
-        Case("1,000 all over", some(one_in(rows // 2000), 1000)),
-        Case(f"a sweep, {GONE} gone", swept, (("search", "sweep"), *later), is_as_known=True),
-        Case("100,000 new in one day", new, is_new=True),
+        Case("full", "full publication", parts=(("publish", "full"),), repeats=1),
+        Case("nothing", "nothing new"),
+        Case("command", "nothing new, `cohortlake sync`", parts=(("command", "command"),)),
+        Case("recent", "1,000 of the last two months", some(f"study_month IN {RECENT}", 1000)),
+        Case("all", "1,000 all over", some(one_in(rows // 2000), 1000)),
+        Case(
+            "sweep", f"a sweep, {GONE} gone", swept, (("search", "sweep"), *later), is_as_known=True
+        ),
+        Case("new", "100,000 new in one day", new, is_new=True),
     ]
 
 
 # The lake
 
 
-def require_room(folder: str, rows: int, policies: Sequence[str]) -> None:
+def require_room(folder: str, given: argparse.Namespace) -> None:
     """Say how much disk a lake needs, and refuse a disk that has less.
 
     When the policy changes, the former files stay until the new ones are complete.
     """
-    needed = rows * (BYTES_STORED + BYTES_PUBLISHED * min(2, len(policies)))
+    rows = given.image_sets
+    needed = rows * (BYTES_STORED + BYTES_PUBLISHED * min(2, len(given.policies)))
     free = shutil.disk_usage(folder).free
     print(
         f"{rows:,} image sets need {needed / 1e9:.1f} GB in {folder}; {free / 1e9:.1f} GB are free",
@@ -307,50 +315,68 @@ def _median(runs: Sequence[Measured]) -> Measured:
     )
 
 
-def compare(
-    rows: int, root: Root, policies: Sequence[str], repeats: int, deadline: Deadline
-) -> None:
-    """Measure all cases under some policies and print a line for each."""
-    at = NOW + timedelta(hours=2)
-    for policy in policies:
-        for number, case in enumerate(cases(rows, 0)):
+def compare(root: Root, given: argparse.Namespace, deadline: Deadline) -> None:
+    """Measure cases under some policies and print a line for each."""
+    rows, at = given.image_sets, _searched_until(root)
+    for policy in given.policies:
+        if "full" not in given.cases and _policy(root) != policy:
+            sys.exit(f"the lake is not published under {policy}: measure the case full first")
+        # Another run has not changed the same image sets.
+        seed = image_sets.version(root) or 0
+        for number, case in enumerate(cases(rows, seed)):
+            if case.key not in given.cases:
+                continue
             runs, busy = [], load()
-            for repeat in range(min(repeats, case.repeats)):
+            for repeat in range(min(given.repeats, case.repeats)):
                 at += timedelta(hours=2)
-                drawn = cases(rows, 1 + repeat)[number]
+                drawn = cases(rows, seed + 1 + repeat)[number]
                 count, parts = measured(root, drawn, policy, at, deadline)
                 runs.append(parts)
             print_row(policy, case.name, count, runs, busy)
 
 
+def _searched_until(root: Root) -> datetime:
+    ends = coverage.read(root)["end"].to_pylist()
+    return max(NOW, *ends) + timedelta(hours=2)
+
+
+def _policy(root: Root) -> str | None:
+    publication = read_marker(root)
+    return publication.policy if publication else None
+
+
 def main(given: argparse.Namespace) -> None:
-    """Make a lake of each size, and measure it."""
+    """Make a lake unless it is there, and measure it."""
     deadline = Deadline(given.minutes)
-    for rows in given.image_sets:
-        folder = tempfile.mkdtemp(prefix="tick-", dir=given.root)
-        try:
-            require_room(folder, rows, given.policies)
-            began, root = time.perf_counter(), Root(folder)
-            make_lake(root, rows, given.increments)
+    folder = given.lake or tempfile.mkdtemp(prefix="tick-", dir=given.root)
+    root = Root(folder)
+    try:
+        if image_sets.version(root) is None:
+            require_room(str(Path(folder).parent), given)
+            began = time.perf_counter()
+            make_lake(root, given.image_sets, given.increments)
             print(f"made in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-            print(f"\n{rows:,} image sets, {given.increments:,} packed increments.\n")
-            print_head()
-            compare(rows, root, given.policies, given.repeats, deadline)
-        except OutOfTime:
-            print(f"\nNot measured after {given.minutes:g} minutes: what follows.", flush=True)
-            return
-        finally:
+        print(f"\n{given.image_sets:,} image sets, {given.increments:,} packed increments.\n")
+        print_head()
+        compare(root, given, deadline)
+    except OutOfTime:
+        print(f"\nNot measured after {given.minutes:g} minutes: what follows.", flush=True)
+    finally:
+        if not given.lake:
             shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image-sets", type=int, nargs="+", default=[60_000])
+    parser.add_argument("--image-sets", type=int, default=60_000, help="the same for a kept lake")
     parser.add_argument("--policies", nargs="+", default=["safe", "limited", "identified"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--increments", type=int, default=0, help="packed ones beside the lake")
     parser.add_argument("--minutes", type=float, help="end after so many; no end by default")
-    parser.add_argument("--root", help="where to make the lakes; a temporary folder by default")
+    parser.add_argument("--root", help="where to make the lake; the temporary folder by default")
+    parser.add_argument("--lake", help="the lake's own folder: it is made once, and stays")
+    every = [case.key for case in cases(1, 0)]
+    parser.add_argument("--cases", nargs="*", choices=every, default=every)
     parser.add_argument("--part", choices=WORK, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:

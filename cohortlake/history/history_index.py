@@ -139,6 +139,31 @@ class HistoryIndex:
         self._retrying(lambda: self._read(con, history, section, sorted_keys, name))
         return name
 
+    def in_order(self, section: str) -> Iterator[pa.RecordBatch]:
+        """Yield all rows of a section in the order of its key, not many at once.
+
+        The rows of a key are in one batch.
+
+        Args:
+            section: One of `SECTIONS`.
+
+        Raises:
+            RootNotUsable: The index cannot be read, or what it lacks cannot be written.
+        """
+        start, attempts = None, _ATTEMPTS
+        while attempts:
+            attempts -= 1
+            try:
+                for batch in sorted_file.merged(self._opened(), section, start):
+                    yield batch
+                    start = batch.column(0)[-1].as_py() + 1
+                return
+            except DamagedFile as error:
+                if not (attempts and error.path.startswith(FOLDER)):
+                    raise
+                self.root.delete(error.path)
+                self._files = None
+
     def _retrying(self, attempt: Callable[[], object]) -> None:
         def with_files_of_now() -> None:
             try:

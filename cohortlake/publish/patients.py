@@ -1,15 +1,21 @@
 """The published table `patients`: affected patients are counted again, all others are kept.
 
 A patient's image sets may be in any month, so this table has no partitions. It is one file in the
-order of `patient_key`, written one range of keys at a time. The rows of a range fit into memory,
-however many patients there are. All studies of these patients are in it, so the order of their
-studies is worked out here as well (`study_order`); the table `studies` needs it.
+order of `patient_key`. A full publication reads the rows of all patients once, in the order of the
+index of the history. All studies of a patient are read together, so the order of their studies is
+worked out here as well (`study_order`); the table `studies` needs it.
 """
 
 from __future__ import annotations
 
-import duckdb
+from collections.abc import Iterator
 
+import duckdb
+import pyarrow as pa
+
+from cohortlake.history import history_index
+from cohortlake.history.history_index import HistoryIndex
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
@@ -27,6 +33,8 @@ _SHOWN = [
 
 def write(
     con: duckdb.DuckDBPyConnection,
+    history: HistoryViews,
+    index: HistoryIndex,
     plan: PublishPlan,
     policy: Policy,
     writer: Writer,
@@ -34,7 +42,9 @@ def write(
     """Write the table.
 
     Args:
-        con: The connection of the plan's relations.
+        con: The connection of the plan's relations, with the macros of `keyed_hashes`.
+        history: The version history.
+        index: Its index, which a full publication reads.
         plan: What is published.
         policy: The privacy policy.
         writer: Writes the file.
@@ -49,47 +59,70 @@ def write(
             person_hash UBIGINT, entity_hash UBIGINT, study_ordinal INT, days_since_previous INT
         )
     """)
-    count = engine.count(con, f"SELECT count(*) FROM {plan.patients}")
-    # Each range is read when the query before it has been run.
-    queries = (
-        _load_range(con, plan, policy, writer, each, order)
-        for each in ranges_of_keys(count, _RANGE_PATIENTS)
-    )
-    if plan.is_full:
-        writer.write_whole(con, TABLE, queries)
+    writer.create_table(con, "new_patients", TABLE)
+    patients = plan.patients
+    parts = _rows_of(con, plan, patients) if patients else _all_rows(con, history, index)
+    for rows in parts:
+        con.execute(f"INSERT INTO {order} {study_order.of(rows)}")
+        con.execute(f"INSERT INTO new_patients {_published_sql(con, rows, policy, writer)}")
+    if patients:
+        writer.replace_whole(con, TABLE, "new_patients", patients)
     else:
-        for number, query in enumerate(queries):
-            into = "INSERT INTO new_patients" if number else "CREATE TEMP TABLE new_patients AS"
-            con.execute(f"{into} {query}")
-        writer.replace_whole(con, TABLE, "new_patients", plan.patients)
-    con.execute("DROP TABLE range_rows; DROP TABLE patients_of_range")
+        writer.write_whole(con, TABLE, "new_patients")
+    con.execute("DROP TABLE new_patients; DROP TABLE IF EXISTS patient_part")
     return order
 
 
-def _load_range(
-    con: duckdb.DuckDBPyConnection,
-    plan: PublishPlan,
-    policy: Policy,
-    writer: Writer,
-    keys: str,
-    order: str,
-) -> str:
-    """Load the current rows of some patients, and add the order of their studies.
+def _all_rows(
+    con: duckdb.DuckDBPyConnection, history: HistoryViews, index: HistoryIndex
+) -> Iterator[str]:
+    """Load the current rows of all patients, some patients at a time.
 
-    Returns:
-        SQL for the rows of `patients` whose keys are in the range.
+    Yields:
+        The name of a temporary table: the columns of `marts.PATIENT_SOURCE`, patient_key and
+        shift_days.
     """
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE patients_of_range AS FROM {plan.patients} WHERE {keys};
-        CREATE OR REPLACE TEMP TABLE range_rows AS
-        SELECT {", ".join(marts.PATIENT_SOURCE)}, patient_key, shift_days
-        FROM {plan.patient_rows} JOIN patients_of_range USING (datastore_id, PatientID);
-        INSERT INTO {order} {study_order.of("range_rows")};
+        CREATE TEMP TABLE ended AS
+        SELECT interval_key FROM {history.ends} WHERE ended_by IS NOT NULL
     """)
-    con.register("patient_sexes", derived_values.sexes(con, "range_rows"))
+    for batch in index.in_order(history_index.PATIENTS):
+        con.register("index_rows", pa.Table.from_batches([batch]))
+        con.execute("""
+            CREATE OR REPLACE TEMP TABLE current_of_patients AS
+            FROM index_rows ANTI JOIN ended USING (interval_key)
+        """)
+        con.unregister("index_rows")
+        keyed = derived_values.keyed_patients(con, "current_of_patients", "patients_of_part")
+        yield _load(con, "current_of_patients", f"FROM {keyed}")
+    con.execute("DROP TABLE IF EXISTS current_of_patients; DROP TABLE IF EXISTS patients_of_part")
+    con.execute("DROP TABLE ended")
+
+
+def _rows_of(con: duckdb.DuckDBPyConnection, plan: PublishPlan, patients: str) -> Iterator[str]:
+    """Load the current rows of the affected patients, as `_all_rows` does."""
+    count = engine.count(con, f"SELECT count(*) FROM {patients}")
+    for keys in ranges_of_keys(count, _RANGE_PATIENTS):
+        yield _load(con, plan.patient_rows, f"FROM {patients} WHERE {keys}")
+
+
+def _load(con: duckdb.DuckDBPyConnection, rows: str, patients: str) -> str:
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE patient_part AS
+        SELECT {", ".join(marts.PATIENT_SOURCE)}, patient_key, shift_days
+        FROM {rows} JOIN ({patients}) USING (datastore_id, PatientID)
+    """)
+    return "patient_part"
+
+
+def _published_sql(
+    con: duckdb.DuckDBPyConnection, rows: str, policy: Policy, writer: Writer
+) -> str:
+    """Return SQL for the published rows of the patients whose current rows are given."""
+    con.register("patient_sexes", derived_values.sexes(con, rows))
     derived = f"""
-        SELECT range_rows.*, sex, {derived_values.status("sex")}
-        FROM range_rows LEFT JOIN patient_sexes ON {derived_values.same("sex")}
+        SELECT {rows}.*, sex, {derived_values.status("sex")}
+        FROM {rows} LEFT JOIN patient_sexes ON {derived_values.same("sex")}
     """
     safe = rows_sql(derived, _SHOWN, policy)
     con.execute(f"CREATE OR REPLACE TEMP VIEW safe_patient_rows AS {safe}")

@@ -41,8 +41,8 @@ class PublishPlan:
             not in `rows` are kept.
         batches: The months of all these periods, cut so that the rows of a batch fit into memory.
         patients: The name of a temporary table: datastore_id, PatientID, patient_key and
-            shift_days of the affected patients. A full publication affects all patients.
-            Otherwise `patients` keeps the rows of the others.
+            shift_days of the affected patients. `patients` keeps the rows of the others. None if
+            all patients are affected, in a full publication.
         patient_rows: The current rows of these patients: a relation with the columns of
             `marts.PATIENT_SOURCE`.
         multi_month_rows: The name of a temporary table: those of `rows` whose study or series has
@@ -56,7 +56,7 @@ class PublishPlan:
     periods: Mapping[str, frozenset[str]]
     rewrite: frozenset[str]
     batches: tuple[Batch, ...]
-    patients: str
+    patients: str | None
     patient_rows: str
     multi_month_rows: str
     previous_states: str
@@ -98,7 +98,7 @@ def _plan_everything(
         periods=dict.fromkeys(_TABLES, every),
         rewrite=every,
         batches=tuple(periods.batches(every)),
-        patients=derived_values.keyed_patients(con, history.current, _PATIENTS),
+        patients=None,
         patient_rows=history.current,
         multi_month_rows=multi_month_rows,
         previous_states=_find_previous_states(con, history, [moved, multi_month_rows]),

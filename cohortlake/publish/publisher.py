@@ -260,14 +260,15 @@ def _publish_since(
         header_paths: These files.
     """
     writer = Writer(root, policy, before.files if before else {})
+    index = HistoryIndex(root, version)
+    index.bring_up_to_date()
     with engine.connection(memory_limit=_MEMORY, threads=_threads()) as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
         appended = image_sets.register_appended(con, history, root, since, version)
-        index = HistoryIndex(root, version)
         plan = make_plan(con, history, index, appended, policy, rewrite)
-        study_order = patients.write(con, plan, policy, writer)
+        study_order = patients.write(con, history, index, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
         shown = before.headers if before and not plan.is_full else {}
         changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
@@ -277,7 +278,6 @@ def _publish_since(
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)
-    index.bring_up_to_date()
     removed = set(writer.unwritten() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(

@@ -27,6 +27,7 @@ from cohortlake.storage import engine
 from cohortlake.storage.engine import ROW_GROUP_ROWS
 from cohortlake.storage.root import Root
 
+_RANGE_ROWS = 500_000  # of patients, sorted at once
 _CHUNK_ROWS = 100_000
 _ROWS_AT_ONCE = 2 * ROW_GROUP_ROWS
 _FILES_AT_ONCE = min(4, os.cpu_count() or 1)
@@ -190,21 +191,24 @@ class Writer:
         rows = f"SELECT *, {partition_sql(self._policy)} AS period FROM ({query})"
         return f"SELECT {self.selected(table)}, period FROM ({_of_periods(rows, periods)})"
 
-    def write_whole(
-        self, con: duckdb.DuckDBPyConnection, table: str, queries: Iterable[str]
-    ) -> None:
+    def create_table(self, con: duckdb.DuckDBPyConnection, name: str, table: str) -> None:
+        """Create an empty temporary table with the columns of a published table."""
+        con.register("no_rows", pa.Table.from_batches([], self._columns(table)))
+        con.execute(f"CREATE TEMP TABLE {name} AS FROM no_rows")
+        con.unregister("no_rows")
+
+    def write_whole(self, con: duckdb.DuckDBPyConnection, table: str, rows: str) -> None:
         """Write a table without partitions.
 
         Args:
-            con: The connection of the queries.
+            con: The connection of the rows.
             table: The published table.
-            queries: Queries for its columns as the policy shows them. Each is run before the next
-                one is asked for.
+            rows: A relation of its rows as the policy shows them.
         """
-        columns = self._columns(table)
-        names = ", ".join(columns.names)
-        ordered = (f"SELECT {names} FROM ({query}) ORDER BY patient_key" for query in queries)
-        batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
+        columns, order = self._columns(table), ", ".join(self._order(table))
+        ranges = ranges_of_keys(engine.count(con, f"SELECT count(*) FROM {rows}"), _RANGE_ROWS)
+        queries = (f"SELECT * FROM {rows} WHERE {keys} ORDER BY {order}" for keys in ranges)
+        batches = (batch for query in queries for batch in engine.batches(con, query, columns))
         self._write(self._path(table), columns, batches)
 
     def replace_whole(

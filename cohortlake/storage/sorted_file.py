@@ -212,21 +212,26 @@ class _Blocks:
         return np.split(numbers, np.flatnonzero(starts[1:] - ends[:-1] > _GAP_BYTES) + 1)
 
 
-def merged(files: Sequence[SortedFile], section: str) -> Iterator[pa.RecordBatch]:
+def merged(
+    files: Sequence[SortedFile], section: str, start: int | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a section of several files in the order of the key, not many at once.
+
+    The rows of a key are in one batch.
 
     Args:
         files: The files.
         section: The section, which each of them has, with the same columns.
+        start: The first key; None for all rows.
 
     Raises:
         DamagedFile: A block is damaged.
     """
     firsts = np.sort(np.concatenate([file.first_keys(section) for file in files]))
     step = max(_BLOCKS_MERGED, 2 * len(files))
-    cuts = np.unique(firsts[step::step]).tolist()
-    for start, end in itertools.pairwise([None, *cuts, None]):
-        parts = [part for file in files for part in file.between(section, start, end)]
+    cuts = [cut for cut in np.unique(firsts[step::step]).tolist() if start is None or cut > start]
+    for low, high in itertools.pairwise([start, *cuts, None]):
+        parts = [part for file in files for part in file.between(section, low, high)]
         if parts:
             rows = pa.concat_tables(parts)
             yield from rows.sort_by(rows.column_names[0]).combine_chunks().to_batches()

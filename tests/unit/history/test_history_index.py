@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from changing import CHANGE, GONE, Hospital
 from hypothesis import given, settings
@@ -114,6 +116,22 @@ def read_by(index: HistoryIndex) -> dict[str, list[tuple[Any, ...]]]:
     return rows
 
 
+def read_in_order(root: Root) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the same rows, read from the first key to the last one."""
+    version = image_sets.version(root)
+    assert version is not None
+    index, rows = HistoryIndex(root, version), {}
+    for section in SECTIONS:
+        batches = list(index.in_order(section))
+        ends = [(batch.column(0)[0].as_py(), batch.column(0)[-1].as_py()) for batch in batches]
+        assert all(before < after for (_, before), (after, _) in itertools.pairwise(ends))
+        with engine.connection() as con:
+            schema = history_index._SCHEMAS[section]
+            con.register("in_order", pa.Table.from_batches(batches, schema))
+            rows[section] = con.sql("FROM in_order ORDER BY ALL").fetchall()
+    return rows
+
+
 def scanned(root: Root, version: int | None = None) -> dict[str, list[tuple[Any, ...]]]:
     """Return the same rows from a scan of the history."""
     with engine.connection() as con:
@@ -155,6 +173,7 @@ def test_the_index_gives_what_a_scan_gives(
         patched.setattr(history_index, "_MERGED_BYTES", merged_bytes)
         patched.setattr(history_index, "_MOST_FILES", 3)
         patched.setattr(sorted_file, "_BLOCK_BYTES", 300)
+        patched.setattr(sorted_file, "_BLOCKS_MERGED", 1)
         root = Root(folder)
         root.prepare()
         hospital = Hospital(root)
@@ -164,7 +183,7 @@ def test_the_index_gives_what_a_scan_gives(
                 bring_up_to_date(hospital, None)
         if image_sets.version(root) is not None:
             rows = read(root)
-            assert rows == scanned(root)
+            assert rows == scanned(root) == read_in_order(root)
             keys = {section: sorted(key for key, *_ in rows[section]) for section in SECTIONS}
             assert keys_held(root) == keys
 
@@ -226,6 +245,30 @@ def test_a_missing_or_damaged_file_is_written_again(
     # What was after the first version is not known without the file of the first version.
     assert (intact in root.files(FOLDER, "")) == (number == 0)
     assert before[number] not in root.files(FOLDER, "")
+
+
+def test_a_file_that_is_damaged_while_it_is_read_in_order_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorted_file, "_BLOCK_ROWS", 3)
+    monkeypatch.setattr(sorted_file, "_BLOCKS_MERGED", 1)
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    hospital.step([change(number, DICOMPatientId=f"P{number}") for number in range(30)], [])
+    version = image_sets.version(root)
+    assert version is not None
+    index = HistoryIndex(root, version)
+    batches = index.in_order(history_index.PATIENTS)
+    found = [next(batches)]
+    (path,) = root.files(FOLDER, "")
+    file = Path(root.path(path))
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
+    found += batches
+    keys = [key for batch in found for key in batch.column(0).to_pylist()]
+    assert keys == [row[0] for row in scanned(root)[history_index.PATIENTS]]
+    assert root.files(FOLDER, "") != [path]
 
 
 def test_a_reader_goes_on_after_another_run_merged_the_files(
