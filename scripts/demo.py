@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 import cohortlake
-from cohortlake import dicom_terms, report
+from cohortlake import Settings, Sync, dicom_terms, report
+from cohortlake.ingest.headers.choice import HeaderChoice
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
@@ -80,7 +81,10 @@ def main() -> int:
         show_changes(loaded)
         show_verification()
 
-        console.rule("3. Proof")
+        console.rule("3. Whole headers of chest CTs")
+        fetch_headers()
+
+        console.rule("4. Proof")
         differences = compare(hospital)
     write_report()
     show_next_steps()
@@ -106,6 +110,22 @@ def run_job(name: str) -> None:
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             console.print(f"check {check.check_name} of {check.asset_key.to_user_string()} failed")
+
+
+def fetch_headers() -> None:
+    """Fetch the headers that notebook 08 selects by, and print what that costs."""
+    with cohortlake.open(LAKE) as lake:
+        chests = lake.sql(
+            "SELECT image_set_id FROM series WHERE Modality = 'CT' AND body_part = 'CHEST'"
+        ).to_arrow()
+    choice = HeaderChoice(
+        image_set_ids=chests["image_set_id"].combine_chunks(), include_archived=True
+    )
+    sync = Sync(Settings.from_env())
+    bill = sync.estimate_headers(choice)
+    console.print(f"{bill.requests:,} requests, {bill.hours:.2f} hours, {bill.dollars:.2f} USD")
+    with timed("Fetched and published"):
+        sync.enrich(choice)
 
 
 def live(hospital: Hospital, days: int) -> dict[str, int]:

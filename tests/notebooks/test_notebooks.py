@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 import cohortlake
 from cohortlake import Settings, Sync
+from cohortlake.ingest.headers.choice import HeaderChoice
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -65,6 +66,10 @@ assert difference.counts.get("left", 0) == len(before - now)
 """What holds of a notebook that has no assertions of its own."""
 
 
+CHEST_CTS = "SELECT image_set_id FROM series WHERE Modality = 'CT' AND body_part = 'CHEST'"
+"""The series whose headers are fetched, as the demo does."""
+
+
 @dataclass(frozen=True)
 class Lake:
     """A lake, and what its data store says of people."""
@@ -80,8 +85,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     # The clock stands still, so that the hospital lives the same three days each time: there are
     # a patient of two sexes in them, cascades, and studies that join and leave the frozen cohort.
     hospital: dict[str, Any] = {"now": "2026-03-01T08:00:00Z", "clock": "stopped"}
+    hospital |= {"series_size": 0.05}  # how many slices a series has says nothing here
     with emulated(synthetic=4000, seed=1, **hospital) as emulator:
-        sync = fill_lake(emulator, root)
+        sync = fill_lake(emulator, root, metadata_tps=1000)
         people = people_of(emulator.admin.truth())
         with cohortlake.open(str(root)) as opened:
             opened.cohort("adults").where("age_at_study_years >= 18").freeze()
@@ -89,6 +95,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         sync.run()
         sync.reconcile()
         people |= people_of(emulator.admin.truth())
+        with cohortlake.open(str(root)) as opened:
+            chests = opened.sql(CHEST_CTS).to_arrow()["image_set_id"].combine_chunks()
+        sync.fetch_headers(HeaderChoice(image_set_ids=chests, include_archived=True))
+        sync.publish()
     return Lake(root, sync.settings.datastores, frozenset(people))
 
 
