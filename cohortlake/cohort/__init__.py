@@ -2,8 +2,9 @@
 
 `lake` and `cohort` hold the objects for notebooks, and only they know all the folders. Criteria are
 data (`define`), become SQL over the published tables (`select`), and the members can be described,
-frozen and exported. Reads `published/`, writes `cohorts/`, and needs no right on the restricted
-zone. See `publish` for what is published.
+frozen and exported, and their pixels listed for download (`pixels`). Reads `published/`, writes
+`cohorts/`, and needs no right on the restricted zone, except for the ids of frames. See `publish`
+for what is published.
 """
 
 from cohortlake.cohort.cohort import Cohort

@@ -32,6 +32,7 @@ import cohortlake
 from canary import plant
 from cohortlake import CohortlakeError, HealthImaging, Settings, Sync
 from cohortlake.cli import app
+from cohortlake.cohort.pixels.write import FORMATS
 from cohortlake.healthimaging import client
 from cohortlake.ingest import partitions
 from cohortlake.ingest.headers.choice import HeaderChoice
@@ -101,6 +102,9 @@ def ask(root: str) -> None:
     print(cohort, cohort.to_pandas().to_string(), cohort.attrition().to_pandas().to_string())
     print(cohort.freeze(), lake.verify("all"), cohort.table_one(by="split").tabulate())
     cohort.attrition().save("all.svg")
+    for name in FORMATS:
+        with suppress(CohortlakeError):
+            print(cohort.manifest(f"pixels-{name}", format=name))
     for name in ("studies_over_time", "age_sex_pyramid", "modality_by_body_part"):
         with suppress(CohortlakeError):
             getattr(cohort.plot, name)().savefig(f"{name}.svg")
@@ -163,6 +167,9 @@ def command(root: str) -> None:
         assert _command("sync", "--fill-versions") == 0
         for line in ("diff first now", "diff first now --json"):
             assert _command(*line.split()) == 2, "safe shows nothing of the past"
+        for name in FORMATS:
+            line = f"cohort manifest everybody --output pixels --format {name}"
+            assert _command(*line.split()) == 2, "pixels cannot be fetched by what safe shows"
         for misbehaviour in _misbehaviours():
             with _misbehaving(endpoint, misbehaviour):
                 _command("sync")
