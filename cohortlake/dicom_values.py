@@ -18,10 +18,11 @@ The canonical value, by VR:
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterable
 from datetime import date, time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 V = TypeVar("V")
 
@@ -36,6 +37,10 @@ _DA = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
 # TM is HH, HHMM, HHMMSS or HHMMSS.F to .FFFFFF; HH:MM:SS.FFFFFF is ACR-NEMA's way.
 _TM = re.compile(r"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _TM_COLONS = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?", re.ASCII)
+# DS and IS, of whatever length.
+_NUMBER = re.compile(
+    rf"[{PADDING}]*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)[{PADDING}]*", re.ASCII
+)
 
 
 def distinct_values(text: str) -> list[str]:
@@ -136,3 +141,20 @@ def _name(value: str) -> str:
         for group in value.split("=")
     )
     return "=".join(groups).rstrip("=")
+
+
+def number_of(value: Any) -> float | None:
+    """Return a number that was sent as one or as text, such as DS and IS; None for all else.
+
+    Digits are those of ASCII, as DICOM wants them: `float` takes others, and underscores.
+    """
+    if isinstance(value, str):
+        found = _NUMBER.fullmatch(value)
+        value = found[1] if found else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -117,7 +117,10 @@ def check_imports(
 
 
 def check_headers(root: Root, settings: Settings) -> CheckResult:
-    """Check that each header that was asked for could be read; count those that are due.
+    """Check that each header that was asked for could be read.
+
+    Counts those that are due, and in published headers the values that could not be read, by
+    column.
 
     Args:
         root: The lake.
@@ -137,8 +140,22 @@ def check_headers(root: Root, settings: Settings) -> CheckResult:
             "due": found.requests,
             "archived_left_alone": left_alone,
             "failed": found.failed,
+            **{f"invalid_{column}": count for column, count in _invalid_in_headers(root)},
         },
     )
+
+
+def _invalid_in_headers(root: Root) -> list[tuple[str, int]]:
+    marker = read_marker(root)
+    if marker is None or "invalid_fields" not in marker.columns["series_headers"]:
+        return []
+    columns = pa.schema([("invalid_fields", pa.list_(pa.string()))])
+    with engine.connection() as con:
+        engine.register(con, "headers", root, marker.paths("series_headers"), columns)
+        return con.sql("""
+            SELECT field, count(*) FROM (SELECT unnest(invalid_fields) AS field FROM headers)
+            GROUP BY field ORDER BY field
+        """).fetchall()
 
 
 def check_reconciliation(root: Root) -> CheckResult:

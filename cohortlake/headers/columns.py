@@ -1,8 +1,8 @@
 """Reads the typed columns of `series_headers` out of compact headers.
 
-A value that is not what its VR asks for is null: the header keeps it as it was sent. What senders
-often get wrong is read where it has one meaning only: numbers with blanks or too many digits,
-integers written with a decimal point, one value sent several times.
+A value that is not what its VR asks for is null, and the row names its column: the header keeps it
+as it was sent. What senders often get wrong is read where it has one meaning only: numbers with
+blanks or too many digits, integers written with a decimal point, one value sent several times.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from cohortlake.dicom_values import SEPARATOR, canonical_text
-from cohortlake.headers.compact import CompactHeader, Differing, number_of
+from cohortlake.dicom_values import PADDING, SEPARATOR, canonical_text, number_of
+from cohortlake.headers.compact import CompactHeader, Differing
 from cohortlake.schema import header_columns
 from cohortlake.schema.header_columns import HeaderColumn
 
@@ -41,13 +41,19 @@ def read(headers: Iterable[Mapping[str, Any]]) -> pa.Table:
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     header = _decode(stored["header"])
     row: dict[str, Any] = {}
+    invalid: list[str] = []
     for each in header_columns.FROM_ATTRIBUTES:
-        keyword = each.keyword
-        if keyword in header.differing:
+        name = each.column.name
+        sent = _sent(header, each)
+        if isinstance(sent, Differing):
             if each.spread:
-                row |= _spread(each, header.differing[keyword])
-        elif (value := _value(header, keyword)) is not None:
-            row[each.column.name] = _typed(each, value)
+                row |= _spread(each, sent)
+            is_read = not each.spread or row[f"{name}_min"] is not None
+        else:
+            row[name] = _typed(each, sent)
+            is_read = row[name] is not None
+        if not is_read and not _is_blank(sent) and name not in _STANDARD:
+            invalid.append(name)
     if row.get("Laterality") is None:
         row["Laterality"] = _image_laterality(header)
     frames = [frame for instance in stored["instances"] for frame in instance["ImageFrames"]]
@@ -62,16 +68,35 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
         "regularly_spaced_3d_volume": stored["regularly_spaced_3d_volume"],
         "not_regularly_spaced_because": stored["not_regularly_spaced_because"],
         "slice_spacing_mm": stored["slice_spacing_mm"],
+        "invalid_fields": invalid,
     }
+
+
+def _sent(header: CompactHeader, each: HeaderColumn) -> Any:
+    """Return what was sent for a column; if instances differ, what is kept of that."""
+    if each.keyword in header.differing:
+        return header.differing[each.keyword]
+    value = _value(header, each.keyword)
+    for keyword in each.path[1:]:
+        item = value[0] if isinstance(value, list) and value else value
+        value = item.get(keyword) if isinstance(item, Mapping) else None
+    return value
 
 
 def _value(header: CompactHeader, keyword: str) -> Any:
     """Return what was sent for an attribute, at whichever level; None for nothing."""
     for level in (header.instances, header.frames, header.series, header.study):
         value = level.get(keyword)
-        if value is not None and value != "" and value != []:
+        if not _is_blank(value):
             return value
     return None
+
+
+def _is_blank(value: Any) -> bool:
+    """Return whether nothing was sent: no value, or blanks only (PS3.5 section 7.4)."""
+    if isinstance(value, str):
+        return not value.strip(PADDING + SEPARATOR)
+    return value is None or (isinstance(value, list) and all(map(_is_blank, value)))
 
 
 def _image_laterality(header: CompactHeader) -> str | None:
@@ -80,9 +105,6 @@ def _image_laterality(header: CompactHeader) -> str | None:
 
 
 def _typed(each: HeaderColumn, value: Any) -> Any:
-    for keyword in each.path[1:]:
-        item = value[0] if isinstance(value, list) and value else value
-        value = item.get(keyword) if isinstance(item, Mapping) else None
     if each.place is not None:
         values = _values(value)
         value = values[each.place] if len(values) == 2 else None
@@ -113,8 +135,8 @@ def _values(value: Any) -> list[Any]:
 
 
 def _only(value: Any) -> float | None:
-    """Return the number that all values of an attribute have."""
-    numbers = {number_of(each) for each in _values(value)}
+    """Return the number that all values of an attribute have. Blank ones count as not sent."""
+    numbers = {number_of(each) for each in _values(value) if not _is_blank(each)}
     return numbers.pop() if len(numbers) == 1 else None
 
 
@@ -127,7 +149,8 @@ def _integer(value: Any) -> int | None:
 def _text(vr: str) -> Callable[[Any], str | None]:
     def read(value: Any) -> str | None:
         values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(each, str) for each in values):
+        values = [each for each in values if not _is_blank(each)]
+        if not all(isinstance(each, str) for each in values):
             return None
         return canonical_text(vr, SEPARATOR.join(values))
 

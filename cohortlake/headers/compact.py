@@ -8,13 +8,12 @@ instances: what the functional groups say of each frame is compared between the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from cohortlake.dicom_values import PADDING
+from cohortlake.dicom_values import number_of
 from cohortlake.headers.geometry import Slices
 from cohortlake.healthimaging.document import (
     End,
@@ -271,14 +270,3 @@ def _wider(known: list[_Place] | None, places: list[tuple[float, Any]]) -> list[
         (place if place[0] < low[0] else low, place if place[0] > high[0] else high)
         for (low, high), place in zip(known, places, strict=True)
     ]
-
-
-def number_of(value: Any) -> float | None:
-    """Return a number that was sent as one or as text, such as DS and IS; None for all else."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value.strip(PADDING) if isinstance(value, str) else value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from cohortlake.dicom_values import number_of
+
 _TOLERANCE_MM = 0.2
 """How much distances between slices may differ, and how far a slice may lie beside the normal."""
 _SAME_DIRECTION = 1e-3
@@ -107,11 +109,8 @@ def _numbers(value: Any, count: int) -> list[float] | None:
     values = value.split("\\") if isinstance(value, str) else value
     if not isinstance(values, list) or len(values) != count:
         return None
-    try:
-        numbers = [float(each) for each in values]
-    except (TypeError, ValueError):
-        return None
-    return numbers if all(map(np.isfinite, numbers)) else None
+    numbers = [number for each in values if (number := number_of(each)) is not None]
+    return numbers if len(numbers) == count else None
 
 
 def _text(value: Any) -> str:

@@ -236,6 +236,8 @@ DERIVED = (
            "more, one orientation, one size, one pixel spacing, at equal distances."),
     Column("not_regularly_spaced_because", pa.string(), "Why they are not; null where they are."),
     Column("slice_spacing_mm", pa.float64(), "Median distance between slices along the normal."),
+    Column("invalid_fields", pa.list_(pa.string()), "The columns that are null because what was "
+           "sent is not what their VR asks for, such as a text for a number."),
 )  # fmt: skip
 """The columns that are computed from the whole document."""
 

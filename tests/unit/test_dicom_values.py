@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohortlake.dicom_values import canonical_text, read_da, read_tm
+from cohortlake.dicom_values import canonical_text, number_of, read_da, read_tm
 from cohortlake.flatten.canonical import canonical_texts
 
 VRS = ("LO", "SH", "PN", "CS", "UI")
@@ -105,3 +105,25 @@ def test_a_column_is_read_as_each_text_is(vr: str, sent: list[str | None], skipp
 def test_what_is_canonical_stays(vr: str, sent: str) -> None:
     value = canonical_text(vr, sent)
     assert value is None or canonical_text(vr, value) == value
+
+
+@pytest.mark.parametrize(
+    ("sent", "number"),
+    [
+        *(("1", 1.0), (" -1.5E2\0", -150.0), (".5", 0.5), ("5.", 5.0), (3, 3.0), (2.5, 2.5)),
+        ("0.12345678901234567", 0.12345678901234567),
+    ],
+)
+def test_a_number(sent: object, number: float) -> None:
+    assert number_of(sent) == number
+
+
+NO_NUMBERS = (
+    "1_0", "\u0665", "0x10", "nan", "inf", "1e999", "", " ", "1,5", "1 2", "\n1", "1.2.3",
+    "e5", "+", 10**400, True, None, [], {}, float("nan"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", NO_NUMBERS)
+def test_what_is_no_number(sent: object) -> None:
+    assert number_of(sent) is None

@@ -154,3 +154,93 @@ def test_terms_are_shown_however_they_are_written():
 def test_a_header_that_is_stored_is_read_again():
     header = read({"SliceThickness": "1"}, {"SliceThickness": "2"}).header()
     assert msgspec.json.decode(msgspec.json.encode(header), type=type(header)) == header
+
+
+WRONG = {
+    "0.12345678901234567": ("SliceThickness", 0.12345678901234567),  # 19 characters, DS allows 16
+    "+1.5E+00": ("SliceThickness", 1.5),
+    ".5": ("SliceThickness", 0.5),
+    "1.0": ("ExposureTime", 1),
+    "1.": ("ExposureTime", 1),
+    "+1 ": ("ExposureTime", 1),
+    "-0": ("ExposureTime", 0),
+}
+UNREADABLE = [
+    ("SliceThickness", ["5", "6"]),
+    ("SliceThickness", "5\\6"),
+    ("SliceThickness", "1,25"),
+    ("SliceThickness", "5 mm"),
+    ("SliceThickness", "1e999"),
+    ("SliceThickness", "0x1p3"),
+    ("SliceThickness", "1_0"),
+    ("SliceThickness", "\u0665"),
+    ("SliceThickness", {}),
+    ("SliceThickness", ["5", "x"]),
+    ("ExposureTime", "1.5"),
+    ("ExposureTime", "12345678901234567890"),
+    ("ExposureTime", "one"),
+    ("Manufacturer", 5),
+    ("Manufacturer", {"Alphabetic": "x"}),
+    ("ImageType", ["ORIGINAL", 1]),
+]
+BLANK = [None, "", " ", "\0", [], [None], ["", " "], "\\"]
+
+
+@pytest.mark.parametrize("sent", WRONG)
+def test_what_has_one_meaning_is_read_though_it_is_written_wrongly(sent):
+    name, value = WRONG[sent]
+    found = row({name: sent})
+    assert (found[name], found["invalid_fields"]) == (value, [])
+
+
+@pytest.mark.parametrize(("name", "sent"), UNREADABLE)
+def test_what_cannot_be_read_is_null_and_the_row_names_its_column(name, sent):
+    found = row({name: sent})
+    assert (found[name], found["invalid_fields"]) == (None, [name])
+
+
+@pytest.mark.parametrize("sent", BLANK)
+@pytest.mark.parametrize("name", ["SliceThickness", "ExposureTime", "Manufacturer", "PixelSpacing"])
+def test_what_is_blank_is_missing_and_not_invalid(name, sent):
+    assert row({name: sent})["invalid_fields"] == []
+
+
+@pytest.mark.parametrize("sent", ["0.5", ["0.5"], ["0.5"] * 3, "0.5\\x", ["0.5", None]])
+def test_a_spacing_that_is_no_pair_of_numbers(sent):
+    found = row({"PixelSpacing": sent})
+    bad = {name for name in ("PixelSpacing_row_mm", "PixelSpacing_col_mm") if found[name] is None}
+    assert bad == {*found["invalid_fields"]}
+    assert "PixelSpacing_col_mm" in bad
+
+
+def test_values_that_differ_and_are_no_numbers_are_invalid():
+    found = row({"SliceThickness": "thin"}, {"SliceThickness": "thick"})
+    assert found["SliceThickness_min"] is None
+    assert found["invalid_fields"] == ["SliceThickness"]
+    assert row({"SliceThickness": "1"}, {"SliceThickness": "2"})["invalid_fields"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "value"),
+    [
+        ("ImageType", ["DERIVED", "SECONDARY", None, "MPR"], "DERIVED\\SECONDARY\\MPR"),
+        ("ImageType", ["DERIVED", "", "mpr"], "DERIVED\\MPR"),
+        ("SliceThickness", ["5", None], 5.0),
+        ("SliceThickness", "5\\", 5.0),
+        ("ExposureTime", ["100", ""], 100),
+    ],
+)
+def test_an_empty_value_among_others_counts_as_not_sent(name, sent, value):
+    found = row({name: sent})
+    assert (found[name], found["invalid_fields"]) == (value, [])
+
+
+def test_a_private_sop_class_is_not_invalid():
+    assert row({"SOPClassUID": "1.3.12.2.19600101.5"})["invalid_fields"] == []
+
+
+def test_an_attribute_that_a_sequence_lacks_is_missing():
+    sent = {"RadiopharmaceuticalInformationSequence": [{"Radiopharmaceutical": "FDG"}]}
+    assert row(sent)["invalid_fields"] == []
+    sent["RadiopharmaceuticalInformationSequence"][0]["RadionuclideTotalDose"] = "much"
+    assert row(sent)["invalid_fields"] == ["RadionuclideTotalDose"]

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from looks import DATASTORE, Looked, write
 
 import cohortlake
+from cohortlake import Settings
+from cohortlake.admin import checks
 from cohortlake.headers import merge
 from cohortlake.history import image_sets
 from cohortlake.privacy import Treatment, built_in
@@ -47,6 +49,7 @@ class Lake:
         self.root.prepare()
         self.policy = built_in(policy)
         self.now = START
+        self.thickness = ""
         self.versions: dict[int, int] = {}
         self.days: dict[int, str] = {}
 
@@ -79,7 +82,7 @@ class Lake:
     def fetch(self, number: int, is_thin: bool) -> None:
         if number in self.days:
             key = f"{number:032x}", self.versions[number]
-            thickness = "1" if is_thin else "5"
+            thickness = self.thickness or ("1" if is_thin else "5")
             header = read({"SliceThickness": thickness}, {"SliceThickness": thickness})
             month = MONTHS[self.days[number]]
             write_headers(self.root, DATASTORE, month, {key: header})
@@ -219,3 +222,18 @@ def test_a_policy_without_versions_shows_the_header_of_the_current_one(tmp_path:
     with cohortlake.open(str(tmp_path)) as opened:
         thin = opened.cohort("thin", level="series").where("SliceThickness <= 2")
         assert thin.count()["members"].tolist() == [1]
+
+
+def test_values_that_cannot_be_read_are_counted_by_column(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "safe")
+    for number, thickness in enumerate(["5 mm", "thin", "", "1.25"]):
+        lake.thickness = thickness
+        lake.do("see", number, "20240105")
+        lake.do("fetch", number, True)
+    lake.publish()
+    settings = Settings((DATASTORE,), str(tmp_path), headers=frozenset(("ALL",)))
+    counts = checks.check_headers(lake.root, settings).counts
+    assert {name: n for name, n in counts.items() if "invalid" in name} == {
+        "invalid_SliceThickness": 2
+    }
+    assert counts["share_with_header"] == 1
