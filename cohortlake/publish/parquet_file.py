@@ -161,9 +161,11 @@ def _replaced(
     """Yield the rows of a file in order, some of them replaced.
 
     Raises:
-        _NothingReplaced: After the last row, if all rows are the same as before.
+        _NothingReplaced: If all rows are the same as before.
     """
     new = _NewRows(new_rows, columns, compared)
+    if not len(new.pending) and not _has_any(file, entities):
+        raise _NothingReplaced
     for group in range(file.num_row_groups):
         kept = file.read_row_group(group, columns.names, use_threads=file.num_row_groups > 1)
         kept = kept.replace_schema_metadata(None)
@@ -197,6 +199,13 @@ def _replaced(
         new.load()
     if compared.are_same():
         raise _NothingReplaced
+
+
+def _has_any(file: pq.ParquetFile, entities: Entities) -> bool:
+    """Return whether a file has a row of some studies or patients. Reads no other column."""
+    names = ("datastore_id", entities.id_column)
+    groups = (file.read_row_group(group, names) for group in range(file.num_row_groups))
+    return any(entities.are_of(group).any() for group in groups)
 
 
 class _NewRows:

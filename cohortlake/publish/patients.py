@@ -1,30 +1,39 @@
 """The published table `patients`: affected patients are counted again, all others are kept.
 
-A patient's image sets may be in any month, so this table has no partitions. It is one file in the
-order of `patient_key`. A full publication reads the rows of all patients once, in the order of the
-index of the history. All studies of a patient are read together, so the order of their studies is
-worked out here as well (`study_order`); the table `studies` needs it.
+A patient's image sets may be in any month, so this table has no partitions. A full publication
+writes one file, in the order of `patient_key`. If there are many patients, it writes one for each
+year of the last study, because most changes are of patients who came lately. It reads the rows of
+all patients once, in the order of the index of the history. All studies of a patient are read
+together, so the order of their studies is worked out here as well (`study_order`); the table
+`studies` needs it.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import duckdb
 import pyarrow as pa
 
+from cohortlake import schema
 from cohortlake.history import history_index
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import HistoryViews
-from cohortlake.privacy import Policy
+from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
 from cohortlake.publish.plan import PublishPlan
-from cohortlake.publish.writer import Writer, ranges_of_keys
+from cohortlake.publish.writer import Writer
 from cohortlake.storage import engine
 
 TABLE = "patients"
 _RANGE_PATIENTS = 150_000
+_MOST_IN_ONE_FILE = 200_000
+_ONE_FILE = "''"
+"""SQL for the name of its period."""
 
 _SHOWN = [
     name for name in marts.PATIENT_SOURCE if not name.endswith("UID")
@@ -66,11 +75,60 @@ def write(
         con.execute(f"INSERT INTO {order} {study_order.of(rows)}")
         con.execute(f"INSERT INTO new_patients {_published_sql(con, rows, policy, writer)}")
     if patients:
-        writer.replace_whole(con, TABLE, "new_patients", patients)
+        _replace(con, patients, policy, writer)
     else:
-        writer.write_whole(con, TABLE, "new_patients")
+        _write_all(con, policy, writer)
     con.execute("DROP TABLE new_patients; DROP TABLE IF EXISTS patient_part")
     return order
+
+
+def _write_all(con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer) -> None:
+    count = engine.count(con, "SELECT count(*) FROM new_patients")
+    year = _last_year_sql(policy) if count > _MOST_IN_ONE_FILE else _ONE_FILE
+    counts = f"SELECT {year}, count(*) FROM new_patients GROUP BY ALL ORDER BY ALL"
+    for period, rows in con.sql(counts).fetchall() or [("", 0)]:
+        of_period = f"SELECT * FROM new_patients WHERE {year} = '{period}'"
+        ranges = _ranges_of_keys(rows, _RANGE_PATIENTS)
+        writer.write_period(con, TABLE, period, (f"{of_period} AND {keys}" for keys in ranges))
+
+
+def _replace(con: duckdb.DuckDBPyConnection, patients: str, policy: Policy, writer: Writer) -> None:
+    """Replace the rows of the affected patients. A new study may move one to another file."""
+    names = (PurePosixPath(path).stem for path in writer.files if _is_file(path))
+    written = {name.removeprefix(TABLE).removeprefix("-") for name in names}
+    year = _ONE_FILE if written == {""} else _last_year_sql(policy)
+    with_year = f"SELECT *, {year} AS period FROM new_patients"
+    years = con.sql(f"SELECT DISTINCT period FROM ({with_year})").fetchall()
+    periods = written | {period for (period,) in years}
+    replaced = f"SELECT datastore_id, patient_key FROM {patients}"
+    writer.replace(con, TABLE, with_year, periods, replaced)
+
+
+def _is_file(path: str) -> bool:
+    return path.startswith(f"published/{TABLE}/")
+
+
+def _last_year_sql(policy: Policy) -> str:
+    """Return SQL for the year of a patient's last study, as the policy shows it."""
+    column = next(c for c in schema.published(TABLE) if c.name == "last_study_date")
+    shown = policy.shown_as(column)
+    if shown is None:
+        return _ONE_FILE
+    year = shown.name if policy.treatment(column) is Treatment.YEAR else f"year({shown.name})"
+    return f"coalesce(format('{{:04}}', {year}), '{schema.UNDATED}')"
+
+
+def _ranges_of_keys(rows: int, most: int) -> Iterator[str]:
+    """Yield conditions on patient_key, in order, that cut rows into ranges.
+
+    Args:
+        rows: The number of rows.
+        most: About how many rows a range may have. Keys are hashes, so that they spread evenly.
+    """
+    count = max(1, math.ceil(rows / most))
+    starts = [f"{number * 16**8 // count:08x}" for number in range(1, count)]
+    for first, end in itertools.pairwise(["", *starts, "g"]):
+        yield f"patient_key >= '{first}' AND patient_key < '{end}'"
 
 
 def _all_rows(
@@ -102,7 +160,7 @@ def _all_rows(
 def _rows_of(con: duckdb.DuckDBPyConnection, plan: PublishPlan, patients: str) -> Iterator[str]:
     """Load the current rows of the affected patients, as `_all_rows` does."""
     count = engine.count(con, f"SELECT count(*) FROM {patients}")
-    for keys in ranges_of_keys(count, _RANGE_PATIENTS):
+    for keys in _ranges_of_keys(count, _RANGE_PATIENTS):
         yield _load(con, plan.patient_rows, f"FROM {patients} WHERE {keys}")
 
 

@@ -342,7 +342,7 @@ def _write_periods(
             complete = carried.join(table, of_batch, batch)
             own = batch.periods & to_write
             writer.write_periods(con, table, complete, own & plan.rewrite)
-            writer.replace_studies(con, table, complete, own - plan.rewrite, "replaced")
+            writer.replace(con, table, complete, own - plan.rewrite, "FROM replaced")
             carried.keep_unfinished(table, batch)
 
 

@@ -1,13 +1,13 @@
 """Writes the published files, and records what each one holds.
 
-There is one file per table and period, with a constant name; `patients` is one file. A file is
-always replaced as a whole. See `plan` for which files are written.
+There is one file per table and period, with a constant name. The periods of `patients` are no
+folders. A file is always replaced as a whole. See `plan` for which files are written, and
+`parquet_file` for what is in one.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,6 @@ from cohortlake.storage import engine
 from cohortlake.storage.engine import ROW_GROUP_ROWS
 from cohortlake.storage.root import Root
 
-_RANGE_ROWS = 500_000  # of patients, sorted at once
 _CHUNK_ROWS = 100_000
 _ROWS_AT_ONCE = 2 * ROW_GROUP_ROWS
 _FILES_AT_ONCE = min(4, os.cpu_count() or 1)
@@ -68,25 +67,25 @@ class Writer:
         if periods:
             self.write_rows(con, table, _of_periods(query, periods), periods)
 
-    def replace_studies(
+    def replace(
         self,
         con: duckdb.DuckDBPyConnection,
         table: str,
         query: str,
         periods: Collection[str],
-        studies: str,
+        entities: str,
     ) -> None:
-        """Write one file per period, in which the rows of some studies are replaced.
+        """Write one file per period, in which the rows of some studies or patients are replaced.
 
         A file in which all these rows are the same as before is left as it is.
 
         Args:
             con: The connection of the query.
             table: The published table.
-            query: SQL of `in_periods` for the new rows of the studies.
+            query: SQL for their new rows as the policy shows them, and the period of each.
             periods: The periods to write.
-            studies: A relation of the studies, as they are published: datastore_id,
-                StudyInstanceUID.
+            entities: SQL for them as they are published: datastore_id, and StudyInstanceUID or
+                patient_key.
 
         Raises:
             DamagedFile: A file does not hold what was written, so its rows cannot be kept.
@@ -96,7 +95,7 @@ class Writer:
         con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
         counts = dict(con.sql("SELECT period, count(*) FROM replacing GROUP BY ALL").fetchall())
         sizes = {p: min(self._rows(table, p), ROW_GROUP_ROWS) + counts.get(p, 0) for p in periods}
-        replaced = Entities(con.sql(f"FROM {studies}").to_arrow_table())
+        replaced = Entities(con.sql(entities).to_arrow_table())
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             for some in _cut(sizes, _ROWS_AT_ONCE):
                 new_rows = self._read_periods(con, table, _of_periods("FROM replacing", some))
@@ -197,42 +196,21 @@ class Writer:
         con.execute(f"CREATE TEMP TABLE {name} AS FROM no_rows")
         con.unregister("no_rows")
 
-    def write_whole(self, con: duckdb.DuckDBPyConnection, table: str, rows: str) -> None:
-        """Write a table without partitions.
+    def write_period(
+        self, con: duckdb.DuckDBPyConnection, table: str, period: str, queries: Iterable[str]
+    ) -> None:
+        """Write the file of one period.
 
         Args:
-            con: The connection of the rows.
+            con: The connection of the queries.
             table: The published table.
-            rows: A relation of its rows as the policy shows them.
+            period: The period.
+            queries: Queries for its columns as the policy shows them, in the order of the table.
         """
         columns, order = self._columns(table), ", ".join(self._order(table))
-        ranges = ranges_of_keys(engine.count(con, f"SELECT count(*) FROM {rows}"), _RANGE_ROWS)
-        queries = (f"SELECT * FROM {rows} WHERE {keys} ORDER BY {order}" for keys in ranges)
-        batches = (batch for query in queries for batch in engine.batches(con, query, columns))
-        self._write(self._path(table), columns, batches)
-
-    def replace_whole(
-        self, con: duckdb.DuckDBPyConnection, table: str, new_rows: str, patients: str
-    ) -> None:
-        """Write a table without partitions, in which the rows of some patients are replaced.
-
-        If all these rows are the same as before, the file is left as it is.
-
-        Args:
-            con: The connection of the relations.
-            table: The published table.
-            new_rows: A relation of these patients' new rows, as the policy shows them.
-            patients: A relation of the patients, with datastore_id and patient_key.
-
-        Raises:
-            DamagedFile: The file does not hold what was written, so its rows cannot be kept.
-        """
-        keys = f"SELECT datastore_id, patient_key FROM {patients}"
-        replaced = Entities(con.sql(keys).to_arrow_table())
-        ordered = f"SELECT * FROM {new_rows} ORDER BY {', '.join(self._order(table))}"
-        batches = engine.batches(con, ordered, self._columns(table))
-        with ThreadPoolExecutor(1) as pool:
-            self._replace(pool, table, {self._path(table): batches}, replaced)
+        ordered = (f"SELECT * FROM ({query}) ORDER BY {order}" for query in queries)
+        batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
+        self._write(self._path(table, period), columns, batches)
 
     def register_published(
         self, con: duckdb.DuckDBPyConnection, view: str, table: str, periods: Collection[str]
@@ -286,11 +264,10 @@ class Writer:
         shown = (self._policy.shown_as(by_name[name]) for name in wanted)
         return [column.name for column in shown if column]
 
-    def _path(self, table: str, period: str = "") -> str:
-        folder = f"published/{table}"
-        if period:
-            folder += f"/{self._policy.partition.name}={period}"
-        return f"{folder}/{table}.parquet"
+    def _path(self, table: str, period: str) -> str:
+        if table == "patients":
+            return f"published/{table}/{table}{period and f'-{period}'}.parquet"
+        return f"published/{table}/{self._policy.partition.name}={period}/{table}.parquet"
 
     def _write(self, path: str, columns: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         self._add(path, write(self._root, path, columns, batches))
@@ -316,19 +293,6 @@ def _cut(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
         rows += sizes[period]
     if some:
         yield some
-
-
-def ranges_of_keys(rows: int, most: int) -> Iterator[str]:
-    """Yield conditions on patient_key, in order, that cut rows into ranges.
-
-    Args:
-        rows: The number of rows.
-        most: About how many rows a range may have. Keys are hashes, so that they spread evenly.
-    """
-    count = max(1, math.ceil(rows / most))
-    starts = [f"{number * 16**8 // count:08x}" for number in range(1, count)]
-    for first, end in itertools.pairwise(["", *starts, "g"]):
-        yield f"patient_key >= '{first}' AND patient_key < '{end}'"
 
 
 def _by_period(

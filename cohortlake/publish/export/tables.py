@@ -40,8 +40,9 @@ class Table:
     @property
     def pattern(self) -> str:
         """The pattern of the paths of its files below `published/`. It matches no draft."""
-        folder = f"{self.partition.name}=*/" if self.partition else ""
-        return f"{self.name}/{folder}{self.name}.parquet"
+        if self.partition:
+            return f"{self.name}/{self.partition.name}=*/{self.name}.parquet"
+        return f"{self.name}/{self.name}*.parquet"  # see `publish.patients`
 
 
 def tables(publication: Publication) -> tuple[Table, ...]:

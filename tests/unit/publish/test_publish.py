@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 from operator import itemgetter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from changing import STEPS, Hospital, image_set_id, published_rows
@@ -21,7 +23,7 @@ from cohortlake import schema
 from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
-from cohortlake.publish import periods, publisher
+from cohortlake.publish import patients, periods, publisher
 from cohortlake.publish.publication.marker import MARKER_PATH, Publication, read_marker
 from cohortlake.storage.root import Root
 
@@ -72,10 +74,11 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
     hospital = Hospital(root)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(history_index, "_SCAN_FACTOR", scan_factor)
+        patched.setattr(patients, "_MOST_IN_ONE_FILE", 0)  # one for each year
         for changes, gone in steps:
             hospital.step(changes, gone)
             publisher.publish(root, built_in(policy))
-    little_by_little = published_rows(root)
+    little_by_little = _rows_of_patients_together(root)
     if policy == "identified":
         _assert_that_changed_fields_differ(little_by_little)
 
@@ -83,7 +86,63 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(periods, "_BATCH_ROWS", 1)
         publisher.publish(root, built_in(policy))
-    assert little_by_little == published_rows(root)
+    assert little_by_little == _rows_of_patients_together(root)
+
+
+def _rows_of_patients_together(root: Root) -> dict[str, list[dict[str, Any]]]:
+    """Return the published rows, those of `patients` as if they were in one file."""
+    rows = published_rows(root)
+    of_patients = [rows.pop(path) for path in list(rows) if "/patients/" in path]
+    together = itertools.chain.from_iterable(of_patients)
+    return {**rows, "patients": sorted(together, key=lambda row: str(row["patient_key"]))}
+
+
+@pytest.mark.parametrize(
+    ("policy", "column"),
+    [("identified", "last_study_date"), ("safe", "last_study_date_shifted")],
+)
+def test_many_patients_lie_in_a_file_for_each_year_of_the_last_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, column: str
+) -> None:
+    monkeypatch.setattr(patients, "_MOST_IN_ONE_FILE", 2)
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+
+    def on(number: int, date: str) -> dict[str, Any]:
+        tags = {"DICOMPatientId": f"P{number}", "DICOMStudyDate": date}
+        return _change(number, DICOMStudyInstanceUID=f"1.{number}", **tags)
+
+    hospital.step([on(number, f"{2010 + number}0605") for number in range(6)] + [on(6, "")], [])
+    first = publisher.publish(root, built_in(policy))
+    _assert_each_in_its_year(root, column, 7)
+    hospital.step([_change(9, DICOMPatientId="P1", DICOMStudyDate="20300605")], [2])
+    second = publisher.publish(root, built_in(policy))
+    _assert_each_in_its_year(root, column, 6)
+    assert first
+    assert second
+    moved = set(second.written) & set(second.paths("patients"))
+    assert 2 <= len(moved) <= 3  # P1 left one file for another; P2 went
+    read = pd.read_parquet(root.path("published/patients"))
+    assert len(read) == 6
+    assert column in read
+    with duckdb.connect(root.path("published/cohortlake.duckdb"), read_only=True) as con:
+        assert con.sql("SELECT count(*) FROM patients").fetchall() == [(6,)]
+
+
+def _assert_each_in_its_year(root: Root, column: str, count: int) -> None:
+    found = {
+        path: rows
+        for path, rows in published_rows(root).items()
+        if path.startswith("published/patients/")
+    }
+    assert sum(map(len, found.values())) == count
+    for path, rows in found.items():
+        years = {str(row[column].year) if row[column] else "undated" for row in rows}
+        assert path == f"published/patients/patients-{years.pop()}.parquet"
+        assert not years
+        keys = [row["patient_key"] for row in pq.ParquetFile(root.path(path)).read().to_pylist()]
+        assert keys == sorted(keys)
 
 
 @pytest.mark.parametrize("policy", ["identified", "safe"])
