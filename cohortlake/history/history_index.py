@@ -19,43 +19,22 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 
-from cohortlake import schema
 from cohortlake.errors import DamagedFile, RootNotUsable
-from cohortlake.history import image_sets, views
+from cohortlake.history import image_sets, index_sections, views
+from cohortlake.history.index_sections import FOLDER, SCHEMAS, SECTIONS
 from cohortlake.history.views import HistoryViews
 from cohortlake.storage import engine, locks, sorted_file
 from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 from cohortlake.storage.sorted_file import SortedFile
 
-FOLDER = "history_index"
-PATIENTS, STUDIES, SERIES = "patients", "studies", "series"
-SECTIONS: dict[str, tuple[str, ...]] = {
-    PATIENTS: (
-        *("patient_hash", "study_hash", "interval_key", "datastore_id", "image_set_id", "version"),
-        *("updated_at", "is_primary", "PatientID", "PatientName", "PatientBirthDate"),
-        *("PatientSex", "PatientSex_raw", "StudyDate", "StudyTime"),
-        *("StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-    ),
-    STUDIES: ("study_hash", "study_month", "series_hash"),
-    SERIES: ("series_hash", "study_hash"),
-}
-"""Section -> the columns of the version rows that it holds, in the order of the first one."""
-
-_TYPES = {column.name: column.type for column in schema.IMAGE_SETS}
-_SCHEMAS = {
-    name: pa.schema([(column, _TYPES[column]) for column in columns])
-    for name, columns in SECTIONS.items()
-}
 _MERGED_BYTES = 64 * 1024 * 1024  # about a second of a publication
-_SORTED_BYTES = 24 * 1024 * 1024
 _FACTOR = 4
 _SCAN_FACTOR = 6  # a row of the index takes so much longer to read than one of the history
 _MOST_FILES = 12
@@ -124,7 +103,7 @@ class HistoryIndex:
         Args:
             con: Gets the table.
             history: The version history, at the version of the index.
-            section: One of `SECTIONS`, which are the columns of the table.
+            section: One of `index_sections.SECTIONS`, which are the columns of the table.
             keys: A query for the keys. It gives one column; nulls are left out.
             name: The name of the table.
 
@@ -145,7 +124,7 @@ class HistoryIndex:
         The rows of a key are in one batch.
 
         Args:
-            section: One of `SECTIONS`.
+            section: One of `index_sections.SECTIONS`.
 
         Raises:
             RootNotUsable: The index cannot be read, or what it lacks cannot be written.
@@ -187,7 +166,7 @@ class HistoryIndex:
         if sum(read for read, _ in counts) * _SCAN_FACTOR > sum(all_ for _, all_ in counts):
             _scan(con, history, section, wanted, name)
             return
-        con.register("in_index", pa.Table.from_batches([], _SCHEMAS[section]))
+        con.register("in_index", pa.Table.from_batches([], SCHEMAS[section]))
         con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM in_index")
         for file in files:
             for rows in file.find(section, keys):
@@ -271,46 +250,11 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
         since = runs[-1].until if runs else _START
         scratch = Files(str(folder))
         added = {
-            section: (columns, _sorted(con, history.versions, section, scratch))
-            for section, columns in _SCHEMAS.items()
+            section: (columns, index_sections.in_order(con, history.versions, section, scratch))
+            for section, columns in SCHEMAS.items()
         }
         _merge(root, [*runs, _write(root, since, until, added)], _MERGED_BYTES)
     return _delete_others(root, version)
-
-
-def _sorted(
-    con: duckdb.DuckDBPyConnection, versions: str, section: str, scratch: Files
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a section in the order of its key.
-
-    As many rows are sorted at once as fit into memory, and the sorted parts are merged. DuckDB runs
-    out of memory if it sorts many rows in little.
-    """
-    key, files = SECTIONS[section][0], []
-    for number, rows in enumerate(_in_memory(con, versions, section)):
-        path = f"{FOLDER}/{section}-{number}"
-        with scratch.writing(path) as stream:
-            batches = rows.sort_by(key).combine_chunks().to_batches()
-            sorted_file.write(stream, {section: (rows.schema, batches)})
-        files.append(SortedFile(path, partial(scratch.open, path)))
-    if files:
-        yield from sorted_file.merged(files, section)
-
-
-def _in_memory(con: duckdb.DuckDBPyConnection, versions: str, section: str) -> Iterator[pa.Table]:
-    """Yield the rows of a section, as many at once as fit into memory."""
-    key, *_ = columns = SECTIONS[section]
-    query = f"SELECT {', '.join(columns)} FROM {versions} WHERE {key} IS NOT NULL"
-    held, size_bytes = list[pa.RecordBatch](), 0
-    with engine.explained(con):
-        for batch in engine.batches(con, query, _SCHEMAS[section]):
-            held.append(batch)
-            size_bytes += batch.nbytes
-            if size_bytes > _SORTED_BYTES:
-                yield pa.Table.from_batches(held)
-                held, size_bytes = [], 0
-    if held:
-        yield pa.Table.from_batches(held)
 
 
 def _chain(root: Root, version: int) -> list[_Run]:
@@ -373,7 +317,7 @@ def _merge(root: Root, runs: Sequence[_Run], most_bytes: int | None) -> list[_Ru
     files = [_opened(root, run) for run in merging]
     sections = {
         section: (columns, sorted_file.merged(files, section))
-        for section, columns in _SCHEMAS.items()
+        for section, columns in SCHEMAS.items()
     }
     return [*kept, _write(root, merging[0].since, merging[-1].until, sections)]
 

@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 
 from cohortlake.headers import merge
 from cohortlake.history import coverage, history_index, image_sets, packing
+from cohortlake.history.index_sections import FOLDER
 from cohortlake.storage import delta
 from cohortlake.storage.root import Root
 
@@ -80,8 +81,8 @@ def maintain(
         if delta.open_table(root, name)
     ]
     if merged := history_index.merge(root):
-        files = len(root.files(history_index.FOLDER, ""))
-        tables.append(Maintained(history_index.FOLDER, None, merged, files, 0, merged))
+        files = len(root.files(FOLDER, ""))
+        tables.append(Maintained(FOLDER, None, merged, files, 0, merged))
     merged_headers = merge.merge(root, retention)
     if merged_headers.files:
         files, deleted = merged_headers.files, merged_headers.deleted

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import duckdb
 
-from cohortlake.history import history_index
+from cohortlake.history import index_sections
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import (
     AppendedViews,
@@ -77,13 +77,13 @@ def find(
     """
     changed = _find_changed(con, history, appended)
     of_changed = f"SELECT patient_hash FROM {changed}"
-    versions = index.read(con, history, history_index.PATIENTS, of_changed, "patient_versions")
+    versions = index.read(con, history, index_sections.PATIENTS, of_changed, "patient_versions")
     reordered = study_order.find_reordered(con, history, appended, versions)
     studies = _find_studies(con, history, changed, reordered, rewrite)
     rows = _read_rows(con, history, index, studies)
     # A study may have image sets of patients of whom nothing changed.
     others = f"SELECT patient_hash FROM {rows} ANTI JOIN {changed} USING (patient_hash)"
-    index.read(con, history, history_index.PATIENTS, others, "other_versions")
+    index.read(con, history, index_sections.PATIENTS, others, "other_versions")
     ends = ends_of_sql(history.end_events, versions)
     con.execute(f"""
         INSERT INTO {versions} FROM other_versions;
@@ -173,10 +173,10 @@ def _add_linked_studies(
     is_complete = False
     while not is_complete:
         new_studies = f"SELECT study_hash FROM {studies} ANTI JOIN study_rows USING (study_hash)"
-        index.read(con, history, history_index.STUDIES, new_studies, "found")
+        index.read(con, history, index_sections.STUDIES, new_studies, "found")
         con.execute("INSERT INTO study_rows FROM found")
         new_series = "SELECT series_hash FROM found ANTI JOIN series_rows USING (series_hash)"
-        index.read(con, history, history_index.SERIES, new_series, "found")
+        index.read(con, history, index_sections.SERIES, new_series, "found")
         con.execute(f"""
             INSERT INTO series_rows FROM found;
             CREATE OR REPLACE TEMP TABLE linked_studies AS

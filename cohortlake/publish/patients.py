@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.history import history_index
+from cohortlake.history import index_sections
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, Treatment
@@ -144,7 +144,7 @@ def _all_rows(
         CREATE TEMP TABLE ended AS
         SELECT interval_key FROM {history.ends} WHERE ended_by IS NOT NULL
     """)
-    for batch in index.in_order(history_index.PATIENTS):
+    for batch in index.in_order(index_sections.PATIENTS):
         con.register("index_rows", pa.Table.from_batches([batch]))
         con.execute("""
             CREATE OR REPLACE TEMP TABLE current_of_patients AS

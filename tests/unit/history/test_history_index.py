@@ -21,7 +21,8 @@ from looks import DATASTORE
 from cohortlake import Settings
 from cohortlake.admin import erase_patient
 from cohortlake.history import coverage, history_index, image_sets, maintenance
-from cohortlake.history.history_index import FOLDER, SECTIONS, HistoryIndex
+from cohortlake.history.history_index import HistoryIndex
+from cohortlake.history.index_sections import FOLDER, PATIENTS, SCHEMAS, SECTIONS
 from cohortlake.increments import files
 from cohortlake.privacy.erasures import Patient
 from cohortlake.publish.marts import PATIENT_SOURCE
@@ -126,7 +127,7 @@ def read_in_order(root: Root) -> dict[str, list[tuple[Any, ...]]]:
         ends = [(batch.column(0)[0].as_py(), batch.column(0)[-1].as_py()) for batch in batches]
         assert all(before < after for (_, before), (after, _) in itertools.pairwise(ends))
         with engine.connection() as con:
-            schema = history_index._SCHEMAS[section]
+            schema = SCHEMAS[section]
             con.register("in_order", pa.Table.from_batches(batches, schema))
             rows[section] = con.sql("FROM in_order ORDER BY ALL").fetchall()
     return rows
@@ -189,7 +190,7 @@ def test_the_index_gives_what_a_scan_gives(
 
 
 def test_the_index_holds_all_columns_that_the_patients_need() -> None:
-    assert {*PATIENT_SOURCE, "study_hash"} <= {*SECTIONS[history_index.PATIENTS]}
+    assert {*PATIENT_SOURCE, "study_hash"} <= {*SECTIONS[PATIENTS]}
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ def test_a_file_that_is_damaged_while_it_is_read_in_order_is_written_again(
     version = image_sets.version(root)
     assert version is not None
     index = HistoryIndex(root, version)
-    batches = index.in_order(history_index.PATIENTS)
+    batches = index.in_order(PATIENTS)
     found = [next(batches)]
     (path,) = root.files(FOLDER, "")
     file = Path(root.path(path))
@@ -267,7 +268,7 @@ def test_a_file_that_is_damaged_while_it_is_read_in_order_is_written_again(
     file.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
     found += batches
     keys = [key for batch in found for key in batch.column(0).to_pylist()]
-    assert keys == [row[0] for row in scanned(root)[history_index.PATIENTS]]
+    assert keys == [row[0] for row in scanned(root)[PATIENTS]]
     assert root.files(FOLDER, "") != [path]
 
 
