@@ -4,6 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CLUSTER := var/cluster-venv
 PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -13,11 +14,11 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test laws chromium chaos dev lint audit docs lock clean
+.PHONY: help demo check test laws chromium chaos cluster-test dev lint audit docs lock clean
 
 help:  ## Show this
-	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
-		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: $(READY)  ## Run the main job end to end against the emulator; leaves the lake in var/demo
 	$(BIN)/python scripts/demo.py
@@ -26,7 +27,7 @@ check: $(READY) lint  ## Check style, types and layers, and run the quick unit t
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests/unit
 
 test: $(READY) chromium  ## Run every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not cluster"
 
 laws: $(READY)  ## Run the tests of laws with all their examples
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile thorough -m hypothesis
@@ -37,6 +38,10 @@ chromium:  # for the tests of the report's page, where root can install it; else
 chaos: $(READY) laws  ## Run the laws in full; let twenty storms of faults and kills pass over a lake
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m chaos
 	PYTHONPATH=tests $(BIN)/python -m chaos
+
+cluster-test: $(CLUSTER)/.ready  ## Run PostgreSQL, Redis, S3 and Celery workers, and kill one
+	@scripts/cluster_servers.sh
+	$(CLUSTER)/bin/python -m pytest -m cluster tests/cluster
 
 dev: $(READY)  ## Start the emulator and Dagster's UI on this machine
 	$(BIN)/python scripts/dev.py
@@ -59,21 +64,35 @@ lock: $(READY)  ## Lock the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--no-strip-extras --python-version 3.11 --all-extras --group dev \
 		pyproject.toml --output-file requirements.txt
+	for group in celery kubernetes; do \
+		uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+			--no-strip-extras --python-version 3.11 --extra dagster --extra report \
+			--group $$group --constraint requirements.txt \
+			pyproject.toml --output-file deploy/$$group/requirements.txt || exit 1; \
+	done
 
 clean:  ## Remove what was made, the virtual environment too
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): requirements.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
-	@if command -v uv >/dev/null; then \
-		uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV) && \
-		uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt && \
-		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
-	else \
-		"$(PYTHON)" -m venv $(VENV) && \
-		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
-			--requirement requirements.txt && \
-		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-			--editable .; \
-	fi
-	@touch $(READY)
+	$(call fill,$(VENV),requirements.txt)
+
+$(CLUSTER)/.ready: requirements.txt deploy/celery/requirements.txt pyproject.toml
+	$(call fill,$(CLUSTER),requirements.txt deploy/celery/requirements.txt)
+
+# Make a virtual environment from locks, and install this repository in it.
+define fill
+@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
+@if command -v uv >/dev/null; then \
+	uv venv --quiet --allow-existing --python "$(PYTHON)" $(1) && \
+	uv pip sync --quiet --python $(1)/bin/python --require-hashes $(2) && \
+	uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .; \
+else \
+	"$(PYTHON)" -m venv $(1) && \
+	$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		$(addprefix --requirement ,$(2)) && \
+	$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--editable .; \
+fi
+@touch $(1)/.ready
+endef

@@ -113,7 +113,7 @@ class Server:
     ) -> web.StreamResponse:
         """Serves an operation, or injects a fault instead."""
         stats = self._world.stats
-        stats.requests[operation] += 1
+        stats.count(operation)
         body = await request.read()
         injected = self._world.faults.draw(operation)
         if injected.delay_s:

@@ -204,7 +204,7 @@ class Admin:
 
     async def stats(self, given: Given) -> Answer:
         """Counts requests by operation, errors by code, faults by kind, moves between tiers."""
-        return answer(vars(self._world.stats))
+        return answer(self._world.stats.counts())
 
     async def clear_stats(self, given: Given) -> Answer:
         """Sets all counts to zero."""

@@ -161,6 +161,7 @@ class AdminClient:
     def stats(self) -> Json:
         """Returns the counts of requests by operation, errors by code, injected faults by kind.
 
+        `most_in_10_s` has the most requests of an operation within ten seconds, and
         `moved_to_frequent` counts the archived image sets that a read moved.
         """
         return self._call("GET", "stats")

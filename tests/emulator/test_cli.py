@@ -99,6 +99,7 @@ def test_behave_and_stats(run):
     assert json.loads(run("behave", "between=open"))["between"] == "open"
     assert set(json.loads(run("stats"))) == {
         "requests",
+        "most_in_10_s",
         "errors",
         "faults",
         "moved_to_frequent",

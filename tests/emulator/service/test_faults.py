@@ -200,6 +200,7 @@ def test_stats_count_requests_and_can_be_reset(fresh):
     service.emulator.admin.clear_stats()
     assert service.emulator.admin.stats() == {
         "requests": {},
+        "most_in_10_s": {},
         "errors": {},
         "faults": {},
         "moved_to_frequent": 0,
