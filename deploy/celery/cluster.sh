@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Starts and stops the processes of a deployment on this machine. See docs/how-to/cluster.md.
 #
-#   cluster.sh run   webserver|daemon|worker [NAME]   in the foreground, for systemd
-#   cluster.sh start webserver|daemon|worker [NAME]   in the background
-#   cluster.sh stop  webserver|daemon|worker [NAME]   waits for a run that a worker has
+#   cluster.sh run   SERVICE [NAME]   in the foreground, for systemd
+#   cluster.sh start SERVICE [NAME]   in the background
+#   cluster.sh stop  SERVICE [NAME]   waits for the run that a worker has
 #
-# CLUSTER_ENV names the file of settings, CLUSTER_STATE the folder of logs and pid files,
-# CLUSTER_BIN the folder of the programs. NAME tells several workers of a machine apart.
+# SERVICE is codeserver, webserver, daemon or worker. NAME tells several workers of a machine
+# apart. CLUSTER_ENV names the file of settings, CLUSTER_STATE the folder of logs and pid files,
+# CLUSTER_BIN the folder of the programs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,7 +29,13 @@ fi
 export DAGSTER_HOME=${DAGSTER_HOME:-$here}
 export PYTHONPATH=$here:$repository${PYTHONPATH:+:$PYTHONPATH}
 
+export CLUSTER_CODE_HOST=${CLUSTER_CODE_HOST:-127.0.0.1} CLUSTER_CODE_PORT=${CLUSTER_CODE_PORT:-4000}
+
 case $service in
+codeserver)
+    command=("$bin/dagster" code-server start --module-name pipelines.definitions
+        --working-directory "$repository" --location-name cohortlake
+        --host "$CLUSTER_CODE_HOST" --port "$CLUSTER_CODE_PORT") ;;
 webserver)
     command=("$bin/dagster-webserver" --workspace "$here/workspace.yaml"
         --host "${CLUSTER_HOST:-127.0.0.1}" --port "${CLUSTER_PORT:-3000}") ;;

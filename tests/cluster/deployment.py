@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.servers import LOOPBACK, REPOSITORY, free_port, is_alive, kill_group, until
+from cluster.servers import LOOPBACK, REPOSITORY, free_port, is_alive, kill_group, listens, until
 
 _SCRIPT = REPOSITORY / "deploy/celery/cluster.sh"
 _LAUNCH = """mutation($params: LaunchBackfillParams!) {
@@ -51,10 +51,11 @@ class Deployment:
     settings: dict[str, str]
     _started: list[str] = field(default_factory=list)
     _port: int = 0
+    _code_port: int = 0
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        self._port = free_port()
+        self._port, self._code_port = free_port(), free_port()
         lines = (f"{name}={shlex.quote(value)}\n" for name, value in self.settings.items())
         (self.folder / "cluster.env").write_text("".join(lines))
 
@@ -62,6 +63,8 @@ class Deployment:
         """Start a process with the deployment's script."""
         self._started.append(name or service)
         self._script("start", service, name)
+        if service == "codeserver":
+            until(lambda: listens(self._code_port), "the code server starts", seconds=120)
         if service == "webserver":
             until(self._answers, "the web server starts", seconds=120)
         if service == "worker":
@@ -104,6 +107,7 @@ class Deployment:
             "CLUSTER_STATE": str(self.folder),
             "CLUSTER_BIN": str(Path(sys.executable).parent),
             "CLUSTER_PORT": str(self._port),
+            "CLUSTER_CODE_PORT": str(self._code_port),
         }
         environment.pop("DAGSTER_HOME", None)
         subprocess.run(

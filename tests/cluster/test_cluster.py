@@ -74,6 +74,7 @@ def deployed(
         ),
     )  # fmt: skip
     try:
+        deployment.start("codeserver")
         deployment.start("webserver")
         deployment.start("daemon")
         yield deployment, bucket
@@ -152,6 +153,7 @@ def test_a_backfill_of_years_survives_the_loss_of_a_worker(
         deployment.stop("worker", "worker-2")
         deployment.stop("daemon")
         deployment.stop("webserver")
+        deployment.stop("codeserver")
         assert not deployment.alive()
 
 
@@ -165,7 +167,7 @@ def test_two_accounts_on_two_workers_take_little_more_than_one(
             endpoint, datastores = stack.enter_context(
                 servers.emulator(shared.folder / f"{name}.log", *options, "--seed", str(number))
             )
-            hospitals.migrate(endpoint, datastores[0], 5000)
+            hospitals.migrate(endpoint, datastores[0], 7000)
             deployment, bucket = stack.enter_context(
                 deployed(shared, name, endpoint, datastores, number, COHORTLAKE_TPS="2")
             )
