@@ -7,7 +7,7 @@ blanks or too many digits, integers written with a decimal point, one value sent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,28 +40,28 @@ def read(headers: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     header = _decode(stored["header"])
+    values, differing = _values_of(header), header.differing
     row: dict[str, Any] = {}
     invalid: list[str] = []
     for each in header_columns.FROM_ATTRIBUTES:
-        name = each.column.name
-        sent = _sent(header, each)
-        if isinstance(sent, Differing):
+        name, keyword = each.column.name, each.path[0]
+        if keyword in differing:
             if each.spread:
-                row |= _spread(each, sent)
-            is_read = not each.spread or row[f"{name}_min"] is not None
-        else:
-            row[name] = _typed(each, sent)
-            is_read = row[name] is not None
-        if not is_read and not _is_blank(sent) and name not in _STANDARD:
-            invalid.append(name)
+                row |= _spread(each, differing[keyword])
+                if row[f"{name}_min"] is None:
+                    invalid.append(name)
+        elif keyword in values:
+            sent = _inside(values[keyword], each.path[1:])
+            if not _is_blank(sent):
+                row[name] = value = _typed(each, sent)
+                if value is None and name not in _STANDARD:
+                    invalid.append(name)
     if row.get("Laterality") is None:
-        row["Laterality"] = _image_laterality(header)
+        row["Laterality"] = _image_laterality(values)
     frames = [frame for instance in stored["instances"] for frame in instance["ImageFrames"]]
     sizes = [frame["FrameSizeInBytes"] for frame in frames]
     return row | {
-        "has_contrast": any(
-            name in header.differing or _value(header, name) is not None for name in _CONTRAST
-        ),
+        "has_contrast": any(name in differing or name in values for name in _CONTRAST),
         "instance_count": len(stored["instances"]),
         "frame_count": len(frames),
         "size_bytes": None if None in sizes else sum(sizes),
@@ -72,24 +72,18 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sent(header: CompactHeader, each: HeaderColumn) -> Any:
-    """Return what was sent for a column; if instances differ, what is kept of that."""
-    if each.keyword in header.differing:
-        return header.differing[each.keyword]
-    value = _value(header, each.keyword)
-    for keyword in each.path[1:]:
+def _values_of(header: CompactHeader) -> dict[str, Any]:
+    """Return what was sent for each attribute, of the lowest level that has a value."""
+    levels = (header.study, header.series, header.frames, header.instances)
+    return {name: v for level in levels for name, v in level.items() if not _is_blank(v)}
+
+
+def _inside(value: Any, path: Sequence[str]) -> Any:
+    """Return what the first items of sequences hold."""
+    for keyword in path:
         item = value[0] if isinstance(value, list) and value else value
         value = item.get(keyword) if isinstance(item, Mapping) else None
     return value
-
-
-def _value(header: CompactHeader, keyword: str) -> Any:
-    """Return what was sent for an attribute, at whichever level; None for nothing."""
-    for level in (header.instances, header.frames, header.series, header.study):
-        value = level.get(keyword)
-        if not _is_blank(value):
-            return value
-    return None
 
 
 def _is_blank(value: Any) -> bool:
@@ -99,8 +93,8 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_blank, value)))
 
 
-def _image_laterality(header: CompactHeader) -> str | None:
-    value = _value(header, "ImageLaterality") or _value(header, "FrameLaterality")
+def _image_laterality(values: Mapping[str, Any]) -> str | None:
+    value = values.get("ImageLaterality") or values.get("FrameLaterality")
     return canonical_text("CS", value) if isinstance(value, str) else None
 
 

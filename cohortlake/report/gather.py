@@ -13,7 +13,7 @@ from cohortlake.admin.status import DatastoreStatus
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.selected import Selected
 from cohortlake.publish.publication.marker import Publication
-from cohortlake.report import holdings, quality, trends
+from cohortlake.report import holdings, quality, scanners, trends
 from cohortlake.report.completeness import completeness
 from cohortlake.report.members import Members, members
 
@@ -35,6 +35,7 @@ class Report:
         datastores: How complete each data store is; None if coverage cannot be read.
         holdings: What it holds; None if it holds too few patients. Then all below is None too.
         quality: How good each field is.
+        scanners: What headers say of the series; None if no header was fetched.
         trends: What changes over time.
         cohort: The members of a cohort; None if none was asked for.
     """
@@ -48,6 +49,7 @@ class Report:
     datastores: tuple[DatastoreStatus, ...] | None
     holdings: holdings.Holdings | None = None
     quality: list[quality.Field] | None = None
+    scanners: scanners.Scanners | None = None
     trends: trends.Trends | None = None
     cohort: Members | None = None
 
@@ -81,6 +83,7 @@ def gather(
         *head,
         held,
         quality.quality(tables, below),
+        scanners.scanners(tables, below),
         trends.trends(tables, labels, below),
         members(selected, below) if selected else None,
     )

@@ -143,7 +143,7 @@ def _years(
 ) -> Grid | None:
     row, params = "'studies'", None
     if "Modality" in tables.columns("series"):
-        row, params = _group("Modality"), {"named": list(modalities)}
+        row, params = named_or_others("Modality"), {"named": list(modalities)}
     relation = by_year(tables, f"SELECT *, {PERSON} FROM series", dates, row, below)
     if relation is None:
         return None
@@ -164,14 +164,15 @@ def _months(tables: OpenedTables, below: int) -> Grid:
 
 def _changed_in(tables: OpenedTables, changes: Breakdown, with_deletions: bool, below: int) -> Grid:
     relation = f"""
-        SELECT {_group("kind")} AS row, month, person
+        SELECT {named_or_others("kind")} AS row, month, person
         FROM ({_changes(with_deletions, "valid_from", "valid_to")}) WHERE kind <> 'created'
     """
     named = [value.label for value in changes.shown if value.label != "created"]
     return grid(tables, relation, ("month", "row"), "count(*)", below, named, {"named": named})
 
 
-def _group(column: str) -> str:
+def named_or_others(column: str) -> str:
+    """Return SQL for the value of a column if it is in the parameter `named`, else `others`."""
     # What is hidden or counted with others in one table must not be shown in another.
     return f"CASE WHEN list_contains($named::VARCHAR[], {column}) THEN {column} ELSE '{OTHERS}' END"
 
