@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 CLUSTER := var/cluster-venv
 PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# Tests wait for servers and for each other a fifth of their time: one worker more than cores.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
 # One Dagster store for the command line, the UI and the notebooks: dagster.yaml lies here,
 # and git ignores what Dagster puts beside it.

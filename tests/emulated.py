@@ -13,7 +13,7 @@ import pytest
 from cohortlake import Settings, Sync
 from cohortlake.ingest import partitions
 from emulator import Emulator, running
-from emulator.data import hospital
+from emulator.data import history, hospital
 
 
 @contextmanager
@@ -21,7 +21,8 @@ def emulated(
     *,
     first_day: date | None = None,
     first_month: date | None = None,
-    archive_years: float = 1,
+    imported_years: float = 0.7,
+    archive_years: float = 0.3,
     **options: Any,
 ) -> Iterator[Emulator]:
     """Serve a hospital to all clients made within the block.
@@ -33,12 +34,14 @@ def emulated(
 
     Args:
         first_day: The first partition of `updatedAt`; by default a week before today.
-        first_month: The first partition of the study date; by default two years before today.
+        first_month: The first partition of the study date; by default last year's January.
+        imported_years: For how long studies have been imported.
         archive_years: How old the studies of an old archive are at most when they are imported.
         **options: The emulator's.
     """
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(history, "HISTORY_MS", round(imported_years * 365 * hospital.DAY_MS))
         patch.setattr(hospital, "ARCHIVE_YEARS", archive_years)
         emulator = stack.enter_context(running(**options))
         patch.setenv("AWS_ACCESS_KEY_ID", "none")
@@ -47,7 +50,7 @@ def emulated(
         patch.setenv("AWS_ENDPOINT_URL_MEDICAL_IMAGING", emulator.endpoint)
         today = datetime.fromtimestamp(emulator.admin.clock()["epochSeconds"], UTC).date()
         patch.setattr(partitions, "FIRST_DAY", first_day or today - timedelta(days=7))
-        patch.setattr(partitions, "FIRST_MONTH", first_month or date(today.year - 2, 1, 1))
+        patch.setattr(partitions, "FIRST_MONTH", first_month or date(today.year - 1, 1, 1))
         yield emulator
 
 

@@ -10,8 +10,10 @@ from endpoint import Endpoint
 from cohortlake import read_table
 
 
-def fill(endpoint: Endpoint, count: int, seed: int = 1, months: int = 3) -> None:
-    """Import image sets at random instants of January 2026, with studies of so many months."""
+def fill(
+    endpoint: Endpoint, count: int, seed: int = 1, months: int = 3, first_month: int = 1
+) -> None:
+    """Import image sets in January 2026, with studies of so many months of 2025."""
     rnd = random.Random(seed)  # noqa: S311
     for _ in range(count):
         number = len(endpoint.image_sets)
@@ -24,7 +26,9 @@ def fill(endpoint: Endpoint, count: int, seed: int = 1, months: int = 3) -> None
             "DICOMStudyInstanceUID": f"1.2.{study}",
             "DICOMSeriesInstanceUID": f"1.2.{study}.{number}",
             "DICOMSeriesModality": rnd.choice(["CT", "MR"]),
-            "DICOMStudyDate": f"2025{study % months + 1:02d}15" if study % 10 else "20240230",
+            "DICOMStudyDate": f"2025{first_month + study % months:02d}15"
+            if study % 10
+            else "20240230",
             "DICOMStudyTime": "101500",
         }
         endpoint.image_sets.append(

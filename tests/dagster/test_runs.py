@@ -104,7 +104,7 @@ def test_a_new_lake_is_filled_by_a_run_that_names_nothing(
     assert len(days(instance)) == 32
     assert len(published_ids(lake)) == 20
     assert all(checks(result).values())
-    assert len(checks(result)) == 9
+    assert len(checks(result)) == 10
 
 
 @pytest.fixture

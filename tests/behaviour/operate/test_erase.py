@@ -52,15 +52,15 @@ CANARY = {
     "DICOMSeriesModality": "CANARY-MOD",
     "DICOMSeriesBodyPart": "CANARY-BODY",
     "DICOMSeriesNumber": 77777773,
-    "DICOMStudyDate": "20250303",  # a month that others have, too
+    "DICOMStudyDate": "20251103",  # a month that others have, too
     "DICOMStudyTime": "030303.030303",
     "CanaryMember": "CANARY-MEMBER",
 }
 FIRST_STATE = CANARY | {
-    "DICOMStudyDate": "20241203",  # the first month, which nobody else has
+    "DICOMStudyDate": "20251003",  # the first month, which nobody else has
     "DICOMSeriesNumber": "CANARY-77",  # no number: kept as text, and counted
 }
-FIRST_DAY, FIRST_MONTH = date(2026, 1, 25), date(2024, 12, 1)
+FIRST_DAY, FIRST_MONTH = date(2026, 1, 25), date(2025, 10, 1)
 """Few partitions, because an erasure reads the increments of each."""
 IDS = [f"{number:032x}" for number in (0xC0FFEE1, 0xC0FFEE2)]
 
@@ -72,7 +72,7 @@ def swept_lake(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60)
+    fill(endpoint, 60, months=2, first_month=11)
     at = endpoint.now.timestamp() - 86400 * 9
     for image_set_id in IDS:
         endpoint.image_sets.append(
@@ -119,9 +119,9 @@ def state_keys(root: Root) -> set[str]:
 def traces(root: Root) -> set[str]:
     typed = {
         "1912-11-12",
-        "2025-03-03",
-        "2024-12-03",
-        "study_month=2024-12",
+        "2025-11-03",
+        "2025-10-03",
+        "study_month=2025-10",
         "03:03:03.030303",
         "10983030303",
     }
@@ -154,7 +154,7 @@ def left(root: str, wanted: set[str]) -> dict[str, list[str]]:
 def assert_somewhere(root: Root, wanted: set[str]) -> None:
     """The search for traces finds them where there are some; raw dates and names not always."""
     found = left(root.uri, wanted)
-    assert wanted - found.keys() <= {"19121112", "20241203", "20250303", "030303.030303"}
+    assert wanted - found.keys() <= {"19121112", "20251003", "20251103", "030303.030303"}
 
 
 def tables(root: str) -> dict[str, pd.DataFrame]:

@@ -91,7 +91,7 @@ def test_a_stopped_run_keeps_what_came_whatever_it_waits_for(
     answer_again(ask, hold=waits_for == "an answer", broken=waits_for == "another attempt")
     with pytest.raises(Stopped, match=r"\d+ new rows had come; they are kept, applied and pub"):
         Sync(settings, stop=stop).run()
-    assert time.monotonic() - asked_at[0] < 8
+    assert time.monotonic() - asked_at[0] < 60, "the waits are two minutes"
     kept = read_table(settings.root, "image_sets")
     assert 100 <= len(kept) < 400
     again(endpoint, settings, len(kept))

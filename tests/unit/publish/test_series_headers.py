@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from documents import read, write_headers
-from hypothesis import example, given
-from hypothesis import settings as examples
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from looks import DATASTORE, Looked, write
 
 import cohortlake
@@ -100,7 +100,7 @@ class Lake:
 
 
 @pytest.mark.parametrize("policy", ["limited", "safe"])
-@examples(max_examples=4)
+@settings(max_examples=examples(20, quick=2))
 @given(steps=STEPS)
 @example(steps=[("see", 2, ""), ("see", 3, ""), ("fetch", 3, True), ("delete", 2), ("publish",)])
 @example(
