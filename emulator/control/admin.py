@@ -203,7 +203,7 @@ class Admin:
         return await self.behaviour(given)
 
     async def stats(self, given: Given) -> Answer:
-        """Counts requests by operation, errors by code, faults by kind, moves between tiers."""
+        """Counts requests (also the most in ten seconds), errors, faults, moves between tiers."""
         return answer(self._world.stats.counts())
 
     async def clear_stats(self, given: Given) -> Answer:
