@@ -25,7 +25,7 @@ from cohortlake.cohort.pixels.write import FORMATS
 from cohortlake.headers import files
 from cohortlake.storage.root import Root
 
-_FILE_ROWS = 100
+_GROUP_ROWS = 1_000  # as many as files that were merged have
 _FRAME_BYTES = 200_000
 
 
@@ -44,7 +44,7 @@ def make_headers(root: Root, frames: int) -> None:
 
 
 def _headers(versions: list[tuple[str, int]], frames: int) -> Iterator[pa.Table]:
-    for start in range(0, len(versions), _FILE_ROWS):
+    for start in range(0, len(versions), _GROUP_ROWS):
         rows = [
             {
                 "datastore_id": DATASTORE,
@@ -64,7 +64,7 @@ def _headers(versions: list[tuple[str, int]], frames: int) -> Iterator[pa.Table]
                 "fetched_at": NOW,
                 "run_id": "bulk",
             }
-            for image_set_id, version in versions[start : start + _FILE_ROWS]
+            for image_set_id, version in versions[start : start + _GROUP_ROWS]
         ]
         yield pa.Table.from_pylist(rows, files.SCHEMA)
 

@@ -43,6 +43,9 @@ _OF_COHORTS = {
     'cohort.export("members.xlsx")': "excel to_excel to_xlsx xlsx",
     'cohort.export("members.parquet")': "to_parquet write_parquet",
     'cohort.export("members.csv"), and cohort.freeze() to prove who was in it': "save",
+    'cohort.manifest("pixels", format="ahi-retrieve")': (
+        "croissant datalist dicomweb download fetch frames images monai pixels to_monai"
+    ),
     "cohort.freeze()": "lock persist register snapshot",
     "cohort.count()": (
         "count_members count_patients count_studies n n_members n_patients n_studies num_patients "

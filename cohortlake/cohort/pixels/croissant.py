@@ -78,6 +78,7 @@ _SERIES = {
     "patient_key": (pa.string(), "A keyed hash of the patient's id."),
     "modality": (pa.string(), "Modality."),
     "transfer_syntax_uid": (pa.string(), "How the pixels were encoded when they were imported."),
+    "burned_in_annotation": (pa.string(), "YES if text in the pixels may identify the patient."),
     "frames": (pa.int64(), "How many frames the image set has."),
     "bytes": (pa.int64(), "The size of all frames."),
 }

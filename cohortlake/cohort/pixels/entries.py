@@ -97,6 +97,7 @@ class Entry:
             "patient_key": self.patient_key,
             "modality": self.Modality,
             "transfer_syntax_uid": self.TransferSyntaxUID,
+            "burned_in_annotation": self.BurnedInAnnotation,
             "frames": self.frame_count,
             "bytes": self.size_bytes,
         }

@@ -154,6 +154,10 @@ def test_dicomweb(cohort, lake, tmp_path):
             frames[series["image_set_id"]] += count
     expected = {i: n for i, (_, n, _) in with_header(lake).items()}
     assert expected.items() <= frames.items()
+    burned = {s["image_set_id"] for s in document["series"] if s["burned_in_annotation"] == "YES"}
+    asked = lake.sql("SELECT image_set_id FROM series_headers WHERE BurnedInAnnotation = 'YES'")
+    assert burned == {image_set_id for (image_set_id,) in asked.fetchall()} & {*frames}
+    assert written.burned_in == len(burned) > 0
     assert all(s["frames"] in (None, frames[s["image_set_id"]]) for s in document["series"])
 
 
