@@ -10,6 +10,7 @@ of the whole lake in each format, each in a process of its own. Prints a Markdow
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from cohortlake.storage.root import Root
 
 _GROUP_ROWS = 1_000  # as many as files that were merged have
 _FRAME_BYTES = 200_000
+_HEADER = '{"instances": {"StoredTransferSyntaxUID": "1.2.840.10008.1.2.4.202"}}'
 
 
 def make_headers(root: Root, frames: int) -> None:
@@ -44,29 +46,33 @@ def make_headers(root: Root, frames: int) -> None:
 
 
 def _headers(versions: list[tuple[str, int]], frames: int) -> Iterator[pa.Table]:
+    uids = [f"1.2.826.0.1.3680043.8.498.{number}" for number in range(frames)]
     for start in range(0, len(versions), _GROUP_ROWS):
-        rows = [
-            {
-                "datastore_id": DATASTORE,
-                "image_set_id": image_set_id,
-                "version": version,
-                "header": '{"instances": {"StoredTransferSyntaxUID": "1.2.840.10008.1.2.4.202"}}',
-                "instances": [
-                    {
-                        "SOPInstanceUID": f"1.2.826.0.1.3680043.8.498.{version}.{number}",
-                        "ImageFrames": [
-                            {"ID": secrets.token_hex(16), "FrameSizeInBytes": _FRAME_BYTES}
-                        ],
-                    }
-                    for number in range(frames)
-                ],
-                "document_bytes": 1,
-                "fetched_at": NOW,
-                "run_id": "bulk",
-            }
-            for image_set_id, version in versions[start : start + _GROUP_ROWS]
-        ]
-        yield pa.Table.from_pylist(rows, files.SCHEMA)
+        some = versions[start : start + _GROUP_ROWS]
+        count = len(some) * frames
+        frame = pa.StructArray.from_arrays(
+            [[secrets.token_hex(16) for _ in range(count)], [_FRAME_BYTES] * count],
+            ["ID", "FrameSizeInBytes"],
+        )
+        of_instance = pa.ListArray.from_arrays(range(count + 1), frame)
+        instance = pa.StructArray.from_arrays(
+            [uids * len(some), of_instance], ["SOPInstanceUID", "ImageFrames"]
+        )
+        offsets = range(0, count + 1, frames)
+        columns = {
+            "datastore_id": [DATASTORE] * len(some),
+            "image_set_id": [image_set_id for image_set_id, _ in some],
+            "version": [version for _, version in some],
+            "header": [_HEADER] * len(some),
+            "instances": pa.ListArray.from_arrays(offsets, instance),
+            "document_bytes": [1] * len(some),
+            "fetched_at": [NOW] * len(some),
+            "run_id": ["bulk"] * len(some),
+        }
+        nothing = pa.nulls(len(some))
+        yield pa.table(
+            [columns.get(n, nothing) for n in files.SCHEMA.names], files.SCHEMA.names
+        ).cast(files.SCHEMA)
 
 
 def write(root: str, format_: str, path: str) -> None:
@@ -86,6 +92,7 @@ def main() -> None:
     if given.part:
         measure(lambda: write(*given.part))
         return
+    os.environ.setdefault("AWS_REGION", "us-east-1")  # a part of the URLs of DICOMweb
     with tempfile.TemporaryDirectory() as folder:
         root = Root(str(Path(folder, "lake")))
         root.prepare()

@@ -22,7 +22,7 @@ Version = tuple[str, int]
 """An image set's id, and its version."""
 
 _INSTANCES = "instances"
-_MOST_VERSIONS, _MOST_FRAMES = 2_000, 200_000
+_MOST_VERSIONS, _MOST_FRAMES = 1_000, 50_000
 """How much is read at a time."""
 
 

@@ -23,7 +23,7 @@ from cohortlake.cohort.pixels.entries import Entry
 
 JSON_LD = "croissant.json"
 SERIES, FRAMES = "series", "frames"
-_ROWS = 100_000
+_ROWS = 20_000
 
 _CONTEXT = {
     "@language": "en",
