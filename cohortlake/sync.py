@@ -225,6 +225,19 @@ class Sync(Stages):
         patient = Patient(datastore_id, patient_id)
         return erase_patient.erase(self.root, self.settings, patient, self.publish)
 
+    def erase_again(self) -> tuple[Erasure, ...]:
+        """Erase once more the patients who came back with a restored backup.
+
+        See `admin.erase_again`.
+
+        Raises:
+            PolicyNotAskedFor: See `publish`. Nothing was erased.
+        """
+        from cohortlake.admin import erase_again
+
+        self._require_policy()
+        return erase_again.erase_again(self.root, self.publish)
+
     def rotate_key(self, source: str) -> int:
         """Publish under another patient key. See `admin.rotate_patient_key.rotate`.
 

@@ -132,6 +132,13 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
     Returns:
         The record, with what was removed.
     """
+    removed = remove_rows(root, patient, begun)
+    rebuild_without(root)
+    return removed
+
+
+def remove_rows(root: Root, patient: Patient, begun: Erasure) -> Erasure:
+    """Remove a patient from increments and headers. See `remove`."""
     # After the record, and before the files are listed: see `guarded_rewrite`.
     root.delete_abandoned(whatever_its_age=True)
     packing.delete_copied(root)
@@ -156,17 +163,24 @@ def remove(root: Root, patient: Patient, begun: Erasure) -> Erasure:
         rewrite.remove_rows(root, path, is_of_patient)
     for path in header_files.paths(root, patient.datastore_id):
         header_files.remove_rows(root, path, is_of_patient)
-    refiled.drop_late(root, files.paths(root), are_all=True)  # rows of patients erased before
     # These files cannot be read, so they may hold rows of the patient.
     for path in files.paths_set_aside(root, patient.datastore_id):
         root.delete(path)
+    return planned
+
+
+def rebuild_without(root: Root) -> None:
+    """Rebuild all that is made from the increments, without its past, and request a full publish.
+
+    No other run may be at work.
+    """
+    refiled.drop_late(root, files.paths(root), are_all=True)  # rows of patients erased before
     _, applied_paths = image_sets.rebuild(root)
     coverage.record(root, applied_paths, rebuild=True)
     for table in (image_sets.TABLE, coverage.TABLE):
         maintenance.forget_past(root, table)
     history_index.discard(root)
     publisher.request_full_publish(root)
-    return planned
 
 
 def _is_of_patient(patient: Patient, whole: Collection[str]) -> files.RowFilter:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "publish": "cohortlake.cli.lake_commands:publish",
     "maintain": "cohortlake.cli.lake_commands:maintain",
     "erase": "cohortlake.cli.lake_commands:erase_patient",
+    "erase-again": "cohortlake.cli.lake_commands:erase_again",
     "search": "cohortlake.cli.read_commands:search",
     "diff": "cohortlake.cli.read_commands:diff",
     "snapshots": "cohortlake.cli.read_commands:snapshots",

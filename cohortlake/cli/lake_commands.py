@@ -138,6 +138,21 @@ def erase_patient(
     )
 
 
+@explained
+def erase_again(root: RootOption = None, policy: PolicyOption = None) -> None:
+    """Erase once more the patients who came back with a restored backup, and rebuild the lake.
+
+    Run it after each restore of increments/, headers/ or cohorts/, before anybody reads the lake.
+    It needs the newest erasures/ and keys/. If the command is interrupted, run it again.
+    """
+    found = Sync(read_settings(root, None, policy), note=say_note).erase_again()
+    out.print(
+        f"rebuilt: {len(found):,} erased patients had come back, and are erased again"
+        if found
+        else "rebuilt: no erased patient had come back"
+    )
+
+
 def _patient_id(given: str) -> str:
     if given != "-":
         patient_id = given

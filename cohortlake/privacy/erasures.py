@@ -165,6 +165,18 @@ class ErasedPatients:
             erased = pc.or_(erased, self._are_erased(datastore_id, old_ids))
         return erased
 
+    def among(self, datastore_id: str, patient_ids: pa.ChunkedArray) -> list[str]:
+        """Return those of some canonical ids that belong to erased patients, each once.
+
+        Raises:
+            MissingKey: See `mask`.
+        """
+        if not self._known_by:
+            return []
+        theirs = patient_ids.filter(self._are_erased(datastore_id, patient_ids))
+        ids: list[str] = theirs.unique().to_pylist()
+        return ids
+
     def _are_erased(self, datastore_id: str, ids: pa.ChunkedArray) -> pa.BooleanArray:
         encoded = ids.combine_chunks().dictionary_encode()
         hashes = _hashes(self._key, datastore_id, encoded.dictionary.to_pylist())

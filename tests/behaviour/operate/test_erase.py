@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import documents
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -24,9 +26,11 @@ from typer.testing import Result
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
+from cohortlake.admin import erase_again
 from cohortlake.admin.checks import check_published_rows
 from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
+from cohortlake.headers.compact import Reader
 from cohortlake.healthimaging import HealthImaging
 from cohortlake.healthimaging.page import Page
 from cohortlake.history import coverage, packing
@@ -262,6 +266,88 @@ def test_no_search_brings_them_back(
     assert left(lake_settings.root, wanted | {"CANARY"}) == {}
     ids = set(read_table(lake_settings.root, "image_sets")["image_set_id"])
     assert ids == {row["imageSetId"] for row in endpoint.image_sets} - set(IDS)
+
+
+RESTORED = ("increments", "headers", "cohorts")
+"""The folders of an older copy. `erasures/` and `keys/` are restored from the newest one."""
+DERIVED = ("image_sets", "history_index", "coverage", "published")
+
+
+def write_their_headers(root: Root) -> None:
+    document = documents.of_instances(documents.instance(StationName="CANARY"))
+    document["Patient"]["DICOM"]["PatientID"] = "CANARY-ID"
+    header = Reader.of(documents.parts(documents.packed(document)))
+    documents.write_headers(
+        root, DATASTORE, "2025-10", {(image_set_id, 1): header for image_set_id in IDS}
+    )
+
+
+def restore(copy: Path, lake: Path, derived: str = "older") -> None:
+    """Replace folders of a lake by those of a copy; those that are derived may be of any age."""
+    for name in (*RESTORED, *DERIVED):
+        if name in DERIVED and derived == "newer":
+            continue
+        shutil.rmtree(lake / name, ignore_errors=True)
+        if (name in RESTORED or derived == "older") and (copy / name).exists():
+            shutil.copytree(copy / name, lake / name)
+
+
+@pytest.mark.parametrize("derived", ["older", "newer", "gone"])
+def test_a_restored_copy_brings_nobody_back(
+    sync: Sync, endpoint: Endpoint, tmp_path: Path, derived: str
+) -> None:
+    lake, copy = Path(sync.settings.root), tmp_path / "copy"
+    write_their_headers(sync.root)
+    shutil.copytree(lake, copy)
+    wanted = traces(sync.root) | {"CANARY"}
+    (erased_key,) = sync.erase("CANARY-ID", DATASTORE).patient_keys
+    endpoint.now += timedelta(hours=2)
+    change(endpoint, 7, DICOMPatientSex="O")
+    del endpoint.image_sets[8]
+    sync.reconcile()
+    restore(copy, lake, derived)
+    assert left(str(lake), {"CANARY-ID"}) != {}
+
+    (erasure,) = sync.erase_again()
+    assert left(str(lake), wanted) == {}
+    assert erasure.erased_at and erasure.image_set_ids is None
+    with cohortlake.open(str(lake)) as opened:
+        reasons = opened.verify("everybody").reasons
+    assert reasons[reasons["what"] == "erased"]["members"].sum() == 1
+    sync.run()
+    sync.reconcile()
+    assert left(str(lake), wanted) == {}
+    published = read_table(str(lake), "image_sets")
+    assert set(published["image_set_id"]) == {
+        row["imageSetId"] for row in endpoint.image_sets
+    } - set(IDS)
+    assert erased_key not in set(published["patient_key"])
+    assert sync.erase_again() == ()
+
+
+@pytest.mark.parametrize("step", ["remove_rows", "rebuild_without", "erase_members"])
+def test_a_restored_copy_brings_nobody_back_though_the_run_is_killed(
+    sync: Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    lake, copy = Path(sync.settings.root), tmp_path / "copy"
+    write_their_headers(sync.root)
+    shutil.copytree(lake, copy)
+    wanted = traces(sync.root) | {"CANARY"}
+    sync.erase("CANARY-ID", DATASTORE)
+    restore(copy, lake)
+    done = getattr(erase_again, step)
+
+    def killed(*given: Any) -> None:
+        done(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erase_again, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            sync.erase_again()
+    sync.erase_again()
+    assert left(str(lake), wanted) == {}
+    assert all(record.image_set_ids is None for record in erasures.read(sync.root))
 
 
 def test_an_image_set_belongs_to_its_last_known_patient(
