@@ -30,6 +30,10 @@ _RUN = """mutation($params: ExecutionParams!) {
     ... on PythonError { message }
   }
 }"""
+_SCHEDULES = """{ schedulesOrError(repositorySelector:
+  {repositoryName: "__repository__", repositoryLocationName: "cohortlake"}) {
+    ... on Schedules { results { scheduleState { id status } } } } }"""
+_STOP = "mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
 _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
 _RUNS = """{ runsOrError { ... on Runs { results {
@@ -132,6 +136,17 @@ class Deployment:
         assert "errors" not in found, found["errors"]
         data: dict[str, Any] = found["data"]
         return data
+
+    def stop_schedules(self) -> None:
+        """Stop all schedules. A tick at the full hour would take a place in the pool."""
+        for schedule in self._schedules():
+            if schedule["status"] == "RUNNING":
+                self.ask(_STOP, id=schedule["id"])
+        assert all(schedule["status"] == "STOPPED" for schedule in self._schedules())
+
+    def _schedules(self) -> list[dict[str, str]]:
+        found = self.ask(_SCHEDULES)["schedulesOrError"]["results"]
+        return [schedule["scheduleState"] for schedule in found]
 
     def backfill(self, assets: list[str], partitions: list[str]) -> str:
         """Ask for a backfill as the UI does, and return its id."""

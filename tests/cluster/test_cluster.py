@@ -76,6 +76,7 @@ def deployed(
     try:
         deployment.start("codeserver")
         deployment.start("webserver")
+        deployment.stop_schedules()
         deployment.start("daemon")
         yield deployment, bucket
     finally:
