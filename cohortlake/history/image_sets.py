@@ -93,7 +93,7 @@ def _make_table(root: Root) -> DeltaTable:
 
 
 def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> ApplyResult:
-    with engine.connection() as con:
+    with engine.bounded_connection() as con:
         history = _register_table(con, root, None if rebuild else table)
         rows = new_rows.find(con, history, root, paths)
         count = engine.count(con, f"SELECT count(*) FROM {rows}")

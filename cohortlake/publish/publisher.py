@@ -8,7 +8,6 @@ from them, `writer` writes the files, and `marker` names the files that readers 
 from __future__ import annotations
 
 import functools
-import os
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -48,10 +47,6 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
-_MEMORY = "500MB"
-"""What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
-_MOST_THREADS = 4
-"""Each thread of DuckDB needs its own share of the memory, such as a row group that it reads."""
 
 
 def publish(
@@ -262,7 +257,7 @@ def _publish_since(
     writer = Writer(root, policy, before.files if before else {})
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
-    with engine.connection(memory_limit=_MEMORY, threads=_threads()) as con:
+    with engine.bounded_connection() as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
@@ -295,10 +290,6 @@ def _publish_since(
         fingerprint(key),
         replaced=policy.replaced,
     )
-
-
-def _threads() -> str:
-    return str(min(_MOST_THREADS, os.cpu_count() or 1))
 
 
 def _joined(

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 ROW_GROUP_ROWS = 100_000
+_MEMORY = "500MB"
+"""What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
+_MOST_THREADS = 4
+"""Each thread of DuckDB needs its own share of the memory, such as a row group that it reads."""
+_BATCH_ROWS = 32_768  # by default a batch has 131,072 rows, which take 130 MB
 
 _REGISTERED: weakref.WeakKeyDictionary[
     duckdb.DuckDBPyConnection, list[tuple[Root, Sequence[str]]]
@@ -64,6 +69,12 @@ def connection(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
     with shared.opened() as database, database.cursor() as con, explained(con):
         _draw_nothing(con)
         yield con
+
+
+def bounded_connection() -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """Give a connection as `connection` does, for work on any number of rows in bounded memory."""
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    return connection(memory_limit=_MEMORY, threads=str(threads))
 
 
 class _SharedDatabase:
@@ -265,7 +276,7 @@ def text_list(texts: Iterable[str]) -> str:
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:
     """Run a query and stream its rows, cast to the types of a schema."""
-    reader: pa.RecordBatchReader = pa.RecordBatchReader.from_stream(con.sql(query))
+    reader: pa.RecordBatchReader = con.sql(query).to_arrow_reader(_BATCH_ROWS)
     return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in reader))
 
 
