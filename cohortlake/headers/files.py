@@ -169,7 +169,7 @@ def read_headers(root: Root, paths: Iterable[str], wanted: pa.Table) -> Iterator
                         left.remove(key[:-1])
                         places.append(place)
                 if places:
-                    yield stored.read_row_group(number).take(places)
+                    yield stored.read_row_group(number, use_threads=False).take(places)
 
 
 def remove_rows(root: Root, path: str, is_removed: Callable[[pa.Table], pa.Array]) -> int:

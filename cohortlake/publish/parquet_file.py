@@ -30,6 +30,7 @@ from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _BUFFER_BYTES = 1024 * 1024  # Arrow writes some bytes at a time, each with a call into Python
+_ROW_GROUP_VALUES = 5_000_000  # a row group of a table of 200 columns is written from memory
 _COMPARED_ROWS = 100_000
 _FEW_ROWS = 2000
 _ROWS_OF_A_SLICE = 16  # shorter runs of rows are copied row by row
@@ -46,7 +47,8 @@ def write(
         columns: Its columns.
         batches: Its rows, in order.
     """
-    groups = _row_groups(batch.select(columns.names) for batch in batches)
+    most = min(engine.ROW_GROUP_ROWS, _ROW_GROUP_VALUES // len(columns))
+    groups = _row_groups((batch.select(columns.names) for batch in batches), most)
     first = next(groups, pa.Table.from_batches([], columns))
     rows = 0
     with root.writing(path) as stream:
@@ -309,13 +311,15 @@ def _is_time(type_: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(type_) or pa.types.is_time(type_))
 
 
-def _row_groups(batches: Iterable[pa.RecordBatch | pa.Table]) -> Iterator[pa.Table]:
-    """Join batches to row groups of `ROW_GROUP_ROWS` rows; the last may have fewer."""
+def _row_groups(
+    batches: Iterable[pa.RecordBatch | pa.Table], most: int = engine.ROW_GROUP_ROWS
+) -> Iterator[pa.Table]:
+    """Join batches to row groups of `most` rows; the last may have fewer."""
     held, count = list[pa.Table](), 0
     for batch in batches:
         rows = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
-        while count + len(rows) >= engine.ROW_GROUP_ROWS:
-            more = engine.ROW_GROUP_ROWS - count
+        while count + len(rows) >= most:
+            more = most - count
             yield pa.concat_tables([*held, rows.slice(0, more)])
             held, count, rows = [], 0, rows.slice(more)
         if len(rows):

@@ -47,6 +47,7 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
+_MEMORY_OF_HEADERS = "100MB"  # more rows of 200 columns are spilled
 
 
 def publish(
@@ -265,14 +266,15 @@ def _publish_since(
         plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, history, index, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
-        shown = before.headers if before and not plan.is_full else {}
-        changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
-        values = HeaderValues(policy, key)
-        by_month = header_files.by_month(header_paths)
-        series_headers.write(con, root, policy, values, writer, by_month, changed, plan)
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)
+    shown = before.headers if before and not plan.is_full else {}
+    changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
+    values, by_month = HeaderValues(policy, key), header_files.by_month(header_paths)
+    with engine.connection(memory_limit=_MEMORY_OF_HEADERS, threads="1") as con:
+        image_sets.register(con, root, version)
+        series_headers.write(con, root, policy, values, writer, by_month, changed, plan)
     removed = set(writer.unwritten() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(

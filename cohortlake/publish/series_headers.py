@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import duckdb
+import pyarrow as pa
 
 from cohortlake.headers import columns, files
 from cohortlake.headers.shown_values import HeaderValues
@@ -21,6 +22,7 @@ from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 TABLE = "series_headers"
+_ROWS = 20_000  # a row has 200 columns
 _VERSION = ("datastore_id", "image_set_id", "version")
 _OF_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "patient_key")
 
@@ -56,12 +58,13 @@ def write(
         rewrite = frozenset(due)
     with_headers = {p for p in due if periods.months([p]) or writer.has_file(TABLE, p)}
     certain = rewrite | _of_series(writer.written)
-    for some in writer.in_memory("series", with_headers & _of_series(writer.files)):
+    for some in writer.in_memory("series", with_headers & _of_series(writer.files), _ROWS):
         paths = [path for month in sorted(periods.months(some)) for path in by_month[month]]
         kept = [period for period in some if period not in rewrite]
         news = _collect(con, root, policy, values, writer, some, kept, paths)
         _write(con, policy, writer, [p for p in some if p in certain or p in news])
         con.execute("DROP TABLE shown_versions; DROP TABLE header_rows")
+        pa.default_memory_pool().release_unused()
 
 
 def _of_series(paths: Collection[str]) -> set[str]:

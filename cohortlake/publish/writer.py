@@ -168,12 +168,19 @@ class Writer:
         with_period = self._columns(table).append(pa.field("period", self._policy.partition.type))
         return _by_period(engine.batches(con, ordered, with_period))
 
-    def in_memory(self, table: str, periods: Collection[str]) -> Iterator[list[str]]:
+    def in_memory(
+        self, table: str, periods: Collection[str], most: int = _CHUNK_ROWS
+    ) -> Iterator[list[str]]:
         """Yield periods in order, as many together as their rows fit into memory.
 
         One query for many small files takes a fraction of the time of one for each.
+
+        Args:
+            table: The published table.
+            periods: The periods.
+            most: How many rows fit into memory.
         """
-        return _cut({period: self._rows(table, period) for period in periods}, _CHUNK_ROWS)
+        return _cut({period: self._rows(table, period) for period in periods}, most)
 
     def _rows(self, table: str, period: str) -> int:
         file = self.files.get(self._path(table, period))
