@@ -1,6 +1,7 @@
 """The layer `published`: the tables that notebooks and BI read, under the privacy policy."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -21,6 +22,11 @@ MEANINGS = {
     "series_headers": "One row per series whose whole header was fetched.",
 }
 
+FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(hours=25), fail_window=timedelta(hours=30)
+)
+"""Each tick publishes, also if nothing is new: older tables mean that no tick came to its end."""
+
 
 def published_key(table: str) -> dg.AssetKey:
     """Return the key of a published table's asset."""
@@ -36,6 +42,7 @@ def published_key(table: str) -> dg.AssetKey:
             group_name="published",
             kinds={"parquet"},
             metadata={"dagster/column_schema": column_schema(PUBLISHED[table])},
+            freshness_policy=FRESH,
         )
         for table, meaning in MEANINGS.items()
     ],

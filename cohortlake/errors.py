@@ -6,6 +6,7 @@
     │       └── PolicyNotAskedFor
     ├── WindowError
     ├── Stopped
+    ├── NotNotified (transient)
     ├── SeveralFailed
     ├── ServiceError
     │   ├── NoCredentials
@@ -149,6 +150,22 @@ class Stopped(CohortlakeError):
 
     def __init__(self, kept: str = _NOTHING_LOST) -> None:
         super().__init__(kept)
+
+
+class NotNotified(CohortlakeError):
+    """An alert did not reach all of its targets.
+
+    Fix: Check the URLs in COHORTLAKE_NOTIFY, and whether this machine reaches the services.
+    """
+
+    transient = True
+    exit_code = 4
+
+    def __init__(self, numbers: Sequence[int], count: int) -> None:
+        named = ", ".join(map(str, numbers))
+        super().__init__(
+            f"the alert did not reach number {named} of the {count:,} targets in COHORTLAKE_NOTIFY"
+        )
 
 
 class SeveralFailed(CohortlakeError):

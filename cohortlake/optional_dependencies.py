@@ -8,8 +8,14 @@ from typing import Any
 
 from cohortlake.errors import MissingExtra
 
-_EXTRAS = {"jinja2": "report", "matplotlib": "report", "openpyxl": "xlsx", "tableone": "notebook"}
-"""Library -> the smallest extra that installs it; `notebook` installs all of them."""
+_EXTRAS = {
+    "apprise": "notify",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "openpyxl": "xlsx",
+    "tableone": "notebook",
+}
+"""Library -> the smallest extra that installs it."""
 
 
 def module(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from cohortlake.errors import SettingError, did_you_mean
@@ -133,6 +133,13 @@ SETTINGS = (
         "URL of an SQS queue with HealthImaging's events, if there is one.",
     ),
     Setting(
+        "COHORTLAKE_NOTIFY",
+        "",
+        "Where alerts go: URLs of apprise, separated by blanks, such as `mailto://…`, `slack://…`, "
+        "`msteams://…`, `pagerduty://…` or `jsons://…` for a webhook. They hold secrets. Empty "
+        "tells nobody.",
+    ),
+    Setting(
         "COHORTLAKE_COHORTS",
         "cohorts",
         "A folder of YAML files, each a cohort of the same name.",
@@ -177,6 +184,7 @@ class Settings:
             a lake that is published with years.
         patient_key: Where the patient key lies.
         events_queue: The URL of the queue of events; empty if there is none.
+        notify: The URLs of apprise that alerts go to. They hold secrets.
         cohorts: The folder of cohorts as YAML files.
         cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
     """
@@ -197,6 +205,7 @@ class Settings:
     safe_dates: str = ""
     patient_key: str = _DEFAULTS["COHORTLAKE_PATIENT_KEY"]
     events_queue: str = ""
+    notify: tuple[str, ...] = field(default=(), repr=False)
     cohorts: str = _DEFAULTS["COHORTLAKE_COHORTS"]
     cohort_key_file: str = ""
     published: str = ""
@@ -241,6 +250,7 @@ class Settings:
             safe_dates=_safe_dates(env.get("COHORTLAKE_SAFE_DATES", "").strip()),
             patient_key=values["COHORTLAKE_PATIENT_KEY"],
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
+            notify=tuple(values["COHORTLAKE_NOTIFY"].split()),
             cohorts=values["COHORTLAKE_COHORTS"],
             cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
             published=values["COHORTLAKE_PUBLISHED"],

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 import assets
+from pipelines.alerts import ALERTS
 from pipelines.jobs import JOBS
 from pipelines.resources import RESOURCES
 from pipelines.schedules import SCHEDULES
@@ -23,7 +24,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         asset_checks=dg.load_asset_checks_from_package_module(assets),
         jobs=[*JOBS, maintain],
         schedules=SCHEDULES,
-        sensors=SENSORS,
+        sensors=[*SENSORS, *ALERTS],
         resources={**RESOURCES, **(resource_overrides or {})},
         # The library searches side by side itself; a process per asset would only cost seconds.
         executor=dg.in_process_executor,

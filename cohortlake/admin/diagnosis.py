@@ -61,16 +61,40 @@ _EXIT_CODES = {
 }
 
 
+class Kind(StrEnum):
+    """The kinds of findings. docs/how-to/runbook.md has a part for each."""
+
+    SETTINGS = "settings"
+    KEY = "key"
+    POLICY = "policy"
+    OTHER_RELEASE = "other-release"
+    BEING_PUBLISHED = "being-published"
+    NOT_PUBLISHED = "not-published"
+    PUBLISHED_DAMAGED = "published-damaged"
+    TABLES_DAMAGED = "tables-damaged"
+    INCREMENTS_LOST = "increments-lost"
+    INCREMENTS_DAMAGED = "increments-damaged"
+    NOT_APPLIED = "not-applied"
+    NEVER_SEARCHED = "never-searched"
+    SEARCH_STOPPED = "search-stopped"
+    COVERAGE_GAP = "coverage-gap"
+    COVERAGE_BEHIND = "coverage-behind"
+    SWEEP_DIFFERS = "sweep-differs"
+    ERASURE_UNFINISHED = "erasure-unfinished"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
 
     Attributes:
+        kind: Its kind.
         verdict: The state of a lake with this finding.
         what: What is wrong.
         remedy: What to do; commands stand between backticks.
     """
 
+    kind: Kind
     verdict: Verdict
     what: str
     remedy: str
@@ -130,21 +154,28 @@ def diagnose(
             raise
         at_root = [misconfigured(error)]
     except OldFormat as error:
-        at_root = [_of_error(Verdict.BEHIND, error)]
+        at_root = [_of_error(Kind.OTHER_RELEASE, Verdict.BEHIND, error)]
     except DamagedFile as error:
         what, _, remedy = str(error).partition("; ")
-        at_root = [Finding(Verdict.DAMAGED, what, remedy)]
+        at_root = [Finding(_kind_of(error.path), Verdict.DAMAGED, what, remedy)]
     return Diagnosis(_most_severe_first([*found, *at_root]))
 
 
 def misconfigured(error: CohortlakeError) -> Finding:
     """Return the finding for an error in the settings or at the root."""
-    return _of_error(Verdict.MISCONFIGURED, error)
+    return _of_error(Kind.SETTINGS, Verdict.MISCONFIGURED, error)
 
 
-def _of_error(verdict: Verdict, error: CohortlakeError) -> Finding:
+def _kind_of(path: str) -> Kind:
+    """Return the kind of finding for a damaged file."""
+    folder = path.partition("/")[0]
+    of_folders = {"increments": Kind.INCREMENTS_DAMAGED, "published": Kind.PUBLISHED_DAMAGED}
+    return of_folders.get(folder, Kind.TABLES_DAMAGED)
+
+
+def _of_error(kind: Kind, verdict: Verdict, error: CohortlakeError) -> Finding:
     remedy = error.remedy
-    return Finding(verdict, str(error), remedy[:1].lower() + remedy[1:].rstrip("."))
+    return Finding(kind, verdict, str(error), remedy[:1].lower() + remedy[1:].rstrip("."))
 
 
 def _most_severe_first(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -167,6 +198,7 @@ def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
     """Yield why there is no lake at the root, if there is none."""
     if _is_file(root):
         yield Finding(
+            Kind.SETTINGS,
             Verdict.MISCONFIGURED,
             f"{root.uri} is a file, and a lake is a folder",
             "set COHORTLAKE_ROOT, or --root, to the folder of the lake",
@@ -174,6 +206,7 @@ def _at_root(root: Root, settings: Settings) -> Iterator[Finding]:
     elif not (root.exists(MARKER_PATH) or _has_history(root) or _has_increments(root)):
         default = " (COHORTLAKE_ROOT is not set)" if settings.root == Settings.root else ""
         yield Finding(
+            Kind.SETTINGS,
             Verdict.MISCONFIGURED,
             f"there is no lake at {root.uri}{default}",
             "run `cohortlake sync` to begin one there, or set COHORTLAKE_ROOT to where the lake is",
@@ -199,6 +232,7 @@ def _marker(root: Root) -> tuple[Publication | None, list[Finding]]:
     except (DamagedFile, TypeError, KeyError, AttributeError):
         return None, [
             Finding(
+                Kind.PUBLISHED_DAMAGED,
                 Verdict.DAMAGED,
                 f"{root.uri_of(MARKER_PATH)}, which says what is published, cannot be read",
                 "delete that file, and run `cohortlake publish`, which publishes everything again",
@@ -213,10 +247,11 @@ def _in_key(root: Root, settings: Settings, marker: Publication | None) -> Itera
     try:
         key_store.require_own_keys(root, settings.patient_key, marker.key_fingerprint)
     except (NoCredentials, SettingError, WrongKey) as error:
-        yield misconfigured(error)
+        yield _of_error(Kind.KEY, Verdict.MISCONFIGURED, error)
     except MissingKey as error:
         is_file_of_lake = settings.patient_key == key_store.IN_LAKE
-        yield _of_error(Verdict.DAMAGED if is_file_of_lake else Verdict.MISCONFIGURED, error)
+        verdict = Verdict.DAMAGED if is_file_of_lake else Verdict.MISCONFIGURED
+        yield _of_error(Kind.KEY, verdict, error)
 
 
 def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Finding]:
@@ -240,6 +275,7 @@ def _in_policy(settings: Settings, marker: Publication | None) -> Iterator[Findi
     else:
         remedy = ""
     yield Finding(
+        Kind.POLICY,
         Verdict.MISCONFIGURED,
         what,
         f"{remedy}run `cohortlake publish`, which publishes everything again",
@@ -251,6 +287,7 @@ def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> It
         return
     if marker.format != schema.FORMAT_VERSION:
         yield Finding(
+            Kind.OTHER_RELEASE,
             Verdict.BEHIND,
             "the tables were published by another release",
             "run `cohortlake publish`, which publishes them again",
@@ -258,6 +295,7 @@ def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> It
     altered = intact.altered(root, marker, intact.sizes(root), verify=verify)
     if altered and (root.is_publishing() or read_marker(root) != marker):
         yield Finding(
+            Kind.BEING_PUBLISHED,
             Verdict.BEHIND,
             "the tables are being published at this moment",
             "run `cohortlake status` again when that has ended",
@@ -265,6 +303,7 @@ def _in_published(root: Root, marker: Publication | None, *, verify: bool) -> It
     elif altered:
         option = " --verify" if verify else ""
         yield Finding(
+            Kind.PUBLISHED_DAMAGED,
             Verdict.DAMAGED,
             f"published files are not as they were written: {_listed(altered)}",
             f"run `cohortlake publish{option}` to write them again",
@@ -276,6 +315,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
     rebuild = "run `cohortlake rebuild`, which rebuilds them from the increments"
     if not _has_history(root) and not _has_increments(root):
         yield Finding(
+            Kind.INCREMENTS_LOST,
             Verdict.DAMAGED,
             f"there is something published, but neither {root.uri_of('increments')} nor "
             f"{root.uri_of(image_sets.TABLE)}",
@@ -287,6 +327,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
     altered |= intact.altered_in_table(root, coverage.TABLE, verify=verify)
     if altered:
         yield Finding(
+            Kind.TABLES_DAMAGED,
             Verdict.DAMAGED,
             f"files of the version history or the coverage are damaged: {_listed(altered)}",
             rebuild,
@@ -295,6 +336,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
     searched = coverage.read(root)
     if len(searched) and not _has_history(root):
         yield Finding(
+            Kind.TABLES_DAMAGED,
             Verdict.DAMAGED,
             f"{root.uri_of(image_sets.TABLE)} is not there, and increments were applied to it",
             rebuild,
@@ -304,6 +346,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
     gone = {path: why for path, why in lost.items() if why == intact.IS_MISSING}
     if gone:
         yield Finding(
+            Kind.INCREMENTS_LOST,
             Verdict.DAMAGED,
             f"increments that were applied are lost: {_listed(gone)}",
             "restore them from a backup; or run `cohortlake rebuild`, and then `cohortlake sync`, "
@@ -311,6 +354,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
         )
     if unreadable := {path: why for path, why in lost.items() if path not in gone}:
         yield Finding(
+            Kind.INCREMENTS_DAMAGED,
             Verdict.DAMAGED,
             f"increments are damaged: {_listed(unreadable)}",
             f"restore them from a backup; or run `cohortlake set-aside {min(unreadable)}`"
@@ -322,6 +366,7 @@ def _in_tables(root: Root, *, verify: bool) -> Iterator[Finding]:
 def _in_progress(figures: Status) -> Iterator[Finding]:
     if figures.pending:
         yield Finding(
+            Kind.NOT_APPLIED,
             Verdict.BEHIND,
             f"{figures.pending:,} increments were found and not applied yet",
             "run `cohortlake sync`",
@@ -333,6 +378,7 @@ def _in_progress(figures: Status) -> Iterator[Finding]:
             else f"the published tables show version {figures.published_version} of the history"
         )
         yield Finding(
+            Kind.NOT_PUBLISHED,
             Verdict.BEHIND,
             f"{published}, and the history is at version {figures.image_sets_version}",
             "run `cohortlake publish`",
@@ -343,10 +389,11 @@ def _in_datastore(store: DatastoreStatus, since: datetime | None) -> Iterator[Fi
     name = f"data store {store.datastore_id}"
     search = "run `cohortlake sync`, which searches what is missing"
     if not store.windows:
-        yield Finding(Verdict.INCOMPLETE, f"{name} was never searched", search)
+        yield Finding(Kind.NEVER_SEARCHED, Verdict.INCOMPLETE, f"{name} was never searched", search)
         return
     if store.stopped_at is not None:
         yield Finding(
+            Kind.SEARCH_STOPPED,
             Verdict.INCOMPLETE,
             f"the last search of {name} did not come to its end: it stopped at "
             f"{_instant(store.stopped_at)}",
@@ -354,12 +401,14 @@ def _in_datastore(store: DatastoreStatus, since: datetime | None) -> Iterator[Fi
         )
     for gap in store.gaps:
         yield Finding(
+            Kind.COVERAGE_GAP,
             Verdict.INCOMPLETE,
             f"{name} was not searched from {_instant(gap.start)} to {_instant(gap.end)}",
             search,
         )
     if since is not None and store.complete_until < since:
         yield Finding(
+            Kind.COVERAGE_BEHIND,
             Verdict.BEHIND,
             f"{name} is proven complete until {_instant(store.complete_until)}, and not until "
             f"{_instant(since)}",
@@ -370,6 +419,7 @@ def _in_datastore(store: DatastoreStatus, since: datetime | None) -> Iterator[Fi
 def _in_reconciliation(figures: Status) -> Iterator[Finding]:
     if months := figures.agreement.differing:
         yield Finding(
+            Kind.SWEEP_DIFFERS,
             Verdict.INCOMPLETE,
             f"{len(months):,} study months do not hold what their last sweep found: "
             f"{', '.join(months)}",
@@ -377,6 +427,7 @@ def _in_reconciliation(figures: Status) -> Iterator[Finding]:
         )
     if figures.erasures_under_way:
         yield Finding(
+            Kind.ERASURE_UNFINISHED,
             Verdict.INCOMPLETE,
             f"{figures.erasures_under_way:,} erasures did not come to their end",
             "run `cohortlake erase` again, as it was given",

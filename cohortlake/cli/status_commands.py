@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
+from cohortlake.admin import alerts
 from cohortlake.admin.diagnosis import Diagnosis, diagnose, misconfigured
 from cohortlake.admin.imports import DatastoreImports, imports
 from cohortlake.admin.reconciliation_check import Reconciliation
@@ -35,6 +37,12 @@ def show_status(
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read the content of the files, not only their sizes.")
+    ] = False,
+    notify: Annotated[
+        bool,
+        typer.Option(
+            "--notify", help="If anything is wrong, send an alert to COHORTLAKE_NOTIFY, too."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -64,7 +72,14 @@ def show_status(
     else:
         for line in [*_in_words(found), *(line for s in arriving for line in _of_imports(s))]:
             out.print(line, highlight=False, soft_wrap=True)
+    if notify and found.findings:
+        alerts.send(_targets(), alerts.of_diagnosis(found))
     raise typer.Exit(found.verdict.exit_code)
+
+
+def _targets() -> tuple[str, ...]:
+    """Return where alerts go, also if another setting cannot be used: that is an alert too."""
+    return tuple(os.environ.get("COHORTLAKE_NOTIFY", "").split())
 
 
 def _as_json(found: Diagnosis) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cohortlake.settings import SETTINGS, Settings
 ENVIRONMENT = "cohortlake.env"
 CRONTAB = "cohortlake.crontab"
 _LOG = "cohortlake.jsonl"
+_NOTIFY = "COHORTLAKE_NOTIFY"
 _WITHIN_HOURS = 30
 _STATUS = f"status --within {_WITHIN_HOURS}"
 
@@ -39,7 +40,6 @@ _JOBS = (
     _Job("reconcile", "reconcile --json", "15 2 * * 0", "Sun 02:15"),
     _Job("maintain", "maintain --json", "15 4 * * 0", "Sun 04:15"),
 )
-_CHECK = _Job("status", _STATUS, "0 7 * * *", "07:00")
 
 # Of boto3's variables those that hold no secret.
 _AWS_VARIABLES = re.compile(
@@ -92,7 +92,7 @@ class Installation:
         """
         settings = Settings.from_env(self.environ)
         settings.require_datastores()
-        known = {setting.variable for setting in SETTINGS}
+        known = {setting.variable for setting in SETTINGS} - {_NOTIFY}
         values = {
             name: value
             for name, value in self.environ.items()
@@ -114,13 +114,13 @@ class Installation:
         lines = ["# Cohortlake. cron mails what these lines print: set MAILTO above them."]
         lines += [f"{job.cron} {_in_cron(f'{self._sh(job)} >> {log}')}" for job in _JOBS]
         send = "printf '%s\\n' \"$verdict\"" + (f" | {self.alert}" if self.alert else "")
-        check = f"{self._start()} verdict=$({self._command(_CHECK)} 2>&1) || {send}"
-        return _text([*lines, f"{_CHECK.cron} {_in_cron(check)}"])
+        check = f"{self._start()} verdict=$({self._command(self._check)} 2>&1) || {send}"
+        return _text([*lines, f"{self._check.cron} {_in_cron(check)}"])
 
     def units(self) -> dict[str, str]:
         """Return systemd's units: name -> text. A job that fails starts the alert."""
         found = {}
-        for job in (*_JOBS, _CHECK):
+        for job in (*_JOBS, self._check):
             found[f"cohortlake-{job.name}.service"] = self._service(job)
             found[f"cohortlake-{job.name}.timer"] = _text(
                 ["[Unit]", f"Description=When cohortlake {job.name} runs", "", "[Timer]",
@@ -130,6 +130,11 @@ class Installation:
         found["cohortlake-alert.service"] = self._alert_service()
         return found
 
+    @property
+    def _check(self) -> _Job:
+        notify = " --notify" if self.environ.get(_NOTIFY) else ""
+        return _Job("status", _STATUS + notify, "0 7 * * *", "07:00")
+
     def _by_hand(self, written: Mapping[str, str]) -> list[str]:
         kind, _, key = self.environ.get("COHORTLAKE_PATIENT_KEY", "").strip().partition(":")
         return sorted(
@@ -137,7 +142,11 @@ class Installation:
             for name, value in self.environ.items()
             if value
             and name not in written
-            and (name.startswith("AWS_") or name in _PROXIES or (kind, key) == ("env", name))
+            and (
+                name.startswith("AWS_")
+                or name in (_NOTIFY, *_PROXIES)
+                or (kind, key) == ("env", name)
+            )
         )
 
     def _start(self) -> str:
@@ -161,7 +170,7 @@ class Installation:
         if not self.alert:
             start = f"{_word(self.program, is_program=True)} {_STATUS}"
         else:
-            check = f"{self._command(_CHECK)} 2>&1 | {self.alert}"
+            check = f"{shlex.quote(self.program)} {_STATUS} 2>&1 | {self.alert}"
             start = f"/bin/sh -c {_word(check)}"
         codes = "SuccessExitStatus=1 2 5 6"
         return self._unit(

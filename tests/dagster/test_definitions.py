@@ -29,6 +29,7 @@ def described(defs: dg.Definitions) -> dict[str, Any]:
             node.key.to_user_string(): {
                 "deps": sorted(key.to_user_string() for key in node.parent_keys),
                 "group": node.group_name,
+                "freshness": str(node.freshness_policy_or_from_metadata or ""),
                 "kinds": sorted(node.kinds),
                 "partitions": str(node.partitions_def or ""),
                 "policy": str(node.backfill_policy or ""),
@@ -57,7 +58,7 @@ def described(defs: dg.Definitions) -> dict[str, Any]:
         },
         "sensors": {
             sensor.name: [
-                sensor.job_name,
+                sensor.job_name if sensor.targets else None,
                 sensor.minimum_interval_seconds,
                 sensor.default_status.value,
             ]

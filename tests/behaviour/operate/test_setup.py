@@ -213,3 +213,15 @@ def test_what_cannot_be_set_up_is_an_error(
     monkeypatch.delenv("COHORTLAKE_DATASTORES")
     unset = _setup("--cron")
     assert (unset.exit_code, "COHORTLAKE_DATASTORES is not set" in unset.output) == (2, True)
+
+
+def test_where_alerts_go_is_a_secret_that_is_added_by_hand(
+    settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = _setup("--cron").stdout
+    monkeypatch.setenv("COHORTLAKE_NOTIFY", f"slack://{_CANARY}")
+    shown = _setup("--cron").stdout
+    assert _CANARY not in shown
+    assert '# COHORTLAKE_NOTIFY=""' in shown
+    assert "status --within 30 --notify" in shown
+    assert "--notify" not in plain
