@@ -22,7 +22,8 @@ OF_UPKEEP = [
         when,
         count,
         id=f"{when} {step.name} {count}",
-        marks=[pytest.mark.chaos] if count > 1 else [],
+        # Before a step is mostly as after the one before it.
+        marks=[pytest.mark.chaos] if count > 1 or when == "before" else [],
     )
     for step in steps.STEPS
     if step.command in ("maintain", "erase")
