@@ -86,6 +86,8 @@ class _Compiler:
     used: set[str] = field(default_factory=set)
     of_headers: set[str] = field(default_factory=set)
     those: str | None = None
+    before_headers: str | None = None
+    """What the last stage was made from, if all that this stage asks for is a header."""
 
     def query(self) -> CompiledQuery:
         steps = self.criteria.steps
@@ -147,15 +149,17 @@ class _Compiler:
         found = compile_condition(self.tables, self.criteria.joins, condition, Parameters())
         if found.table == _HEADERS and not self.of_headers:
             self.used.add("image_set_id")
+            before = self._before
             self._add(
                 sentences.NO_HEADER,
                 f"FROM {self._before} SEMI JOIN {_HEADERS} USING ({_IMAGE_SET})",
                 "excluded",
             )
+            self.before_headers = before
 
     def _add(self, label: str, sql: str, kind: Kind) -> None:
         self.stages.append(Stage(self._name, label, sql, self.those, kind))
-        self.those = None
+        self.those = self.before_headers = None
 
     def _keep(self, those: str) -> str:
         """Add ids to the next stage, and return the name of their relation."""
@@ -181,7 +185,9 @@ class _Compiler:
         found = self._condition(condition)
         if found.table == "series":
             return f"FROM {self._before} WHERE {found.sql}"
-        return f"FROM {self._before} SEMI JOIN {self._meeting(found)}"
+        # What meets a condition about headers has one: it need not be looked for twice.
+        before = (found.table == _HEADERS and self.before_headers) or self._before
+        return f"FROM {before} SEMI JOIN {self._meeting(found)}"
 
     def _exclude(self, condition: Condition) -> str:
         found = self._condition(condition)
