@@ -28,7 +28,7 @@ from cohortlake.storage.engine import ROW_GROUP_ROWS
 from cohortlake.storage.root import Root
 
 _CHUNK_ROWS = 100_000
-_ROWS_AT_ONCE = 2 * ROW_GROUP_ROWS
+_ROWS_AT_ONCE = 250_000  # a row group of two large files, and their new rows
 _FILES_AT_ONCE = min(4, os.cpu_count() or 1)
 
 
