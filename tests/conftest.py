@@ -35,6 +35,22 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
+_LONGEST = (
+    "canary",
+    "storm",
+    "under_nohup",
+    "loopback",
+    "rights",
+    "machine_settings",
+    "_gives_what_",
+)
+"""Parts of the names of tests that take long. They begin first, so that none is left at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(part in item.nodeid for part in _LONGEST))
+
+
 def pytest_collection_finish() -> None:
     """Let garbage collections pass over the modules: they took a tenth of the time."""
     gc.freeze()

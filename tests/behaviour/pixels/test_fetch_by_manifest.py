@@ -29,7 +29,9 @@ EVERYTHING = HeaderChoice(include_archived=True)
 
 @pytest.fixture(scope="module")
 def hospital():
-    with emulated(synthetic=80, seed=5, series_size=0.03) as emulator:
+    with emulated(
+        synthetic=80, seed=5, series_size=0.03, imported_years=3, archive_years=1
+    ) as emulator:
         yield emulator
 
 

@@ -187,6 +187,12 @@ def test_whoever_waits_for_another_run_can_be_stopped(
     assert Sync(lake_settings).run().rows == 0
 
 
+def _heed_sigterm() -> None:
+    """Start a child as a shell does, whatever libraries did to this process before."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
 def test_sync_under_nohup_ends_by_sigterm_and_says_what_it_kept(
     endpoint: Endpoint, lake_settings: Settings, answer_again: Callable[..., threading.Event]
 ) -> None:
@@ -202,8 +208,9 @@ def test_sync_under_nohup_ends_by_sigterm_and_says_what_it_kept(
     }
     command = ("nohup", COHORTLAKE, "sync")
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=_heed_sigterm,
+    ) as process:  # fmt: skip
         assert at_work.wait(120)
         process.send_signal(signal.SIGHUP)
         time.sleep(1)
