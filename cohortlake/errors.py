@@ -26,6 +26,7 @@
         ├── NotALake
         ├── OldFormat
         ├── CommitConflict (transient)
+        ├── NotRegistered (transient)
         ├── LakeInUse (transient)
         ├── SearchedByOthers (transient)
         ├── NoSuchPatient
@@ -380,6 +381,21 @@ class CommitConflict(LakeError):
 
     transient = True
     exit_code = 4
+
+
+class NotRegistered(LakeError):
+    """What is published could not be registered in the Iceberg catalogue.
+
+    Fix: Correct what the message names. The next publication registers what is missing.
+    """
+
+    transient = True
+
+    def __init__(self, setting: str, what: str) -> None:
+        super().__init__(
+            f"published/ is up to date, but its Iceberg tables {setting} are not: {what}. The next "
+            "publication registers them, and so does `cohortlake publish`"
+        )
 
 
 class LakeInUse(LakeError):

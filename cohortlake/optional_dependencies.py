@@ -13,6 +13,7 @@ _EXTRAS = {
     "jinja2": "report",
     "matplotlib": "report",
     "openpyxl": "xlsx",
+    "pyiceberg": "iceberg",
     "tableone": "notebook",
 }
 """Library -> the smallest extra that installs it."""

@@ -140,6 +140,12 @@ SETTINGS = (
         "tells nobody.",
     ),
     Setting(
+        "COHORTLAKE_ICEBERG",
+        "",
+        "`CATALOGUE.NAMESPACE`, such as `glue.imaging`: where Iceberg tables of what is published "
+        "are registered. PyIceberg's own configuration says how the catalogue is reached.",
+    ),
+    Setting(
         "COHORTLAKE_COHORTS",
         "cohorts",
         "A folder of YAML files, each a cohort of the same name.",
@@ -185,6 +191,7 @@ class Settings:
         patient_key: Where the patient key lies.
         events_queue: The URL of the queue of events; empty if there is none.
         notify: The URLs of apprise that alerts go to. They hold secrets.
+        iceberg: The catalogue and the namespace of the Iceberg tables; empty for none.
         cohorts: The folder of cohorts as YAML files.
         cohort_key_file: The file with the key that signs frozen cohorts; empty for none.
     """
@@ -206,6 +213,7 @@ class Settings:
     patient_key: str = _DEFAULTS["COHORTLAKE_PATIENT_KEY"]
     events_queue: str = ""
     notify: tuple[str, ...] = field(default=(), repr=False)
+    iceberg: str = ""
     cohorts: str = _DEFAULTS["COHORTLAKE_COHORTS"]
     cohort_key_file: str = ""
     published: str = ""
@@ -251,6 +259,7 @@ class Settings:
             patient_key=values["COHORTLAKE_PATIENT_KEY"],
             events_queue=_url(values["COHORTLAKE_EVENTS_QUEUE"]),
             notify=tuple(values["COHORTLAKE_NOTIFY"].split()),
+            iceberg=_iceberg(values["COHORTLAKE_ICEBERG"]),
             cohorts=values["COHORTLAKE_COHORTS"],
             cohort_key_file=values["COHORTLAKE_COHORT_KEY_FILE"],
             published=values["COHORTLAKE_PUBLISHED"],
@@ -361,6 +370,14 @@ def _safe_dates(text: str) -> str:
         raise SettingError(
             f"COHORTLAKE_SAFE_DATES must be one of {', '.join(SAFE_DATES)}, not {text!r}"
             f"{did_you_mean(text, SAFE_DATES)}"
+        )
+    return text
+
+
+def _iceberg(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_]+", text):
+        raise SettingError(
+            f"COHORTLAKE_ICEBERG must be CATALOGUE.NAMESPACE, such as glue.imaging, not {text!r}"
         )
     return text
 

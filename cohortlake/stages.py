@@ -33,6 +33,7 @@ from cohortlake.ingest.progress import Progress
 from cohortlake.ingest.sweep import SweepResult, sweep_datastores
 from cohortlake.privacy import policy_of
 from cohortlake.privacy.erasures import ErasedPatients
+from cohortlake.publish.iceberg import registration
 from cohortlake.publish.publication.marker import Publication, read_marker
 from cohortlake.publish.publisher import publish
 from cohortlake.schema import UNDATED
@@ -345,9 +346,10 @@ class Stages:
 
         Raises:
             PolicyNotAskedFor: It would change the policy, and no setting asks for that.
+            NotRegistered: It is published, but not registered in the Iceberg catalogue.
         """
         with self.root.publishing():
-            return publish(
+            published = publish(
                 self.root,
                 self.policy,
                 self.settings.patient_key,
@@ -355,6 +357,8 @@ class Stages:
                 verify=verify,
                 may_replace=self._may_replace,
             )
+            registration.register(self.root, self.settings.iceberg, verify=verify)
+            return published
 
     def _search_days(
         self,
@@ -385,6 +389,8 @@ class Stages:
         change = policy_change(self.settings, self.policy, before)
         if change and not change.is_asked_for:
             raise PolicyNotAskedFor(change)
+        if change:
+            registration.require_setting(self.root, self.settings.iceberg)
         self._note_once(change)
 
     def _policy_change(self) -> PolicyChange | None:

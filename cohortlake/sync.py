@@ -23,6 +23,7 @@ from cohortlake.ingest.older_versions import VersionsResult
 from cohortlake.ingest.partition_search import SearchResult
 from cohortlake.ingest.progress import Progress
 from cohortlake.privacy.erasures import Erasure, Patient
+from cohortlake.publish.iceberg import registration
 from cohortlake.publish.publication import snapshots
 from cohortlake.publish.publication.marker import Publication
 from cohortlake.publish.publisher import request_full_publish
@@ -196,7 +197,7 @@ class Sync(Stages):
         """Compact the tables, and delete what is older than the retention.
 
         Versions that a tag names stay. Publishes too, so that `published/` never shows a version
-        that can no longer be read.
+        that can no longer be read. Expires snapshots of the Iceberg tables.
 
         Raises:
             CommitConflict: Other writers kept committing first.
@@ -207,6 +208,8 @@ class Sync(Stages):
         maintained = maintenance.maintain(self.root, self.settings.retention, tagged)
         self.root.delete_abandoned()
         self.publish()
+        with self.root.publishing():
+            registration.expire(self.root, self.settings.iceberg, self.settings.retention)
         return maintained
 
     def erase(self, patient_id: str, datastore_id: str) -> Erasure:
@@ -218,10 +221,12 @@ class Sync(Stages):
 
         Raises:
             PolicyNotAskedFor: See `publish`. Nothing was erased.
+            SettingError: The lake has Iceberg tables, and the setting does not name them.
         """
         from cohortlake.admin import erase_patient
 
         self._require_policy()
+        registration.require_setting(self.root, self.settings.iceberg)
         patient = Patient(datastore_id, patient_id)
         return erase_patient.erase(self.root, self.settings, patient, self.publish)
 
@@ -236,6 +241,7 @@ class Sync(Stages):
         from cohortlake.admin import erase_again
 
         self._require_policy()
+        registration.require_setting(self.root, self.settings.iceberg)
         return erase_again.erase_again(self.root, self.publish)
 
     def rotate_key(self, source: str) -> int:
@@ -253,7 +259,11 @@ class Sync(Stages):
         from cohortlake.admin import rotate_patient_key
 
         self._require_policy()
-        return rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
+        registration.require_setting(self.root, self.settings.iceberg)
+        changed = rotate_patient_key.rotate(self.root, self.settings, self.policy, source)
+        with self.root.publishing():
+            registration.register(self.root, self.settings.iceberg)
+        return changed
 
     def status(self) -> Status:
         """Read the state of the lake."""

@@ -26,7 +26,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 ACTIONS: list[str] = []
 """The IAM action that each request took, in the order they came."""
 
-_SERVICES = {"AmazonSQS": "sqs", "TrentService": "kms", "secretsmanager": "secretsmanager"}
+_SERVICES = {
+    "AmazonSQS": "sqs",
+    "AWSGlue": "glue",
+    "TrentService": "kms",
+    "secretsmanager": "secretsmanager",
+}
 _BATCHES = {"DeleteMessageBatch": "DeleteMessage"}  # which have no action of their own
 
 

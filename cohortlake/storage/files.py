@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RESTRICTED = (
     "increments", "headers", "image_sets", "history_index", "coverage", "erasures", "keys"
 )  # fmt: skip
-FOR_READERS = ("published", "cohorts")
+FOR_READERS = ("published", "cohorts", "iceberg")
 _TEMPORARY_SUFFIX = ".tmp"
 _ATTEMPTS = 3
 DRAFT_NAME = re.compile(rf"\..+\{_TEMPORARY_SUFFIX}")

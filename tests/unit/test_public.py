@@ -152,6 +152,7 @@ def test_every_setting_has_a_default_but_those_that_have_none() -> None:
         "COHORTLAKE_HEADERS",
         "COHORTLAKE_EVENTS_QUEUE",
         "COHORTLAKE_NOTIFY",
+        "COHORTLAKE_ICEBERG",
         "COHORTLAKE_COHORT_KEY_FILE",
     ]
     with pytest.raises(SettingError, match="COHORTLAKE_DATASTORES is not set"):

@@ -156,8 +156,8 @@ def test_a_reader_has_no_right_on_the_restricted_bucket() -> None:
 
 
 def test_the_pages_name_the_same_rights() -> None:
-    pages = "".join((HOW_TO / name).read_text() for name in ("aws.md", "events.md"))
-    services = "medical-imaging|s3|sqs|secretsmanager|kms"
+    pages = "".join((HOW_TO / name).read_text() for name in ("aws.md", "events.md", "iceberg.md"))
+    services = "medical-imaging|glue|s3|sqs|secretsmanager|kms"
     named = set(re.findall(rf"\b(?:{services}):[A-Z][a-z]\w+", pages))
     of_roles = [path.name for path in IAM.glob("*.json") if "bucket" not in path.name]
     named -= {"sqs:SendMessage"}  # EventBridge sends
