@@ -11,6 +11,7 @@ from assets.image_sets import image_sets
 from assets.metadata import Metadata, column_schema
 from cohortlake import Sync
 from cohortlake.publish.publication.marker import Publication
+from cohortlake.publish.series_headers import TABLES as OF_HEADERS
 from cohortlake.schema import PUBLISHED
 
 MEANINGS = {
@@ -20,6 +21,7 @@ MEANINGS = {
     "patients": "One row per patient that there is now.",
     "history": "One row per state of an image set, with when it was valid and when it was seen.",
     "series_headers": "One row per series whose whole header was fetched.",
+    "earlier_headers": "One row per other version of an image set whose header was fetched.",
 }
 
 FRESH = dg.FreshnessPolicy.time_window(
@@ -37,7 +39,7 @@ def published_key(table: str) -> dg.AssetKey:
     specs=[
         dg.AssetSpec(
             published_key(table),
-            deps=[image_sets, series_headers] if table == "series_headers" else [image_sets],
+            deps=[image_sets, series_headers] if table in OF_HEADERS else [image_sets],
             description=meaning,
             group_name="published",
             kinds={"parquet"},

@@ -77,6 +77,9 @@ does with the tag (table E.1-1): Z empties it, D replaces it by a dummy, X remov
 a UID.
 """]  # fmt: skip
     for name, columns in schema.PUBLISHED.items():
+        if name == "earlier_headers":
+            parts.append(f"### {name}\n\nThe columns of `series_headers`, of other versions.\n")
+            continue
         rows = (
             (
                 *markdown_cells(column),

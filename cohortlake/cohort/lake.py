@@ -49,14 +49,15 @@ class Lake(PublishedTables):
 
     Args:
         root: The lake.
-        as_of: The instant that the tables show; None is now. `history` always holds all states.
+        as_of: The instant that the tables show; None is now. `history` and `earlier_headers` are
+            of all times.
 
     Attributes:
         root: The lake.
         as_of: The instant, or None.
         opened: Its tables, as they were opened.
-        image_sets, series, studies, patients, history: The rows of a table, read when they are
-            asked for. A table that was attached is an attribute too.
+        image_sets, series, studies, patients, history, series_headers, earlier_headers: The rows
+            of a table, read when they are asked for. A table that was attached is an attribute too.
 
     Raises:
         NotALake: Nothing was ever published there.
@@ -69,6 +70,8 @@ class Lake(PublishedTables):
     studies: Rows
     patients: Rows
     history: Rows
+    series_headers: Rows
+    earlier_headers: Rows
 
     def __init__(self, root: Root, as_of: datetime | None = None) -> None:
         super().__init__(root, as_of)
@@ -379,7 +382,7 @@ def open_lake(root: str | os.PathLike[str], as_of: Instant | None = None) -> Lak
 
     >>> lake = open_lake("var/demo/lake")
     >>> lake.tables
-    ('image_sets', 'series', 'studies', 'patients', 'history', 'series_headers')
+    ('image_sets', 'series', 'studies', 'patients', 'history', 'series_headers', 'earlier_headers')
     >>> women = lake.sql("SELECT count(*) AS n FROM patients WHERE sex = 'F'").to_pandas()
     """
     return Lake(Root(os.fspath(root)), None if as_of is None else instant(as_of))

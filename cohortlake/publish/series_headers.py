@@ -1,8 +1,10 @@
-"""The published table `series_headers`: what the whole header of each series says.
+"""The published tables of headers: `series_headers` and `earlier_headers`.
 
-It has a row for each row of `series` whose header was fetched in the version that is shown. A file
-is made of the files of `series` and `image_sets` of its period: they say which versions are shown.
-Headers that stood in the file before are kept as they are, so that few are read from `headers/`.
+`series_headers` has a row for each row of `series` whose header was fetched in the version that is
+shown. `earlier_headers` has the headers of all other versions in `history`, so the past is made of
+both. The files of `series`, `image_sets` and `history` of a period say which versions there are.
+Headers that are published already are copied, so few are read from `headers/`. A file whose rows
+stay the same is not written.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from cohortlake.publish.writer import Writer
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
-TABLE = "series_headers"
+SHOWN, EARLIER = TABLES = ("series_headers", "earlier_headers")
+_MADE_OF = ("series", "image_sets", "history")
 _ROWS = 20_000  # a row has 200 columns
 _VERSION = ("datastore_id", "image_set_id", "version")
 _OF_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "patient_key")
+_KEY = ", ".join((*_VERSION, "period"))
+_ROW = ", ".join((_KEY, *_OF_SERIES, "in_table"))
 
 
 def write(
@@ -44,106 +49,164 @@ def write(
         root: The lake.
         policy: The privacy policy.
         values: Treats the values under the policy.
-        writer: Has written `series` and `image_sets`.
+        writer: Has written `series`, `image_sets` and `history`.
         by_month: Study month -> the files of `headers/` that hold its rows.
         changed: The study months whose headers changed.
         plan: What else is published.
     """
     periods = Periods(policy.dates, dict.fromkeys(by_month, 0))
-    due = {*plan.rewrite, *periods.of_months(changed), *_of_series(writer.written)}
+    due = {*plan.rewrite, *periods.of_months(changed), *_periods_of(writer.written)}
     rewrite = plan.rewrite
-    if "version" not in policy.tables[TABLE]:
-        # No published file says of which version a header is, so none is kept.
+    if not _shows_versions(policy):
+        # No published file says of which version a header is, so none is copied.
         due |= plan.periods["series"]
         rewrite = frozenset(due)
-    with_headers = {p for p in due if periods.months([p]) or writer.has_file(TABLE, p)}
-    certain = rewrite | _of_series(writer.written)
-    for some in writer.in_memory("series", with_headers & _of_series(writer.files), _ROWS):
+    due = {p for p in due if periods.months([p]) or any(writer.has_file(t, p) for t in TABLES)}
+    for some in writer.in_memory("history", due & _periods_of(writer.files), _ROWS):
         paths = [path for month in sorted(periods.months(some)) for path in by_month[month]]
-        kept = [period for period in some if period not in rewrite]
-        news = _collect(con, root, policy, values, writer, some, kept, paths)
-        _write(con, policy, writer, [p for p in some if p in certain or p in news])
-        con.execute("DROP TABLE shown_versions; DROP TABLE header_rows")
+        _list_versions(con, policy, writer, some)
+        _list_former(con, policy, writer, [p for p in some if p not in rewrite])
+        _read_new(con, root, policy, values, paths)
+        altered = _find_altered(con)
+        to_write = {t: [p for p in some if p in rewrite or (t, p) in altered] for t in TABLES}
+        for table in TABLES:
+            _copy_former(con, policy, table, to_write[table])
+        for table in TABLES:
+            _write(con, policy, writer, table, to_write[table])
+        con.execute(
+            "DROP TABLE versions_of_periods; DROP TABLE former_rows; DROP TABLE header_rows CASCADE"
+        )
         pa.default_memory_pool().release_unused()
 
 
-def _of_series(paths: Collection[str]) -> set[str]:
-    """Return the periods of the files of `series` and `image_sets` among some files."""
+def _shows_versions(policy: Policy) -> bool:
+    return "version" in policy.tables[SHOWN]
+
+
+def _periods_of(paths: Collection[str]) -> set[str]:
+    """Return the periods of the files that the tables are made of, among some files."""
     parts = (path.split("/") for path in paths)
-    return {p[2].partition("=")[2] for p in parts if p[1] in ("series", "image_sets")}
+    return {part[2].partition("=")[2] for part in parts if part[1] in _MADE_OF}
 
 
-def _collect(
+def _list_versions(
+    con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer, periods: Collection[str]
+) -> None:
+    """List the versions of some periods, and the table that has the header of each."""
+    for table in _MADE_OF:
+        writer.register_published(con, f"written_{table}", table, periods)
+    period = policy.partition.name
+    is_shown = _shows_versions(policy)
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE versions_of_periods AS
+        SELECT {", ".join(_VERSION)}, s.{period} AS period,
+               {", ".join(f"s.{name}" for name in _OF_SERIES)}, '{SHOWN}' AS in_table
+        FROM written_series s JOIN {"written_image_sets" if is_shown else "current"}
+            USING (datastore_id, image_set_id)
+        WHERE version IS NOT NULL
+    """)
+    if is_shown:
+        # An image set that was gone for a while has two states of one version.
+        con.execute(f"""
+            INSERT INTO versions_of_periods
+            SELECT DISTINCT ON ({_KEY}) {_ROW}
+            FROM (SELECT *, {period} AS period, '{EARLIER}' AS in_table FROM written_history)
+            ANTI JOIN versions_of_periods USING ({_KEY})
+            WHERE version IS NOT NULL ORDER BY {_ROW}
+        """)
+
+
+def _list_former(
+    con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer, periods: Collection[str]
+) -> None:
+    """List the versions whose header the files of some periods have."""
+    version = "" if _shows_versions(policy) else ", 0::BIGINT AS version"
+    for table in TABLES:
+        writer.register_published(con, f"published_{table}", table, periods)
+        con.execute(f"""
+            CREATE OR REPLACE TEMP VIEW former_{table} AS
+            SELECT *, {policy.partition.name} AS period, '{table}' AS in_table{version}
+            FROM published_{table}
+        """)
+    rows = " UNION ALL ".join(f"SELECT {_ROW} FROM former_{table}" for table in TABLES)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE former_rows AS {rows}")
+
+
+def _read_new(
     con: duckdb.DuckDBPyConnection,
     root: Root,
     policy: Policy,
     values: HeaderValues,
-    writer: Writer,
-    periods: Collection[str],
-    kept: Collection[str],
     paths: Collection[str],
-) -> set[str]:
-    """Make tables of the versions that some periods show, and of the headers of these.
-
-    Headers come from the files of `kept` periods, and from files of `headers/`.
-
-    Returns:
-        The periods with a header that their file did not have.
-    """
-    is_shown = "version" in policy.tables[TABLE]
-    for view, table, of in (
-        ("written_series", "series", periods),
-        ("written_image_sets", "image_sets", periods),
-        ("kept_headers", TABLE, kept),
-    ):
-        writer.register_published(con, view, table, of)
-    version = ", ".join(_VERSION)
+) -> None:
+    """Read the headers that no file has yet from files of `headers/`."""
     of_header = ", ".join(_of_header(policy))
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE shown_versions AS
-            SELECT {version}, {", ".join(f"s.{name}" for name in _OF_SERIES)},
-                   s.{policy.partition.name} AS period
-            FROM written_series s
-            JOIN {"written_image_sets" if is_shown else "current"}
-                USING (datastore_id, image_set_id);
         CREATE OR REPLACE TEMP TABLE header_rows AS
-            SELECT {version}, {of_header} FROM (
-                SELECT *{"" if is_shown else ", 0::BIGINT AS version"} FROM kept_headers
-            ) SEMI JOIN shown_versions USING ({version});
+        SELECT {_KEY}, {of_header} FROM former_{SHOWN} LIMIT 0
     """)
-    without = f"FROM shown_versions ANTI JOIN header_rows USING ({version})"
-    wanted = con.sql(f"SELECT image_set_id, version, period {without}").to_arrow_table()
-    if not len(wanted):
-        return set()
-    for stored in files.read_headers(root, paths, wanted):
+    lacking = f"FROM versions_of_periods ANTI JOIN former_rows USING ({_KEY})"
+    wanted = con.sql(f"SELECT image_set_id, version, period {lacking}").to_arrow_table()
+    con.register("wanted_headers", wanted)
+    for stored in files.read_headers(root, paths, wanted) if len(wanted) else ():
         typed = values.treat(columns.read(stored.to_pylist()))
         for name in _VERSION:
             typed = typed.append_column(name, stored[name])
         con.register("read_headers", typed)
-        con.execute(f"INSERT INTO header_rows SELECT {version}, {of_header} FROM read_headers")
+        con.execute(f"""
+            INSERT INTO header_rows SELECT {_KEY}, {of_header}
+            FROM read_headers JOIN wanted_headers USING (image_set_id, version)
+        """)
         con.unregister("read_headers")
-    con.register("wanted_headers", wanted)
-    with_news = "FROM wanted_headers SEMI JOIN header_rows USING (image_set_id, version)"
-    news = con.sql(f"SELECT DISTINCT period {with_news}").fetchall()
     con.unregister("wanted_headers")
-    return {str(period) for (period,) in news}
+
+
+def _find_altered(con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
+    """Return the tables and periods whose rows are not those of the file."""
+    known = f"SELECT {_KEY} FROM former_rows UNION ALL SELECT {_KEY} FROM header_rows"
+    con.execute(f"""
+        CREATE OR REPLACE TEMP VIEW present_rows AS
+        SELECT {_ROW} FROM versions_of_periods SEMI JOIN ({known}) USING ({_KEY})
+    """)
+    altered = con.sql("""
+        SELECT DISTINCT in_table, period FROM (
+            (FROM present_rows EXCEPT FROM former_rows)
+            UNION ALL (FROM former_rows EXCEPT FROM present_rows)
+        )
+    """)
+    return {(str(table), str(period)) for table, period in altered.fetchall()}
+
+
+def _copy_former(
+    con: duckdb.DuckDBPyConnection, policy: Policy, table: str, periods: Collection[str]
+) -> None:
+    """Copy the headers of the files of some periods, before these are written again."""
+    if periods:
+        con.execute(f"""
+            INSERT INTO header_rows SELECT {_KEY}, {", ".join(_of_header(policy))}
+            FROM former_{table} WHERE period IN {engine.text_list(periods)}
+        """)
 
 
 def _write(
-    con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer, periods: Collection[str]
+    con: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    writer: Writer,
+    table: str,
+    periods: Collection[str],
 ) -> None:
-    """Write the files of some periods from the tables that `_collect` made."""
+    """Write the files of some periods of a table."""
     if periods:
-        names = [name for name in policy.tables[TABLE] if name != policy.partition.name]
+        names = [name for name in policy.tables[table] if name != policy.partition.name]
         rows = f"""
             SELECT {", ".join(names)}, period
-            FROM header_rows JOIN shown_versions USING ({", ".join(_VERSION)})
-            WHERE period IN {engine.text_list(periods)}
+            FROM header_rows JOIN versions_of_periods USING ({_KEY})
+            WHERE in_table = '{table}' AND period IN {engine.text_list(periods)}
         """
-        writer.write_rows(con, TABLE, rows, periods)
+        writer.write_rows(con, table, rows, periods)
 
 
 def _of_header(policy: Policy) -> list[str]:
-    """Return the columns of the table that a header gives."""
+    """Return the columns that a header gives."""
     others = (*_VERSION, *_OF_SERIES, policy.partition.name)
-    return [name for name in policy.tables[TABLE] if name not in others]
+    return [name for name in policy.tables[SHOWN] if name not in others]

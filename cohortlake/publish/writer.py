@@ -265,6 +265,7 @@ class Writer:
             "studies": (*day, "StudyInstanceUID"),
             "history": ("Modality", *day, "image_set_id", "version", "valid_from"),
             "series_headers": ("image_set_id",),
+            "earlier_headers": ("image_set_id", "version"),
             "patients": ("patient_key",),
         }.get(table, ("Modality", *day, "image_set_id"))
         by_name = {column.name: column for column in schema.published(table)}

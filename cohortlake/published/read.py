@@ -39,7 +39,8 @@ def read_table(
 
     Args:
         root: The lake: a folder or an `s3://` URL.
-        table: `image_sets`, `series`, `studies`, `patients` or `history`.
+        table: `image_sets`, `series`, `studies`, `patients`, `history`, `series_headers` or
+            `earlier_headers`.
         columns: Which columns; all that the policy shows by default.
 
     Returns:
@@ -60,7 +61,8 @@ class PublishedTables:
 
     Args:
         root: The lake.
-        as_of: The instant that the tables show; None is now. `history` always holds all states.
+        as_of: The instant that the tables show; None is now. `history` and `earlier_headers` are
+            of all times.
 
     Attributes:
         root: The lake.
@@ -119,9 +121,10 @@ class PublishedTables:
         """Read a published table, as it is or as it was.
 
         Args:
-            name: `image_sets`, `series`, `studies`, `patients` or `history`.
+            name: The table: see `read_table`.
             columns: Which columns; all that the policy shows by default.
-            as_of: What was true at this instant, as far as is known now; not for `history`.
+            as_of: What was true at this instant, as far as is known now; not for `history`
+                and `earlier_headers`.
             known_at: Only for `image_sets`: what the lake knew at this instant, or at the snapshot
                 that this tag names.
 
@@ -259,9 +262,9 @@ class PublishedTables:
                     "states, with when the lake saw them"
                 )
             return Clock.OBSERVED, self._known_at(known_at)
-        if name == "history":
+        if name in views.OF_ALL_TIMES:
             if as_of is not None:
-                raise InstantError("'history' holds all states; read it without as_of")
+                raise InstantError(f"{name!r} is of all times; read it without as_of")
             return None
         shown_at = self.as_of if as_of is None else instant(as_of)
         return None if shown_at is None else (Clock.VALID, shown_at)

@@ -19,6 +19,9 @@ from cohortlake.publish.publication.marker import Publication
 from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
+OF_ALL_TIMES = ("history", "earlier_headers")
+"""The tables that are the same as of each instant."""
+
 _MARTS = {
     "series": marts.series("present"),
     "studies": marts.studies("present", "study_order"),
@@ -35,13 +38,13 @@ def create(
         con: The connection.
         root: The lake.
         publication: What is published there.
-        as_of: The instant that all tables but `history` show; None is now.
+        as_of: The instant that all tables but `OF_ALL_TIMES` show; None is now.
 
     Raises:
         InstantError: The lake was first searched after the instant.
         NotShown: There is an instant, and the policy hides what the past is made from.
     """
-    for table in ("history",) if as_of else schema.PUBLISHED:
+    for table in OF_ALL_TIMES if as_of else schema.PUBLISHED:
         con.execute(f"CREATE TEMP VIEW {table} AS {_registered(con, root, publication, table)}")
     if as_of is None:
         return
@@ -53,11 +56,28 @@ def create(
     for table, query in {"image_sets": "FROM present", **_MARTS}.items():
         names = ", ".join(f"{sql} AS {name}" for name, sql in _as_shown(table, publication).items())
         con.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM ({query})")
-    headers = f"FROM ({_registered(con, root, publication, 'series_headers')})"
-    if publication.paths("series_headers"):
-        # A header is shown as long as its version was the one of that instant.
-        headers += " SEMI JOIN present USING (datastore_id, image_set_id, version)"
-    con.execute(f"CREATE TEMP VIEW series_headers AS {headers}")
+    con.execute(f"CREATE TEMP VIEW series_headers AS {_headers_as_of(con, root, publication)}")
+
+
+def _headers_as_of(con: duckdb.DuckDBPyConnection, root: Root, publication: Publication) -> str:
+    """Return SQL for the header of each series, in the version that represented it then."""
+    rows = _registered(con, root, publication, "series_headers")
+    if publication.paths("earlier_headers"):
+        rows = f"FROM ({rows}) UNION ALL FROM earlier_headers"
+    elif not publication.paths("series_headers"):
+        return rows
+    columns = publication.columns["series_headers"]
+    if "version" not in columns:
+        raise NotShown("headers of the past are found by `version`", publication.policy)
+    month = next(name for name in _PARTITIONS if name in columns)
+    # Both tables may have one version, in two months.
+    return f"""
+        SELECT {", ".join(f"h.{name}" for name in columns)} FROM ({rows}) h SEMI JOIN (
+            SELECT datastore_id, image_set_id, version, {_month_sql(columns)} AS month
+            FROM present SEMI JOIN series USING (datastore_id, image_set_id)
+        ) p ON h.datastore_id = p.datastore_id AND h.image_set_id = p.image_set_id
+            AND h.version = p.version AND h.{month} IS NOT DISTINCT FROM p.month
+    """
 
 
 def require_clocks(publication: Publication) -> None:
@@ -140,9 +160,14 @@ def _as_shown(table: str, publication: Publication) -> dict[str, str]:
     """Return the name of each column as the policy shows it -> SQL for it, from the schema's."""
     shown = publication.columns[table]
     found = {f.name: c.name for c in schema.published(table) for f in schema.forms(c)}
-    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else schema.YEAR_FORMAT
-    month = f"strftime(StudyDate, '{form}')"
+    month = _month_sql(shown)
     return {name: month if name in _PARTITIONS else found[name] for name in shown}
+
+
+def _month_sql(shown: Collection[str]) -> str:
+    """Return SQL for the month or the year by which a table with these columns is cut."""
+    form = "%Y-%m" if schema.STUDY_MONTH.name in shown else schema.YEAR_FORMAT
+    return f"strftime(StudyDate, '{form}')"
 
 
 _PARTITIONS = tuple(form.name for form in schema.forms(schema.STUDY_MONTH))

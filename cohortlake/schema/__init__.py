@@ -448,6 +448,20 @@ MAY_BE_WITHHELD = frozenset(
 )
 """The columns that `withheld_fields` may name: a policy may show some of their values only."""
 
+
+def _headers_of(image_set: str) -> tuple[Column, ...]:
+    return (
+        DATASTORE_ID,
+        *_named("SeriesInstanceUID", "StudyInstanceUID"),
+        PATIENT_KEY,
+        Column("image_set_id", pa.string(), image_set, _I),
+        Column("version", pa.int64(), "Its version whose header this is."),
+        *header_columns.COLUMNS,
+        WITHHELD_FIELDS,
+        STUDY_MONTH,
+    )
+
+
 PUBLISHED: dict[str, tuple[Column, ...]] = {
     "image_sets": (
         DATASTORE_ID,
@@ -566,17 +580,8 @@ PUBLISHED: dict[str, tuple[Column, ...]] = {
         WITHHELD_FIELDS,
         STUDY_MONTH,
     ),
-    "series_headers": (
-        DATASTORE_ID,
-        *_named("SeriesInstanceUID", "StudyInstanceUID"),
-        PATIENT_KEY,
-        Column("image_set_id", pa.string(), "The image set that represents the series, as in "
-               "`series`.", _I),
-        Column("version", pa.int64(), "Its version whose header this is."),
-        *header_columns.COLUMNS,
-        WITHHELD_FIELDS,
-        STUDY_MONTH,
-    ),
+    "series_headers": _headers_of("The image set that represents the series, as in `series`."),
+    "earlier_headers": _headers_of("The image set."),
 }  # fmt: skip
 """What notebooks and BI read, `published/`, before a privacy policy leaves columns out."""
 

@@ -281,6 +281,7 @@ def test_a_lake_shows_its_tables_and_its_policy(root: str) -> None:
         assert shown == {
             "image_sets": "15 rows", "series": "15 rows", "studies": "15 rows",
             "patients": "15 rows", "history": "15 rows", "series_headers": "0 rows",
+            "earlier_headers": "0 rows",
             "registry": "2 rows, attached",
             "policy": "limited", "published": "2026-01-01 00:00 UTC", "as of": "now",
             "complete until": "not known; the next publication by this release says it",

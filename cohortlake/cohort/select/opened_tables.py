@@ -46,7 +46,8 @@ class OpenedTables:
 
     Args:
         root: The lake.
-        as_of: The instant that the tables show; None is now. `history` always holds all states.
+        as_of: The instant that the tables show; None is now. `history` and `earlier_headers` are
+            of all times.
 
     Attributes:
         root: The lake.

@@ -19,6 +19,7 @@ from looks import DATASTORE, Looked, write
 import cohortlake
 from cohortlake import Settings
 from cohortlake.admin import checks
+from cohortlake.errors import InstantError, NotShown
 from cohortlake.headers import merge
 from cohortlake.history import image_sets
 from cohortlake.privacy import Treatment, built_in
@@ -28,12 +29,18 @@ from cohortlake.storage.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MONTHS = {"20240105": "2024-01", "20250207": "2025-02", "": UNDATED}
+POLICIES = {
+    "limited": built_in("limited"),
+    "safe": built_in("safe"),
+    "shifted": replace(built_in("limited"), dates=Treatment.SHIFT),  # the past of shifted years
+}
 NUMBERS = st.integers(0, 3)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("see"), NUMBERS, st.sampled_from(sorted(MONTHS))),
         st.tuples(st.just("fetch"), NUMBERS, st.booleans()),
         st.tuples(st.just("delete"), NUMBERS),
+        st.tuples(st.just("reappear"), NUMBERS),
         st.tuples(st.just("publish")),
     ),
     min_size=3,
@@ -47,59 +54,83 @@ class Lake:
     def __init__(self, folder: str, policy: str) -> None:
         self.root = Root(folder)
         self.root.prepare()
-        self.policy = built_in(policy)
+        self.policy = POLICIES[policy]
         self.now = START
         self.thickness = ""
         self.versions: dict[int, int] = {}
         self.days: dict[int, str] = {}
+        self.found: dict[int, dict[str, object]] = {}
+        self.fetched: dict[tuple[int, int], str] = {}
+        self.log: list[tuple[datetime, dict[int, int]]] = []
 
     def do(self, kind: str, *given: object) -> None:
         self.now += timedelta(minutes=1)
         getattr(self, kind)(*given)
+        self.log.append((self.now, {number: self.versions[number] for number in self.days}))
 
     def see(self, number: int, day: str) -> None:
         self.versions[number] = self.versions.get(number, 0) + 1
         self.days[number] = day
-        found = {
+        same = min(number, 2)  # the last one repeats the series of the one before
+        self.found[number] = {
             "imageSetId": f"{number:032x}",
             "version": self.versions[number],
             "createdAt": START,
             "updatedAt": self.now,
-            "isPrimary": number < 3,  # the last one repeats the series of the one before
+            "isPrimary": number < 3,
             "DICOMTags": {
-                "DICOMPatientId": f"P{number % 2}",
-                "DICOMStudyInstanceUID": f"1.{number % 2}",
-                "DICOMSeriesInstanceUID": f"1.{number % 2}.{min(number, 2)}",
+                "DICOMPatientId": f"P{same % 2}",
+                "DICOMStudyInstanceUID": f"1.{same % 2}",
+                "DICOMSeriesInstanceUID": f"1.{same % 2}.{same}",
                 "DICOMStudyDate": day,
             },
         }
-        self._apply(Looked(self.now, [found]))
+        self._apply(Looked(self.now, [self.found[number]]))
 
     def delete(self, number: int) -> None:
         if self.days.pop(number, None) is not None:
             self._apply(Looked(self.now, gone=[f"{number:032x}"]))
 
+    def reappear(self, number: int) -> None:
+        if number in self.found and number not in self.days:
+            self.days[number] = self.found[number]["DICOMTags"]["DICOMStudyDate"]  # type: ignore[index]
+            self._apply(Looked(self.now, [self.found[number]]))
+
     def fetch(self, number: int, is_thin: bool) -> None:
         if number in self.days:
-            key = f"{number:032x}", self.versions[number]
+            version = self.versions[number]
+            key = f"{number:032x}", version
             thickness = self.thickness or ("1" if is_thin else "5")
             header = read({"SliceThickness": thickness}, {"SliceThickness": thickness})
             month = MONTHS[self.days[number]]
-            write_headers(self.root, DATASTORE, month, {key: header})
+            if (number, version) not in self.fetched:
+                self.fetched[number, version] = thickness
+                write_headers(self.root, DATASTORE, month, {key: header})
 
     def publish(self) -> None:
         publisher.publish(self.root, self.policy)
 
-    def shown(self) -> list[dict[str, object]]:
-        paths = self.root.files("published/series_headers", ".parquet")
+    def shown(self, table: str = "series_headers") -> list[dict[str, object]]:
+        paths = self.root.files(f"published/{table}", ".parquet")
         rows = [row for path in paths for row in pq.read_table(self.root.path(path)).to_pylist()]
-        return sorted(rows, key=lambda row: str(row["image_set_id"]))
+        return sorted(rows, key=lambda row: (str(row["image_set_id"]), row.get("version")))
+
+    def headers_at(self, at: datetime) -> set[tuple[str, int, float]]:
+        """Compute the header of each series at an instant from all that was seen and fetched."""
+        present = max((step for step in self.log if step[0] <= at), key=lambda step: step[0])[1]
+        if 2 in present:  # it represents the series of both
+            present = {number: version for number, version in present.items() if number != 3}
+        return {
+            (f"{number:032x}", version, float(self.fetched[number, version]))
+            for number, version in present.items()
+            if (number, version) in self.fetched
+        }
 
     def _apply(self, look: Looked) -> None:
         image_sets.apply(self.root, write(self.root, [look]))
 
 
-@pytest.mark.parametrize("policy", ["limited", "safe"])
+@pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=examples(20, quick=2))
 @given(steps=STEPS)
 @example(steps=[("see", 2, ""), ("see", 3, ""), ("fetch", 3, True), ("delete", 2), ("publish",)])
@@ -115,16 +146,28 @@ def test_little_by_little_is_all_at_once(policy: str, steps: list[tuple[object, 
         if not lake.versions:
             return
         lake.publish()
-        little_by_little = lake.shown()
+        little_by_little = lake.shown(), lake.shown("earlier_headers")
         publisher.request_full_publish(lake.root)
         lake.publish()
-        assert lake.shown() == little_by_little
+        assert (lake.shown(), lake.shown("earlier_headers")) == little_by_little
+        both = [(row["image_set_id"], row["version"]) for rows in little_by_little for row in rows]
+        assert sorted(both) == sorted((f"{n:032x}", version) for n, version in lake.fetched)
         with cohortlake.open(folder) as opened:
-            query = "SELECT image_set_id FROM series"
-            series = {row[0] for row in opened.sql(query).fetchall()}
-        for row in little_by_little:
-            number = int(str(row["image_set_id"]), 16)
-            assert (row["image_set_id"] in series, row["version"]) == (True, lake.versions[number])
+            assert _thicknesses(opened) == lake.headers_at(lake.now)
+        first = next(number for number, (_, present) in enumerate(lake.log) if present)
+        for at, _ in lake.log[first:] if policy != "safe" else ():  # it does not show the past
+            with cohortlake.open(folder, as_of=at) as opened:
+                assert _thicknesses(opened) == lake.headers_at(at)
+
+
+def _thicknesses(lake: cohortlake.Lake) -> set[tuple[str, int, float]]:
+    query = """
+        SELECT image_set_id, version, SliceThickness
+        FROM series_headers JOIN series USING (datastore_id, image_set_id)
+    """
+    rows = lake.sql(query).fetchall()
+    assert len(rows) == lake.sql("SELECT count(*) FROM series_headers").fetchall()[0][0]
+    return set(rows)
 
 
 def test_a_header_is_read_once_and_files_without_news_stay(tmp_path: Path) -> None:
@@ -150,18 +193,47 @@ def test_a_header_is_read_once_and_files_without_news_stay(tmp_path: Path) -> No
 def test_the_past_shows_the_header_of_its_version(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path), "limited")
     lake.do("see", 0, "20240105")
-    first = lake.now
     lake.do("fetch", 0, True)
     lake.do("see", 1, "20240105")
-    lake.do("fetch", 1, True)
-    lake.do("see", 0, "20240105")  # its header is not fetched yet
+    lake.publish()
+    before = lake.now
+    lake.do("see", 0, "20250207")
+    lake.publish()  # the header of its second version is not fetched yet
+    assert (lake.shown(), len(lake.shown("earlier_headers"))) == ([], 1)
+    lake.do("fetch", 0, False)
     lake.publish()
     now = cohortlake.open(str(tmp_path))
-    assert now.sql("SELECT image_set_id FROM series_headers").fetchall() == [(f"{1:032x}",)]
-    with cohortlake.open(str(tmp_path), as_of=first + timedelta(minutes=3)) as past:
-        rows = past.sql("SELECT image_set_id FROM series_headers").fetchall()
-    assert rows == [(f"{1:032x}",)]
+    cohort = now.cohort("thin", level="series").where("SliceThickness <= 2")
+    assert len(cohort) == 0
+    with cohortlake.open(str(tmp_path), as_of=before) as past:
+        assert _thicknesses(past) == {(f"{0:032x}", 1, 1.0)}
+        cohort = past.cohort("thin", level="series").where("SliceThickness <= 2")
+        assert cohort.members.to_pandas()["StudyDate"].astype(str).tolist() == ["2024-01-05"]
+        assert past.earlier_headers.to_arrow().num_rows == 1
+    frame = now.table("series_headers", as_of=before)
+    assert frame["SliceThickness"].tolist() == [1.0]
+    with pytest.raises(InstantError, match="'earlier_headers' is of all times"):
+        now.table("earlier_headers", as_of=before)
     assert isinstance(now.series_headers.to_arrow(), pa.Table)
+
+
+def test_only_headers_that_changed_are_written(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "limited")
+    for number, day in enumerate(("20240105", "20250207", "20240105")):
+        lake.do("see", number, day)
+        lake.do("fetch", number, True)
+    lake.publish()
+    lake.do("see", 0, "20240105")
+    publication = publisher.publish(lake.root, lake.policy)
+    headers = [path.split("/")[1:3] for path in publication.written if "_headers/" in path]
+    assert headers == [[f"{kind}_headers", "study_month=2024-01"] for kind in ("series", "earlier")]
+    lake.do("see", 3, "20250207")  # without a header
+    publication = publisher.publish(lake.root, lake.policy)
+    assert [path for path in publication.written if "_headers/" in path] == []
+    lake.do("fetch", 0, False)
+    publication = publisher.publish(lake.root, lake.policy)
+    headers = [path.split("/")[1:3] for path in publication.written if "_headers/" in path]
+    assert headers == [["series_headers", "study_month=2024-01"]]
 
 
 def test_merged_files_are_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +294,8 @@ def test_a_policy_without_versions_shows_the_header_of_the_current_one(tmp_path:
     with cohortlake.open(str(tmp_path)) as opened:
         thin = opened.cohort("thin", level="series").where("SliceThickness <= 2")
         assert thin.count()["members"].tolist() == [1]
+    with pytest.raises(NotShown, match="found by `version`"):
+        cohortlake.open(str(tmp_path), as_of=lake.now)
 
 
 def test_values_that_cannot_be_read_are_counted_by_column(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ FILES = (
 
 
 def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, ...] = ()) -> None:
-    """Have one image set of each date seen and published."""
+    """Have one image set of each date seen in two versions, and published with both headers."""
     at = START + timedelta(hours=hour)
     found = [
         {
@@ -62,9 +62,14 @@ def bring(root: Root, policy: str = "limited", hour: int = 0, dates: tuple[str, 
     for number, day in enumerate(dates):
         month = f"{day[:4]}-{day[4:6]}" if day.isdigit() else schema.UNDATED
         header = read({"SliceThickness": "1.5", "Manufacturer": "GE"}, {"SliceThickness": "3"})
-        write_headers(root, DATASTORE, month, {(f"{hour:016x}{number:016x}", 1): header})
+        image_set_id = f"{hour:016x}{number:016x}"
+        write_headers(
+            root, DATASTORE, month, {(image_set_id, 1): header, (image_set_id, 2): header}
+        )
     if found:
-        image_sets.apply(root, write(root, [Looked(at + timedelta(minutes=1), found)]))
+        later = [{**each, "version": 2, "updatedAt": at + timedelta(minutes=2)} for each in found]
+        looks = [Looked(at + timedelta(minutes=1), found), Looked(at + timedelta(minutes=3), later)]
+        image_sets.apply(root, write(root, looks))
     assert publisher.publish(root, built_in(policy))
 
 
@@ -124,7 +129,7 @@ def test_the_views_hold_what_the_files_hold(published: dict[str, Root], policy: 
             rows = view.order("ALL").to_arrow_table()
             expected = duckdb.from_arrow(files).order("ALL").to_arrow_table()
             assert rows.cast(expected.schema).equals(expected)
-            assert len(rows) == 3
+            assert len(rows) == (6 if table == "history" else 3)
 
 
 def test_a_month_is_read_as_soon_as_it_is_there_and_a_draft_never(root: Root) -> None:
@@ -259,7 +264,7 @@ def test_a_table_without_rows_is_a_view_without_rows(tmp_path: Path) -> None:
     image_sets.apply(root, write(root, [gone]))
     bring(root)
     with opened(root) as con:
-        assert len(con.sql("FROM history").fetchall()) == 1
+        assert len(con.sql("FROM history").fetchall()) == 2
         for table in ("image_sets", "series", "studies"):
             shown = built_in("limited").shown(schema.published(table))
             empty = duckdb.from_arrow(schema.arrow_schema(shown).empty_table())
@@ -348,7 +353,7 @@ def test_the_ddl_has_the_types_that_the_files_have(published: dict[str, Root], p
 def test_the_ddl_names_every_partition_there_is_and_those_to_come(root: Root) -> None:
     bring(root, hour=1, dates=("19610704", f"{datetime.now(UTC):%Y}1231"))
     by_name = {table["table"]: table for table in ddl(root)}
-    for name in ("image_sets", "series", "studies", "history", "series_headers"):
+    for name in ("image_sets", "series", "studies", "history", "series_headers", "earlier_headers"):
         values = by_name[name]["values"].split(",")
         folders = {path.name for path in Path(root.path("published", name)).iterdir()}
         assert folders <= {f"study_month={value}" for value in values}
