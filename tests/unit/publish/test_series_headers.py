@@ -18,11 +18,12 @@ from looks import DATASTORE, Looked, write
 
 import cohortlake
 from cohortlake import Settings
-from cohortlake.admin import checks
+from cohortlake.admin import checks, erase_patient
 from cohortlake.errors import InstantError, NotShown
 from cohortlake.headers import merge
 from cohortlake.history import image_sets
 from cohortlake.privacy import Treatment, built_in
+from cohortlake.privacy.erasures import Patient
 from cohortlake.publish import publisher
 from cohortlake.schema import UNDATED
 from cohortlake.storage.root import Root
@@ -107,8 +108,10 @@ class Lake:
                 self.fetched[number, version] = thickness
                 write_headers(self.root, DATASTORE, month, {key: header})
 
-    def publish(self) -> None:
-        publisher.publish(self.root, self.policy)
+    def publish(self) -> tuple[str, ...]:
+        """Publish, and return the files of headers that were written."""
+        publication = publisher.publish(self.root, self.policy)
+        return tuple(p for p in publication.written if "_headers/" in p) if publication else ()
 
     def shown(self, table: str = "series_headers") -> list[dict[str, object]]:
         paths = self.root.files(f"published/{table}", ".parquet")
@@ -224,16 +227,25 @@ def test_only_headers_that_changed_are_written(tmp_path: Path) -> None:
         lake.do("fetch", number, True)
     lake.publish()
     lake.do("see", 0, "20240105")
-    publication = publisher.publish(lake.root, lake.policy)
-    headers = [path.split("/")[1:3] for path in publication.written if "_headers/" in path]
-    assert headers == [[f"{kind}_headers", "study_month=2024-01"] for kind in ("series", "earlier")]
+    name = "published/{0}_headers/study_month=2024-01/{0}_headers.parquet"
+    assert lake.publish() == (name.format("series"), name.format("earlier"))
     lake.do("see", 3, "20250207")  # without a header
-    publication = publisher.publish(lake.root, lake.policy)
-    assert [path for path in publication.written if "_headers/" in path] == []
+    assert lake.publish() == ()
     lake.do("fetch", 0, False)
-    publication = publisher.publish(lake.root, lake.policy)
-    headers = [path.split("/")[1:3] for path in publication.written if "_headers/" in path]
-    assert headers == [["series_headers", "study_month=2024-01"]]
+    assert lake.publish() == (name.format("series"),)
+
+
+def test_an_erased_patient_has_no_earlier_header(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), "limited")
+    for number in (0, 1):
+        lake.do("see", number, "20240105")
+        lake.do("fetch", number, True)
+        lake.do("see", number, "20250207")
+    lake.publish()
+    assert len(lake.shown("earlier_headers")) == 2
+    settings = Settings((DATASTORE,), str(tmp_path))
+    erase_patient.erase(lake.root, settings, Patient(DATASTORE, "P0"), lake.publish)
+    assert [row["image_set_id"] for row in lake.shown("earlier_headers")] == [f"{1:032x}"]
 
 
 def test_merged_files_are_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
