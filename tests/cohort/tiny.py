@@ -29,12 +29,16 @@ _QUERIES = {
     "studies": marts.studies("present", "study_order"),
     "patients": f"FROM ({marts.patients('present')}) WHERE patient_key IS NOT NULL",
     "history": "FROM states",
+    "series_headers": "FROM now WHERE instance_count IS NOT NULL",
 }
 _MONTH = schema.STUDY_MONTH_SQL
 
 
 def image_set(number: int, patient: str | None, study: str | None, **more: Any) -> dict[str, Any]:
-    """A row of `history`: one series of one image set, true since BEGAN."""
+    """A row of `history`: one series of one image set, true since BEGAN.
+
+    With `instance_count` it has a header too.
+    """
     day, sex = more.get("StudyDate"), dicom_terms.sex(more.get("PatientSex"))
     body_part = dicom_terms.body_part(more.get("BodyPartExamined"))
     return {

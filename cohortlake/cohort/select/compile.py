@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from cohortlake import schema
-from cohortlake.cohort.define import conditions, sentences, values
+from cohortlake.cohort.define import sentences
 from cohortlake.cohort.define.criteria import Criteria
 from cohortlake.cohort.define.steps import (
     Condition,
@@ -38,6 +38,7 @@ from cohortlake.cohort.select.compiled_query import (
     part_of_split,
 )
 from cohortlake.cohort.select.condition_sql import ConditionSql, compile_condition
+from cohortlake.cohort.select.one_study import chosen_studies
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.errors import BadCondition, NotShown
 
@@ -59,9 +60,9 @@ _EVERYTHING = "in_the_lake"
 _STUDY = "datastore_id, StudyInstanceUID"
 _ENTITY_OF = {"studies": _STUDY, _HEADERS: _IMAGE_SET}
 _ALWAYS = ("datastore_id", "StudyInstanceUID", "patient_key", "image_set_id")
-_MICROSECONDS_OF_DAY = 24 * 60 * 60 * 1_000_000
-_NO_PLACE = 2**62
 _OF_ROW = {"series_id": SERIES_ID_OF_ROW}
+_RELATED = WithStudy | WithoutStudy | OneStudyPerPatient
+_WITH_CONDITION = Where | Exclude | WithStudy | WithoutStudy
 
 
 def compile_criteria(tables: OpenedTables, criteria: Criteria) -> CompiledQuery:
@@ -77,20 +78,39 @@ def compile_criteria(tables: OpenedTables, criteria: Criteria) -> CompiledQuery:
     return _Compiler(tables, criteria).query()
 
 
+@dataclass(frozen=True)
+class _HeaderConditions:
+    """What a stage asks of headers, together with the stages right before it that do so too.
+
+    Attributes:
+        before: The stage before these.
+        conditions: What a header meets.
+    """
+
+    before: str
+    conditions: tuple[str, ...]
+
+
 @dataclass
 class _Compiler:
     tables: OpenedTables
     criteria: Criteria
     stages: list[Stage] = field(default_factory=list)
     params: Parameters = field(default_factory=Parameters)
-    used: set[str] = field(default_factory=set)
-    of_headers: set[str] = field(default_factory=set)
+    conditions: dict[int, ConditionSql] = field(default_factory=dict)
+    """Of each condition, by its `id`: 1 and True are equal, and are not the same in SQL."""
     those: str | None = None
-    before_headers: str | None = None
-    """What the last stage was made from, if all that this stage asks for is a header."""
+    of_headers: dict[str, _HeaderConditions] = field(default_factory=dict)
+    """Of each stage that asks for headers, by its name."""
 
     def query(self) -> CompiledQuery:
-        steps = self.criteria.steps
+        steps, split = self.criteria.steps, self.criteria.split
+        given = [step.condition for step in steps if isinstance(step, _WITH_CONDITION)]
+        given += [condition for _, condition in split.held_out] if split else []
+        for condition in given:
+            self.conditions[id(condition)] = compile_condition(
+                self.tables, self.criteria.joins, condition, self.params
+            )
         # Steps after the first filters look at all studies of a patient, so from there on each
         # study must have one known patient.
         filters = len(list(takewhile(lambda step: isinstance(step, Where | Exclude), steps)))
@@ -99,7 +119,6 @@ class _Compiler:
         self._add(sentences.IDENTIFIED, self._identified(), "checked")
         for step in steps[filters:]:
             self._add_step(step)
-        split = self.criteria.split
         held_out = tuple(self._held(*held) for held in split.held_out) if split else ()
         everything = Stage(_EVERYTHING, sentences.EVERYTHING, self._everything())
         is_series = self.criteria.level == "series"  # only a series has one header
@@ -108,14 +127,22 @@ class _Compiler:
             (everything, *self.stages),
             self.params.values,
             self._entities(),
-            self._members(self.of_headers if is_series else (), held_out),
+            self._members(self._named(_HEADERS) if is_series else (), held_out),
             self._members(headers, held_out),
             held_out,
         )
 
+    def _named(self, table: str) -> frozenset[str]:
+        """Return the columns of a table that conditions name."""
+        found = (each.columns for each in self.conditions.values() if each.table == table)
+        return frozenset().union(*found)
+
     def _everything(self) -> str:
-        when = {self.tables.study_date, "StudyTime"} & {*self.tables.columns("series")}
-        columns = ", ".join(f'"{name}"' for name in sorted({*_ALWAYS, *when, *self.used}))
+        known = {*self.tables.columns("series")}
+        more = {self.tables.study_date, "StudyTime"} & known
+        if named := self._named("series"):
+            more |= named | (known & {schema.WITHHELD_FIELDS.name})
+        columns = ", ".join(f'"{name}"' for name in sorted({*_ALWAYS, *more}))
         return f"SELECT {columns}, {SERIES_ID} AS series_id FROM series"
 
     @property
@@ -146,20 +173,28 @@ class _Compiler:
 
         What their header says is unknown, so the attrition counts them apart.
         """
-        found = compile_condition(self.tables, self.criteria.joins, condition, Parameters())
-        if found.table == _HEADERS and not self.of_headers:
-            self.used.add("image_set_id")
-            before = self._before
-            self._add(
-                sentences.NO_HEADER,
-                f"FROM {self._before} SEMI JOIN {_HEADERS} USING ({_IMAGE_SET})",
-                "excluded",
-            )
-            self.before_headers = before
+        if not self.of_headers and self.conditions[id(condition)].table == _HEADERS:
+            self._add(sentences.NO_HEADER, self._with_header(), "excluded")
+
+    def _with_header(self, *conditions: str) -> str:
+        """Return SQL for the series of the last stage whose header meets conditions.
+
+        Conditions of steps that follow each other are asked in one: each header is looked for
+        once. If nothing else is asked of a series, the table of headers has all columns.
+        """
+        last = self.of_headers.get(self._before) or _HeaderConditions(self._before, ())
+        now = _HeaderConditions(last.before, (*last.conditions, *conditions))
+        self.of_headers[self._name] = now
+        headers = f"{_HEADERS} WHERE {' AND '.join(now.conditions) or 'true'}"
+        are_dated = any(isinstance(step, _RELATED) for step in self.criteria.steps)
+        if last.before == _EVERYTHING and not (self._named("series") or are_dated):
+            return f"SELECT {', '.join(_ALWAYS)}, {SERIES_ID} AS series_id FROM {headers}"
+        those = self._keep(f"SELECT {_IMAGE_SET} FROM {headers}")
+        return f"FROM {last.before} SEMI JOIN {those} USING ({_IMAGE_SET})"
 
     def _add(self, label: str, sql: str, kind: Kind) -> None:
         self.stages.append(Stage(self._name, label, sql, self.those, kind))
-        self.those = self.before_headers = None
+        self.those = None
 
     def _keep(self, those: str) -> str:
         """Add ids to the next stage, and return the name of their relation."""
@@ -177,32 +212,32 @@ class _Compiler:
             case WithoutStudy():
                 return self._related(step, "ANTI")
             case OneStudyPerPatient():
-                return self._one_study(step)
+                day = "" if step.choice == "random" else self._day
+                chosen = chosen_studies(
+                    self.tables, self.criteria.joins, step, self._before, day, self.params
+                )
+                return f"""
+                    FROM {self._before} SEMI JOIN {self._keep(chosen)}
+                    USING (patient_key, StudyInstanceUID)
+                """
             case Join(table):
                 return f'FROM {self._before} SEMI JOIN "{table}" USING (patient_key)'
 
     def _where(self, condition: Condition) -> str:
-        found = self._condition(condition)
+        found = self.conditions[id(condition)]
+        if found.table == _HEADERS:
+            return self._with_header(f"({found.sql})")
         if found.table == "series":
             return f"FROM {self._before} WHERE {found.sql}"
-        # What meets a condition about headers has one: it need not be looked for twice.
-        before = (found.table == _HEADERS and self.before_headers) or self._before
-        return f"FROM {before} SEMI JOIN {self._meeting(found)}"
+        return f"FROM {self._before} SEMI JOIN {self._meeting(found)}"
 
     def _exclude(self, condition: Condition) -> str:
-        found = self._condition(condition)
+        found = self.conditions[id(condition)]
+        if found.table == _HEADERS:
+            return self._with_header(f"({found.sql}) IS NOT TRUE")
         if found.table == "series":
             return f"FROM {self._before} WHERE ({found.sql}) IS NOT TRUE"
         return f"FROM {self._before} ANTI JOIN {self._meeting(found)}"
-
-    def _condition(self, condition: Condition) -> ConditionSql:
-        found = compile_condition(self.tables, self.criteria.joins, condition, self.params)
-        if found.table == _HEADERS:
-            self.of_headers |= found.columns
-        if found.table == "series":
-            known = {*self.tables.columns(found.table)}
-            self.used |= found.columns | (known & {schema.WITHHELD_FIELDS.name})
-        return found
 
     def _meeting(self, found: ConditionSql) -> str:
         entity = _ENTITY_OF.get(found.table, "patient_key")
@@ -226,7 +261,7 @@ class _Compiler:
         """
 
     def _related(self, step: WithStudy | WithoutStudy, join: str) -> str:
-        found = self._condition(step.condition)
+        found = self.conditions[id(step.condition)]
         if found.table not in ("series", "studies", _HEADERS):
             raise BadCondition("another study is found by columns of series or of studies")
         day, others = self._day, f"{found.table} WHERE {found.sql}"
@@ -244,81 +279,6 @@ class _Compiler:
         return f"""
             FROM {self._before} {join} JOIN {near} USING ({_STUDY}) WHERE {day} IS NOT NULL
         """
-
-    def _one_study(self, step: OneStudyPerPatient) -> str:
-        """Return SQL for the series of one study of each patient.
-
-        Two studies may be equally good: of one day, where the policy hides the time. Then the
-        order of the patient's studies decides, which is made from the real times, and after it
-        the ids of the image sets, which the service gives. A replaced UID may not decide, because
-        it changes with the key.
-        """
-        source, rank, clock, place = self._ranked(step)
-        if "study_ordinal" not in self.tables.columns("studies"):
-            place = "0"
-        # Reading `studies` takes longer than all the rest, so it is read for ties only. The two
-        # studies of `best` are the first and the last by UID of those that are equally good.
-        chosen = self._keep(f"""
-            WITH ranked AS NOT MATERIALIZED (
-                SELECT patient_key, {_STUDY}, image_set_id, {rank} AS rank, {clock} AS clock
-                FROM {source}
-            ), best AS MATERIALIZED (
-                SELECT patient_key, any_value(datastore_id) AS datastore_id,
-                       arg_min(StudyInstanceUID, (rank, clock, StudyInstanceUID))
-                       AS StudyInstanceUID,
-                       arg_max(StudyInstanceUID, (-rank, -clock, StudyInstanceUID)) AS other
-                FROM ranked WHERE rank IS NOT NULL GROUP BY patient_key
-            ), tied AS MATERIALIZED (
-                SELECT patient_key FROM best WHERE StudyInstanceUID <> other
-            ), places AS (
-                SELECT {_STUDY}, {place} AS place FROM studies SEMI JOIN tied USING (patient_key)
-            )
-            SELECT patient_key, {_STUDY} FROM best WHERE StudyInstanceUID = other
-            UNION ALL
-            SELECT patient_key, any_value(datastore_id), arg_min(
-                StudyInstanceUID,
-                (rank, clock, coalesce(place, {_NO_PLACE}), image_set_id, StudyInstanceUID)
-            )
-            FROM ranked SEMI JOIN tied USING (patient_key) LEFT JOIN places USING ({_STUDY})
-            WHERE rank IS NOT NULL GROUP BY patient_key
-        """)
-        return f"FROM {self._before} SEMI JOIN {chosen} USING (patient_key, StudyInstanceUID)"
-
-    def _ranked(self, step: OneStudyPerPatient) -> tuple[str, str, str, str]:
-        """Return a relation and what ranks its rows, each as a number: day, time, position.
-
-        The row with the least numbers is the best. A row without a time or a position is the last.
-        """
-        before = self._before
-        if step.choice == "random":
-            # Each study once, so that one of many series is not more likely. Not by its UID.
-            studies = f"""(
-                SELECT patient_key, {_STUDY}, min(image_set_id) AS image_set_id
-                FROM {before} GROUP BY ALL
-            )"""
-            key = f"concat_ws('|', {self.params.add(str(step.seed))}, datastore_id, image_set_id)"
-            return studies, f"(md5_number_lower({key}) >> 1)::BIGINT", "0", "0"
-        day, has_time = self._day, "StudyTime" in self.tables.columns("series")
-        of_day = f"date_diff('day', DATE '1970-01-01', {day})"
-        clock = "epoch_us(StudyTime)" if has_time else "NULL"
-        if step.choice == "last":
-            return before, f"-{of_day}", f"coalesce(-{clock}, 0)", "-study_ordinal"
-        clock = f"coalesce({clock}, {_MICROSECONDS_OF_DAY})"
-        if step.choice == "first":
-            return before, of_day, clock, "study_ordinal"
-        if isinstance(step.to, str):
-            outside = {j.table: self.tables.columns(j.table) for j in self.criteria.joins}
-            table = conditions.table_of([step.to], outside)
-            self.tables.require_dates(table, step.to)
-            source = f'{before} JOIN "{table}" USING (patient_key)'
-            to = f'"{step.to}"::DATE'
-            if values.is_text(self.tables.types(table)[step.to]):
-                to = f"""try_strptime("{step.to}", ['%Y-%m-%d', '%Y%m%d'])::DATE"""
-        else:
-            source, to = before, self.params.add(step.to)
-        # Of two that are equally close, the earlier one.
-        rank = f"2 * abs(date_diff('day', {to}, {day})) + ({day} > {to})::INT"
-        return source, rank, clock, "study_ordinal"
 
     def _entities(self) -> str:
         level, steps = self.criteria.level, self.criteria.steps
@@ -367,7 +327,7 @@ class _Compiler:
         """
 
     def _held(self, part: str, condition: Condition) -> HeldOut:
-        found, series = self._condition(condition), f"FROM {self._before} l"
+        found, series = self.conditions[id(condition)], f"FROM {self._before} l"
         if found.table == "series":
             return HeldOut(part, f"SELECT patient_key, ({found.sql}) AS meets {series}")
         entity = _ENTITY_OF.get(found.table, "patient_key")
