@@ -9,6 +9,7 @@ stay the same is not written.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 import duckdb
@@ -25,7 +26,7 @@ from cohortlake.storage.root import Root
 
 SHOWN, EARLIER = TABLES = ("series_headers", "earlier_headers")
 _MADE_OF = ("series", "image_sets", "history")
-_ROWS = 20_000  # a row has 200 columns
+_ROWS = 10_000  # a row has 200 columns
 _VERSION = ("datastore_id", "image_set_id", "version")
 _OF_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "patient_key")
 _KEY = ", ".join((*_VERSION, "period"))
@@ -195,15 +196,36 @@ def _write(
     table: str,
     periods: Collection[str],
 ) -> None:
-    """Write the files of some periods of a table."""
-    if periods:
-        names = [name for name in policy.tables[table] if name != policy.partition.name]
-        rows = f"""
-            SELECT {", ".join(names)}, period
-            FROM header_rows JOIN versions_of_periods USING ({_KEY})
-            WHERE in_table = '{table}' AND period IN {engine.text_list(periods)}
-        """
-        writer.write_rows(con, table, rows, periods)
+    """Write the files of some periods of a table.
+
+    DuckDB cannot sort many rows of 200 columns in bounded memory, so they are sorted in slices.
+    Only a period that is alone can have many.
+    """
+    if not periods:
+        return
+    names = [name for name in policy.tables[table] if name != policy.partition.name]
+    of_table = f"in_table = '{table}' AND period IN {engine.text_list(periods)}"
+    rows = f"FROM header_rows JOIN versions_of_periods USING ({_KEY}) WHERE {of_table}"
+    last_ids = con.sql(f"""
+        SELECT image_set_id FROM (
+            SELECT image_set_id, row_number() OVER (ORDER BY image_set_id) AS number {rows}
+        ) WHERE number % {_ROWS} = 0 ORDER BY ALL
+    """).fetchall()
+    if len(periods) > 1 or not last_ids:
+        writer.write_rows(con, table, f"SELECT {', '.join(names)}, period {rows}", periods)
+        return
+    bounds = [None, *sorted({str(id_) for (id_,) in last_ids}), None]
+    slices = (
+        f"SELECT {', '.join(names)} {rows} AND {_is_between(*ends)}"
+        for ends in itertools.pairwise(bounds)
+    )
+    writer.write_period(con, table, next(iter(periods)), slices)
+
+
+def _is_between(first: str | None, last: str | None) -> str:
+    """Return SQL for ids after one and up to another. Without either there is no bound."""
+    after = f"image_set_id > {engine.quoted(first)}" if first else "true"
+    return f"{after} AND image_set_id <= {engine.quoted(last)}" if last else after
 
 
 def _of_header(policy: Policy) -> list[str]:

@@ -119,7 +119,7 @@ class _SharedDatabase:
             # kill.
             spill = self._spill.enter_context(locks.temporary_folder())
             self._spill.callback(self._close_if_spilled, spill)
-            self._database.execute(f"SET GLOBAL temp_directory = {_quoted(str(spill))}")
+            self._database.execute(f"SET GLOBAL temp_directory = {quoted(str(spill))}")
         return self._database
 
     def _close_if_spilled(self, spill: Path) -> None:
@@ -192,7 +192,7 @@ def register(
     elif (location := root.location_of(paths[0])).is_local:
         # DuckDB assumes that all files are as long as the first one, and plans joins by that.
         largest_first = sorted((location.path(path) for path in paths), key=_descending_size)
-        files = ", ".join(_quoted(literally(path)) for path in largest_first)
+        files = ", ".join(quoted(literally(path)) for path in largest_first)
         query = f"FROM read_parquet([{files}], hive_partitioning = false, filename = true)"
         partition = _partition(paths)
         value = f", {folder_value(partition)} AS {partition}" if partition else ""
@@ -255,8 +255,9 @@ def dataset(
     )
 
 
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "''") + "'"
+def quoted(text: str) -> str:
+    """Return a text as SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _descending_size(path: str) -> int:
@@ -271,7 +272,7 @@ def text_list(texts: Iterable[str]) -> str:
     Args:
         texts: The texts; none gives a list that holds the empty text only.
     """
-    return f"({', '.join(map(_quoted, sorted(texts) or ['']))})"
+    return f"({', '.join(map(quoted, sorted(texts) or ['']))})"
 
 
 def batches(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.RecordBatchReader:

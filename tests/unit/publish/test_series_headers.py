@@ -24,7 +24,7 @@ from cohortlake.headers import merge
 from cohortlake.history import image_sets
 from cohortlake.privacy import Treatment, built_in
 from cohortlake.privacy.erasures import Patient
-from cohortlake.publish import publisher
+from cohortlake.publish import publisher, series_headers
 from cohortlake.schema import UNDATED
 from cohortlake.storage.root import Root
 
@@ -233,6 +233,28 @@ def test_only_headers_that_changed_are_written(tmp_path: Path) -> None:
     assert lake.publish() == ()
     lake.do("fetch", 0, False)
     assert lake.publish() == (name.format("series"),)
+
+
+def test_a_period_of_many_headers_is_written_in_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series_headers, "_ROWS", 2)
+    lake = Lake(str(tmp_path), "limited")
+    for number in (4, 2, 0, 1, 3, 1, 1):
+        lake.do("see", number, "20240105")
+        lake.do("fetch", number, True)
+    lake.publish()
+    written = [pq.read_table(tmp_path / path) for path in lake.root.files("published", "s.parquet")]
+    keys = {
+        len(table): table.select(["image_set_id", "version"]).to_pylist()
+        for table in written
+        if "SliceThickness" in table.column_names
+    }
+    versions = {3: [(0, 1), (1, 3), (2, 1)], 4: [(1, 1), (1, 2), (3, 1), (4, 1)]}
+    assert keys == {
+        size: [{"image_set_id": f"{n:032x}", "version": version} for n, version in rows]
+        for size, rows in versions.items()
+    }
 
 
 def test_an_erased_patient_has_no_earlier_header(tmp_path: Path) -> None:
