@@ -187,6 +187,7 @@ def register(
         reader: What reads them on S3, see `Files.reader`; one of its own by default.
     """
     _REGISTERED.setdefault(con, []).append((root, paths))
+    con.execute(f"DROP VIEW IF EXISTS {view}")  # `con.register` does not replace one made in SQL
     if not paths:
         con.register(view, pa.Table.from_batches([], schema))  # `empty_table()` imports pandas
     elif (location := root.location_of(paths[0])).is_local:
@@ -197,7 +198,7 @@ def register(
         partition = _partition(paths)
         value = f", {folder_value(partition)} AS {partition}" if partition else ""
         columns = f"* EXCLUDE (filename){value}"
-        con.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} {query}")
+        con.execute(f"CREATE TEMP VIEW {view} AS SELECT {columns} {query}")
     else:
         con.register(view, dataset(root, paths, schema, reader))
 

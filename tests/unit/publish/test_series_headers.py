@@ -257,6 +257,19 @@ def test_a_period_of_many_headers_is_written_in_slices(
     }
 
 
+def test_of_several_periods_some_have_no_file_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series_headers, "_ROWS", 1)  # one after the other
+    lake = Lake(str(tmp_path), "limited")
+    for number, day in enumerate(("20240105", "20240105", "20250207")):
+        lake.do("see", number, day)
+        lake.do("fetch", number, True)
+        if number != 1:
+            lake.publish()
+    assert [row["SliceThickness"] for row in lake.shown()] == [1.0] * 3
+
+
 def test_an_erased_patient_has_no_earlier_header(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path), "limited")
     for number in (0, 1):
