@@ -19,8 +19,21 @@ import cohortlake
 from cohortlake.ingest.headers.choice import HeaderChoice
 from cohortlake.schema import header_columns
 
-FILES = Path(pydicom.data.__file__).parent / "test_files"
+FOLDERS = (
+    Path(pydicom.data.__file__).parent / "test_files",
+    Path(__file__).parents[2] / "fixtures" / "highdicom",
+)
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
+DERIVED = {
+    "SegmentationStorage",
+    "ParametricMapStorage",
+    "Comprehensive3DSRStorage",
+    "MicroscopyBulkSimpleAnnotationsStorage",
+    "SecondaryCaptureImageStorage",
+    "VLWholeSlideMicroscopyImageStorage",
+    "DigitalXRayImageStorageForPresentation",
+}
+"""What algorithms and workstations make of images, and what else pydicom has no files of."""
 NUMBERS = ("DS", "FD", "FL", "IS", "US")
 
 
@@ -41,7 +54,7 @@ def real(tmp_path_factory):
     datasets: dict[tuple[str, str], Dataset] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for path in sorted(FILES.glob("*.dcm")):
+        for path in (path for own in FOLDERS for path in sorted(own.glob("*.dcm"))):
             found = read(path)
             series = found and (str(found.StudyInstanceUID), str(found.SeriesInstanceUID))
             if series and series not in datasets:
@@ -81,7 +94,8 @@ def expected(dataset: Dataset, each: header_columns.HeaderColumn) -> object:
 
 def test_values_are_those_that_pydicom_reads(real):
     held = Counter()
-    assert len(real) > 15
+    assert len(real) > 25
+    assert {dataset.SOPClassUID.keyword for dataset, _ in real} >= DERIVED
     for dataset, row in real:
         is_multi_frame = "SharedFunctionalGroupsSequence" in dataset
         for each in header_columns.FROM_ATTRIBUTES:
