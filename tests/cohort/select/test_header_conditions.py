@@ -77,3 +77,14 @@ def test_an_other_study_with_a_header_is_no_condition_about_the_series(lake: Lak
     cohort = lake.cohort("a", level="series").with_study("any time after", "SliceThickness <= 1.5")
     criteria = cohort.where("instance_count >= 0").attrition().to_pandas()["criterion"]
     assert [text for text in criteria if "no header fetched" in text], "a step of its own"
+
+
+def test_members_are_counted_and_described_by_columns_of_headers(lake: Lake) -> None:
+    with_header = [row for row in ROWS if "instance_count" in row]
+    cohort = lake.cohort("a", level="series").where("instance_count >= 0")
+    counted = cohort.count("Manufacturer").set_index("Manufacturer", drop=True)["members"]
+    assert counted["GE"] == sum(row["Manufacturer"] == "GE" for row in with_header)
+    table = str(cohort.table_one(columns=["Manufacturer", "SliceThickness"]).tabulate())
+    siemens = sum(row["Manufacturer"] == "SIEMENS" for row in with_header)
+    assert any("SIEMENS" in line and f" {siemens} (" in line for line in table.splitlines())
+    assert "SliceThickness, mean (SD)" in table or "SliceThickness, median" in table
