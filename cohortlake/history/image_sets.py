@@ -21,10 +21,13 @@ from cohortlake.errors import OldFormat
 from cohortlake.history import new_rows, views
 from cohortlake.history.views import STORED, AppendedViews, HistoryViews
 from cohortlake.increments import files, older_format
-from cohortlake.storage import delta, engine
+from cohortlake.storage import delta, engine, locks
+from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 
 TABLE = "image_sets"
+
+_MEMORY = "300MB"  # deltalake's writer takes as much again
 
 _OBSERVED = pa.schema([("first", schema.INSTANT), ("last", schema.INSTANT)])
 
@@ -93,15 +96,15 @@ def _make_table(root: Root) -> DeltaTable:
 
 
 def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> ApplyResult:
-    with engine.bounded_connection() as con:
+    with engine.bounded_connection(_MEMORY) as con:
         history = _register_table(con, root, None if rebuild else table)
         rows = new_rows.find(con, history, root, paths)
         count = engine.count(con, f"SELECT count(*) FROM {rows}")
         if not count and not rebuild:
             return ApplyResult(table.version(), 0, table.count())
-        ordered = f"SELECT {', '.join(STORED.names)} FROM {rows} ORDER BY study_month, updated_at"
-        batches = engine.batches(con, ordered, STORED)
-        after = delta.commit(root, TABLE, table, batches, overwrite=rebuild)
+        with locks.temporary_folder() as folder:
+            batches = new_rows.in_order(con, rows, Files(str(folder)))
+            after = delta.commit(root, TABLE, table, batches, overwrite=rebuild)
         changes = dict(con.sql(new_rows.changes_sql(rows)).fetchall())
         return ApplyResult(after.version(), count, after.count(), changes)
 

@@ -11,16 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 
 from cohortlake import schema
 from cohortlake.history import timeline, views
 from cohortlake.history.timeline import Observed
-from cohortlake.history.views import HistoryViews, ends_sql
+from cohortlake.history.views import STORED, HistoryViews, ends_sql
 from cohortlake.increments import files, kinds, written
-from cohortlake.storage import engine
+from cohortlake.storage import engine, sorting
+from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 
 _IDENTITY = "datastore_id, image_set_id"
+_BATCH_ROWS = 4096
+"""deltalake keeps ten batches in memory."""
+
+_PLACE = """
+10_000_000_000 * coalesce(try_cast(replace(study_month, '-', '') AS BIGINT), 0)
+    + greatest(0, least(coalesce(epoch(updated_at), 0), 9_999_999_999))::BIGINT
+"""
+"""SQL for the place of a row in the order of the stored ones. An end event has no `updated_at`."""
+
 _STATE_COLUMNS = ", ".join(column.name for column in schema.STATE)
 
 
@@ -72,6 +83,28 @@ def find(
     intervals = timeline.build(con, observed)
     end_events = _find_end_events(con, intervals, known, observed)
     return _new_rows(con, history, increments, known, intervals, end_events)
+
+
+def in_order(con: duckdb.DuckDBPyConnection, rows: str, scratch: Files) -> pa.RecordBatchReader:
+    """Stream rows as they are stored: by study month, and by the second of `updated_at`.
+
+    Args:
+        con: The connection of the rows.
+        rows: The view that `find` returns.
+        scratch: Where sorted parts are written.
+    """
+    query = f"SELECT {_PLACE} AS place, {', '.join(STORED.names)} FROM {rows}"
+    with_place = pa.schema([("place", pa.int64()), *STORED])
+    batches = sorting.in_order(engine.batches(con, query, with_place), scratch)
+    columns = (batch.select(STORED.names) for batch in batches)
+    return pa.RecordBatchReader.from_batches(
+        STORED,
+        (
+            batch.slice(start, _BATCH_ROWS)
+            for batch in columns
+            for start in range(0, len(batch), _BATCH_ROWS)
+        ),
+    )
 
 
 def changes_sql(rows: str) -> str:
@@ -221,13 +254,22 @@ def _new_rows(
         CREATE TEMP TABLE restated_states AS
             SELECT {_STATE_COLUMNS}, observed_at FROM {history.versions}
             SEMI JOIN restated_versions USING (interval_key) WHERE {in_months};
-        CREATE TEMP TABLE new_states AS
-            SELECT DISTINCT ON (state_key) {_STATE_COLUMNS}, {timeline.ENTITY_HASHES} FROM (
-                SELECT {_STATE_COLUMNS}, observed_at FROM {increments.found}
+        CREATE TEMP VIEW given_states AS
+            SELECT {_STATE_COLUMNS}, observed_at FROM {increments.found}
+            UNION ALL FROM restated_states;
+        CREATE TEMP TABLE repeated_states AS
+            SELECT state_key FROM given_states SEMI JOIN new_intervals USING (state_key)
+            GROUP BY state_key HAVING count(*) > 1;
+        CREATE TEMP VIEW new_states AS
+            SELECT *, {timeline.ENTITY_HASHES} FROM (
+                SELECT {_STATE_COLUMNS} FROM given_states
+                ANTI JOIN repeated_states USING (state_key)
                 UNION ALL
-                SELECT {_STATE_COLUMNS}, observed_at FROM restated_states
-            ) SEMI JOIN new_intervals USING (state_key)
-            ORDER BY state_key, observed_at;
+                FROM (
+                    SELECT DISTINCT ON (state_key) {_STATE_COLUMNS} FROM given_states
+                    SEMI JOIN repeated_states USING (state_key) ORDER BY state_key, observed_at
+                )
+            );
         CREATE TEMP VIEW new_rows AS
             SELECT *, {timeline.IMAGE_SET_KEY} AS image_set_key FROM (
                 SELECT 'version' AS row_kind,

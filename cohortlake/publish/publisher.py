@@ -266,6 +266,7 @@ def _publish_since(
         plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, history, index, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
+        writer.finish()
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
         seen = image_sets.observed(con, appended.rows if appended else history.stored)

@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
@@ -24,12 +25,28 @@ from cohortlake.publish.parquet_file import Entities, replace_rows, write
 from cohortlake.publish.publication import intact
 from cohortlake.publish.publication.marker import PublishedFile
 from cohortlake.storage import engine
-from cohortlake.storage.engine import ROW_GROUP_ROWS
 from cohortlake.storage.root import Root
 
 _CHUNK_ROWS = 100_000
-_ROWS_AT_ONCE = 250_000  # a row group of two large files, and their new rows
-_FILES_AT_ONCE = min(4, os.cpu_count() or 1)
+_WAITING_ROWS = 50_000
+_FILES_AT_ONCE = min(4, os.cpu_count() or 1)  # a row group of each is in memory
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    """A file in which rows are replaced.
+
+    Attributes:
+        table: Its table.
+        path: The file, below the root.
+        entities: The studies or patients whose rows are replaced.
+        new_rows: Their new rows, in order.
+    """
+
+    table: str
+    path: str
+    entities: Entities
+    new_rows: Iterable[pa.RecordBatch]
 
 
 class Writer:
@@ -49,6 +66,8 @@ class Writer:
         self._root, self._policy = root, policy
         self.files = dict(files)
         self.written: list[str] = []
+        self._waiting: list[_Replacement] = []
+        self._waiting_rows = 0
 
     def write_periods(
         self, con: duckdb.DuckDBPyConnection, table: str, query: str, periods: Collection[str]
@@ -75,9 +94,10 @@ class Writer:
         periods: Collection[str],
         entities: str,
     ) -> None:
-        """Write one file per period, in which the rows of some studies or patients are replaced.
+        """Replace the rows of some studies or patients in the files of some periods.
 
-        A file in which all these rows are the same as before is left as it is.
+        Files with few new rows wait for `finish`, which writes several at once. A file in which all
+        these rows are the same as before is left as it is.
 
         Args:
             con: The connection of the query.
@@ -94,52 +114,55 @@ class Writer:
             return
         con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
         counts = dict(con.sql("SELECT period, count(*) FROM replacing GROUP BY ALL").fetchall())
-        sizes = {p: min(self._rows(table, p), ROW_GROUP_ROWS) + counts.get(p, 0) for p in periods}
         replaced = Entities(con.sql(entities).to_arrow_table())
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            for some in _cut(sizes, _ROWS_AT_ONCE):
-                new_rows = self._read_periods(con, table, _of_periods("FROM replacing", some))
-                given: dict[str, Iterable[pa.RecordBatch]]
-                if len(some) == 1:  # its rows may be too many to hold them in memory
-                    given = dict(itertools.islice(new_rows, 1))
-                else:
-                    given = {period: list(rows) for period, rows in new_rows}
-                rows_of_path = {self._path(table, period): given.get(period, ()) for period in some}
-                self._replace(pool, table, rows_of_path, replaced)
+        for some in _cut({period: counts.get(period, 0) for period in periods}, _WAITING_ROWS):
+            new_rows = self._read_periods(con, table, _of_periods("FROM replacing", some))
+            count = sum(counts.get(period, 0) for period in some)
+            if self._waiting_rows + count > _WAITING_ROWS:
+                self.finish()
+            given: dict[str, Iterable[pa.RecordBatch]]
+            if count > _WAITING_ROWS:  # of one period
+                given = dict(itertools.islice(new_rows, 1))
+            else:
+                given = {period: list(rows) for period, rows in new_rows}
+            self._waiting += [
+                _Replacement(table, self._path(table, period), replaced, given.get(period, ()))
+                for period in some
+            ]
+            self._waiting_rows += count
+            if count > _WAITING_ROWS:
+                self.finish()
         con.execute("DROP TABLE replacing")
 
-    def _replace(
-        self,
-        pool: ThreadPoolExecutor,
-        table: str,
-        new_rows: Mapping[str, Iterable[pa.RecordBatch]],
-        entities: Entities,
-    ) -> None:
-        """Replace rows of some files at once, each by a thread.
+    def finish(self) -> None:
+        """Write the files whose rows are to be replaced, each by a thread, the largest first.
 
-        Args:
-            pool: The threads.
-            table: The published table.
-            new_rows: Path of a file -> its new rows, in order.
-            entities: The studies or patients whose rows are replaced.
+        Raises:
+            DamagedFile: A file does not hold what was written, so its rows cannot be kept.
         """
-        columns, order = self._columns(table), self._order(table)
-        reader = self._root.reader("published")
+        waiting = sorted(self._waiting, key=self._rows_there, reverse=True)
+        self._waiting, self._waiting_rows = [], 0
+        large = sum(self._rows_there(one) > _CHUNK_ROWS for one in waiting)
+        for some, at_once in ((waiting[:large], 2), (waiting[large:], _FILES_AT_ONCE)):
+            with ThreadPoolExecutor(at_once) as pool:
+                for one, file in zip(some, pool.map(self._replaced, some), strict=True):
+                    if file:
+                        self._add(one.path, file)
 
-        def replace(path: str) -> PublishedFile | None:
-            tables = (pa.Table.from_batches([batch]) for batch in new_rows[path])
-            if path in self.files:
-                written = self.files[path]
-                return replace_rows(
-                    self._root, path, written, columns, order, entities, tables, reader
-                )
-            if new_rows[path] or self._root.exists(path):
-                return write(self._root, path, columns, tables)
-            return None
+    def _rows_there(self, one: _Replacement) -> int:
+        return self.files[one.path].rows if one.path in self.files else 0
 
-        for path, file in zip(new_rows, pool.map(replace, new_rows), strict=True):
-            if file:
-                self._add(path, file)
+    def _replaced(self, one: _Replacement) -> PublishedFile | None:
+        columns, order = self._columns(one.table), self._order(one.table)
+        tables = (pa.Table.from_batches([batch]) for batch in one.new_rows)
+        if one.path in self.files:
+            written, reader = self.files[one.path], self._root.reader("published")
+            return replace_rows(
+                self._root, one.path, written, columns, order, one.entities, tables, reader
+            )
+        if one.new_rows or self._root.exists(one.path):
+            return write(self._root, one.path, columns, tables)
+        return None
 
     def write_rows(
         self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]

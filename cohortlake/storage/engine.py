@@ -71,10 +71,16 @@ def connection(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def bounded_connection() -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-    """Give a connection as `connection` does, for work on any number of rows in bounded memory."""
+def bounded_connection(
+    memory: str = _MEMORY,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    """Give a connection as `connection` does, for work on any number of rows in bounded memory.
+
+    Args:
+        memory: What DuckDB keeps in memory.
+    """
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    return connection(memory_limit=_MEMORY, threads=str(threads))
+    return connection(memory_limit=memory, threads=str(threads))
 
 
 class _SharedDatabase:
