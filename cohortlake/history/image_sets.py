@@ -27,8 +27,6 @@ from cohortlake.storage.root import Root
 
 TABLE = "image_sets"
 
-_MEMORY = "300MB"  # deltalake's writer takes as much again
-
 _OBSERVED = pa.schema([("first", schema.INSTANT), ("last", schema.INSTANT)])
 
 
@@ -96,7 +94,7 @@ def _make_table(root: Root) -> DeltaTable:
 
 
 def _apply(root: Root, table: DeltaTable, paths: Sequence[str], *, rebuild: bool) -> ApplyResult:
-    with engine.bounded_connection(_MEMORY) as con:
+    with engine.bounded_connection() as con:
         history = _register_table(con, root, None if rebuild else table)
         rows = new_rows.find(con, history, root, paths)
         count = engine.count(con, f"SELECT count(*) FROM {rows}")

@@ -184,16 +184,18 @@ def _replaced(
             # What comes after the last row of one side waits for the next rows of that side.
             is_new = merged >= len(kept)
             until = 1 + min(np.flatnonzero(is_new)[-1], np.flatnonzero(~is_new)[-1])
-            yield _taken(both, merged[:until])
-            rest = merged[until:]
+            piece, rest = _taken(both, merged[:until]), merged[until:]
+            del both
             if len(rest) and rest[0] < len(kept):
                 places = rest
                 new.load()
             else:
                 places = rest[:0]
                 new.pending = _taken(new.pending, rest - len(kept))
+                kept = new.none  # the row group is not in memory while the next rows are written
                 if not len(rest):
                     new.load()
+            yield piece
         if len(places):
             yield _taken(kept, places)
     while len(new.pending):
@@ -221,13 +223,13 @@ class _NewRows:
 
     def __init__(self, tables: Iterable[pa.Table], columns: pa.Schema, compared: _Compared) -> None:
         self._tables, self._columns, self._compared = iter(tables), columns, compared
+        self.none = pa.Table.from_batches([], columns)
         self.pending: pa.Table
         self.load()
 
     def load(self) -> None:
         """Load the next rows that wait for their place; none after the last ones."""
-        none = pa.Table.from_batches([], self._columns)
-        rows = next(filter(len, self._tables), none).select(self._columns.names)
+        rows = next(filter(len, self._tables), self.none).select(self._columns.names)
         self.pending = rows.replace_schema_metadata(None)
         if len(self.pending):
             self._compared.add(new=self.pending)

@@ -47,6 +47,7 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
+_MEMORY_OF_ALL = "500MB"  # a full publication sorts the rows of whole years
 _MEMORY_OF_HEADERS = "150MB"  # more rows of 200 columns are spilled
 
 
@@ -258,7 +259,8 @@ def _publish_since(
     writer = Writer(root, policy, before.files if before else {})
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
-    with engine.bounded_connection() as con:
+    memory = {"memory": _MEMORY_OF_ALL} if since is None else {}
+    with engine.bounded_connection(**memory) as con:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)

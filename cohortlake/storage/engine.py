@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 ROW_GROUP_ROWS = 100_000
-_MEMORY = "500MB"
-"""What DuckDB keeps in memory. It spills all else; Arrow and Python take about as much again."""
+_MEMORY = "300MB"
+"""What DuckDB keeps in memory. It spills all else; Arrow, deltalake and Python take more."""
 _MOST_THREADS = 4
 """Each thread of DuckDB needs its own share of the memory, such as a row group that it reads."""
 _BATCH_ROWS = 32_768  # by default a batch has 131,072 rows, which take 130 MB
