@@ -3,8 +3,8 @@
 `series_headers` has a row for each row of `series` whose header was fetched in the version that is
 shown. `earlier_headers` has the headers of all other versions in `history`, so the past is made of
 both. The files of `series`, `image_sets` and `history` of a period say which versions there are.
-Headers that are published already are copied, so few are read from `headers/`. A file whose rows
-stay the same is not written.
+Headers that are published already are copied, so few are read from `headers/`. In a file that was
+published, only the rows of image sets that changed are replaced.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _ROWS = 10_000  # a row has 200 columns
 _VERSION = ("datastore_id", "image_set_id", "version")
 _OF_SERIES = ("SeriesInstanceUID", "StudyInstanceUID", "patient_key")
 _KEY = ", ".join((*_VERSION, "period"))
+_IMAGE_SET = "datastore_id, image_set_id"
+_ALTERED = "altered_image_sets"
 _ROW = ", ".join((_KEY, *_OF_SERIES, "in_table"))
 
 
@@ -65,18 +67,23 @@ def write(
     due = {p for p in due if periods.months([p]) or any(writer.has_file(t, p) for t in TABLES)}
     for some in writer.in_memory("history", due & _periods_of(writer.files), _ROWS):
         paths = [path for month in sorted(periods.months(some)) for path in by_month[month]]
+        kept = [period for period in some if period not in rewrite]
         _list_versions(con, policy, writer, some)
-        _list_former(con, policy, writer, [p for p in some if p not in rewrite])
+        _list_former(con, policy, writer, kept)
         _read_new(con, root, policy, values, paths)
         altered = _find_altered(con)
-        to_write = {t: [p for p in some if p in rewrite or (t, p) in altered] for t in TABLES}
+        are_few = engine.count(con, f"SELECT count(*) FROM {_ALTERED}") <= _ROWS
+        if are_few:
+            _copy_former(con, policy, f"SEMI JOIN {_ALTERED} USING ({_IMAGE_SET})")
+        else:
+            _copy_former(con, policy)
+            kept = []
         for table in TABLES:
-            _copy_former(con, policy, table, to_write[table])
-        for table in TABLES:
-            _write(con, policy, writer, table, to_write[table])
-        con.execute(
-            "DROP TABLE versions_of_periods; DROP TABLE former_rows; DROP TABLE header_rows CASCADE"
-        )
+            to_write = [p for p in some if p in rewrite or (table, p) in altered]
+            _replace(con, policy, writer, table, [p for p in to_write if p in kept])
+            _write(con, policy, writer, table, [p for p in to_write if p not in kept])
+        for name in ("versions_of_periods", "former_rows", "altered_rows", "header_rows"):
+            con.execute(f"DROP TABLE {name} CASCADE")
         pa.default_memory_pool().release_unused()
 
 
@@ -163,30 +170,44 @@ def _read_new(
 
 
 def _find_altered(con: duckdb.DuckDBPyConnection) -> set[tuple[str, str]]:
-    """Return the tables and periods whose rows are not those of the file."""
+    """List the image sets whose rows are not those of the files.
+
+    Returns:
+        The tables and periods of these rows.
+    """
     known = f"SELECT {_KEY} FROM former_rows UNION ALL SELECT {_KEY} FROM header_rows"
     con.execute(f"""
         CREATE OR REPLACE TEMP VIEW present_rows AS
-        SELECT {_ROW} FROM versions_of_periods SEMI JOIN ({known}) USING ({_KEY})
-    """)
-    altered = con.sql("""
-        SELECT DISTINCT in_table, period FROM (
+            SELECT {_ROW} FROM versions_of_periods SEMI JOIN ({known}) USING ({_KEY});
+        CREATE OR REPLACE TEMP TABLE altered_rows AS
             (FROM present_rows EXCEPT FROM former_rows)
-            UNION ALL (FROM former_rows EXCEPT FROM present_rows)
-        )
+            UNION ALL (FROM former_rows EXCEPT FROM present_rows);
+        CREATE OR REPLACE TEMP VIEW {_ALTERED} AS SELECT DISTINCT {_IMAGE_SET} FROM altered_rows;
     """)
-    return {(str(table), str(period)) for table, period in altered.fetchall()}
+    altered = con.sql("SELECT DISTINCT in_table, period FROM altered_rows").fetchall()
+    return {(str(table), str(period)) for table, period in altered}
 
 
-def _copy_former(
-    con: duckdb.DuckDBPyConnection, policy: Policy, table: str, periods: Collection[str]
-) -> None:
-    """Copy the headers of the files of some periods, before these are written again."""
-    if periods:
+def _copy_former(con: duckdb.DuckDBPyConnection, policy: Policy, which: str = "") -> None:
+    """Copy headers out of the files, before these are written again."""
+    for table in TABLES:
         con.execute(f"""
             INSERT INTO header_rows SELECT {_KEY}, {", ".join(_of_header(policy))}
-            FROM former_{table} WHERE period IN {engine.text_list(periods)}
+            FROM former_{table} {which}
         """)
+
+
+def _replace(
+    con: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    writer: Writer,
+    table: str,
+    periods: Collection[str],
+) -> None:
+    """Replace the rows of the altered image sets in the files of some periods of a table."""
+    if periods:
+        rows = f"SELECT {', '.join(_names(policy))}, period {_rows_of(table, periods)}"
+        writer.replace(con, table, rows, periods, f"FROM {_ALTERED}")
 
 
 def _write(
@@ -203,21 +224,18 @@ def _write(
     """
     if not periods:
         return
-    names = [name for name in policy.tables[table] if name != policy.partition.name]
-    of_table = f"in_table = '{table}' AND period IN {engine.text_list(periods)}"
-    rows = f"FROM header_rows JOIN versions_of_periods USING ({_KEY}) WHERE {of_table}"
+    names, rows = ", ".join(_names(policy)), _rows_of(table, periods)
     last_ids = con.sql(f"""
         SELECT image_set_id FROM (
             SELECT image_set_id, row_number() OVER (ORDER BY image_set_id) AS number {rows}
         ) WHERE number % {_ROWS} = 0 ORDER BY ALL
     """).fetchall()
     if len(periods) > 1 or not last_ids:
-        writer.write_rows(con, table, f"SELECT {', '.join(names)}, period {rows}", periods)
+        writer.write_rows(con, table, f"SELECT {names}, period {rows}", periods)
         return
     bounds = [None, *sorted({str(id_) for (id_,) in last_ids}), None]
     slices = (
-        f"SELECT {', '.join(names)} {rows} AND {_is_between(*ends)}"
-        for ends in itertools.pairwise(bounds)
+        f"SELECT {names} {rows} AND {_is_between(*ends)}" for ends in itertools.pairwise(bounds)
     )
     writer.write_period(con, table, next(iter(periods)), slices)
 
@@ -228,7 +246,18 @@ def _is_between(first: str | None, last: str | None) -> str:
     return f"{after} AND image_set_id <= {engine.quoted(last)}" if last else after
 
 
+def _rows_of(table: str, periods: Collection[str]) -> str:
+    return f"""
+        FROM header_rows JOIN versions_of_periods USING ({_KEY})
+        WHERE in_table = '{table}' AND period IN {engine.text_list(periods)}
+    """
+
+
+def _names(policy: Policy) -> list[str]:
+    """Return the columns of a file."""
+    return [name for name in policy.tables[SHOWN] if name != policy.partition.name]
+
+
 def _of_header(policy: Policy) -> list[str]:
     """Return the columns that a header gives."""
-    others = (*_VERSION, *_OF_SERIES, policy.partition.name)
-    return [name for name in policy.tables[SHOWN] if name not in others]
+    return [name for name in _names(policy) if name not in (*_VERSION, *_OF_SERIES)]
