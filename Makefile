@@ -37,6 +37,7 @@ chromium:  # for the tests of the report's page, where root can install it; else
 	@scripts/chromium.sh
 
 chaos: $(READY) laws  ## Run the laws in full; let twenty storms of faults and kills pass over a lake
+	@scripts/s3_server.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m chaos
 	PYTHONPATH=tests $(BIN)/python -m chaos
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from cohortlake.headers import merge
 from cohortlake.history import coverage, history_index, image_sets, packing
@@ -101,7 +100,7 @@ def _maintain(root: Root, name: str, retention: timedelta, held: Collection[int]
     kept = [version for version in sorted(held) if delta.open_table(root, name, version)]
     shortened = shorten_log(root, name, kept)
     deleted = vacuum(root, name, kept)
-    table = DeltaTable(root.table_uri_of(name))
+    table = delta.reopened(root, name)
     files = len(table.file_uris())
     return Maintained(name, table.version(), compacted, files, shortened, deleted)
 
@@ -119,7 +118,7 @@ def state_retention(root: Root, name: str, retention: timedelta) -> None:
     }
 
     def attempt() -> None:
-        table = DeltaTable(root.table_uri_of(name))
+        table = delta.reopened(root, name)
         if not wanted.items() <= table.metadata().configuration.items():
             with delta.explained(root):
                 table.alter.set_table_properties(wanted, post_commithook_properties=delta.HOOKS)
@@ -135,7 +134,7 @@ def compact(root: Root, name: str) -> int:
     """
 
     def attempt() -> int:
-        table = DeltaTable(root.table_uri_of(name))
+        table = delta.reopened(root, name)
         sizes: list[int] = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
         if sum(size < _FILE_BYTES for size in sizes) < _FEWEST_SMALL_FILES:
             return 0
@@ -160,14 +159,14 @@ def shorten_log(root: Root, name: str, held: Collection[int]) -> int:
         How many files of the log were deleted.
     """
     before = _log_files(root, name)
-    newest = DeltaTable(root.table_uri_of(name)).version()
+    newest = delta.reopened(root, name).version()
     oldest = min(held, default=newest)
     with delta.explained(root):
         for version in {oldest, newest}:
             if f"{name}/_delta_log/{version:020}.checkpoint.parquet" not in before:
-                DeltaTable(root.table_uri_of(name), version=version).create_checkpoint()
+                delta.reopened(root, name, version).create_checkpoint()
         # Log files of the version that is open here, and of later ones, are kept.
-        DeltaTable(root.table_uri_of(name), version=oldest).cleanup_metadata()
+        delta.reopened(root, name, oldest).cleanup_metadata()
     return len(before - _log_files(root, name))
 
 
@@ -182,7 +181,7 @@ def vacuum(root: Root, name: str, held: Collection[int]) -> int:
     Returns:
         How many files were deleted.
     """
-    table = DeltaTable(root.table_uri_of(name))
+    table = delta.reopened(root, name)
     vacuum = functools.partial(table.vacuum, full=True, keep_versions=list(held))
     with delta.explained(root):
         if not vacuum(dry_run=True):
@@ -196,10 +195,10 @@ def forget_past(root: Root, name: str) -> None:
     No other run may use the table meanwhile.
     """
     with delta.explained(root):
-        DeltaTable(root.table_uri_of(name)).vacuum(
+        delta.reopened(root, name).vacuum(
             0, dry_run=False, enforce_retention_duration=False, full=True
         )
-        table = DeltaTable(root.table_uri_of(name))
+        table = delta.reopened(root, name)
         table.create_checkpoint()
     for path in _log_files(root, name):
         number = path.rsplit("/", 1)[1][:20]

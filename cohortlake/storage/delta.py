@@ -65,8 +65,10 @@ _ATTEMPTS = 10
 _CUT_OFF = 999  # a log may hold instants in whole milliseconds
 # deltalake's errors hold the operating system's error as text: a full disk, a missing right.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# S3 refuses a write. "Already exists" is another case: another writer was faster.
-_S3_ERROR = re.compile(r"^(?!.*already exists).*Error performing [A-Z]+ http", re.DOTALL)
+# S3 refuses, or its answer breaks off. "Already exists" is another case: another writer was faster.
+_S3_ERROR = re.compile(
+    r"^(?!.*already exists).*(?:Error performing [A-Z]+ http|Generic S3 error)", re.DOTALL
+)
 
 _COMMIT = re.compile(r"\d{20}\.json")
 
@@ -142,7 +144,7 @@ def _open_on_s3(root: Root, name: str) -> DeltaTable | None:
 def _open(root: Root, name: str, version: int | None) -> DeltaTable | None:
     failed: DeltaError
     try:
-        with root.explained(), _without_panic():
+        with root.explained(), _s3_explained(), _without_panic():
             return DeltaTable(root.table_uri_of(name), version=version)
     except TableNotFoundError:
         return None
@@ -221,9 +223,23 @@ def make_table(
                 partition_by=list(partition_by) or None,
                 configuration=_CONFIGURATION,
             )
-        with root.explained():
-            table = DeltaTable(root.table_uri_of(name))
+        table = reopened(root, name)
     return table
+
+
+def reopened(root: Root, name: str, version: int | None = None) -> DeltaTable:
+    """Return a table that exists, as its log says now.
+
+    Args:
+        root: The lake.
+        name: The table.
+        version: Which of its versions; the newest by default.
+
+    Raises:
+        RootNotUsable: The root cannot be read.
+    """
+    with _errors_explained(root):
+        return DeltaTable(root.table_uri_of(name), version=version)
 
 
 def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
@@ -425,13 +441,24 @@ def explained(root: Root) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_explained(root: Root) -> Iterator[None]:
-    with root.explained():
+    with root.explained(), _s3_explained():
         try:
             with _without_panic():
                 yield
         except (DeltaError, OSError) as error:
-            if number := _OS_ERROR.search(str(error)):
+            text = str(error)
+            # A connection that breaks has such a number too.
+            if not _S3_ERROR.search(text) and (number := _OS_ERROR.search(text)):
                 raise OSError(int(number[1]), "") from None
-            if _S3_ERROR.search(str(error)) and not isinstance(error, CommitFailedError):
-                raise OSError(str(error)) from None
             raise
+
+
+@contextlib.contextmanager
+def _s3_explained() -> Iterator[None]:
+    """Raise an OSError, which `Root.explained` reads, if deltalake's error holds S3's answer."""
+    try:
+        yield
+    except DeltaError as error:
+        if _S3_ERROR.search(str(error)) and not isinstance(error, CommitFailedError):
+            raise OSError(str(error)) from None
+        raise

@@ -322,13 +322,14 @@ class Files:
             tag: The tag from `read_with_tag`; None if there was no file.
 
         Returns:
-            Whether it was written.
+            Whether it was written. On S3, False may also mean that it was written, that S3's answer
+            was lost, and that somebody replaced it since: read it again, and add nothing twice.
         """
         location = self.location_of(path)
         if location.s3:
             if location.s3.write_if(location.path(path), content, tag):
                 return True
-            # boto3 repeats a request whose answer was lost: the content may be our own.
+            # See `S3.write_if`: the content may be our own.
             there = self.read_if_there(path)
             return there is not None and there[0] == content
         there = self.read_if_there(path)

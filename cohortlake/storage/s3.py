@@ -14,14 +14,14 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
 from cohortlake.aws import BOTO3_ERRORS, Cause, Failure, cause_of_status, connect, failure_of
 from cohortlake.errors import CohortlakeError, RootNotUsable, RootUnreachable
@@ -48,7 +48,9 @@ _ARROW_WITHOUT_ANSWER = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT")
 _DELTALAKE_ERROR = re.compile(
     r"Error performing (\w+) .*?status code\W.*? ?(\d{3}) [A-Z]", re.DOTALL
 )
-_DELTALAKE_WITHOUT_ANSWER = re.compile(r"Error performing (\w+) .*?HTTP error", re.DOTALL)
+_DELTALAKE_WITHOUT_ANSWER = re.compile(
+    r"Error (?:performing (\w+) |getting (\w+) response body).*?HTTP error", re.DOTALL
+)
 
 _RIGHTS = {
     # Without the right to list, S3 says of what is not there that it is forbidden.
@@ -107,8 +109,10 @@ class S3:
 
     def _read(self, path: str) -> tuple[bytes, str]:
         bucket, _, key = path.partition("/")
-        answer = self._client.get_object(Bucket=bucket, Key=key)
-        return bytes(answer["Body"].read()), str(answer["ETag"])
+        for _ in range(_ATTEMPTS - 1):  # boto3 repeats requests, but not the body of an answer
+            with suppress(HTTPClientError, IncompleteReadError):
+                return _content(self._client.get_object(Bucket=bucket, Key=key))
+        return _content(self._client.get_object(Bucket=bucket, Key=key))
 
     def read_if_there(self, path: str) -> tuple[bytes, str] | None:
         """Return an object as `read` does, or None if there is no such object."""
@@ -122,6 +126,9 @@ class S3:
 
     def write_if(self, path: str, content: bytes, etag: str | None) -> bool:
         """Write an object if nobody else wrote it meanwhile.
+
+        If the answer is lost, boto3 sends the request again. S3 refuses it, because the object is
+        there. Then this returns False although the object was written.
 
         Args:
             path: The bucket and the key.
@@ -234,6 +241,11 @@ class S3:
         return connect("s3", Config())
 
 
+def _content(answer: dict[str, Any]) -> tuple[bytes, str]:
+    """Return the body and the ETag of an answer to GetObject."""
+    return bytes(answer["Body"].read()), str(answer["ETag"])
+
+
 def _failure_of_os_error(error: OSError) -> Failure:
     if error.errno:
         is_missing = isinstance(error, FileNotFoundError)
@@ -258,7 +270,7 @@ def _failure_of_text(text: str) -> Failure | None:
         operation, status = deltalake.groups()
         return Failure(cause_of_status(int(status)), status, operation=operation)
     if no_answer := _DELTALAKE_WITHOUT_ANSWER.search(text):
-        return Failure(Cause.NO_ANSWER, "", operation=no_answer[1])
+        return Failure(Cause.NO_ANSWER, "", operation=no_answer[1] or no_answer[2])
     return None
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import uuid
 from typing import Any
 
 from cohortlake.aws import BOTO3_ERRORS
 
 _PART_BYTES = 8 * 1024 * 1024  # S3 wants at least 5 MiB, and takes 10,000 parts
+_ID = "written-by"  # the metadata of an object, by which its writer recognises it
 
 
 class Upload(io.RawIOBase):
@@ -32,6 +34,7 @@ class Upload(io.RawIOBase):
         self._object = {"Bucket": bucket, "Key": key}
         self._buffer = bytearray()
         self._size_bytes = 0
+        self._id = uuid.uuid4().hex
         self._upload_id: str | None = None
         self._parts: list[dict[str, Any]] = []
         self._is_open = True
@@ -66,9 +69,18 @@ class Upload(io.RawIOBase):
             return
         if self._buffer:
             self._send_part(bytes(self._buffer))
-        self._client.complete_multipart_upload(
-            **self._object, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
-        )
+        try:
+            self._client.complete_multipart_upload(
+                **self._object, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+            )
+        except self._client.exceptions.NoSuchUpload:
+            # Either the upload was aborted, or it was completed and the answer was lost.
+            if not self._is_there():
+                raise
+
+    def _is_there(self) -> bool:
+        there = self._client.head_object(**self._object)
+        return bool(there["Metadata"].get(_ID) == self._id)
 
     def discard(self) -> None:
         """Delete what was uploaded, unless the object was kept."""
@@ -81,7 +93,7 @@ class Upload(io.RawIOBase):
 
     def _send_part(self, content: bytes) -> None:
         if self._upload_id is None:
-            begun = self._client.create_multipart_upload(**self._object)
+            begun = self._client.create_multipart_upload(**self._object, Metadata={_ID: self._id})
             self._upload_id = str(begun["UploadId"])
         number = len(self._parts) + 1
         sent = self._client.upload_part(

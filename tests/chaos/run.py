@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -54,6 +54,7 @@ class Job:
         wait_at: The point at which it waits for some seconds, the first time.
         clock_seconds: How far the clock of this machine jumps forward and back.
         largest_file_bytes: The largest size of a file that it writes.
+        constants: Constants of the library to set, beside those of `steps.SMALL`.
     """
 
     command: tuple[str, ...]
@@ -63,6 +64,7 @@ class Job:
     wait_at: str | None = None
     clock_seconds: float = 0.0
     largest_file_bytes: int | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -111,7 +113,7 @@ def _run(job: Job) -> None:
         del os.environ[name]
     os.environ.update(job.environment)
     tempfile.tempdir = None  # read TMPDIR again
-    steps.install(_recorder(job))
+    steps.install(_recorder(job), job.constants)
     if job.clock_seconds:
         _shift_clock(job.clock_seconds)
     if job.largest_file_bytes is not None:

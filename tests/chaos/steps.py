@@ -10,7 +10,7 @@ import functools
 import importlib
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -139,13 +139,14 @@ def step_of(point: str) -> Step:
     return next(step for step in STEPS if step.name == name)
 
 
-def install(on_point: OnPoint) -> None:
+def install(on_point: OnPoint, constants: Mapping[str, Any]) -> None:
     """Wrap all steps in this process, and set the constants of `SMALL`.
 
     Args:
         on_point: Called at each point, in the thread that comes to it.
+        constants: More constants to set, or other values.
     """
-    for target, value in SMALL.items():
+    for target, value in {**SMALL, **constants}.items():
         owner, name = _resolved(target)
         getattr(owner, name)  # that it is still there
         setattr(owner, name, value)

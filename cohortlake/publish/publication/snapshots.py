@@ -60,10 +60,13 @@ class Snapshot:
 
 def record(root: Root, snapshot: Snapshot) -> None:
     """Add a publication to the list of snapshots."""
-    is_written = False
-    while not is_written:  # if two machines publish to S3 at once, one of them reads it again
+    line = snapshot.to_json()
+    before, tag = root.read_if_there(_RECORD_PATH) or (b"", None)
+    while not root.replace(_RECORD_PATH, before + line, tag):
+        # Two machines publish to S3 at once. Another line may follow ours already.
         before, tag = root.read_if_there(_RECORD_PATH) or (b"", None)
-        is_written = root.replace(_RECORD_PATH, before + snapshot.to_json(), tag)
+        if line in before.splitlines(keepends=True):
+            return
 
 
 def table(root: Root) -> pa.Table:
