@@ -138,11 +138,7 @@ def compact(root: Root, name: str) -> int:
         sizes: list[int] = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
         if sum(size < _FILE_BYTES for size in sizes) < _FEWEST_SMALL_FILES:
             return 0
-        with delta.explained(root):
-            done = table.optimize.compact(
-                target_size=_FILE_BYTES, writer_properties=delta.WRITER_PROPERTIES
-            )
-        return int(done["numFilesRemoved"])
+        return delta.compact(root, name, _FILE_BYTES)
 
     return delta.retrying(name, attempt)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
 _CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "10"}
 
 _WRITER = "cohortlake"
+_COMPACTION = "cohortlake.compaction"  # the property of a table that names its last compaction
 _ATTEMPTS = 10
 _CUT_OFF = 999  # a log may hold instants in whole milliseconds
 # deltalake's errors hold the operating system's error as text: a full disk, a missing right.
@@ -416,6 +418,48 @@ def commit(
         if root.location_of(name).is_local:
             root.make_private(_written(root, name, range(before + 1, table.version() + 1)))
         return DeltaTable(root.table_uri_of(name))
+
+
+def compact(root: Root, name: str, target_bytes: int) -> int:
+    """Replace many small files of a table by few large ones, in one commit.
+
+    deltalake lets two compactions of the same files commit, and then each row is there twice. But
+    it refuses a commit if the properties changed since its writer read the table. So each
+    compaction writes a property of its own before it reads the table. Of several, the last to begin
+    succeeds.
+
+    Args:
+        root: The lake.
+        name: The table.
+        target_bytes: The size of a large file.
+
+    Returns:
+        How many files were replaced; 0 if another compaction began meanwhile.
+
+    Raises:
+        CommitFailedError: Another writer replaced the rows.
+        RootNotUsable: The root cannot be written.
+    """
+    mine = {_COMPACTION: uuid.uuid4().hex}
+
+    def is_last(table: DeltaTable) -> bool:
+        return mine.items() <= table.metadata().configuration.items()
+
+    try:
+        with explained(root):
+            reopened(root, name).alter.set_table_properties(
+                mine, raise_if_not_exists=False, post_commithook_properties=HOOKS
+            )
+            table = DeltaTable(root.table_uri_of(name))
+            if is_last(table):
+                done = table.optimize.compact(
+                    target_size=target_bytes, writer_properties=WRITER_PROPERTIES
+                )
+                return int(done["numFilesRemoved"])
+    except CommitFailedError:
+        if is_last(reopened(root, name)):
+            raise
+    return 0
 
 
 def _written(root: Root, name: str, versions: Iterable[int]) -> Iterator[str]:

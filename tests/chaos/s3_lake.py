@@ -78,7 +78,8 @@ class Bucket:
             Bucket=self._name, Prefix=f"{prefix}/{folder}"
         )
         listed = (item["Key"] for page in pages for item in page.get("Contents", ()))
-        keys = [key for key in listed if key.endswith(suffix)]
+        # Arrow marks a folder by an object whose name ends with a slash.
+        keys = [key for key in listed if key.endswith(suffix) and not key.endswith("/")]
         with ThreadPoolExecutor(_THREADS) as pool:
             contents = list(pool.map(self._get, keys))
         return {
