@@ -58,8 +58,13 @@ def statements(lake: str, tables: Iterable[Table], last_year: int) -> str:
     return head + replace + "".join(_statements(lake, table, last_year) for table in tables)
 
 
+def column_lines(columns: Iterable[schema.Column]) -> list[str]:
+    """Return a line for each column that has a type there: its name, its type, its meaning."""
+    return [f"  {_column(column)}" for column in columns if column.type in _TYPES]
+
+
 def _statements(lake: str, table: Table, last_year: int) -> str:
-    lines = [f"  {_column(column)}" for column in table.columns if column.type in _TYPES]
+    lines = column_lines(table.columns)
     left_out = [column.name for column in table.columns if column.type not in _TYPES]
     note = (
         f"-- Left out, for Athena has no type for it: {', '.join(left_out)}.\n" if left_out else ""

@@ -1,7 +1,7 @@
 """The catalogue: files beside the published tables that describe them to other tools.
 
-It has a database of views, the data dictionary, and DDL for Athena. None of them holds a row. A
-file is written only if its content changes.
+It has a database of views, the data dictionary, and DDL for Athena and Spark. None of them holds
+a row. A file is written only if its content changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import duckdb
 
 from cohortlake.errors import DamagedFile
 from cohortlake.privacy import Policy
-from cohortlake.publish.export import athena, database, dictionary
+from cohortlake.publish.export import athena, database, dictionary, spark
 from cohortlake.publish.export.tables import Table, tables
 from cohortlake.publish.publication import intact
 from cohortlake.storage import damage
@@ -29,6 +29,7 @@ VIEWS_PATH = "published/cohortlake.sql"
 CSV_PATH = "published/data_dictionary.csv"
 MARKDOWN_PATH = "published/data_dictionary.md"
 ATHENA_PATH = "published/athena.sql"
+SPARK_PATH = "published/spark.sql"
 
 
 def bring_up_to_date(
@@ -60,6 +61,7 @@ def bring_up_to_date(
         CSV_PATH: dictionary.to_csv(policy),
         MARKDOWN_PATH: dictionary.to_markdown(policy),
         ATHENA_PATH: athena.statements(lake, known, next_year),
+        SPARK_PATH: spark.statements(known),
     }
     digests = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in texts.items()}
     for path, text in texts.items():

@@ -35,6 +35,7 @@ FILES = (
     catalogue.CSV_PATH,
     catalogue.MARKDOWN_PATH,
     catalogue.ATHENA_PATH,
+    catalogue.SPARK_PATH,
 )
 
 
@@ -294,6 +295,23 @@ def test_the_dictionary_tells_every_column_and_what_the_policy_does(
         assert row["meaning"] == column.description
         assert f"| `{column.name}` | `{column.type}` |" in page
         assert all(row[name] is not None for name in HEAD)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_views_for_spark_name_all_columns_but_times(
+    published: dict[str, Root], policy: str
+) -> None:
+    text = published[policy].read(catalogue.SPARK_PATH).decode()
+    views = re.findall(r"VIEW `(\w+)` \(\n(.*?)\n\)\nUSING parquet", text, re.DOTALL)
+    assert [name for name, _ in views] == [*schema.PUBLISHED]
+    for name, lines in views:
+        shown = built_in(policy).shown(schema.published(name))
+        typed = {column.name: column.type for column in shown}
+        named = dict(re.findall(r"^  `(\w+)` ([a-z<>]+) COMMENT '[^']*',?$", lines, re.MULTILINE))
+        read_as = READ_AS | {pa.list_(pa.string()): "array<string>"}
+        assert named == {column: read_as[t] for column, t in typed.items() if t in read_as}
+        assert {column for column in typed if column not in named} <= {"StudyTime"}
+        assert f"path '${{LAKE}}/published/{name}'" in text
 
 
 CREATE = re.compile(
