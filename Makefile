@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CLUSTER := var/cluster-venv
+ENGINES := var/engines-venv
 PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
 # Tests wait for servers and for each other a fifth of their time: one worker more than cores.
@@ -15,7 +16,7 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 export DAGSTER_HOME := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test laws chromium chaos cluster-test dev lint audit docs lock clean
+.PHONY: help demo check test laws chromium chaos cluster-test engines-test dev lint audit docs lock clean
 
 help:  ## Show this
 	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
@@ -28,7 +29,7 @@ check: $(READY) lint  ## Check style, types and layers, and run the quick unit t
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests/unit
 
 test: $(READY) chromium  ## Run every test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not cluster"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not chaos and not cluster and not engines"
 
 laws: $(READY)  ## Run the tests of laws with all their examples
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile thorough -m hypothesis
@@ -44,6 +45,10 @@ chaos: $(READY) laws  ## Run the laws in full; let twenty storms of faults and k
 cluster-test: $(CLUSTER)/.ready  ## Run PostgreSQL, Redis, S3 and Celery workers, and kill one
 	@scripts/cluster_servers.sh
 	$(CLUSTER)/bin/python -m pytest -m cluster tests/cluster
+
+engines-test: $(ENGINES)/.ready  ## Read a lake with Spark and Trino, and search with the Java SDK
+	@scripts/engines.sh
+	$(ENGINES)/bin/python -m pytest -m engines tests/engines
 
 dev: $(READY)  ## Start the emulator and Dagster's UI on this machine
 	$(BIN)/python scripts/dev.py
@@ -72,6 +77,9 @@ lock: $(READY)  ## Lock the dependencies again (needs uv)
 			--group $$group --constraint requirements.txt \
 			pyproject.toml --output-file deploy/$$group/requirements.txt || exit 1; \
 	done
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --constraint requirements.txt --only-group engines \
+		pyproject.toml --output-file deploy/engines/requirements.txt
 
 clean:  ## Remove what was made, the virtual environment too
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -81,6 +89,9 @@ $(READY): requirements.txt pyproject.toml
 
 $(CLUSTER)/.ready: requirements.txt deploy/celery/requirements.txt pyproject.toml
 	$(call fill,$(CLUSTER),requirements.txt deploy/celery/requirements.txt)
+
+$(ENGINES)/.ready: requirements.txt deploy/engines/requirements.txt pyproject.toml
+	$(call fill,$(ENGINES),requirements.txt deploy/engines/requirements.txt)
 
 # Make a virtual environment from locks, and install this repository in it.
 define fill

@@ -127,10 +127,12 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     while time.monotonic() < end:
         if server.poll() is not None:
             raise RuntimeError(log.read_text()[-3000:])
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"{url}/v1/info") as answer:  # noqa: S310
-                if not json.load(answer)["starting"]:
-                    return
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{url}/v1/info") as answer,  # noqa: S310
+        ):
+            if not json.load(answer)["starting"]:
+                return
         time.sleep(0.5)
     raise RuntimeError(log.read_text()[-3000:])
 

@@ -1,5 +1,6 @@
 import java.time.Instant;
 import java.util.List;
+import software.amazon.awssdk.core.client.config.SdkAdvancedClientOption;
 import software.amazon.awssdk.core.exception.SdkServiceException;
 import software.amazon.awssdk.services.medicalimaging.MedicalImagingClient;
 import software.amazon.awssdk.services.medicalimaging.model.DICOMStudyDateAndTime;
@@ -21,7 +22,11 @@ public final class Search {
         datastore = arguments[0];
         String patient = arguments[1];
         String series = arguments[2];
-        client = MedicalImagingClient.create();
+        // The SDK has no variable for it: this is its own way to leave the host alone.
+        client = MedicalImagingClient.builder()
+            .overrideConfiguration(c -> c.putAdvancedOption(
+                SdkAdvancedClientOption.DISABLE_HOST_PREFIX_INJECTION, true))
+            .build();
         print("everything", SearchCriteria.builder().build());
         print("patient", criteria(equal(SearchByAttributeValue.fromDicomPatientId(patient))));
         print("studies", criteria(between(

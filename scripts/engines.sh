@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Fetches with Maven what `make engines-test` needs into var/engines: the jars with which Spark reads
+# Iceberg and Delta tables, Trino's server, AWS's Java SDK. Never fails: tests of what is missing are
+# skipped, and say so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$PWD/var/engines
+mkdir -p "$folder"
+
+if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then
+    echo "no Maven or no Java: most tests of the engines are skipped"
+    exit 0
+fi
+maven() { timeout 600 mvn -q -B "$@" >"$folder/maven.log" 2>&1; }
+copy() { # artifact, folder
+    maven dependency:copy "-Dartifact=$1" "-DoutputDirectory=$2" || echo "$1 cannot be fetched"
+}
+
+for jar in org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.0 io.delta:delta-spark_2.13:4.0.0 \
+    io.delta:delta-storage:4.0.0 org.xerial:sqlite-jdbc:3.50.3.0; do
+    name=${jar#*:}
+    [ -e "$folder/spark/${name/:/-}.jar" ] || copy "$jar" "$folder/spark"
+done
+
+trino=trino-server-476
+if [ ! -e "$folder/$trino/lib" ]; then
+    copy io.trino:trino-server:476:tar.gz "$folder"
+    # Of fifty plugins one is needed.
+    if [ -e "$folder/$trino.tar.gz" ]; then
+        tar -xzf "$folder/$trino.tar.gz" -C "$folder" "$trino/lib" "$trino/plugin/iceberg"
+        rm "$folder/$trino.tar.gz"
+    fi
+fi
+
+[ -e "$folder/java/.whole" ] ||
+    if maven -f tests/engines/java/pom.xml dependency:copy-dependencies \
+        "-DoutputDirectory=$folder/java"; then
+        touch "$folder/java/.whole"
+    else
+        echo "AWS's Java SDK cannot be fetched"
+    fi
