@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from cohortlake import schema
 from cohortlake.errors import OldFormat
 from cohortlake.history import new_rows, views
-from cohortlake.history.views import STORED, AppendedViews, HistoryViews
+from cohortlake.history.views import STORED, HistoryViews
 from cohortlake.increments import files, older_format
 from cohortlake.storage import delta, engine, locks
 from cohortlake.storage.files import Files
@@ -141,27 +141,25 @@ def register_nothing(con: duckdb.DuckDBPyConnection, root: Root) -> HistoryViews
 
 
 def register_appended(
-    con: duckdb.DuckDBPyConnection,
-    history: HistoryViews,
-    root: Root,
-    since: int | None,
-    version: int,
-) -> AppendedViews | None:
-    """Make the rows that were committed between two versions readable.
+    con: duckdb.DuckDBPyConnection, root: Root, since: int | None, version: int
+) -> str | None:
+    """Make the rows that were committed between two versions readable, as they are stored.
 
     Args:
-        con: Gets the views. See `AppendedViews` for their names and rows.
-        history: The version history at the later version.
+        con: Gets the view.
         root: The lake.
         since: The earlier version, or None.
         version: The later version.
 
     Returns:
-        The views; None if there is no earlier version, or if the rows are not known: the table
-        was rebuilt since then, or its log or files were cleaned up.
+        The name of the view; None if there is no earlier version, or if the rows are not known:
+        the table was rebuilt since then, or its log or files were cleaned up.
     """
     appended = None if since is None else appended_files(root, since, version)
-    return None if appended is None else views.create_appended(con, history, root, appended)
+    if appended is None:
+        return None
+    engine.register(con, "appended", root, appended, STORED)
+    return "appended"
 
 
 def appended_files(root: Root, since: int, version: int) -> list[str] | None:

@@ -44,19 +44,6 @@ class HistoryViews:
     history: str = "history"
 
 
-@dataclass(frozen=True)
-class AppendedViews:
-    """The names of the views that `create_appended` makes.
-
-    Attributes:
-        rows: The rows that were committed after an earlier version of the table.
-        former_end_events: The end events of that version.
-    """
-
-    rows: str = "appended"
-    former_end_events: str = "former_end_events"
-
-
 def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> HistoryViews:
     """Make the views of the version history.
 
@@ -79,27 +66,6 @@ def create(con: duckdb.DuckDBPyConnection, root: Root, files: Sequence[str]) -> 
         CREATE TEMP VIEW {views.ends} AS {ends_sql(views.end_events)};
         CREATE TEMP VIEW {views.current} AS {current_sql(views.versions, views.ends)};
         CREATE TEMP VIEW {views.history} AS {history_sql(views.versions, views.ends)};
-    """)
-    return views
-
-
-def create_appended(
-    con: duckdb.DuckDBPyConnection, history: HistoryViews, root: Root, files: Sequence[str]
-) -> AppendedViews:
-    """Make the views of the rows that some files hold, and of the end events before them.
-
-    Args:
-        con: Gets the views.
-        history: The version history.
-        root: The lake.
-        files: The files that were committed after an earlier version.
-    """
-    views = AppendedViews()
-    engine.register(con, views.rows, root, files, STORED)
-    con.execute(f"""
-        CREATE TEMP VIEW {views.former_end_events} AS
-            FROM {history.end_events}
-            ANTI JOIN (FROM {views.rows} WHERE row_kind = 'closure') USING (interval_key, revision)
     """)
     return views
 

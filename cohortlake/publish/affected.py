@@ -17,7 +17,6 @@ import duckdb
 from cohortlake.history import index_sections
 from cohortlake.history.history_index import HistoryIndex
 from cohortlake.history.views import (
-    AppendedViews,
     HistoryViews,
     current_sql,
     ends_of_sql,
@@ -63,7 +62,7 @@ def find(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
     index: HistoryIndex,
-    appended: AppendedViews,
+    appended: str,
     rewrite: Collection[str] = (),
 ) -> Affected:
     """Find what a commit affects.
@@ -95,14 +94,12 @@ def find(
     return Affected(changed, studies, rows, "affected_patients", "affected_patient_rows")
 
 
-def _find_changed(
-    con: duckdb.DuckDBPyConnection, history: HistoryViews, appended: AppendedViews
-) -> str:
-    months = select_months(con, f"FROM {appended.rows} WHERE study_month IS NOT NULL")
+def _find_changed(con: duckdb.DuckDBPyConnection, history: HistoryViews, appended: str) -> str:
+    months = select_months(con, f"FROM {appended} WHERE study_month IS NOT NULL")
     con.execute(f"""
         CREATE TEMP TABLE changed AS
         SELECT DISTINCT study_month, study_hash, patient_hash FROM {history.versions}
-        SEMI JOIN (SELECT DISTINCT image_set_key FROM {appended.rows}) USING (image_set_key)
+        SEMI JOIN (SELECT DISTINCT image_set_key FROM {appended}) USING (image_set_key)
         WHERE study_month IN {engine.text_list(months)}
     """)
     return "changed"

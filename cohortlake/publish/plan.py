@@ -14,7 +14,7 @@ import duckdb
 
 from cohortlake.history import change_kinds
 from cohortlake.history.history_index import HistoryIndex
-from cohortlake.history.views import AppendedViews, HistoryViews
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy
 from cohortlake.publish import affected as affected_rows
 from cohortlake.publish import derived_values
@@ -66,7 +66,7 @@ def make_plan(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
     index: HistoryIndex,
-    appended: AppendedViews | None,
+    appended: str | None,
     policy: Policy,
     rewrite: frozenset[str] = frozenset(),
 ) -> PublishPlan:
@@ -109,7 +109,7 @@ def _plan_changes(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
     index: HistoryIndex,
-    appended: AppendedViews,
+    appended: str,
     policy: Policy,
     rewrite: frozenset[str],
 ) -> PublishPlan:

@@ -264,20 +264,19 @@ def _publish_since(
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
-        appended = image_sets.register_appended(con, history, root, since, version)
+        appended = image_sets.register_appended(con, root, since, version)
         plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, history, index, plan, policy, writer)
         _write_periods(con, plan, study_order, policy, writer)
         writer.finish()
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
-        seen = image_sets.observed(con, appended.rows if appended else history.stored)
+        seen = image_sets.observed(con, appended or history.stored)
     shown = before.headers if before and not plan.is_full else {}
     changed = {month for month in {*shown, *headers} if shown.get(month) != headers.get(month)}
     values, by_month = HeaderValues(policy, key), header_files.by_month(header_paths)
     with engine.connection(memory_limit=_MEMORY_OF_HEADERS, threads="1") as con:
-        image_sets.register(con, root, version)
-        series_headers.write(con, root, policy, values, writer, by_month, changed, plan)
+        series_headers.write(con, root, version, policy, values, writer, by_month, changed, plan)
     removed = set(writer.unwritten() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(

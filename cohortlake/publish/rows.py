@@ -54,7 +54,7 @@ def load(
     """
     batch = _with_changes(con, plan, months)
     columns = con.table(batch).columns
-    keyed = keyed_sql(batch, _make_lookups(con, batch))
+    keyed = keyed_sql(batch, _make_lookups(con, batch, plan.patients))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE published_rows AS {rows_sql(keyed, columns, policy)};
         CREATE OR REPLACE TEMP VIEW current_rows AS FROM published_rows WHERE ended_by IS NULL;
@@ -84,8 +84,8 @@ class Lookups:
     body_parts: str
 
 
-def _make_lookups(con: duckdb.DuckDBPyConnection, rows: str) -> Lookups:
-    patients = derived_values.keyed_patients(con, rows, "row_patients")
+def _make_lookups(con: duckdb.DuckDBPyConnection, rows: str, patients: str | None) -> Lookups:
+    patients = patients or derived_values.keyed_patients(con, rows, "row_patients")
     tables = {
         "row_accessions": derived_values.keyed_accessions(con, rows),
         "row_sexes": derived_values.sexes(con, rows),
@@ -136,8 +136,9 @@ def _with_changes(
     """
     listed = engine.text_list(months)
     multi_month = plan.multi_month_rows
+    kind = "TABLE" if plan.is_full else "VIEW"  # the rows of a few changes are a table already
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE in_months AS
+        CREATE OR REPLACE TEMP {kind} in_months AS
             SELECT * FROM {plan.rows} WHERE study_month IN {listed};
         CREATE OR REPLACE TEMP VIEW states AS
             FROM in_months UNION ALL
@@ -167,6 +168,6 @@ def _with_changes(
             study_hash IN (SELECT study_hash FROM {multi_month} WHERE study_month IN {listed})
             OR series_hash IN (SELECT series_hash FROM {multi_month} WHERE study_month IN {listed})
         );
-        DROP TABLE in_months CASCADE;
+        DROP {kind} in_months CASCADE;
     """)
     return "batch"

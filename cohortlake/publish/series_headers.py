@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cohortlake.headers import columns, files
 from cohortlake.headers.shown_values import HeaderValues
+from cohortlake.history import image_sets
 from cohortlake.privacy import Policy
 from cohortlake.publish.periods import Periods
 from cohortlake.publish.plan import PublishPlan
@@ -38,6 +39,7 @@ _ROW = ", ".join((_KEY, *_OF_SERIES, "in_table"))
 def write(
     con: duckdb.DuckDBPyConnection,
     root: Root,
+    version: int,
     policy: Policy,
     values: HeaderValues,
     writer: Writer,
@@ -48,8 +50,9 @@ def write(
     """Write the files of the periods that changed.
 
     Args:
-        con: The connection of the version history.
+        con: A connection.
         root: The lake.
+        version: The version of the version history that is published.
         policy: The privacy policy.
         values: Treats the values under the policy.
         writer: Has written `series`, `image_sets` and `history`.
@@ -59,16 +62,17 @@ def write(
     """
     periods = Periods(policy.dates, dict.fromkeys(by_month, 0))
     due = {*plan.rewrite, *periods.of_months(changed), *_periods_of(writer.written)}
-    rewrite = plan.rewrite
+    rewrite, states = plan.rewrite, "written_image_sets"
     if not _shows_versions(policy):
         # No published file says of which version a header is, so none is copied.
         due |= plan.periods["series"]
         rewrite = frozenset(due)
+        states = image_sets.register(con, root, version).current
     due = {p for p in due if periods.months([p]) or any(writer.has_file(t, p) for t in TABLES)}
     for some in writer.in_memory("history", due & _periods_of(writer.files), _ROWS):
         paths = [path for month in sorted(periods.months(some)) for path in by_month[month]]
         kept = [period for period in some if period not in rewrite]
-        _list_versions(con, policy, writer, some)
+        _list_versions(con, policy, writer, some, states)
         _list_former(con, policy, writer, kept)
         _read_new(con, root, policy, values, paths)
         altered = _find_altered(con)
@@ -98,9 +102,21 @@ def _periods_of(paths: Collection[str]) -> set[str]:
 
 
 def _list_versions(
-    con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer, periods: Collection[str]
+    con: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    writer: Writer,
+    periods: Collection[str],
+    states: str,
 ) -> None:
-    """List the versions of some periods, and the table that has the header of each."""
+    """List the versions of some periods, and the table that has the header of each.
+
+    Args:
+        con: The connection of the states.
+        policy: The privacy policy.
+        writer: Has written the files of the periods.
+        periods: The periods.
+        states: A relation with the current version of each image set.
+    """
     for table in _MADE_OF:
         writer.register_published(con, f"written_{table}", table, periods)
     period = policy.partition.name
@@ -109,7 +125,7 @@ def _list_versions(
         CREATE OR REPLACE TEMP TABLE versions_of_periods AS
         SELECT {", ".join(_VERSION)}, s.{period} AS period,
                {", ".join(f"s.{name}" for name in _OF_SERIES)}, '{SHOWN}' AS in_table
-        FROM written_series s JOIN {"written_image_sets" if is_shown else "current"}
+        FROM written_series s JOIN {states}
             USING (datastore_id, image_set_id)
         WHERE version IS NOT NULL
     """)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import duckdb
 
-from cohortlake.history.views import AppendedViews, HistoryViews, current_sql, ends_of_sql
+from cohortlake.history.views import HistoryViews, current_sql, ends_sql
 from cohortlake.publish.marts import REPRESENTATIVE_ORDER, STUDY
 
 COLUMNS = (
@@ -48,7 +48,7 @@ def of(current: str) -> str:
 def find_reordered(
     con: duckdb.DuckDBPyConnection,
     history: HistoryViews,
-    appended: AppendedViews,
+    appended: str,
     versions: str,
 ) -> str:
     """Find the studies whose position the appended rows change.
@@ -58,24 +58,27 @@ def find_reordered(
     Args:
         con: The connection of the views.
         history: The version history.
-        appended: The rows committed since the last publication.
+        appended: The rows committed since the last publication: a relation.
         versions: All versions of the affected patients: a relation with `COLUMNS`, PatientID and
             study_hash.
 
     Returns:
         The name of a temporary table: study_hash of these studies.
     """
-    ends, former_ends = (
-        f"({ends_of_sql(end_events, versions)})"
-        for end_events in (history.end_events, appended.former_end_events)
-    )
+    ends = f"({ends_sql('ends_of_versions')})"
+    former_ends = f"({ends_sql('former_ends_of_versions')})"
     con.execute(f"""
+        CREATE TEMP TABLE ends_of_versions AS
+            FROM {history.end_events} SEMI JOIN {versions} USING (interval_key);
+        CREATE TEMP VIEW former_ends_of_versions AS
+            FROM ends_of_versions
+            ANTI JOIN (FROM {appended} WHERE row_kind = 'closure') USING (interval_key, revision);
         CREATE TEMP VIEW ordered_versions AS
             SELECT *, concat_ws('|', datastore_id, PatientID) AS patient_key FROM {versions};
         CREATE TEMP TABLE current_after AS {current_sql("ordered_versions", ends)};
         CREATE TEMP TABLE current_before AS
             SELECT * FROM ({current_sql("ordered_versions", former_ends)})
-            ANTI JOIN (FROM {appended.rows} WHERE row_kind = 'version') USING (interval_key);
+            ANTI JOIN (FROM {appended} WHERE row_kind = 'version') USING (interval_key);
         CREATE TEMP TABLE reordered AS
             SELECT DISTINCT study_hash FROM current_after
             WHERE hash({STUDY}) IN (
@@ -84,5 +87,7 @@ def find_reordered(
         DROP VIEW ordered_versions;
         DROP TABLE current_after;
         DROP TABLE current_before;
+        DROP VIEW former_ends_of_versions;
+        DROP TABLE ends_of_versions;
     """)
     return "reordered"

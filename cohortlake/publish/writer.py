@@ -112,27 +112,25 @@ class Writer:
         """
         if not periods:
             return
-        con.execute(f"CREATE OR REPLACE TEMP TABLE replacing AS {_of_periods(query, periods)}")
-        counts = dict(con.sql("SELECT period, count(*) FROM replacing GROUP BY ALL").fetchall())
-        replaced = Entities(con.sql(entities).to_arrow_table())
-        for some in _cut({period: counts.get(period, 0) for period in periods}, _WAITING_ROWS):
-            new_rows = self._read_periods(con, table, _of_periods("FROM replacing", some))
-            count = sum(counts.get(period, 0) for period in some)
+        replaced, without_rows = Entities(con.sql(entities).to_arrow_table()), set(periods)
+        for period, batches in self._read_periods(con, table, _of_periods(query, periods)):
+            without_rows.discard(period)
+            held, count = list[pa.RecordBatch](), 0
+            for batch in batches:
+                held.append(batch)
+                count += len(batch)
+                if count > _WAITING_ROWS:
+                    break
             if self._waiting_rows + count > _WAITING_ROWS:
                 self.finish()
-            given: dict[str, Iterable[pa.RecordBatch]]
-            if count > _WAITING_ROWS:  # of one period
-                given = dict(itertools.islice(new_rows, 1))
-            else:
-                given = {period: list(rows) for period, rows in new_rows}
-            self._waiting += [
-                _Replacement(table, self._path(table, period), replaced, given.get(period, ()))
-                for period in some
-            ]
+            # The other rows of a period that has too many are read when its file is written.
+            given = itertools.chain(held, batches) if count > _WAITING_ROWS else held
+            self._waiting.append(_Replacement(table, self._path(table, period), replaced, given))
             self._waiting_rows += count
             if count > _WAITING_ROWS:
                 self.finish()
-        con.execute("DROP TABLE replacing")
+        paths = (self._path(table, period) for period in sorted(without_rows))
+        self._waiting += [_Replacement(table, path, replaced, ()) for path in paths]
 
     def finish(self) -> None:
         """Write the files whose rows are to be replaced, each by a thread, the largest first.

@@ -12,7 +12,7 @@ from changing import Hospital
 
 from cohortlake.history import image_sets
 from cohortlake.history.history_index import HistoryIndex
-from cohortlake.history.views import AppendedViews, HistoryViews
+from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import built_in
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
@@ -64,15 +64,13 @@ def _months(*numbers: int) -> frozenset[str]:
     return frozenset(f"2024-{number:02}" for number in numbers)
 
 
-def _registered(
-    con: duckdb.DuckDBPyConnection, root: Root
-) -> tuple[HistoryViews, AppendedViews | None]:
+def _registered(con: duckdb.DuckDBPyConnection, root: Root) -> tuple[HistoryViews, str | None]:
     create_macros(con, b"k" * 32)
     prepare(con, POLICY)
     version = image_sets.version(root)
     assert version is not None
     history = image_sets.register(con, root, version)
-    return history, image_sets.register_appended(con, history, root, version - 1, version)
+    return history, image_sets.register_appended(con, root, version - 1, version)
 
 
 def _index(root: Root) -> HistoryIndex:
@@ -133,12 +131,10 @@ def test_a_full_plan_names_everything(root: Root) -> None:
     assert set(plan.periods.values()) == {plan.rewrite}
 
 
-def _renamed(con: duckdb.DuckDBPyConnection, views: Any) -> Any:
-    """Give the relations of a dataclass of names other names."""
-    names = {field: f"given_{name}" for field, name in asdict(views).items()}
-    for field, name in asdict(views).items():
-        con.execute(f"CREATE TEMP TABLE {names[field]} AS FROM {name}")
-    return type(views)(**names)
+def _renamed(con: duckdb.DuckDBPyConnection, name: str) -> str:
+    """Give a relation another name."""
+    con.execute(f"CREATE TEMP TABLE given_{name} AS FROM {name}")
+    return f"given_{name}"
 
 
 @pytest.mark.parametrize("is_full", [True, False])
@@ -146,11 +142,12 @@ def test_each_step_reads_only_the_relations_that_it_is_given(
     root: Root, tmp_path: Path, *, is_full: bool
 ) -> None:
     with engine.connection() as con:
-        given = _registered(con, root)
-        history, appended = (_renamed(con, views) for views in given)
-        for views in given:
-            for name in asdict(views).values():
-                con.execute(f"DROP VIEW {name}")
+        given, given_appended = _registered(con, root)
+        names = [*asdict(given).values(), str(given_appended)]
+        *of_history, appended = (_renamed(con, name) for name in names)
+        history = HistoryViews(*of_history)
+        for name in names:
+            con.execute(f"DROP VIEW {name}")
         plan = make_plan(con, history, _index(root), None if is_full else appended, POLICY)
         loaded = rows.load(con, plan, plan.batches[0].months, POLICY)
         count = 6 if is_full else 5
