@@ -86,6 +86,7 @@ def write(
             to_write = [p for p in some if p in rewrite or (table, p) in altered]
             _replace(con, policy, writer, table, [p for p in to_write if p in kept])
             _write(con, policy, writer, table, [p for p in to_write if p not in kept])
+        writer.finish()
         for name in ("versions_of_periods", "former_rows", "altered_rows", "header_rows"):
             con.execute(f"DROP TABLE {name} CASCADE")
         pa.default_memory_pool().release_unused()
