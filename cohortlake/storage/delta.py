@@ -13,6 +13,7 @@ import json
 import re
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -434,7 +435,8 @@ def compact(root: Root, name: str, target_bytes: int) -> int:
         target_bytes: The size of a large file.
 
     Returns:
-        How many files were replaced; 0 if another compaction began meanwhile.
+        How many files were replaced; 0 if no partition has several small files, or if another
+        compaction began meanwhile.
 
     Raises:
         CommitFailedError: Another writer replaced the rows.
@@ -447,7 +449,10 @@ def compact(root: Root, name: str, target_bytes: int) -> int:
 
     try:
         with explained(root):
-            reopened(root, name).alter.set_table_properties(
+            table = reopened(root, name)
+            if not _has_small_files(table, name, target_bytes):
+                return 0  # also a property is a commit
+            table.alter.set_table_properties(
                 mine, raise_if_not_exists=False, post_commithook_properties=HOOKS
             )
             table = DeltaTable(root.table_uri_of(name))
@@ -460,6 +465,13 @@ def compact(root: Root, name: str, target_bytes: int) -> int:
         if is_last(reopened(root, name)):
             raise
     return 0
+
+
+def _has_small_files(table: DeltaTable, name: str, target_bytes: int) -> bool:
+    """Return whether a partition of a table has two files that are smaller than that."""
+    sizes = file_sizes(table, name).items()
+    small = Counter(path.rpartition("/")[0] for path, size in sizes if size < target_bytes)
+    return max(small.values(), default=0) > 1
 
 
 def _written(root: Root, name: str, versions: Iterable[int]) -> Iterator[str]:

@@ -86,6 +86,9 @@ def test_of_two_compactions_at_once_one_counts(
     assert (table.count(), len(table.file_uris())) == (4, 1)
     assert delta.commit(root, "image_sets", table, ROWS).count() == 5, "others go on"
     assert compact(root) == 2
+    version = delta.version(root, "image_sets")
+    assert compact(root) == 0
+    assert delta.version(root, "image_sets") == version, "nothing to do is no commit"
 
 
 def test_a_compaction_keeps_what_is_appended_meanwhile(
