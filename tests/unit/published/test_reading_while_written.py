@@ -199,7 +199,7 @@ def test_no_reader_fails_or_sees_a_study_twice(hospital: Hospital) -> None:
             except Exception as error:
                 failures.append((read.__name__, repr(error)))
             reads[read.__name__] += 1
-            is_over.wait(0.05)
+            is_over.wait(0.2)
 
     readers = (by_glob, by_pandas, by_opening, by_table)
     threads = [threading.Thread(target=keep_reading, args=(read,)) for read in readers]
