@@ -89,7 +89,6 @@ def write(
         writer.finish()
         for name in ("versions_of_periods", "former_rows", "altered_rows", "header_rows"):
             con.execute(f"DROP TABLE {name} CASCADE")
-        writer.finish()
         pa.default_memory_pool().release_unused()
 
 
