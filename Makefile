@@ -14,6 +14,8 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # One Dagster store for the command line, the UI and the notebooks: dagster.yaml lies here,
 # and git ignores what Dagster puts beside it.
 export DAGSTER_HOME := $(CURDIR)
+# The tests start some hundred processes. Without compiled files each compiles the library again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test laws chromium chaos cluster-test engines-test dev lint audit docs lock clean
