@@ -16,6 +16,29 @@ _MOST_MANIFESTS = 10
 _MANIFEST_BYTES = 8 << 20
 
 
+def transaction(held: Any) -> Any:
+    """Begin a transaction on a table, for a `with` block. It is committed at the end of the block.
+
+    PyIceberg copies the whole metadata some twenty times for a commit. With hundreds of snapshots
+    that takes seconds, so this transaction keeps the copy until it has another update.
+    """
+    base: Any = module("pyiceberg.table").Transaction
+
+    class Transaction(base):  # type: ignore[misc]
+        _copied: tuple[Any, Any, Any] | None = None
+
+        @property
+        def table_metadata(self) -> Any:
+            state = self._table.metadata, self._updates
+            if self._copied is None or any(
+                a is not b for a, b in zip(state, self._copied, strict=False)
+            ):
+                self._copied = (*state, base.table_metadata.fget(self))
+            return self._copied[2]
+
+    return Transaction(held)
+
+
 def replace_files(
     held: Any,
     transaction: Any,

@@ -169,7 +169,7 @@ def _bring_up_to_date(registration: _Registration, table: Table) -> bool:
         new = [path for version, path in wanted.items() if version not in registered.by_version]
         gone = registered.others(wanted)
         if new or gone or (wanted and not is_shown):
-            with held.transaction() as transaction:
+            with commit.transaction(held) as transaction:
                 metadata = transaction.table_metadata
                 added = [_added(registration, folder, metadata, table, path) for path in new]
                 properties = {_SHOWS: shows, expiry.LINEAGE: registration.lineage}

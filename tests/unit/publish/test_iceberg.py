@@ -27,7 +27,7 @@ from cohortlake.history import image_sets
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.export import tables
-from cohortlake.publish.iceberg import commit, registration
+from cohortlake.publish.iceberg import commit, data_files, registration
 from cohortlake.publish.publication.marker import Publication
 from cohortlake.settings import POLICIES
 from cohortlake.storage.root import Root
@@ -205,6 +205,30 @@ def test_what_a_killed_run_left_out_is_registered_next_time(
     registration.register(root, SETTING)
     assert len(table("series").snapshots()) == 2
     assert sorted(row["Modality"] for row in rows("series")) == ["CT", "CT", "MR", "MR"]
+
+
+@pytest.mark.parametrize("publications", [1, 2])
+def test_of_two_runs_that_register_at_once_the_second_is_refused(
+    root: Root, few: None, monkeypatch: pytest.MonkeyPatch, publications: int
+) -> None:
+    see(root, DATES)
+    if publications == 2:
+        publish(root)
+        see(root, DATES[:1], hour=1, DICOMSeriesModality="MR")
+    publisher.publish(root, built_in("limited"))
+    add = data_files.add
+
+    def after_another_run(*arguments: Any) -> Any:
+        monkeypatch.setattr(data_files, "add", add)
+        assert "series" in registration.register(root, SETTING)
+        return add(*arguments)
+
+    monkeypatch.setattr(data_files, "add", after_another_run)
+    with pytest.raises(NotRegistered, match="CommitFailedException"):
+        registration.register(root, SETTING)
+    registration.register(root, SETTING)
+    assert len(rows("series")) == len(DATES)
+    assert len(table("series").snapshots()) == publications
 
 
 def test_another_policy_leaves_nothing_of_the_former_one(root: Root, few: None) -> None:
