@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
 # Fetches with Maven what `make engines-test` needs into var/engines: the jars with which Spark reads
-# Iceberg and Delta tables, Trino's server, AWS's Java SDK. Never fails: tests of what is missing are
+# Iceberg and Delta tables, Trino's server, AWS's Java SDK. DuckDB comes from PyPI, with its extension
+# for Iceberg, in the newest release that has both there. Never fails: tests of what is missing are
 # skipped, and say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$PWD/var/engines
 mkdir -p "$folder"
+
+duckdb=$folder/duckdb
+if [ ! -e "$duckdb/.whole" ]; then
+    if python3 -m venv "$duckdb" && "$duckdb/bin/pip" install -q --disable-pip-version-check \
+        duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5; then
+        touch "$duckdb/.whole"
+    else
+        echo "DuckDB's extension for Iceberg cannot be installed"
+    fi
+fi
 
 if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then
     echo "no Maven or no Java: most tests of the engines are skipped"
