@@ -31,6 +31,10 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
     os.environ["TMPDIR"] = str(MEMORY)
     tempfile.tempdir = None  # read TMPDIR again
 
+# `make test` may give the workers another allocator. What they start is not tested with it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("LD_PRELOAD", None)
+
 # Each client of boto3 reads the models of its service again; the tests make thousands.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
