@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -14,10 +15,13 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from cohortlake import Settings
+from cohortlake.cli.unattended import Installation
+from cohortlake.settings import SETTINGS
 from pipelines.jobs import JOBS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CELERY, KUBERNETES = REPOSITORY / "deploy/celery", REPOSITORY / "deploy/kubernetes"
+TEMPLATE = REPOSITORY / "deploy/ecs/template.yaml"
 
 
 def read_env() -> dict[str, str]:
@@ -125,6 +129,57 @@ def test_secrets_are_named_where_they_are_used() -> None:
     names = {document["metadata"]["name"] for document in documents}
     used = {secret["name"] for secret in deployment()["envSecrets"]}
     assert names == used | {values()["global"]["postgresqlSecretName"]}
+
+
+class _Template(yaml.SafeLoader):
+    """Reads a template of CloudFormation; its functions stay as texts."""
+
+
+_Template.add_multi_constructor("!", lambda loader, name, node: f"{name} {node.value}")
+
+
+def resources(kind: str) -> dict[str, dict[str, Any]]:
+    read = yaml.load(TEMPLATE.read_text(), _Template)  # noqa: S506 it makes texts only
+    found = read["Resources"].items()
+    return {name: one["Properties"] for name, one in found if one["Type"] == f"AWS::{kind}"}
+
+
+def test_ecs_starts_the_commands_of_cron_at_their_times() -> None:
+    installation = Installation("/bin/cohortlake", Path("/"), "nobody", {})
+    jobs = re.findall(
+        r"^(\S+ \S+) \S+ \S+ (\S) .*?/bin/cohortlake (\w+)(.*?)( 2>&1\)| >>)",
+        installation.crontab(),
+        re.MULTILINE,
+    )
+    expected = {}
+    for time, weekday, name, options, _ in jobs:
+        days = "* * ?" if weekday == "*" else "? * SUN"
+        expected[name] = (f"cron({time} {days} *)", ["cohortlake", name, *options.split()])
+    assert len(expected) == 4
+    found = {
+        name.lower(): (one["ScheduleExpression"], json.loads(one["Target"]["Input"]))
+        for name, one in resources("Scheduler::Schedule").items()
+    }
+    (container,) = resources("ECS::TaskDefinition")["Task"]["ContainerDefinitions"]
+    assert found == {
+        name: (at, {"containerOverrides": [{"name": container["Name"], "command": command}]})
+        for name, (at, command) in expected.items()
+    }
+
+
+def test_the_settings_of_ecs_are_settings_and_share_the_quota() -> None:
+    (container,) = resources("ECS::TaskDefinition")["Task"]["ContainerDefinitions"]
+    given = {one["Name"]: one["Value"] for one in container["Environment"]}
+    assert set(given) - {"AWS_REGION"} <= {setting.variable for setting in SETTINGS}
+    parameters = yaml.load(TEMPLATE.read_text(), _Template)["Parameters"]  # noqa: S506
+    filled = {"Datastores": "0" * 32, "Root": "s3://bucket/lake", "Privacy": "safe", "Tps": "25"}
+    assert filled.keys() <= parameters.keys()
+    environment = {
+        name: filled.get(value.removeprefix("Ref "), value) for name, value in given.items()
+    }
+    settings = Settings.from_env(environment)
+    assert settings.tps == parameters["Tps"]["Default"] / 2
+    assert (settings.root, settings.privacy) == (filled["Root"], parameters["Privacy"]["Default"])
 
 
 def test_the_script_can_be_run() -> None:
