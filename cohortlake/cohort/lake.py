@@ -18,14 +18,14 @@ import pyarrow as pa
 from cohortlake.cohort import guesses
 from cohortlake.cohort.cohort import Cohort, draw
 from cohortlake.cohort.define.criteria import Criteria
-from cohortlake.cohort.describe import lake_facts, short_table
+from cohortlake.cohort.describe import lake_facts, short_table, table_description
 from cohortlake.cohort.freeze.manifest import Manifest, numbers_of
 from cohortlake.cohort.freeze.manifest import read as read_manifest
 from cohortlake.cohort.freeze.signature import read_key
 from cohortlake.cohort.freeze.verify import Difference, Verification, diff, verify
 from cohortlake.cohort.pixels.summary import PixelManifest
 from cohortlake.cohort.pixels.write import write_frozen
-from cohortlake.cohort.select import condition_sql, table_description
+from cohortlake.cohort.select import condition_sql
 from cohortlake.cohort.select.opened_tables import OpenedTables
 from cohortlake.cohort.select.outside_tables import Attached
 from cohortlake.cohort.select.rows import Rows

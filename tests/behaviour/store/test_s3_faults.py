@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import boto3
 import pyarrow as pa
 import pytest
-from chaos.s3_proxy import FaultProxy
+from chaos.s3.proxy import FaultProxy
 
 from cohortlake.errors import RootUnreachable
 from cohortlake.history import maintenance

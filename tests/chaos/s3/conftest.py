@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from emulated import emulated
 
-from chaos.s3_lake import FIRST_DAY, FIRST_MONTH, Bucket
-from chaos.s3_servers import SERVERS
+from chaos.s3.lake import FIRST_DAY, FIRST_MONTH, Bucket
+from chaos.s3.servers import SERVERS
 from emulator import Emulator
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from chaos import truth
 from chaos.run import Job, Run
-from chaos.s3_lake import CONSTANTS, Bucket, Objects, file_rows
-from chaos.s3_proxy import FaultProxy
-from chaos.s3_servers import MARKS, SERVERS
+from chaos.s3.lake import CONSTANTS, Bucket, Objects, file_rows
+from chaos.s3.proxy import FaultProxy
+from chaos.s3.servers import MARKS, SERVERS
 from cohortlake import Settings, Sync
 from emulator import Emulator
 

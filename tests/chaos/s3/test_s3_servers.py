@@ -8,8 +8,8 @@ from threading import Barrier
 
 import pytest
 
-from chaos.s3_lake import Bucket
-from chaos.s3_servers import MARKS, SERVERS
+from chaos.s3.lake import Bucket
+from chaos.s3.servers import MARKS, SERVERS
 from cohortlake.storage.root import Root
 
 pytestmark = pytest.mark.chaos

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.s3_lake import Bucket
-from chaos.s3_servers import MARKS, SERVERS
-from chaos.s3_storm import PAIRS, S3Storm
+from chaos.s3.lake import Bucket
+from chaos.s3.servers import MARKS, SERVERS
+from chaos.s3.storm import PAIRS, S3Storm
 from emulator import Emulator
 
 

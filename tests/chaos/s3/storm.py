@@ -19,8 +19,8 @@ import pytest
 
 from chaos import truth
 from chaos.run import Job, Run
-from chaos.s3_lake import CONSTANTS, Bucket, Objects, file_rows
-from chaos.s3_proxy import FaultProxy
+from chaos.s3.lake import CONSTANTS, Bucket, Objects, file_rows
+from chaos.s3.proxy import FaultProxy
 from chaos.storm import StormResult
 from cohortlake import Settings, Sync, read_table
 from cohortlake.admin.diagnosis import diagnose

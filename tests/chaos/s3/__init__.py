@@ -1,0 +1,1 @@
+"""Storms, and kills between any two writes, over a lake on S3."""
