@@ -24,7 +24,7 @@ from cohortlake.errors import OldFormat
 from cohortlake.healthimaging import EPOCH, Axis
 from cohortlake.increments import files, written
 from cohortlake.increments.record import Record
-from cohortlake.storage import delta, engine
+from cohortlake.storage import delta, delta_log, engine
 from cohortlake.storage.root import Root
 
 TABLE = "coverage"
@@ -82,7 +82,7 @@ def read(root: Root, columns: Sequence[str] = ()) -> pa.Table:
 
 def _read(root: Root, table: DeltaTable, wanted: pa.Schema) -> pa.Table:
     with engine.connection() as con:  # deltalake reads with `pyarrow.dataset`, which takes 60 MB
-        engine.register(con, TABLE, root, sorted(delta.files(TABLE, table)), _SCHEMA)
+        engine.register(con, TABLE, root, sorted(delta_log.files(TABLE, table)), _SCHEMA)
         columns = ", ".join(f'"{name}"' for name in wanted.names)
         return con.sql(f"SELECT {columns} FROM {TABLE}").to_arrow_table().cast(wanted)
 

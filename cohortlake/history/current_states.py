@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from cohortlake.healthimaging import EPOCH
 from cohortlake.history import image_sets, views
-from cohortlake.storage import delta, engine
-from cohortlake.storage.delta import FileRange
+from cohortlake.storage import delta_log, engine
+from cohortlake.storage.delta_log import FileRange
 from cohortlake.storage.root import Root
 
 
@@ -92,7 +92,7 @@ class CurrentStates:
         """Return the files of the version rows, with the bounds of a column. Opens none of them."""
         if self._table is None:
             return []
-        return delta.file_ranges(self._table, image_sets.TABLE, column, _VERSIONS)
+        return delta_log.file_ranges(self._table, image_sets.TABLE, column, _VERSIONS)
 
     def count_versions(self, where: str, paths: Sequence[str]) -> int:
         """Count the version rows in some files that meet a condition, ended or not."""
@@ -147,7 +147,7 @@ class CurrentStates:
     def _paths(self, partition: Mapping[str, str]) -> list[str]:
         if self._table is None:
             return []
-        found = delta.file_ranges(self._table, image_sets.TABLE, "updated_at", partition)
+        found = delta_log.file_ranges(self._table, image_sets.TABLE, "updated_at", partition)
         return [file.path for file in found]
 
 

@@ -21,7 +21,7 @@ from cohortlake.errors import OldFormat
 from cohortlake.history import new_rows, views
 from cohortlake.history.views import STORED, HistoryViews
 from cohortlake.increments import files, older_format
-from cohortlake.storage import delta, engine, locks
+from cohortlake.storage import delta, delta_log, engine, locks
 from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 
@@ -179,7 +179,7 @@ def appended_files(root: Root, since: int, version: int) -> list[str] | None:
         return None
     added = []
     for number in range(since + 1, version + 1):
-        actions = delta.actions(root, TABLE, number)
+        actions = delta_log.actions(root, TABLE, number)
         if actions is None or any(action["dataChange"] for action in actions["remove"]):
             return None
         added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
@@ -209,7 +209,7 @@ def _register_table(
     con: duckdb.DuckDBPyConnection, root: Root, table: DeltaTable | None
 ) -> HistoryViews:
     _require_this_format(root, table)
-    return views.create(con, root, sorted(delta.files(TABLE, table)) if table else [])
+    return views.create(con, root, sorted(delta_log.files(TABLE, table)) if table else [])
 
 
 def _require_this_format(root: Root, table: DeltaTable | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cohortlake.history.current_states import CurrentStates, Interval, microseconds
-from cohortlake.storage.delta import FileRange
+from cohortlake.storage.delta_log import FileRange
 from cohortlake.storage.root import Root
 
 _BLOCK_ROWS = 500_000

@@ -2,26 +2,24 @@
 
 Each commit claims the next number of one application transaction. If two writers read the same
 version, only one can claim the number. The commit of the other one fails, and it starts again from
-the new version. See `history.image_sets` and `history.coverage` for what the tables hold, and
-`history.maintenance` for the deletion of old files.
+the new version. See `delta_log` for what a log says, `history.image_sets` and `history.coverage`
+for what the tables hold, and `history.maintenance` for the deletion of old files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -34,8 +32,15 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from cohortlake import schema
-from cohortlake.errors import CommitConflict, DamagedFile, is_panic
-from cohortlake.storage import damage, engine
+from cohortlake.errors import CommitConflict, DamagedFile
+from cohortlake.storage import delta_errors, engine
+from cohortlake.storage.delta_log import (
+    actions,
+    damaged_log_file,
+    empty_in_log,
+    file_sizes,
+    log_files,
+)
 from cohortlake.storage.root import Root
 
 # Ids and keys do not repeat within a row group, and instants lie close together: without
@@ -65,13 +70,6 @@ _CONFIGURATION: dict[str, str | None] = {"delta.checkpointInterval": "10"}
 _WRITER = "cohortlake"
 _COMPACTION = "cohortlake.compaction"  # the property of a table that names its last compaction
 _ATTEMPTS = 10
-_CUT_OFF = 999  # a log may hold instants in whole milliseconds
-# deltalake's errors hold the operating system's error as text: a full disk, a missing right.
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
-# S3 refuses, or its answer breaks off. "Already exists" is another case: another writer was faster.
-_S3_ERROR = re.compile(
-    r"^(?!.*already exists).*(?:Error performing [A-Z]+ http|Generic S3 error)", re.DOTALL
-)
 
 _COMMIT = re.compile(r"\d{20}\.json")
 
@@ -121,7 +119,7 @@ def version(root: Root, name: str) -> int | None:
     if root.location_of(name).is_local:
         table = _open(root, name, None)
         return table.version() if table else None
-    names = (path.rsplit("/", 1)[1] for path in _log_files(root, name))
+    names = (path.rsplit("/", 1)[1] for path in log_files(root, name))
     return max((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), default=None)
 
 
@@ -147,56 +145,16 @@ def _open_on_s3(root: Root, name: str) -> DeltaTable | None:
 def _open(root: Root, name: str, version: int | None) -> DeltaTable | None:
     failed: DeltaError
     try:
-        with root.explained(), _s3_explained(), _without_panic():
+        with root.explained(), delta_errors.s3_explained(), delta_errors.without_panic():
             return DeltaTable(root.table_uri_of(name), version=version)
     except TableNotFoundError:
         return None
     except DeltaError as error:
         failed = error
     # Raised outside `except`, so that `__context__` cannot expose deltalake's message.
-    if damaged := _damaged_log_file(root, name):
+    if damaged := damaged_log_file(root, name):
         raise DamagedFile(damaged)
     raise failed
-
-
-def files(name: str, table: DeltaTable) -> set[str]:
-    """Return the paths of a table's files, relative to the root."""
-    # Delta Lake follows symbolic links and writes a space as %20, so the part before the table may
-    # differ from the root.
-    return {f"{name}/{uri.rsplit(f'/{name}/', 1)[1]}" for uri in table.file_uris()}
-
-
-def _log_files(root: Root, name: str) -> list[str]:
-    return root.files(f"{name}/_delta_log", "")
-
-
-def _damaged_log_file(root: Root, name: str) -> str | None:
-    """Return the first file of a table's log that cannot be read, or the log if its start is gone.
-
-    The log has files with one JSON document a line, and checkpoints in Parquet.
-    """
-    paths = _log_files(root, name)
-    for path in paths:
-        if path.endswith(".json"):
-            try:
-                list(map(json.loads, root.read(path).splitlines()))
-            except ValueError:
-                return path
-    if damaged := damage.first_damaged(root, [p for p in paths if p.endswith(".parquet")]):
-        return damaged
-    has_begin = any(p.endswith((f"{0:020}.json", ".checkpoint.parquet")) for p in paths)
-    return None if has_begin else f"{name}/_delta_log"
-
-
-@contextlib.contextmanager
-def _without_panic() -> Iterator[None]:
-    """Turn a panic of deltalake's Rust code, which is not an Exception, into a DeltaError."""
-    try:
-        yield
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise DeltaError("deltalake panicked") from None
 
 
 def make_table(
@@ -241,77 +199,8 @@ def reopened(root: Root, name: str, version: int | None = None) -> DeltaTable:
     Raises:
         RootNotUsable: The root cannot be read.
     """
-    with _errors_explained(root):
+    with delta_errors.explained(root):
         return DeltaTable(root.table_uri_of(name), version=version)
-
-
-def file_sizes(table: DeltaTable, name: str) -> dict[str, int]:
-    """Return the size in bytes of each data file of a table, by path below the root."""
-    added = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
-    return {
-        f"{name}/{unquote(path)}": size
-        for path, size in zip(*added.to_pydict().values(), strict=True)
-    }
-
-
-@dataclass(frozen=True)
-class FileRange:
-    """A data file, with what the log says about one of its columns.
-
-    Attributes:
-        path: Its path below the root.
-        rows: How many rows it has.
-        nulls: In how many of them the column is null; None if the log does not say it.
-        low: A lower bound of the other values, in microseconds since the epoch for a date or an
-            instant; None if the log does not say it.
-        high: An upper bound, the same.
-    """
-
-    path: str
-    rows: int
-    nulls: int | None
-    low: int | None
-    high: int | None
-
-
-def file_ranges(
-    table: DeltaTable, name: str, column: str, partition: Mapping[str, str]
-) -> list[FileRange]:
-    """Return the data files of one partition of a table, with the bounds of a date or an instant.
-
-    Args:
-        table: The table.
-        name: Its name.
-        column: The column. The log has bounds of the first 32 columns.
-        partition: Partition column -> its value.
-    """
-    added = pa.table(table.get_add_actions(flatten=True))
-    for key, value in partition.items():
-        added = added.filter(pc.equal(added[f"partition.{key}"], value))
-
-    def listed(entry: str, *types: pa.DataType) -> list[Any]:
-        values = added[entry] if entry in added.column_names else pa.nulls(len(added))
-        for type_ in types:
-            values = values.cast(type_)
-        return list(values.to_pylist())
-
-    as_microseconds = (pa.timestamp("us"), pa.int64())
-    columns = (
-        listed("path"),
-        listed("num_records"),
-        listed(f"null_count.{column}"),
-        listed(f"min.{column}", *as_microseconds),
-        listed(f"max.{column}", *as_microseconds),
-    )
-    return [
-        FileRange(f"{name}/{unquote(path)}", rows or 0, nulls, low, high and high + _CUT_OFF)
-        for path, rows, nulls, low, high in zip(*columns, strict=True)
-    ]
-
-
-def empty_in_log(root: Root, name: str) -> list[str]:
-    """Return the empty files of a table's log: deltalake reads them as a commit of nothing."""
-    return [path for path, size in root.sizes(f"{name}/_delta_log", ".json").items() if not size]
 
 
 def discard_unreadable(root: Root, name: str) -> None:
@@ -324,34 +213,6 @@ def discard_unreadable(root: Root, name: str) -> None:
     if not is_readable:
         for path in (*root.files(name, ""), f"{name}/_delta_log/_last_checkpoint"):
             root.delete(path)
-
-
-def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any]]] | None:
-    """Return which files one version of a table added and removed.
-
-    deltalake gives the files of a version, but not whether a commit that replaced files was a
-    compaction.
-
-    Args:
-        root: The lake.
-        name: The table.
-        version: The version.
-
-    Returns:
-        `add` and `remove` -> actions as the Delta protocol has them; None if the log of this
-        version was cleaned up.
-    """
-    path = f"{name}/_delta_log/{version:020}.json"
-    there = root.read_if_there(path)
-    if there is None:
-        return None
-    with damage.parsed(path):
-        lines = list(map(json.loads, there[0].splitlines()))
-    found: dict[str, list[dict[str, Any]]] = {"add": [], "remove": []}
-    for kind, action in (pair for line in lines for pair in line.items()):
-        if kind in found:
-            found[kind].append(action)
-    return found
 
 
 def retrying(name: str, attempt: Callable[[], T]) -> T:
@@ -402,7 +263,7 @@ def commit(
     if overwrite:
         mode = {"mode": "overwrite", "predicate": "true", "schema_mode": "overwrite"}
     before = table.version()
-    with _errors_explained(root):
+    with delta_errors.explained(root):
         try:
             number = (table.transaction_version(_WRITER) or 0) + 1
             write_deltalake(
@@ -490,31 +351,6 @@ def _written(root: Root, name: str, versions: Iterable[int]) -> Iterator[str]:
 @contextlib.contextmanager
 def explained(root: Root) -> Iterator[None]:
     """Explain errors inside a block that writes, and make private what it may have written."""
-    with _errors_explained(root):
+    with delta_errors.explained(root):
         yield
         root.make_all_private("image_sets", "coverage")
-
-
-@contextlib.contextmanager
-def _errors_explained(root: Root) -> Iterator[None]:
-    with root.explained(), _s3_explained():
-        try:
-            with _without_panic():
-                yield
-        except (DeltaError, OSError) as error:
-            text = str(error)
-            # A connection that breaks has such a number too.
-            if not _S3_ERROR.search(text) and (number := _OS_ERROR.search(text)):
-                raise OSError(int(number[1]), "") from None
-            raise
-
-
-@contextlib.contextmanager
-def _s3_explained() -> Iterator[None]:
-    """Raise an OSError, which `Root.explained` reads, if deltalake's error holds S3's answer."""
-    try:
-        yield
-    except DeltaError as error:
-        if _S3_ERROR.search(str(error)) and not isinstance(error, CommitFailedError):
-            raise OSError(str(error)) from None
-        raise

@@ -21,7 +21,7 @@ from deltalake.exceptions import DeltaError
 from cohortlake.errors import DamagedFile
 from cohortlake.increments import files, packed
 from cohortlake.publish.publication.marker import Publication, PublishedFile
-from cohortlake.storage import delta
+from cohortlake.storage import delta, delta_log
 from cohortlake.storage.root import Root
 
 _PIECE_BYTES = 8 << 20  # a request each on S3
@@ -65,10 +65,10 @@ def altered_in_table(root: Root, name: str, *, verify: bool = False) -> dict[str
     Returns:
         Path below the root -> what is wrong with the file, in words.
     """
-    found = dict.fromkeys(delta.empty_in_log(root, name), "is empty")
+    found = dict.fromkeys(delta_log.empty_in_log(root, name), "is empty")
     try:
         table = delta.open_table(root, name)
-        written = delta.file_sizes(table, name) if table else {}
+        written = delta_log.file_sizes(table, name) if table else {}
     except DamagedFile as error:
         return found or {error.path: _IS_UNREADABLE}
     except DeltaError:

@@ -30,7 +30,7 @@ from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.publication import snapshots
 from cohortlake.publish.publication.marker import MARKER_PATH, read_marker
-from cohortlake.storage import damage, delta, engine
+from cohortlake.storage import damage, delta, delta_log, engine
 from cohortlake.storage.root import Root
 from emulator import Emulator
 
@@ -199,7 +199,7 @@ def test_a_damaged_file_of_a_table_is_named_and_a_rebuild_repairs_it(hospital: H
     for table in ("image_sets", "coverage"):
         opened = delta.open_table(root, table)
         assert opened is not None
-        path = max(delta.files(table, opened))
+        path = max(delta_log.files(table, opened))
         damaged(root, path, "empty")
         hospital.step([change(0, DICOMPatientSex="F")], []) if table == "coverage" else None
         with pytest.raises(DamagedFile, match=rf"^{re.escape(path)} is damaged.*rebuild"):

@@ -18,7 +18,7 @@ from cohortlake.history import image_sets, maintenance
 from cohortlake.privacy import built_in
 from cohortlake.publish import publisher
 from cohortlake.publish.export import catalogue
-from cohortlake.storage import delta, engine
+from cohortlake.storage import delta, delta_log, engine
 from cohortlake.storage.location import StorageLocation
 from cohortlake.storage.root import Root
 
@@ -45,7 +45,7 @@ def round_trip(root: Root) -> None:
     delta.commit(root, image_sets.TABLE, table, ROWS)
     again = delta.open_table(root, image_sets.TABLE)
     assert again is not None
-    files = sorted(delta.files(image_sets.TABLE, again))
+    files = sorted(delta_log.files(image_sets.TABLE, again))
     assert files == root.files(image_sets.TABLE, ".parquet")
     with engine.connection() as con:
         engine.register(con, "stored", root, files, ROWS.schema)
