@@ -34,13 +34,16 @@ for jar in org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.0 io.delta:del
 done
 
 trino=trino-server-476
-if [ ! -e "$folder/$trino/lib" ]; then
+if [ ! -e "$folder/$trino/.whole" ]; then
     copy io.trino:trino-server:476:tar.gz "$folder"
-    # Of fifty plugins one is needed.
-    if [ -e "$folder/$trino.tar.gz" ]; then
-        tar -xzf "$folder/$trino.tar.gz" -C "$folder" "$trino/lib" "$trino/plugin/iceberg"
-        rm "$folder/$trino.tar.gz"
+    # Of fifty plugins one is needed. Its jars are links to those of others, so all are unpacked.
+    if [ -e "$folder/$trino.tar.gz" ] && tar -xzf "$folder/$trino.tar.gz" -C "$folder"; then
+        find "$folder/$trino/plugin" -mindepth 1 -maxdepth 1 ! -name iceberg -exec rm -r {} +
+        touch "$folder/$trino/.whole"
+    else
+        echo "Trino cannot be unpacked"
     fi
+    rm -f "$folder/$trino.tar.gz"
 fi
 
 [ -e "$folder/java/.whole" ] ||
