@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -206,7 +206,7 @@ def register(
         columns = f"* EXCLUDE (filename){value}"
         con.execute(f"CREATE TEMP VIEW {view} AS SELECT {columns} {query}")
     else:
-        con.register(view, dataset(root, paths, schema, reader))
+        con.register(view, _scannable(dataset(root, paths, schema, reader)))
 
 
 def folder_value(column: str) -> str:
@@ -260,6 +260,36 @@ def dataset(
         # The names above the folder of the table are no partitions.
         partition_base_dir=location.path(*paths[0].split("/")[:-2]),
     )
+
+
+def _scannable(files: pads.Dataset) -> pads.Dataset:
+    """Return a dataset whose files DuckDB may open while other threads run Python."""
+    return _scannable_class()(list(files.get_fragments()), files.schema, files.format)
+
+
+@functools.cache
+def _scannable_class() -> type[pads.FileSystemDataset]:
+    """Return the class of datasets that DuckDB scans.
+
+    DuckDB calls `scanner(...).to_reader()`. pyarrow's own method holds Python's lock until the
+    first files are open. If a thread of Arrow opens another file meanwhile, by a reader that is
+    written in Python, as ours of S3 is, each of the two waits for the other for ever.
+    """
+    import pyarrow.dataset as pads
+
+    class Scanner:
+        def __init__(self, scanner: pads.Scanner) -> None:
+            self._scanner = scanner
+
+        def to_reader(self) -> pa.RecordBatchReader:
+            batches = self._scanner.to_batches()  # does not hold the lock
+            return pa.RecordBatchReader.from_batches(self._scanner.projected_schema, batches)
+
+    class Dataset(pads.FileSystemDataset):  # type: ignore[misc]
+        def scanner(self, **options: Any) -> Scanner:
+            return Scanner(super().scanner(**options))
+
+    return Dataset
 
 
 def quoted(text: str) -> str:

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -114,3 +116,26 @@ def test_after_an_internal_error_of_duckdb_the_next_connection_works() -> None:
     with engine.connection() as con:
         names = con.execute("SELECT database_name FROM duckdb_databases()").fetchall()
         assert ("of_the_broken_database",) not in names
+
+
+_SCAN_A_PIPE = """
+import os, sys, threading
+import pyarrow as pa, pyarrow.dataset as pads, pyarrow.fs as pafs
+from cohortlake.storage import engine
+os.mkfifo(sys.argv[1])
+layout = pads.ParquetFileFormat()
+fragment = layout.make_fragment(sys.argv[1], pafs.LocalFileSystem())
+files = pads.FileSystemDataset([fragment], pa.schema([("x", pa.int64())]), layout)
+# To open a pipe takes until another thread opens its other end: a thread of Python.
+threading.Timer(0.2, lambda: os.close(os.open(sys.argv[1], os.O_WRONLY))).start()
+try:
+    engine._scannable(files).scanner(columns=["x"]).to_reader().read_all()
+except OSError:
+    print("no Parquet")
+"""
+
+
+def test_python_runs_while_duckdb_opens_files(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", _SCAN_A_PIPE, str(tmp_path / "pipe"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "no Parquet\n"
