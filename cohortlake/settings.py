@@ -136,8 +136,8 @@ SETTINGS = (
         "COHORTLAKE_NOTIFY",
         "",
         "Where alerts go: URLs of apprise, separated by blanks, such as `mailto://…`, `slack://…`, "
-        "`msteams://…`, `pagerduty://…` or `jsons://…` for a webhook. They hold secrets. Empty "
-        "tells nobody.",
+        "`msteams://…`, `pagerduty://…` or `jsons://…` for a webhook. They hold secrets. "
+        "Without them no alert is sent.",
     ),
     Setting(
         "COHORTLAKE_ICEBERG",
