@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.storage import engine, sorting
+from cohortlake.history import sorting
+from cohortlake.storage import engine
 from cohortlake.storage.files import Files
 
 FOLDER = "history_index"

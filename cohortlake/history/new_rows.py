@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 
 from cohortlake import schema
-from cohortlake.history import timeline, views
+from cohortlake.history import sorting, timeline, views
 from cohortlake.history.timeline import Observed
 from cohortlake.history.views import STORED, HistoryViews, ends_sql
 from cohortlake.increments import files, kinds, written
-from cohortlake.storage import engine, sorting
+from cohortlake.storage import engine
 from cohortlake.storage.files import Files
 from cohortlake.storage.root import Root
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cohortlake.storage import sorting
+from cohortlake.history import sorting
 from cohortlake.storage.files import Files
 
 
