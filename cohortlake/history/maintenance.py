@@ -17,12 +17,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-import pyarrow as pa
-
 from cohortlake.headers import merge
 from cohortlake.history import coverage, history_index, image_sets, packing
 from cohortlake.history.index_sections import FOLDER
-from cohortlake.storage import delta
+from cohortlake.storage import delta, delta_log
 from cohortlake.storage.root import Root
 
 # Fewer small files do not slow a reader down. Compaction makes files up to this size.
@@ -134,8 +132,7 @@ def compact(root: Root, name: str) -> int:
     """
 
     def attempt() -> int:
-        table = delta.reopened(root, name)
-        sizes: list[int] = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
+        sizes = delta_log.file_sizes(delta.reopened(root, name), name).values()
         if sum(size < _FILE_BYTES for size in sizes) < _FEWEST_SMALL_FILES:
             return 0
         return delta.compact(root, name, _FILE_BYTES)

@@ -136,9 +136,11 @@ def _with_changes(
     """
     listed = engine.text_list(months)
     multi_month = plan.multi_month_rows
-    kind = "TABLE" if plan.is_full else "VIEW"  # the rows of a few changes are a table already
+    table_or_view = (
+        "TABLE" if plan.is_full else "VIEW"
+    )  # the rows of a few changes are a table already
     con.execute(f"""
-        CREATE OR REPLACE TEMP {kind} in_months AS
+        CREATE OR REPLACE TEMP {table_or_view} in_months AS
             SELECT * FROM {plan.rows} WHERE study_month IN {listed};
         CREATE OR REPLACE TEMP VIEW states AS
             FROM in_months UNION ALL
@@ -168,6 +170,6 @@ def _with_changes(
             study_hash IN (SELECT study_hash FROM {multi_month} WHERE study_month IN {listed})
             OR series_hash IN (SELECT series_hash FROM {multi_month} WHERE study_month IN {listed})
         );
-        DROP {kind} in_months CASCADE;
+        DROP {table_or_view} in_months CASCADE;
     """)
     return "batch"

@@ -121,13 +121,13 @@ class Writer:
                 count += len(batch)
                 if count > _WAITING_ROWS:
                     break
+            has_too_many = count > _WAITING_ROWS  # the others are read when its file is written
             if self._waiting_rows + count > _WAITING_ROWS:
                 self.finish()
-            # The other rows of a period that has too many are read when its file is written.
-            given = itertools.chain(held, batches) if count > _WAITING_ROWS else held
+            given = itertools.chain(held, batches) if has_too_many else held
             self._waiting.append(_Replacement(table, self._path(table, period), replaced, given))
             self._waiting_rows += count
-            if count > _WAITING_ROWS:
+            if has_too_many:
                 self.finish()
         paths = (self._path(table, period) for period in sorted(without_rows))
         self._waiting += [_Replacement(table, path, replaced, ()) for path in paths]

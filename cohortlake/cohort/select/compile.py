@@ -30,6 +30,7 @@ from cohortlake.cohort.define.steps import (
 from cohortlake.cohort.select.compiled_query import (
     SERIES_ID,
     SERIES_ID_OF_ROW,
+    STUDY,
     CompiledQuery,
     HeldOut,
     Kind,
@@ -57,8 +58,7 @@ _IMAGE_SET = "datastore_id, image_set_id"
 _WITHHELD = f't."{schema.WITHHELD_FIELDS.name}"'
 _BOTH_WITHHELD = f"list_concat({_WITHHELD}, h.withheld_fields) AS {schema.WITHHELD_FIELDS.name}"
 _EVERYTHING = "in_the_lake"
-_STUDY = "datastore_id, StudyInstanceUID"
-_ENTITY_OF = {"studies": _STUDY, _HEADERS: _IMAGE_SET}
+_ENTITY_OF = {"studies": STUDY, _HEADERS: _IMAGE_SET}
 _ALWAYS = ("datastore_id", "StudyInstanceUID", "patient_key", "image_set_id")
 _OF_ROW = {"series_id": SERIES_ID_OF_ROW}
 _RELATED = WithStudy | WithoutStudy | OneStudyPerPatient
@@ -248,15 +248,15 @@ class _Compiler:
         # A filter may have left series of one of several patients, so the whole study counts.
         if "n_patients" in self.tables.columns("studies"):
             # Row groups in which no study has several patients are skipped: nearly all.
-            studies = f"SELECT {_STUDY} FROM studies WHERE n_patients > 1"
+            studies = f"SELECT {STUDY} FROM studies WHERE n_patients > 1"
         else:  # an older release published the lake
             studies = f"""
-                SELECT {_STUDY} FROM series
+                SELECT {STUDY} FROM series
                 GROUP BY ALL HAVING min(patient_key) <> max(patient_key)
             """
         shared = self._keep(studies)
         return f"""
-            FROM {self._before} ANTI JOIN {shared} USING ({_STUDY})
+            FROM {self._before} ANTI JOIN {shared} USING ({STUDY})
             WHERE patient_key IS NOT NULL AND StudyInstanceUID IS NOT NULL
         """
 
@@ -270,14 +270,14 @@ class _Compiler:
             others = f"series SEMI JOIN ({meeting}) USING ({_IMAGE_SET})"
         near = self._keep(f"""
             SELECT DISTINCT own.datastore_id, own.StudyInstanceUID
-            FROM (SELECT DISTINCT {_STUDY}, patient_key, {day} FROM {self._before}) own
+            FROM (SELECT DISTINCT {STUDY}, patient_key, {day} FROM {self._before}) own
             JOIN (SELECT DISTINCT StudyInstanceUID, patient_key, {day}
                   FROM {others}) other USING (patient_key)
             WHERE own.StudyInstanceUID <> other.StudyInstanceUID
               AND {step.period.sql(f"other.{day}", f"own.{day}")}
         """)
         return f"""
-            FROM {self._before} {join} JOIN {near} USING ({_STUDY}) WHERE {day} IS NOT NULL
+            FROM {self._before} {join} JOIN {near} USING ({STUDY}) WHERE {day} IS NOT NULL
         """
 
     def _entities(self) -> str:

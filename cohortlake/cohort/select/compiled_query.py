@@ -13,6 +13,9 @@ from cohortlake.cohort.define.values import Parameter
 
 Kind = Literal["kept", "excluded", "checked"]
 
+STUDY = "datastore_id, StudyInstanceUID"
+"""SQL for what tells one study from another."""
+
 SERIES_ID = "coalesce(SeriesInstanceUID, image_set_id)"
 SERIES_ID_OF_ROW = "coalesce(t.SeriesInstanceUID, t.image_set_id)"
 """The same, for a row of the table `t`."""

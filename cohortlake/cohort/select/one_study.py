@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from cohortlake.cohort.define import conditions, values
 from cohortlake.cohort.define.steps import Join, OneStudyPerPatient
-from cohortlake.cohort.select.compiled_query import Parameters
+from cohortlake.cohort.select.compiled_query import STUDY, Parameters
 from cohortlake.cohort.select.opened_tables import OpenedTables
 
-_STUDY = "datastore_id, StudyInstanceUID"
 _MICROSECONDS_OF_DAY = 24 * 60 * 60 * 1_000_000
 _NO_PLACE = 2**62
 
@@ -44,7 +43,7 @@ def chosen_studies(
     # studies of `best` are the first and the last by UID of those that are equally good.
     return f"""
         WITH ranked AS NOT MATERIALIZED (
-            SELECT patient_key, {_STUDY}, image_set_id, {rank} AS rank, {clock} AS clock
+            SELECT patient_key, {STUDY}, image_set_id, {rank} AS rank, {clock} AS clock
             FROM {source}
         ), best AS MATERIALIZED (
             SELECT patient_key, any_value(datastore_id) AS datastore_id,
@@ -55,15 +54,15 @@ def chosen_studies(
         ), tied AS MATERIALIZED (
             SELECT patient_key FROM best WHERE StudyInstanceUID <> other
         ), places AS (
-            SELECT {_STUDY}, {place} AS place FROM studies SEMI JOIN tied USING (patient_key)
+            SELECT {STUDY}, {place} AS place FROM studies SEMI JOIN tied USING (patient_key)
         )
-        SELECT patient_key, {_STUDY} FROM best WHERE StudyInstanceUID = other
+        SELECT patient_key, {STUDY} FROM best WHERE StudyInstanceUID = other
         UNION ALL
         SELECT patient_key, any_value(datastore_id), arg_min(
             StudyInstanceUID,
             (rank, clock, coalesce(place, {_NO_PLACE}), image_set_id, StudyInstanceUID)
         )
-        FROM ranked SEMI JOIN tied USING (patient_key) LEFT JOIN places USING ({_STUDY})
+        FROM ranked SEMI JOIN tied USING (patient_key) LEFT JOIN places USING ({STUDY})
         WHERE rank IS NOT NULL GROUP BY patient_key
     """
 
@@ -83,7 +82,7 @@ def _ranked(
     if step.choice == "random":
         # Each study once, so that one of many series is not more likely. Not by its UID.
         studies = f"""(
-            SELECT patient_key, {_STUDY}, min(image_set_id) AS image_set_id
+            SELECT patient_key, {STUDY}, min(image_set_id) AS image_set_id
             FROM {before} GROUP BY ALL
         )"""
         key = f"concat_ws('|', {params.add(str(step.seed))}, datastore_id, image_set_id)"
