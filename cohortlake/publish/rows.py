@@ -136,9 +136,8 @@ def _with_changes(
     """
     listed = engine.text_list(months)
     multi_month = plan.multi_month_rows
-    table_or_view = (
-        "TABLE" if plan.is_full else "VIEW"
-    )  # the rows of a few changes are a table already
+    # The rows of a few changes are a table already.
+    table_or_view = "TABLE" if plan.is_full else "VIEW"
     con.execute(f"""
         CREATE OR REPLACE TEMP {table_or_view} in_months AS
             SELECT * FROM {plan.rows} WHERE study_month IN {listed};
