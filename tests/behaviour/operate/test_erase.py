@@ -26,9 +26,10 @@ from typer.testing import Result
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
-from cohortlake.admin import erase_again
+from cohortlake.admin import erase_again, erase_patient
 from cohortlake.admin.checks import check_published_rows
 from cohortlake.admin.reconciliation_check import reconciliation_check
+from cohortlake.cli.app import app
 from cohortlake.errors import LakeInUse, MissingKey, NoSuchPatient, ServiceUnavailable
 from cohortlake.headers.compact import Reader
 from cohortlake.healthimaging import HealthImaging
@@ -38,6 +39,7 @@ from cohortlake.increments import files, kinds, packed
 from cohortlake.increments.record import content_hash
 from cohortlake.ingest import partitions
 from cohortlake.privacy import erasures
+from cohortlake.privacy.erasures import Erasure, Patient
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.root import Root
 
@@ -76,14 +78,14 @@ def swept_lake(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60, months=2, first_month=11)
+    fill(endpoint, 60, months=1, first_month=11)
     at = endpoint.now.timestamp() - 86400 * 9
     for image_set_id in IDS:
         endpoint.image_sets.append(
             {"imageSetId": image_set_id, "version": 1, "createdAt": at, "updatedAt": at,
              "isPrimary": True, "DICOMTags": dict(FIRST_STATE)}
         )  # fmt: skip
-    sync.run()
+    search_and_apply(sync)
     endpoint.now += timedelta(hours=2)
     change(endpoint, 60, **CANARY)
     change(endpoint, 3, DICOMPatientSex="M")
@@ -98,18 +100,53 @@ def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
     assert_somewhere(sync.root, traces(sync.root))
 
 
+@pytest.fixture(scope="module")
+def erased_lake(swept_lake: FilledLake, tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
+    """That lake after the patient was erased."""
+
+    def erase(endpoint: Endpoint, sync: Sync) -> None:
+        swept_lake.copy_to(sync.settings.root, endpoint)
+        sync.erase("CANARY-ID", DATASTORE)
+
+    return filled(tmp_path_factory.mktemp("erased"), erase, FIRST_DAY, FIRST_MONTH)
+
+
+@pytest.fixture(scope="module")
+def wanted(swept_lake: FilledLake) -> set[str]:
+    """All that shows the patient in the lake that was swept."""
+    return traces(Root(str(swept_lake.root)))
+
+
 @pytest.fixture
-def sync(
-    swept_lake: FilledLake,
-    endpoint: Endpoint,
-    lake_settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Sync:
-    """The test's own copy of that lake."""
+def few_partitions(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
+    """The partitions of those lakes. The fixture `endpoint` sets others."""
     monkeypatch.setattr(partitions, "FIRST_DAY", FIRST_DAY)
     monkeypatch.setattr(partitions, "FIRST_MONTH", FIRST_MONTH)
+
+
+@pytest.fixture
+def sync(
+    swept_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
+) -> Sync:
+    """The test's own copy of the lake that was swept."""
     swept_lake.copy_to(lake_settings.root, endpoint)
     return Sync(lake_settings)
+
+
+@pytest.fixture
+def erased(
+    erased_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
+) -> Sync:
+    """The test's own copy of the lake after the patient was erased."""
+    erased_lake.copy_to(lake_settings.root, endpoint)
+    return Sync(lake_settings)
+
+
+def search_and_apply(sync: Sync) -> None:
+    """Search what is due and apply it, and publish nothing."""
+    store = sync.datastore(DATASTORE)
+    list(sync.extract(store, sync.due(store)))
+    sync.apply()
 
 
 def state_keys(root: Root) -> set[str]:
@@ -182,44 +219,58 @@ def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) ->
         pd.testing.assert_frame_equal(one[table], other[table])
 
 
-@pytest.mark.parametrize("is_packed", [False, True])
 def test_nothing_of_theirs_is_left_and_all_of_the_others(
-    sync: Sync, lake_settings: Settings, monkeypatch: pytest.MonkeyPatch, *, is_packed: bool
+    swept_lake: FilledLake, erased_lake: FilledLake, wanted: set[str]
 ) -> None:
-    root = lake_settings.root
-    if is_packed:
-        monkeypatch.setattr(packing, "_FEWEST_SMALL_FILES", 2)
-        packing.pack(sync.root, timedelta(days=7))
-        assert set(map(packed.is_packed, files.paths(sync.root))) == {True, False}
-        assert len(files.paths(sync.root)) < 8 < len(files.listed(sync.root))
-    wanted, before = traces(sync.root), tables(root)
-    erasure = sync.erase("CANARY-ID", DATASTORE)
-    assert left(root, wanted) == {}
+    root = Root(str(erased_lake.root))
+    (erasure,) = erasures.read(root)
+    assert_erased(root, erasure, wanted, before=tables(str(swept_lake.root)))
+
+
+def test_nothing_of_theirs_is_left_in_packed_increments(
+    sync: Sync, wanted: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_FEWEST_SMALL_FILES", 2)
+    packing.pack(sync.root, timedelta(days=7))
+    assert set(map(packed.is_packed, files.paths(sync.root))) == {True, False}
+    assert len(files.paths(sync.root)) < 8 < len(files.listed(sync.root))
+    before = tables(sync.root.uri)
+    assert_erased(sync.root, sync.erase("CANARY-ID", DATASTORE), wanted, before)
+
+
+def assert_erased(
+    root: Root, erasure: Erasure, wanted: set[str], before: dict[str, pd.DataFrame]
+) -> None:
+    """The record says what was erased, and the lake holds what it held but for that."""
+    assert left(root.uri, wanted) == {}
     assert erasure.erased_at
     assert (erasure.image_sets, erasure.rows) == (2, 4)
     assert erasure.image_set_ids is None
     (key,) = erasure.patient_keys
-    assert_same(tables(root), without(before, key))
-    assert len(tables(root)["image_sets"]) == 60
-    assert erasures.erased_on(sync.root) == {key: date.fromisoformat(erasure.began_at[:10])}
-    rows = check_published_rows(sync.root)
+    after = tables(root.uri)
+    assert_same(after, without(before, key))
+    assert len(after["image_sets"]) == 60
+    assert erasures.erased_on(root) == {key: date.fromisoformat(erasure.began_at[:10])}
+    rows = check_published_rows(root)
     assert rows.passed and rows.counts == {"image_sets_rows": 60, "current_rows": 60}
-    with cohortlake.open(root) as lake:
+    with cohortlake.open(root.uri) as lake:
         (reason,) = lake.verify("everybody").reasons.to_dict("records")
     day = erasure.began_at[:10]
     assert (reason["what"], reason["why"], reason["day"]) == ("erased", "erased by policy", day)
     assert reason["members"] == 1
 
 
-def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:
-    before = {p: files.read_record(sync.root, p) for p in files.paths(sync.root)}
-    sync.erase("CANARY-ID", DATASTORE)
-    assert files.paths(sync.root) == list(before)
-    ledger = {row["increment"]: row for row in coverage.read(sync.root).to_pylist()}
+def test_the_files_say_of_themselves_what_is_left(
+    swept_lake: FilledLake, erased_lake: FilledLake
+) -> None:
+    swept, root = (Root(str(lake.root)) for lake in (swept_lake, erased_lake))
+    before = {p: files.read_record(swept, p) for p in files.paths(swept)}
+    assert files.paths(root) == list(before)
+    ledger = {row["increment"]: row for row in coverage.read(root).to_pylist()}
     assert ledger.keys() == before.keys()
     for path, earlier in before.items():
-        record = files.read_record(sync.root, path)
-        rows = pq.read_table(sync.root.path(path))
+        record = files.read_record(root, path)
+        rows = pq.read_table(root.path(path))
         assert ledger[path]["content_hash"] == record.content_hash
         assert record.kept_rows == len(rows)
         if len(rows) and record.axis != kinds.ABSENCE_AXIS:
@@ -231,40 +282,35 @@ def test_the_files_say_of_themselves_what_is_left(sync: Sync) -> None:
     assert not any("SeriesNumber" in counts for counts in invalid)
 
 
-def test_the_axes_agree_afterwards(sync: Sync, endpoint: Endpoint) -> None:
-    before = reconciliation_check(sync.root)
+def test_the_axes_agree_afterwards(
+    swept_lake: FilledLake, erased: Sync, endpoint: Endpoint
+) -> None:
+    before = reconciliation_check(Root(str(swept_lake.root)))
     assert before.differing == ()
-    sync.erase("CANARY-ID", DATASTORE)
-    after = reconciliation_check(sync.root)
+    after = reconciliation_check(erased.root)
     # What sweeps of their months had counted is not known any more, until the next ones.
     # One month's, and those of `undated`.
     assert (after.differing, after.agreeing, after.changed) == ((), before.agreeing - 2, 2)
     endpoint.now += timedelta(hours=2)
-    assert sync.reconcile().applied.changes == {}
-    again = reconciliation_check(sync.root)
+    assert erased.reconcile().applied.changes == {}
+    again = reconciliation_check(erased.root)
     assert (again.differing, again.agreeing, again.changed) == ((), before.agreeing, 0)
-    ledger = coverage.read(sync.root).to_pylist()
+    ledger = coverage.read(erased.root).to_pylist()
     newest = max(row["searched_at"] for row in ledger)
     swept = [row for row in ledger if row["searched_at"] == newest]
     assert sum(row["erased_rows"] for row in swept if row["axis"] == "study_date") == 1
 
 
-def test_no_search_brings_them_back(
-    sync: Sync, endpoint: Endpoint, lake_settings: Settings
-) -> None:
-    wanted = traces(sync.root)
-    sync.erase("CANARY-ID", DATASTORE)
-    for hour in range(1, 4):
-        endpoint.now += timedelta(hours=1)
-        change(endpoint, 60, DICOMPatientSex=f"CANARY-{hour}")
-        change(endpoint, 5, DICOMPatientSex="O")
-        outcome = Sync(lake_settings).run()
-        assert outcome.applied.changes == {"updated": 1}
+def test_no_search_brings_them_back(erased: Sync, endpoint: Endpoint, wanted: set[str]) -> None:
+    endpoint.now += timedelta(hours=1)
+    change(endpoint, 60, DICOMPatientSex="CANARY-AGAIN")
+    change(endpoint, 5, DICOMPatientSex="O")
+    assert erased.run().applied.changes == {"updated": 1}
     endpoint.image_sets.append(endpoint.image_sets[60] | {"imageSetId": IDS[1]})
-    Sync(lake_settings).reconcile()
-    Sync(lake_settings).rebuild()
-    assert left(lake_settings.root, wanted | {"CANARY"}) == {}
-    ids = set(read_table(lake_settings.root, "image_sets")["image_set_id"])
+    erased.reconcile()
+    erased.rebuild()
+    assert left(erased.settings.root, wanted | {"CANARY"}) == {}
+    ids = set(read_table(erased.settings.root, "image_sets")["image_set_id"])
     assert ids == {row["imageSetId"] for row in endpoint.image_sets} - set(IDS)
 
 
@@ -292,49 +338,90 @@ def restore(copy: Path, lake: Path, derived: str = "older") -> None:
             shutil.copytree(copy / name, lake / name)
 
 
+@pytest.fixture(scope="module")
+def copied_lake(swept_lake: FilledLake, tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
+    """The copy that is restored: the lake that was swept, with the patient's headers."""
+
+    def add_headers(endpoint: Endpoint, sync: Sync) -> None:
+        swept_lake.copy_to(sync.settings.root, endpoint)
+        write_their_headers(sync.root)
+
+    return filled(tmp_path_factory.mktemp("copied"), add_headers, FIRST_DAY, FIRST_MONTH)
+
+
+@pytest.fixture(scope="module")
+def newer_lake(copied_lake: FilledLake, tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
+    """The lake that it is restored to: the patient is erased, and others changed and went."""
+
+    def erase_and_change(endpoint: Endpoint, sync: Sync) -> None:
+        copied_lake.copy_to(sync.settings.root, endpoint)
+        sync.erase("CANARY-ID", DATASTORE)
+        endpoint.now += timedelta(hours=2)
+        change(endpoint, 7, DICOMPatientSex="O")
+        del endpoint.image_sets[8]
+        sync.reconcile()
+
+    return filled(tmp_path_factory.mktemp("newer"), erase_and_change, FIRST_DAY, FIRST_MONTH)
+
+
+@pytest.fixture
+def newer(
+    newer_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
+) -> Sync:
+    """The test's own copy of that lake."""
+    newer_lake.copy_to(lake_settings.root, endpoint)
+    return Sync(lake_settings)
+
+
 @pytest.mark.parametrize("derived", ["older", "newer", "gone"])
 def test_a_restored_copy_brings_nobody_back(
-    sync: Sync, endpoint: Endpoint, tmp_path: Path, derived: str
+    newer: Sync, copied_lake: FilledLake, wanted: set[str], derived: str
 ) -> None:
-    lake, copy = Path(sync.settings.root), tmp_path / "copy"
-    write_their_headers(sync.root)
-    shutil.copytree(lake, copy)
-    wanted = traces(sync.root) | {"CANARY"}
-    (erased_key,) = sync.erase("CANARY-ID", DATASTORE).patient_keys
-    endpoint.now += timedelta(hours=2)
-    change(endpoint, 7, DICOMPatientSex="O")
-    del endpoint.image_sets[8]
-    sync.reconcile()
-    restore(copy, lake, derived)
+    lake = Path(newer.settings.root)
+    restore(copied_lake.root, lake, derived)
     assert left(str(lake), {"CANARY-ID"}) != {}
 
-    (erasure,) = sync.erase_again()
-    assert left(str(lake), wanted) == {}
+    (erasure,) = newer.erase_again()
+    assert left(str(lake), wanted | {"CANARY"}) == {}
     assert erasure.erased_at and erasure.image_set_ids is None
     with cohortlake.open(str(lake)) as opened:
         reasons = opened.verify("everybody").reasons
     assert reasons[reasons["what"] == "erased"]["members"].sum() == 1
-    sync.run()
-    sync.reconcile()
-    assert left(str(lake), wanted) == {}
-    published = read_table(str(lake), "image_sets")
-    assert set(published["image_set_id"]) == {
-        row["imageSetId"] for row in endpoint.image_sets
-    } - set(IDS)
+    assert_published_are(newer, copied_lake.image_sets)
+    assert newer.erase_again() == ()
+
+
+def test_no_search_after_a_restored_copy_brings_anybody_back(
+    newer: Sync, copied_lake: FilledLake, endpoint: Endpoint, wanted: set[str]
+) -> None:
+    restore(copied_lake.root, Path(newer.settings.root))
+    newer.erase_again()
+    search_and_apply(newer)
+    newer.reconcile()
+    assert left(newer.settings.root, wanted | {"CANARY"}) == {}
+    assert_published_are(newer, endpoint.image_sets)
+    assert newer.erase_again() == ()
+
+
+def assert_published_are(sync: Sync, image_sets: list[dict[str, Any]]) -> None:
+    """All image sets are published, except those of the patient."""
+    published = read_table(sync.settings.root, "image_sets")
+    wanted = {row["imageSetId"] for row in image_sets} - set(IDS)
+    assert set(published["image_set_id"]) == wanted
+    (erased_key,) = erasures.erased_on(sync.root)
     assert erased_key not in set(published["patient_key"])
-    assert sync.erase_again() == ()
 
 
 @pytest.mark.parametrize("step", ["remove_rows", "rebuild_without", "erase_members"])
 def test_a_restored_copy_brings_nobody_back_though_the_run_is_killed(
-    sync: Sync, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    newer: Sync,
+    copied_lake: FilledLake,
+    wanted: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
-    lake, copy = Path(sync.settings.root), tmp_path / "copy"
-    write_their_headers(sync.root)
-    shutil.copytree(lake, copy)
-    wanted = traces(sync.root) | {"CANARY"}
-    sync.erase("CANARY-ID", DATASTORE)
-    restore(copy, lake)
+    lake = Path(newer.settings.root)
+    restore(copied_lake.root, lake)
     done = getattr(erase_again, step)
 
     def killed(*given: Any) -> None:
@@ -344,10 +431,10 @@ def test_a_restored_copy_brings_nobody_back_though_the_run_is_killed(
     with monkeypatch.context() as patched:
         patched.setattr(erase_again, step, killed)
         with pytest.raises(KeyboardInterrupt):
-            sync.erase_again()
-    sync.erase_again()
-    assert left(str(lake), wanted) == {}
-    assert all(record.image_set_ids is None for record in erasures.read(sync.root))
+            newer.erase_again()
+    newer.erase_again()
+    assert left(str(lake), wanted | {"CANARY"}) == {}
+    assert all(record.image_set_ids is None for record in erasures.read(newer.root))
 
 
 def test_an_image_set_belongs_to_its_last_known_patient(
@@ -356,10 +443,10 @@ def test_an_image_set_belongs_to_its_last_known_patient(
     endpoint.now += timedelta(hours=2)
     change(endpoint, 10, DICOMPatientId="CANARY-ID")  # was filed under another, and is theirs
     change(endpoint, 60, DICOMPatientId="P7", DICOMPatientName="CANARY^OTHER")  # and the reverse
-    sync.run()
+    search_and_apply(sync)
     endpoint.now += timedelta(hours=2)
     change(endpoint, 10, DICOMPatientId="  ")  # says nothing
-    sync.run()
+    search_and_apply(sync)
     erasure = sync.erase("CANARY-ID", DATASTORE)
     assert erasure.image_sets == 3
     history = read_table(lake_settings.root, "history").set_index("image_set_id")
@@ -371,21 +458,20 @@ def test_an_image_set_belongs_to_its_last_known_patient(
 
 
 def test_an_image_set_refiled_to_the_erased_patient_is_closed(
-    sync: Sync, endpoint: Endpoint, lake_settings: Settings
+    erased: Sync, endpoint: Endpoint, lake_settings: Settings
 ) -> None:
-    sync.erase("CANARY-ID", DATASTORE)
-    for work in (Sync.run, Sync.reconcile):
-        number = 12 if work is Sync.run else 13
+    for work, number in ((Sync.run, 12), (Sync.reconcile, 13)):
         endpoint.now += timedelta(hours=2)
         change(endpoint, number, DICOMPatientId="CANARY-ID")
         assert work(Sync(lake_settings)).applied.changes == {"deleted": 1}
         assert f"{number:032x}" not in set(
             read_table(lake_settings.root, "image_sets")["image_set_id"]
         )
-        assert reconciliation_check(sync.root).differing == ()
-        endpoint.now += timedelta(hours=2)
+        assert reconciliation_check(erased.root).differing == ()
+    endpoint.now += timedelta(hours=2)
+    for number in (12, 13):
         change(endpoint, number, DICOMPatientId="P5")  # it was a mistake
-        assert Sync(lake_settings).run().applied.changes == {"reappeared": 1}
+    assert Sync(lake_settings).run().applied.changes == {"reappeared": 2}
 
 
 def refile(endpoint: Endpoint) -> str:
@@ -407,11 +493,10 @@ def held(sync: Sync) -> set[str]:
 
 
 def test_a_refiled_image_set_is_closed_though_the_search_fails_midway(
-    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    erased: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync.erase("CANARY-ID", DATASTORE)
     refiled = refile(endpoint)
-    one = replace(sync.settings, workers=1)
+    one = replace(erased.settings, workers=1)
     search_page, pages = HealthImaging.search_page, list[Page]()
 
     def fails(*arguments: Any, **options: Any) -> Page:
@@ -425,24 +510,25 @@ def test_a_refiled_image_set_is_closed_though_the_search_fails_midway(
         with pytest.raises(ServiceUnavailable):
             Sync(one).run()
     assert len(pages) == 1
-    days = {row["partition"] for row in coverage.read(sync.root).to_pylist() if row["erased_rows"]}
+    days = {
+        row["partition"] for row in coverage.read(erased.root).to_pylist() if row["erased_rows"]
+    }
     assert days, "the window that brought it counts as searched, and no other search finds it"
-    assert refiled not in held(sync)
-    assert Sync(sync.settings).run().applied.changes == {"updated": 59 - 49}
-    assert len(held(sync)) == 59
-    assert left(sync.settings.root, {"CANARY"}) == {}
+    assert refiled not in held(erased)
+    assert Sync(erased.settings).run().applied.changes == {"updated": 59 - 49}
+    assert len(held(erased)) == 59
+    assert left(erased.settings.root, {"CANARY"}) == {}
 
 
 def test_a_refiled_image_set_is_closed_though_the_run_is_killed(
-    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    erased: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync.erase("CANARY-ID", DATASTORE)
     refiled = refile(endpoint)
-    store = sync.datastore(DATASTORE)
-    days = sync.extract(store, sync.due(store))
+    store = erased.datastore(DATASTORE)
+    days = erased.extract(store, erased.due(store))
     next(days)  # the first day has landed, and nothing comes after it
     days.close()
-    assert refiled not in held(sync)
+    assert refiled not in held(erased)
 
     change(endpoint, 13, DICOMPatientId="CANARY-ID")
     endpoint.now += timedelta(hours=1)
@@ -456,40 +542,43 @@ def test_a_refiled_image_set_is_closed_though_the_run_is_killed(
                 raise KeyboardInterrupt
 
             patch.setattr(step, dies)
-            Sync(sync.settings).run()
-    Sync(sync.settings).run()
-    assert len(held(sync)) == 58
-    assert f"{13:032x}" not in held(sync)
+            Sync(erased.settings).run()
+    Sync(erased.settings).run()
+    still_held = held(erased)
+    assert len(still_held) == 58
+    assert f"{13:032x}" not in still_held
 
 
 @pytest.mark.parametrize("is_applied", [False, True])
 def test_rows_written_by_a_run_with_an_older_list_do_not_come_back(
-    sync: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, is_applied: bool
+    erased: Sync,
+    endpoint: Endpoint,
+    wanted: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_applied: bool,
 ) -> None:
     """On S3 nobody knows of a run on another machine that began before the erasure."""
-    wanted = traces(sync.root)
-    sync.erase("CANARY-ID", DATASTORE)
     refiled = refile(endpoint)
     change(endpoint, 60, DICOMPatientSex="CANARY-LATE")
     endpoint.now += timedelta(hours=1)
     with monkeypatch.context() as older:
         older.setattr(erasures, "read", lambda _root: [])
-        store = sync.datastore(DATASTORE)
-        list(sync.extract(store, sync.due(store)))
+        store = erased.datastore(DATASTORE)
+        list(erased.extract(store, erased.due(store)))
         if is_applied:  # by a release that did not look
-            Sync(sync.settings).apply()
-    assert left(sync.settings.root, {"CANARY-LATE"})
+            Sync(erased.settings).apply()
+    assert left(erased.settings.root, {"CANARY-LATE"})
     if is_applied:
-        Sync(sync.settings).rebuild()
-    assert refiled not in held(sync)
-    assert len(held(sync)) == 59
-    late = {path.name for path, text in texts(f"{sync.root.uri}/increments") if "CANARY" in text}
+        Sync(erased.settings).rebuild()
+    assert refiled not in held(erased)
+    assert len(held(erased)) == 59
+    late = {path.name for path, text in texts(f"{erased.root.uri}/increments") if "CANARY" in text}
     assert late == set()
     if not is_applied:
-        assert left(sync.settings.root, wanted | {"CANARY"}) == {}
-        assert reconciliation_check(sync.root).differing == ()
-    assert coverage.pending(sync.root) == []
-    assert sum(coverage.read(sync.root)["erased_rows"].to_pylist()) >= 2
+        assert left(erased.settings.root, wanted | {"CANARY"}) == {}
+        assert reconciliation_check(erased.root).differing == ()
+    assert coverage.pending(erased.root) == []
+    assert sum(coverage.read(erased.root)["erased_rows"].to_pylist()) >= 2
 
 
 def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
@@ -514,12 +603,14 @@ def test_other_blanks_than_dicoms_are_part_of_an_id(sync: Sync, endpoint: Endpoi
     endpoint.now += timedelta(hours=2)
     for number, patient in theirs.items():
         change(endpoint, number, DICOMPatientId=patient)
-    sync.run()
+    search_and_apply(sync)
     assert sync.erase("CANARY-ID", DATASTORE).image_sets == 2
     held = set(read_table(sync.settings.root, "image_sets")["image_set_id"])
     assert {f"{number:032x}" for number in theirs} <= held
     for patient in theirs.values():
-        assert sync.erase(patient, DATASTORE).image_sets == 1
+        theirs_alone = Patient(DATASTORE, patient)
+        erasure = erase_patient.erase(sync.root, sync.settings, theirs_alone, publish=lambda: None)
+        assert erasure.image_sets == 1
     endpoint.now += timedelta(hours=2)
     for number in theirs:
         change(endpoint, number, DICOMPatientSex="F")
@@ -538,12 +629,12 @@ def test_what_was_not_applied_yet_goes_too(
     assert coverage.pending(sync.root) == []
 
 
-def test_a_second_time_there_is_nothing_to_do(sync: Sync, lake_settings: Settings) -> None:
-    first = sync.erase("CANARY-ID", DATASTORE)
+def test_a_second_time_there_is_nothing_to_do(erased: Sync, lake_settings: Settings) -> None:
+    (first,) = erasures.read(erased.root)
     before = {p: p.stat().st_mtime_ns for p in Path(lake_settings.root).rglob("*")}
-    assert sync.erase("CANARY-ID", DATASTORE) == first
+    assert erased.erase("CANARY-ID", DATASTORE) == first
     assert {p: p.stat().st_mtime_ns for p in Path(lake_settings.root).rglob("*")} == before
-    status = sync.status()
+    status = erased.status()
     assert (status.erasures, status.erasures_under_way) == (1, 0)
 
 
@@ -556,25 +647,25 @@ def test_patients_of_the_same_id_elsewhere_stay(sync: Sync) -> None:
     assert erasures.read(sync.root) == []
 
 
-def test_without_the_key_nobody_is_erased_and_nobody_let_in(
-    sync: Sync, endpoint: Endpoint, lake_settings: Settings
-) -> None:
-    key = Path(lake_settings.root, "keys/patient-key")
-    content = key.read_bytes()
-    key.unlink()
+def test_without_the_patient_key_nobody_is_erased(sync: Sync) -> None:
+    Path(sync.root.path("keys/patient-key")).unlink()
     with pytest.raises(MissingKey):
         sync.erase("CANARY-ID", DATASTORE)
-    key.write_bytes(content)
-    sync.erase("CANARY-ID", DATASTORE)
-    Path(lake_settings.root, "keys/erasure-key").unlink()
+    assert erasures.read(sync.root) == []
+
+
+def test_without_the_erasure_key_nobody_is_let_in(erased: Sync, endpoint: Endpoint) -> None:
+    Path(erased.root.path("keys/erasure-key")).unlink()
     endpoint.now += timedelta(hours=1)
     change(endpoint, 60)
     with pytest.raises(MissingKey):
-        Sync(lake_settings).run()
-    assert left(lake_settings.root, {"CANARY"}) == {}
+        erased.run()
+    assert left(erased.settings.root, {"CANARY"}) == {}
 
 
-def test_the_only_patient_of_a_lake(endpoint: Endpoint, lake_settings: Settings) -> None:
+def test_the_only_patient_of_a_lake(
+    endpoint: Endpoint, lake_settings: Settings, few_partitions: None
+) -> None:
     at = endpoint.now.timestamp() - 9000
     endpoint.image_sets = [
         {"imageSetId": IDS[0], "version": 1, "createdAt": at, "updatedAt": at, "DICOMTags": CANARY}
@@ -634,19 +725,24 @@ def variables(sync: Sync, lake_settings: Settings) -> dict[str, str]:
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
 def test_a_terminal_is_asked(
-    variables: dict[str, str], lake_settings: Settings, answer: str, code: int
+    variables: dict[str, str],
+    lake_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    code: int,
 ) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     ours, theirs = pty.openpty()
     os.write(ours, f"CANARY-ID\n{answer}\n".encode())
-    done = subprocess.run(
-        (Path(sys.executable).parent / "cohortlake", "erase", "--patient", "-"),
-        env=os.environ | variables, stdin=theirs, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    os.close(theirs)
+    with os.fdopen(theirs) as terminal, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        app(["erase", "--patient", "-"], prog_name="cohortlake")
     os.close(ours)
-    assert done.returncode == code, done.stderr
-    assert "for good? [y/N]" in done.stderr
+    asked = capsys.readouterr().err
+    assert ended.value.code == code, asked
+    assert "for good? [y/N]" in asked
     assert ("CANARY-ID" in "".join(t for _, t in texts(lake_settings.root))) is (code == 1)
 
 
