@@ -15,6 +15,7 @@ how far a column identifies a person, and `privacy.treatments` for how a value i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -137,6 +138,15 @@ class Policy:
 
     def shown_as(self, column: Column) -> Column | None:
         """Return the published column for a column of the schema, or None if it is withheld."""
+        if column not in self._shown_as:  # a publication asks thousands of times
+            self._shown_as[column] = self._find_shown(column)
+        return self._shown_as[column]
+
+    @functools.cached_property
+    def _shown_as(self) -> dict[Column, Column | None]:
+        return {}
+
+    def _find_shown(self, column: Column) -> Column | None:
         if column == schema.STUDY_MONTH:
             return self.partition
         if column == schema.WITHHELD_FIELDS:
@@ -157,7 +167,7 @@ class Policy:
         found = (self.shown_as(column) for column in columns)
         return tuple(column for column in found if column)
 
-    @property
+    @functools.cached_property
     def by_value(self) -> tuple[str, ...]:
         """The columns of which some values are shown; the others are null."""
         return tuple(
@@ -200,6 +210,7 @@ class Policy:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+@functools.cache
 def built_in(name: str, dates: str = "") -> Policy:
     """Return a built-in policy.
 

@@ -8,6 +8,7 @@ Hive's DDL understand everything but the projection.
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterable
 
@@ -103,6 +104,7 @@ def _expected(partition: schema.Column, found: Iterable[str], last_year: int) ->
     return sorted({*found, *periods, schema.UNDATED})
 
 
+@functools.cache
 def _column(column: schema.Column) -> str:
     # An apostrophe would end the comment. Hive and Athena escape it in different ways.
     meaning = textwrap.shorten(column.description, _LONGEST_COMMENT).replace("'", _APOSTROPHE)
