@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60)
+    fill(endpoint, 12, months=1)
     sync.run()
     endpoint.now += timedelta(hours=2)
     sync.reconcile()
@@ -194,54 +194,93 @@ def _leave_a_gap(lake: Lake) -> None:
     sync.apply()
 
 
-Damage = Callable[[Lake], None]
 DAMAGED, BEHIND, INCOMPLETE = Verdict.DAMAGED, Verdict.BEHIND, Verdict.INCOMPLETE
 MISCONFIGURED = Verdict.MISCONFIGURED
 
 
+@dataclass(frozen=True)
+class Case:
+    """A damage, and what status says of it."""
+
+    damage: Callable[[Lake], None]
+    verdict: Verdict
+    what: str
+    commands: list[str]
+    options: tuple[str, ...] = ()
+    # whether `make test` runs the commands too; those of a like damage are enough for it
+    is_repaired: bool = True
+
+
+CASES = [
+    Case(_delete_published, DAMAGED, "studies.parquet is not there", ["publish"]),
+    Case(_cut_published, DAMAGED, "bytes, and was written with", ["publish"], is_repaired=False),
+    Case(
+        _flip_published, DAMAGED, "does not hold what", ["publish --verify"], options=("--verify",)
+    ),
+    Case(
+        _delete_state_file,
+        DAMAGED,
+        "version history or the coverage",
+        ["rebuild"],
+        is_repaired=False,
+    ),
+    Case(_garble_state_file, DAMAGED, "is damaged, cut off or gone", ["rebuild"]),
+    Case(
+        _cut_coverage_file,
+        DAMAGED,
+        "version history or the coverage",
+        ["rebuild"],
+        is_repaired=False,
+    ),
+    Case(_cut_log, DAMAGED, ".json cannot be read", ["rebuild"], is_repaired=False),
+    Case(_empty_log, DAMAGED, ".json is empty", ["rebuild"]),
+    Case(_delete_history, DAMAGED, "image_sets is not there", ["rebuild"], is_repaired=False),
+    Case(
+        _delete_increment,
+        DAMAGED,
+        "increments that were applied are lost",
+        ["rebuild", "sync"],
+    ),
+    Case(_find_without_applying, BEHIND, "not applied yet", ["sync"]),
+    Case(_apply_without_publishing, BEHIND, "the published tables show version", ["publish"]),
+    Case(_write_as_an_older_release, BEHIND, "with other columns", ["rebuild"]),
+    Case(_leave_a_gap, INCOMPLETE, "was not searched from", ["sync"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("damage", "options", "verdict", "what", "commands"),
+    ("case", "is_repaired"),
     [
-        (_delete_published, (), DAMAGED, "studies.parquet is not there", ["publish"]),
-        (_cut_published, (), DAMAGED, "bytes, and was written with", ["publish"]),
-        (_flip_published, ("--verify",), DAMAGED, "does not hold what", ["publish --verify"]),
-        (_delete_state_file, (), DAMAGED, "version history or the coverage", ["rebuild"]),
-        (_garble_state_file, (), DAMAGED, "is damaged, cut off or gone", ["rebuild"]),
-        (_cut_coverage_file, (), DAMAGED, "version history or the coverage", ["rebuild"]),
-        (_cut_log, (), DAMAGED, ".json cannot be read", ["rebuild"]),
-        (_empty_log, (), DAMAGED, ".json is empty", ["rebuild"]),
-        (_delete_history, (), DAMAGED, "image_sets is not there", ["rebuild"]),
-        (_delete_increment, (), DAMAGED, "increments that were applied are lost",
-         ["rebuild", "sync"]),
-        (_find_without_applying, (), BEHIND, "not applied yet", ["sync"]),
-        (_apply_without_publishing, (), BEHIND, "the published tables show version", ["publish"]),
-        (_write_as_an_older_release, (), BEHIND, "with other columns", ["rebuild"]),
-        (_leave_a_gap, (), INCOMPLETE, "was not searched from", ["sync"]),
+        pytest.param(
+            case,
+            is_repaired,
+            id=f"{case.damage.__name__}{'-repaired' * is_repaired}",
+            marks=[pytest.mark.chaos] * (is_repaired and not case.is_repaired),
+        )
+        for case in CASES
+        # where the commands run, the report is read too
+        for is_repaired in ((True,) if case.is_repaired else (False, True))
     ],
-)  # fmt: skip
+)
 def test_damage_is_reported_and_repaired_by_the_commands_it_names(
-    lake: Lake,
-    damage: Damage,
-    options: tuple[str, ...],
-    verdict: Verdict,
-    what: str,
-    commands: list[str],
+    lake: Lake, case: Case, is_repaired: bool
 ) -> None:
-    damage(lake)
+    case.damage(lake)
     before = _content(lake.path)
-    code, found = lake.status(*options)
+    code, found = lake.status(*case.options)
     assert _content(lake.path) == before, "status changes nothing"
-    assert (code, found["verdict"]) == (verdict.exit_code, verdict)
+    assert (code, found["verdict"]) == (case.verdict.exit_code, case.verdict)
     (finding, *others) = found["findings"]
-    assert what in finding["what"]
-    assert finding["verdict"] == verdict
-    assert all(other["verdict"] != verdict for other in others)
-    assert re.findall(r"`cohortlake ([^`]*)`", finding["remedy"]) == commands
-    for command in commands:
-        lake.run(command)
-    code, found = lake.status("--verify")
-    assert found["findings"] == []
-    assert (code, found["verdict"]) == (0, "healthy")
+    assert case.what in finding["what"]
+    assert finding["verdict"] == case.verdict
+    assert all(other["verdict"] != case.verdict for other in others)
+    assert re.findall(r"`cohortlake ([^`]*)`", finding["remedy"]) == case.commands
+    if is_repaired:
+        for command in case.commands:
+            lake.run(command)
+        code, found = lake.status("--verify")
+        assert found["findings"] == []
+        assert (code, found["verdict"]) == (0, "healthy")
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -401,9 +440,9 @@ def test_a_first_load_that_stopped_is_incomplete(
 ) -> None:
     """Whether it stopped in the days that are over, or in the one that is not."""
     monkeypatch.setattr("cohortlake.healthimaging.client._LONGEST_WAIT_SECONDS", 0.0)
-    fill(endpoint, 400)
+    fill(endpoint, 250, months=1)
     for number, row in enumerate(endpoint.image_sets):
-        row["updatedAt"] = endpoint.now.timestamp() - days * 36000 * (1 - number / 400) - 400
+        row["updatedAt"] = endpoint.now.timestamp() - days * 36000 * (1 - number / 250) - 400
     search, asked = endpoint.search, 0
 
     def some(criteria: dict[str, Any], size: int, token: str | None) -> dict[str, Any]:
@@ -415,6 +454,7 @@ def test_a_first_load_that_stopped_is_incomplete(
         "COHORTLAKE_DATASTORES": DATASTORE,
         "COHORTLAKE_ROOT": str(tmp_path / "lake"),
         "COHORTLAKE_TPS": "1000",
+        "COHORTLAKE_PRIVACY": "limited",
     }.items():
         monkeypatch.setenv(name, value)
     lake = Lake(tmp_path / "lake", endpoint, monkeypatch)
@@ -423,14 +463,14 @@ def test_a_first_load_that_stopped_is_incomplete(
         sync = Sync(replace(Settings.from_env(), workers=1))
         with pytest.raises(ServiceError):
             sync.run()
-    assert 0 < sync.status().rows["image_sets"] < 400
+    assert 0 < sync.status().rows["image_sets"] < 250
     code, found = lake.status()
     assert (code, found["verdict"]) == (6, "incomplete")
     assert "did not come to its end" in found["findings"][0]["what"]
     assert "`cohortlake sync`" in found["findings"][0]["remedy"]
     lake.run("sync")
     code, found = lake.status()
-    assert found["rows"]["image_sets"] == 400
+    assert found["rows"]["image_sets"] == 250
     assert (code, found["verdict"]) == (0, "healthy")
 
 

@@ -31,7 +31,7 @@ def five_hours(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 
 def live_five_hours(endpoint: Endpoint, sync: Sync) -> None:
-    fill(endpoint, 60)
+    fill(endpoint, 12, months=2)
     sync.run()
     for hour in range(5):
         endpoint.now += timedelta(hours=1)
@@ -86,17 +86,17 @@ def test_where_nothing_is_to_do_nothing_is_written(lived: Sync) -> None:
 def test_after_it_only_what_changes_is_published(lived: Sync, endpoint: Endpoint) -> None:
     lived.maintain()
     endpoint.now += timedelta(hours=1)
-    change(endpoint, 33, DICOMPatientSex="F")
+    change(endpoint, 9, DICOMPatientSex="F")
     publication = lived.run().publication
     assert publication
     months = {path.rsplit("/", 2)[1] for path in publication.written if "study_month=" in path}
-    assert months == {"study_month=2025-03"}
+    assert months == {"study_month=2025-02"}
     assert_equal_to_truth(lived.settings.root, endpoint)
 
 
 def apply_a_change(lived: Sync, endpoint: Endpoint) -> None:
     endpoint.now += timedelta(hours=1)
-    change(endpoint, 33, DICOMPatientSex="F")
+    change(endpoint, 9, DICOMPatientSex="F")
     store = lived.datastore(lived.settings.datastores[0])
     list(lived.extract(store, lived.due(store)))
     lived.apply()
@@ -145,7 +145,7 @@ def test_what_is_older_than_the_retention_goes_unless_it_is_held(lived: Sync) ->
 def test_what_a_tag_holds_stays(lived: Sync, endpoint: Endpoint) -> None:
     held = cohortlake.open(lived.settings.root).tag("study").image_sets_version
     endpoint.now += timedelta(hours=1)
-    change(endpoint, 33, DICOMPatientSex="F")
+    change(endpoint, 9, DICOMPatientSex="F")
     lived.run()
     at_once = Sync(replace(lived.settings, retention=timedelta(0)))
     at_once.maintain()
