@@ -45,7 +45,7 @@ NUMBERS = {
     "SeriesNumber": "734191739",
     "FrameOfReferenceUID": "734191740",
 }
-DATES = {"PatientBirthDate": (1917, 3, 13), "StudyDate": (2019, 8, 17)}
+DATES = {"PatientBirthDate": (1917, 3, 13), "StudyDate": (2025, 9, 17)}
 TIME = ("071331.734191", "07:13:31.734191")
 
 NEEDLES: dict[str, tuple[str, ...]] = {
