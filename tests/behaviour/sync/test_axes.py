@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,12 +13,19 @@ import pytest
 from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import change, fill
+from unpublished import unpublished
 
 from cohortlake import Settings, Sync
 from cohortlake.admin.reconciliation_check import Reconciliation, reconciliation_check
 from cohortlake.errors import ServiceUnavailable
 from cohortlake.history import image_sets
 from cohortlake.increments import files
+
+
+@pytest.fixture(autouse=True)
+def _unpublished() -> Iterator[None]:
+    with unpublished():  # the history and the coverage are compared
+        yield
 
 
 def test_the_axes_agree_until_something_changes(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,13 +18,20 @@ import pytest
 from command import process_of
 from emulated import emulated
 from endpoint import DATASTORE, Endpoint
-from small_hospital import assert_equal_to_truth, fill
+from small_hospital import fill
+from unpublished import assert_history_equals_truth, unpublished
 
 from cohortlake import HealthImaging, Settings, Sync, search_image_sets
 from cohortlake.errors import SettingError
 from cohortlake.healthimaging import SearchProgress
 from cohortlake.healthimaging.search_criteria import parse_criteria
 from cohortlake.ingest.progress import PeriodicProgress, describe_search
+
+
+@pytest.fixture(autouse=True)
+def _unpublished() -> Iterator[None]:
+    with unpublished():
+        yield
 
 
 def test_a_bulk_import_within_one_millisecond(endpoint: Endpoint, lake_settings: Settings) -> None:
@@ -33,7 +41,7 @@ def test_a_bulk_import_within_one_millisecond(endpoint: Endpoint, lake_settings:
         row["updatedAt"] = row["createdAt"] = at
     outcome = Sync(lake_settings).run()
     assert outcome.rows == 2600, "each row once, though two workers read towards each other"
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert_history_equals_truth(lake_settings.root, endpoint)
 
 
 def test_a_sweep_of_a_busy_day(endpoint: Endpoint, lake_settings: Settings) -> None:
@@ -45,7 +53,7 @@ def test_a_sweep_of_a_busy_day(endpoint: Endpoint, lake_settings: Settings) -> N
     endpoint.now += timedelta(hours=1)
     outcome = Sync(lake_settings).reconcile()
     assert outcome.applied.changes == {"deleted": 1}
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert_history_equals_truth(lake_settings.root, endpoint)
     assert gone["imageSetId"] not in {row["imageSetId"] for row in endpoint.image_sets}
 
 
@@ -67,7 +75,7 @@ def test_rows_go_to_disk_as_they_come(
     footer = json.loads(written.metadata.metadata[b"cohortlake"])
     assert footer["rows"] == written.metadata.num_rows
     assert footer["pages"] >= written.num_row_groups
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert_history_equals_truth(lake_settings.root, endpoint)
 
 
 def test_rows_newer_than_the_services_clock_wait_for_the_next_run(
@@ -82,7 +90,7 @@ def test_rows_newer_than_the_services_clock_wait_for_the_next_run(
     assert Sync(lake_settings).status().datastores[0].complete_until <= endpoint.now
     endpoint.now = now
     Sync(lake_settings).run()
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert_history_equals_truth(lake_settings.root, endpoint)
 
 
 @pytest.mark.parametrize("settings", [Settings(tps=0), Settings(tps=-1), Settings(burst=0)])
@@ -92,7 +100,7 @@ def test_no_quota_at_all_is_refused(settings: Settings) -> None:
 
 
 def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> None:
-    options = {"synthetic": 6000, "quota": 60, "burst": 120, "latency_ms": 20}
+    options = {"synthetic": 4000, "quota": 60, "burst": 120, "latency_ms": 20}
     with emulated(seed=5, now="2026-06-01T12:00:00Z", clock="stopped", **options) as emulator:
         environment = os.environ | {
             "COHORTLAKE_DATASTORES": emulator.datastores[0],
@@ -107,7 +115,7 @@ def test_processes_with_a_share_each_keep_within_the_quota(tmp_path: Path) -> No
             for name in ("one", "two")
         ]  # fmt: skip
         outcomes = [json.loads(run.communicate(timeout=120)[0]) for run in runs]
-        assert [outcome["rows"] for outcome in outcomes] == [6000, 6000]
+        assert [outcome["rows"] for outcome in outcomes] == [4000, 4000]
         assert [outcome["throttles"] for outcome in outcomes] == [0, 0]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, fill
+from unpublished import assert_history_equals_truth, unpublished
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import SearchedByOthers, Stopped
@@ -59,8 +60,9 @@ def answer_again(endpoint: Endpoint) -> Iterator[Callable[..., threading.Event]]
 def again(endpoint: Endpoint, settings: Settings, kept: int) -> None:
     """Run once more: it reads the rest, and of what came only where chains broke off."""
     endpoint.search = Endpoint.search.__get__(endpoint)  # type: ignore[method-assign]
-    outcome = Sync(replace(settings, tps=1000)).run()
-    assert_equal_to_truth(settings.root, endpoint)
+    with unpublished():
+        outcome = Sync(replace(settings, tps=1000)).run()
+    assert_history_equals_truth(settings.root, endpoint)
     assert outcome.rows - (400 - kept) <= settings.workers
 
 

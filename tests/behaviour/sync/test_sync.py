@@ -20,6 +20,7 @@ from deltalake import DeltaTable, write_deltalake
 from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
+from unpublished import assert_history_equals_truth, unpublished
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
@@ -173,7 +174,8 @@ def test_reconcile_closes_what_is_gone_and_nothing_else(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     fill(endpoint, 120)
-    Sync(lake_settings).run()
+    with unpublished():
+        Sync(lake_settings).run()
     del endpoint.image_sets[40], endpoint.image_sets[0]  # 0 has no usable study date
     # Moved to another month since the last tick: absent from its old partition, not gone.
     endpoint.now += timedelta(hours=1)
@@ -187,7 +189,8 @@ def test_a_sweep_says_nothing_of_what_is_newer_than_it(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     fill(endpoint, 30)
-    Sync(lake_settings).run()
+    with unpublished():
+        Sync(lake_settings).run()
     endpoint.now += timedelta(hours=1)
     search = endpoint.search
 
@@ -196,7 +199,8 @@ def test_a_sweep_says_nothing_of_what_is_newer_than_it(
         return search(*request)
 
     endpoint.search = searched  # type: ignore[method-assign]
-    assert Sync(lake_settings).reconcile().applied.changes == {}
+    with unpublished():
+        assert Sync(lake_settings).reconcile().applied.changes == {}
     endpoint.search = search  # type: ignore[method-assign]
     endpoint.now += timedelta(hours=1)
     assert Sync(lake_settings).run().applied.changes == {"updated": 1}
@@ -209,7 +213,8 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     fill(endpoint, 400, months=12)
-    Sync(lake_settings).run()
+    with unpublished():
+        Sync(lake_settings).run()
     before = list(endpoint.image_sets)
     months = {row["imageSetId"]: row["DICOMTags"]["DICOMStudyDate"][:6] for row in before}
     march = [row for row in before if months[row["imageSetId"]] == "202503"]
@@ -217,7 +222,8 @@ def test_much_gone_at_once_is_closed_only_when_it_is_accepted(
     gone = [*march[:20], *may[:2]]  # most of March, little of May
     seen_at = endpoint.now + timedelta(minutes=30)
     endpoint.now = seen_at
-    Sync(lake_settings).reconcile()
+    with unpublished():
+        Sync(lake_settings).reconcile()
     endpoint.image_sets = [row for row in before if row not in gone]
     endpoint.now += timedelta(hours=1)
     with pytest.raises(
@@ -244,7 +250,8 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(tmp_path: Path) -> No
         first, second, third = emulator.datastores
         sync = Sync(Settings((first, second, third), f"{tmp_path}/lake", tps=1000))
         ids = {store: _import(emulator, store) for store in sync.settings.datastores}
-        sync.run()
+        with unpublished():
+            sync.run()
         for store, count in ((first, 30), (second, 2), (third, 20)):
             for image_set_id in ids[store][:count]:
                 emulator.admin.delete(image_set_id, datastore_id=store)
@@ -276,7 +283,8 @@ def test_a_sweep_by_creation_finds_what_moved_between_months(
     endpoint: Endpoint, lake_settings: Settings
 ) -> None:
     fill(endpoint, 60)
-    Sync(lake_settings).run()
+    with unpublished():
+        Sync(lake_settings).run()
     endpoint.now += timedelta(hours=1)
     # Nothing says when it changed, so no tick finds it; and it left its month.
     endpoint.image_sets[8]["DICOMTags"]["DICOMStudyDate"] = "20240115"
@@ -294,27 +302,31 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
 ) -> None:
     """Rights can be narrowed by study and series: then a search does not find what is there."""
     fill(endpoint, 30)
-    Sync(lake_settings).run()
+    with unpublished():
+        Sync(lake_settings).run()
     endpoint.denied = {"GetImageSet"}
     hidden = endpoint.image_sets.pop(7)
     endpoint.now += timedelta(hours=1)
     # The first sweep of its month has news, the second one has none.
     change(endpoint, 8, DICOMStudyDate=hidden["DICOMTags"]["DICOMStudyDate"])
-    kept = Sync(lake_settings).reconcile()
+    with unpublished():
+        kept = Sync(lake_settings).reconcile()
     assert kept.unconfirmed == 1
     assert "medical-imaging:GetImageSet" in describe_unconfirmed(kept.unconfirmed)
     assert "deleted" not in kept.applied.changes
     root = Root(lake_settings.root)
     assert checks.check_deletions(root).counts["left_open"] == 1
     endpoint.now += timedelta(hours=1)
-    assert Sync(lake_settings).reconcile().unconfirmed == 1
+    with unpublished():
+        assert Sync(lake_settings).reconcile().unconfirmed == 1
     assert checks.check_deletions(root).counts["left_open"] == 1
 
     endpoint.image_sets.insert(7, hidden)  # the right is given
     endpoint.now += timedelta(hours=1)
-    assert Sync(lake_settings).reconcile().unconfirmed == 0
+    with unpublished():
+        assert Sync(lake_settings).reconcile().unconfirmed == 0
     assert checks.check_deletions(root).counts["left_open"] == 0
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    assert_history_equals_truth(lake_settings.root, endpoint)
 
     del endpoint.image_sets[7]
     endpoint.now += timedelta(hours=1)
@@ -330,11 +342,12 @@ def test_where_get_is_denied_no_search_shows_that_an_image_set_is_gone(
 def test_rebuild_gives_the_same_rows(endpoint: Endpoint, lake_settings: Settings) -> None:
     fill(endpoint, 60)
     work = Sync(lake_settings)
-    work.run()
-    endpoint.now += timedelta(days=1)
-    change(endpoint, 3, DICOMPatientSex="M")
-    del endpoint.image_sets[9]
-    work.run()
+    with unpublished():
+        work.run()
+        endpoint.now += timedelta(days=1)
+        change(endpoint, 3, DICOMPatientSex="M")
+        del endpoint.image_sets[9]
+        work.run()
     work.reconcile()
     before = {table: _sorted(read_table(lake_settings.root, table)) for table in TABLES}
     work.rebuild()
@@ -485,8 +498,9 @@ def test_a_run_that_fails_keeps_the_rows_it_wrote(
     assert temporary == []
 
     endpoint.search = search  # type: ignore[method-assign]
-    outcome = Sync(lake_settings).run()
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    with unpublished():
+        outcome = Sync(lake_settings).run()
+    assert_history_equals_truth(lake_settings.root, endpoint)
     again = outcome.rows - (400 - len(kept))
     assert again <= lake_settings.workers, "of each chain only its last row is read again"
 
@@ -497,8 +511,9 @@ def test_rows_older_than_the_data_store_says_it_is_are_found(
 ) -> None:
     fill(endpoint, 10)
     endpoint.created_at = created_at  # type: ignore[assignment]
-    Sync(lake_settings).run()
-    assert_equal_to_truth(lake_settings.root, endpoint)
+    with unpublished():
+        Sync(lake_settings).run()
+    assert_history_equals_truth(lake_settings.root, endpoint)
 
 
 def test_errors_say_the_fix(

@@ -20,6 +20,7 @@ import pytest
 from emulated import emulated
 from endpoint import DATASTORE, Endpoint
 from small_hospital import fill
+from unpublished import unpublished
 
 from cohortlake import Settings, Sync, read_table
 from cohortlake.errors import AccessDenied, ServiceUnavailable
@@ -62,13 +63,25 @@ def _update(hospital: Emulator, image_set_id: str, **tags: str) -> Row:
 
 
 def _fill(settings: Settings) -> Row:
-    filled = Sync(settings).run(fill_versions=True).filled
+    with unpublished():
+        filled = Sync(settings).run(fill_versions=True).filled
     assert filled is not None
     return vars(filled)
 
 
-def _history(root: str, image_set_id: str) -> list[Row]:
-    frame = read_table(root, "history")
+def _run(settings: Settings) -> None:
+    with unpublished():
+        Sync(settings).run()
+
+
+def _published(settings: Settings, table: str = "history") -> pd.DataFrame:
+    """Publish what the runs found, and return a table."""
+    Sync(settings).publish()
+    return read_table(settings.root, table)
+
+
+def _history(settings: Settings, image_set_id: str) -> list[Row]:
+    frame = _published(settings)
     own = frame[frame["image_set_id"] == image_set_id].sort_values("version")
     return [
         {name: None if _is_null(value) else value for name, value in row.items()}
@@ -114,8 +127,8 @@ def test_versions_between_two_syncs_are_read_and_put_in_place(
     _fill(settings)
     sent = [first, *(_update(hospital, key, DICOMPatientSex=sex) for sex in "MFO")]
     hospital.admin.advance(seconds=60)
-    Sync(settings).run()
-    before = _history(settings.root, key)
+    _run(settings)
+    before = _history(settings, key)
     assert [(row["version"], row["versions_unseen"]) for row in before] == [(1, 0), (4, 2)]
 
     hospital.admin.advance(seconds=600)
@@ -123,7 +136,7 @@ def test_versions_between_two_syncs_are_read_and_put_in_place(
     assert (filled["image_sets"], filled["documents"], filled["versions"]) == (1, 2, 2)
     assert (filled["unavailable"], filled["postponed"]) == (0, 0)
     assert filled["archived"] == (first["storageTier"] == "ARCHIVE_INSTANT_ACCESS")
-    rows = _history(settings.root, key)
+    rows = _history(settings, key)
     for row, summary in zip(rows, sent, strict=True):
         _assert_as_sent(row, summary)
     _assert_unbroken(rows)
@@ -137,8 +150,8 @@ def test_versions_between_two_syncs_are_read_and_put_in_place(
     for row in rows[1:3]:
         assert row["observed_to"] <= row["observed_from"], "it never was what was known"
         assert row["storage_tier"] is row["last_accessed_at"] is None
-    assert len(_history(settings.root, other["imageSetId"])) == 1
-    current = read_table(settings.root, "image_sets").set_index("image_set_id")
+    assert len(_history(settings, other["imageSetId"])) == 1
+    current = _published(settings, "image_sets").set_index("image_set_id")
     assert (len(current), current.loc[key, "version"]) == (30, 4)
 
     hospital.admin.clear_stats()
@@ -155,7 +168,7 @@ def test_a_first_sync_gets_all_that_came_before(hospital: Emulator, settings: Se
     hospital.admin.advance(seconds=60)
     filled = _fill(settings)
     assert (filled["image_sets"], filled["versions"]) == (1, 3)
-    rows = _history(settings.root, key)
+    rows = _history(settings, key)
     for row, summary in zip(rows[:3], sent[:3], strict=True):
         _assert_as_sent(row, summary)
     _assert_unbroken(rows)
@@ -165,25 +178,23 @@ def test_a_first_sync_gets_all_that_came_before(hospital: Emulator, settings: Se
     _update(hospital, key, DICOMPatientSex="M")
     hospital.admin.advance(seconds=60)
     assert _fill(settings)["documents"] == 1, "only what came since"
-    assert [row["version"] for row in _history(settings.root, key)] == [1, 2, 3, 4, 5, 6]
+    assert [row["version"] for row in _history(settings, key)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_rebuild_gives_the_same_rows(hospital: Emulator, settings: Settings) -> None:
     keys = [row["imageSetId"] for row in _new(hospital, 3)]
     _fill(settings)
-    states = len(read_table(settings.root, "history"))
+    states = len(_published(settings))
     for key, sex in itertools.product(keys, "MFO"):
         _update(hospital, key, DICOMPatientSex=sex)
     hospital.admin.advance(seconds=60)
-    Sync(settings).run()
+    _run(settings)
     hospital.admin.delete(keys[0])
     hospital.admin.advance(seconds=60)
-    Sync(settings).run(fill_versions=True)
+    _fill(settings)
     hospital.admin.advance(seconds=60)
     Sync(settings).reconcile()
-    before = {
-        table: _sorted(read_table(settings.root, table)) for table in ("image_sets", "history")
-    }
+    before = {table: _sorted(_published(settings, table)) for table in ("image_sets", "history")}
     assert len(before["history"]) == states + 3 + 2 * 2
     Sync(settings).rebuild()
     for table, frame in before.items():
@@ -203,7 +214,7 @@ def test_an_image_set_that_is_gone_stays_gone(hospital: Emulator, settings: Sett
     for sex in "MFO":
         _update(hospital, key, DICOMPatientSex=sex)
     hospital.admin.advance(seconds=60)
-    Sync(settings).run()
+    _run(settings)
     hospital.admin.delete(key)
     hospital.admin.advance(seconds=60)
     filled = _fill(settings)
@@ -212,12 +223,12 @@ def test_an_image_set_that_is_gone_stays_gone(hospital: Emulator, settings: Sett
     hospital.admin.advance(seconds=60)
     assert Sync(settings).reconcile().applied.changes == {"deleted": 1}
     assert _fill(settings)["image_sets"] == 0, "what the lake knows to be gone is not asked for"
-    rows = _history(settings.root, key)
+    rows = _history(settings, key)
     assert [(row["version"], row["ended_by"]) for row in rows] == [
         (1, "superseded"),
         (4, "deleted"),
     ]
-    assert key not in set(read_table(settings.root, "image_sets")["image_set_id"])
+    assert key not in set(_published(settings, "image_sets")["image_set_id"])
 
 
 def test_archived_image_sets_that_were_moved_back_are_counted(
@@ -258,7 +269,7 @@ def test_faults_lose_no_version(
     while filled["postponed"]:  # by chance: eight cut documents in a row
         filled = _fill(settings)
     for key, summaries in sent.items():
-        rows = _history(settings.root, key)
+        rows = _history(settings, key)
         for row, summary in zip(rows, summaries, strict=True):
             _assert_as_sent(row, summary)
         _assert_unbroken(rows)
@@ -278,7 +289,7 @@ def test_a_run_that_is_killed_keeps_the_rows_it_wrote(
 ) -> None:
     keys = [row["imageSetId"] for row in _new(hospital, 20)]
     _fill(settings)
-    states = len(read_table(settings.root, "history"))
+    states = len(_published(settings))
     sent = {key: [_summary(hospital, key)] for key in keys}
     for key, sex in itertools.product(keys, "MFO"):
         sent[key].append(_update(hospital, key, DICOMPatientSex=sex))
@@ -305,9 +316,9 @@ def test_a_run_that_is_killed_keeps_the_rows_it_wrote(
     hospital.admin.behave(latency_ms=0)
     filled = _fill(settings)
     assert 0 < filled["versions"] <= 40 - 2 * 4 * 2, "two files had landed"
-    assert len(read_table(settings.root, "history")) == states + 60
+    assert len(_published(settings)) == states + 60
     for key, summaries in sent.items():
-        rows = _history(settings.root, key)
+        rows = _history(settings, key)
         for row, summary in zip(rows, summaries, strict=True):
             _assert_as_sent(row, summary)
         _assert_unbroken(rows)
@@ -393,7 +404,8 @@ def test_what_is_not_to_be_had_is_written_down_and_not_asked_for_again(
     endpoint.requests.clear()
     assert _fill(lake_settings) == dict.fromkeys(filled, 0)
     assert _asked(endpoint) == []
-    Sync(lake_settings).rebuild()
+    with unpublished():
+        Sync(lake_settings).rebuild()
     assert _fill(lake_settings)["requests"] == 0
 
     endpoint.now += timedelta(hours=1)
@@ -423,7 +435,7 @@ def test_what_may_be_had_later_is_asked_for_again(
         endpoint.versions[key, version] = endpoint.versions[key, version][0], _document("M")
     filled = _fill(lake_settings)
     assert (filled["image_sets"], filled["documents"], filled["versions"]) == (2, 5, 5)
-    assert len(read_table(lake_settings.root, "history")) == 15
+    assert len(_published(lake_settings)) == 15
 
 
 def test_a_document_becomes_what_a_search_would_say(
@@ -442,7 +454,7 @@ def test_a_document_becomes_what_a_search_would_say(
     )  # fmt: skip
     settings = Settings(**(lake_settings.__dict__ | {"privacy": "identified"}))
     assert _fill(settings)["versions"] == 4
-    rows = _history(settings.root, f"{0:032x}")
+    rows = _history(settings, f"{0:032x}")
     shown = ("PatientSex", "Modality", "SeriesNumber", "SeriesInstanceUID", "PatientName", "extra")
     assert [tuple(row[name] for name in shown) for row in rows[:4]] == [
         ("F", "CT", 3, "1.2.0.0", None, None),
@@ -489,14 +501,14 @@ def test_rows_written_before_a_failure_stay(
     assert 8 * 4 <= gained < 80
     endpoint.versions[keys[12], 2] = listed, _document()
     assert _fill(lake_settings)["versions"] == 80 - gained
-    assert len(read_table(lake_settings.root, "history")) == 30 + 80
+    assert len(_published(lake_settings)) == 30 + 80
 
 
 def test_older_versions_prove_no_window(endpoint: Endpoint, lake_settings: Settings) -> None:
     fill(endpoint, 12)
     _jump(endpoint, dict.fromkeys(range(1, 4), _document()))
+    _run(lake_settings)
     sync = Sync(lake_settings)
-    sync.run()
     store = sync.datastore(DATASTORE)
     due, status = sync.due(store), sync.status()
     sync.fill_versions()
@@ -516,12 +528,12 @@ def test_what_was_an_erased_patients_is_read_and_dropped(
     _update(hospital, moved["imageSetId"], DICOMPatientId="ERASED-1")
     _update(hospital, moved["imageSetId"], DICOMPatientId="OTHER-1")
     hospital.admin.advance(seconds=3600)
-    Sync(settings).run()
+    _run(settings)
     Sync(settings).erase("ERASED-1", hospital.datastores[0])
 
     filled = _fill(settings)
     assert (filled["unavailable"], filled["postponed"]) == (1, 0)
-    history = read_table(settings.root, "history")
+    history = _published(settings)
     assert "ERASED-1" not in set(history["PatientID"])
     own = history[history["image_set_id"] == moved["imageSetId"]]
     assert sorted(own["version"]) == [1, 3], "the one between was theirs"
