@@ -53,23 +53,40 @@ SERIES_OF_TWO_STUDIES = [
 MOVED_BEHIND = [{**SERIES_OF_TWO_STUDIES[0], "DICOMStudyDate": "20240305"}]
 
 
-# Old studies come late, image sets go, patients and dates are corrected, all in any order.
-@example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
-@example([(SERIES_OF_TWO_STUDIES, []), (MOVED_BEHIND, [])])
-@settings(
-    max_examples=examples(20, quick=3),
+_LAW = settings(
+    max_examples=examples(20, quick=2),  # the first one is always two steps without a change
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+_Steps = list[tuple[list[dict[str, Any]], list[int]]]
+
+
+# Old studies come late, image sets go, patients and dates are corrected, all in any order.
+@example([(SPEAKER_ELSEWHERE, []), (JANUARY_AGAIN, [])])
+@example([(SERIES_OF_TWO_STUDIES, []), (MOVED_BEHIND, [])])
+@_LAW
 @given(STEPS)
-@pytest.mark.parametrize(("policy", "scan_factor"), [("identified", 0), ("safe", 6)])
-def test_publishing_what_changed_gives_what_publishing_all_gives(
-    tmp_path_factory: Any,
-    policy: str,
-    scan_factor: int,
-    steps: list[tuple[list[dict[str, Any]], list[int]]],
+def test_publishing_what_changed_gives_what_publishing_all_gives_by_month(
+    tmp_path_factory: Any, steps: _Steps
 ) -> None:
     root = Root(str(tmp_path_factory.mktemp("lake")))
+    published = _publish_little_by_little(root, "identified", 0, steps)
+    _assert_that_changed_fields_differ(published)
+    assert published == _publish_all(root, "identified")
+
+
+@_LAW
+@given(STEPS)
+def test_publishing_what_changed_gives_what_publishing_all_gives_by_shifted_year(
+    tmp_path_factory: Any, steps: _Steps
+) -> None:
+    root = Root(str(tmp_path_factory.mktemp("lake")))
+    assert _publish_little_by_little(root, "safe", 6, steps) == _publish_all(root, "safe")
+
+
+def _publish_little_by_little(
+    root: Root, policy: str, scan_factor: int, steps: _Steps
+) -> dict[str, list[dict[str, Any]]]:
     root.prepare()
     hospital = Hospital(root)
     with pytest.MonkeyPatch.context() as patched:
@@ -78,15 +95,15 @@ def test_publishing_what_changed_gives_what_publishing_all_gives(
         for changes, gone in steps:
             hospital.step(changes, gone)
             publisher.publish(root, built_in(policy))
-    little_by_little = _rows_of_patients_together(root)
-    if policy == "identified":
-        _assert_that_changed_fields_differ(little_by_little)
+    return _rows_of_patients_together(root)
 
+
+def _publish_all(root: Root, policy: str) -> dict[str, list[dict[str, Any]]]:
     publisher.request_full_publish(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(periods, "_BATCH_ROWS", 1)
         publisher.publish(root, built_in(policy))
-    assert little_by_little == _rows_of_patients_together(root)
+    return _rows_of_patients_together(root)
 
 
 def _rows_of_patients_together(root: Root) -> dict[str, list[dict[str, Any]]]:
@@ -188,7 +205,7 @@ def test_a_state_that_moved_is_compared_with_one_in_a_month_that_is_not_written(
     moved = {"DICOMStudyDate": "20250311"}
     for changes in ([_change(1)], [_change(1, **moved)], [_change(2)]):
         hospital.step(changes, [])
-        publisher.publish(root, built_in("identified"))
+    publisher.publish(root, built_in("identified"))
     study = {"DICOMStudyInstanceUID": "1.7", "DICOMSeriesInstanceUID": "2.7"}
     hospital.step([_change(7, **moved, **study)], [])
     last = publisher.publish(root, built_in("identified"))
@@ -202,35 +219,15 @@ def test_a_state_that_moved_is_compared_with_one_in_a_month_that_is_not_written(
     assert row["changed_fields"] == ["version", "updated_at", "StudyDate"]
 
 
-def test_only_the_months_of_what_changed_are_written(tmp_path: Path) -> None:
-    root = Root(str(tmp_path))
-    root.prepare()
-    hospital = Hospital(root)
-    hospital.step([_change(number) for number in range(6)], [])
-    first = publisher.publish(root, built_in("limited"))
-    assert first is not None
-    assert len(first.written) == len(first.files) == 4 * 3 + 1
-
-    hospital.step([_change(1, DICOMPatientSex="F")], [])
-    second = publisher.publish(root, built_in("limited"))
-    assert second is not None
-    assert sorted(second.written) == [
-        *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("history", "image_sets")),
-        "published/patients/patients.parquet",
-        *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("series", "studies")),
-    ]
-    assert publisher.publish(root, built_in("limited")) == read_marker(root)
-    untouched = [p for p in first.files if p not in second.written]
-    assert all(second.files[path] == first.files[path] for path in untouched)
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hospital]:
     """A hospital whose lake is published, by the name of the policy; tests work on copies."""
     hospital = Hospital(Root(str(tmp_path_factory.mktemp("limited") / "lake")))
     hospital.root.prepare()
     hospital.step([_change(number) for number in range(6)], [])
-    publisher.publish(hospital.root, built_in("limited"))
+    first = publisher.publish(hospital.root, built_in("limited"))
+    assert first
+    assert len(first.written) == len(first.files) == 4 * 3 + 1
     safe = hospital.copy_to(str(tmp_path_factory.mktemp("safe") / "lake"))
     publisher.publish(safe.root, built_in("safe"))
     return {"limited": hospital, "safe": safe}
@@ -240,6 +237,23 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Hospital]:
 def hospital(pristine: dict[str, Hospital], tmp_path: Path) -> Hospital:
     """A hospital whose lake is published under `limited`."""
     return pristine["limited"].copy_to(str(tmp_path / "lake"))
+
+
+def test_only_the_months_of_what_changed_are_written(hospital: Hospital) -> None:
+    root = hospital.root
+    first = read_marker(root)
+    hospital.step([_change(1, DICOMPatientSex="F")], [])
+    second = publisher.publish(root, built_in("limited"))
+    assert first
+    assert second
+    assert sorted(second.written) == [
+        *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("history", "image_sets")),
+        "published/patients/patients.parquet",
+        *(f"published/{t}/study_month=2024-02/{t}.parquet" for t in ("series", "studies")),
+    ]
+    assert publisher.publish(root, built_in("limited")) == read_marker(root)
+    untouched = [p for p in first.files if p not in second.written]
+    assert all(second.files[path] == first.files[path] for path in untouched)
 
 
 def test_a_file_whose_rows_stay_the_same_is_not_written(
@@ -307,9 +321,24 @@ def test_the_marker_says_how_each_file_was_written(hospital: Hospital) -> None:
 _STUDIES = "published/studies/study_month=2024-02/studies.parquet"
 
 
-@pytest.mark.parametrize("policy", ["limited", "safe"])
-@pytest.mark.parametrize("damage", ["delete", "cut", "empty", "flip"])
-@pytest.mark.parametrize("which", ["studies", "patients"])
+_EACH_KIND = {
+    *(("studies", damage, "limited") for damage in ("delete", "cut", "empty", "flip")),
+    ("patients", "delete", "limited"),
+    ("patients", "flip", "safe"),
+    ("studies", "cut", "safe"),
+}
+"""The damages of `make test`. `make chaos` does each to each table under each policy."""
+
+
+@pytest.mark.parametrize(
+    ("which", "damage", "policy"),
+    [
+        pytest.param(*kind, marks=[] if kind in _EACH_KIND else pytest.mark.chaos)
+        for kind in itertools.product(
+            ("studies", "patients"), ("delete", "cut", "empty", "flip"), ("limited", "safe")
+        )
+    ],
+)
 def test_what_was_altered_is_written_again_and_nothing_else_changes(
     pristine: dict[str, Hospital], tmp_path: Path, which: str, damage: str, policy: str
 ) -> None:
@@ -360,10 +389,10 @@ def _of_same_size(content: bytes, how: str) -> bytes:
     ("which", "how"),
     [
         ("studies", "footer"),
-        ("studies", "footer's beginning"),
+        pytest.param("studies", "footer's beginning", marks=pytest.mark.chaos),
         ("studies", "footer's length"),
         ("studies", "middle"),
-        ("studies", "cut and filled with zeros"),
+        pytest.param("studies", "cut and filled with zeros", marks=pytest.mark.chaos),
         ("studies", "other table"),
         ("studies", "unlisted"),
         ("patients", "zeros"),
@@ -513,8 +542,9 @@ def test_a_compacted_memory_is_published_in_proportion_all_the_same(hospital: Ho
 def test_a_file_can_be_passed_over_by_the_ids_it_does_not_hold(tmp_path: Path) -> None:
     root = Root(str(tmp_path))
     root.prepare()
-    orders = {number: {"DICOMAccessionNumber": f"A{number}"} for number in range(6)}
-    Hospital(root).step([_change(number, **order) for number, order in orders.items()], [])
+    of_january = {"DICOMStudyDate": "20240105"}
+    changes = [_change(n, DICOMAccessionNumber=f"A{n}", **of_january) for n in range(6)]
+    Hospital(root).step(changes, [])
     publication = publisher.publish(root, built_in("identified"))
     assert publication is not None
     probed = set()
