@@ -86,7 +86,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     # a patient of two sexes in them, cascades, and studies that join and leave the frozen cohort.
     hospital: dict[str, Any] = {"now": "2026-03-01T08:00:00Z", "clock": "stopped"}
     hospital |= {"series_size": 0.05}  # how many slices a series has says nothing here
-    with emulated(synthetic=4000, seed=1, **hospital) as emulator:
+    with emulated(synthetic=2500, seed=1, **hospital) as emulator:
         sync = fill_lake(emulator, root, metadata_tps=1000)
         people = people_of(emulator.admin.truth())
         with cohortlake.open(str(root)) as opened:

@@ -41,7 +41,7 @@ RUN_ELSEWHERE = {
 @pytest.fixture(scope="module")
 def hospital() -> Iterator[Emulator]:
     # It then lives two weeks, so that the days that the pages name are among them.
-    with emulated(synthetic=1500, seed=2, now="2026-05-28T12:00:00Z") as emulator:
+    with emulated(synthetic=700, seed=2, now="2026-05-28T12:00:00Z") as emulator:
         yield emulator
 
 

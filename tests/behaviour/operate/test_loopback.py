@@ -70,7 +70,10 @@ def reached(port: int) -> bool:
 
 @pytest.mark.parametrize(
     ("arguments", "number"),
-    [((), signal.SIGINT), (("--host", "0.0.0.0"), signal.SIGTERM)],  # noqa: S104
+    [
+        ((), signal.SIGINT),
+        pytest.param(("--host", "0.0.0.0"), signal.SIGTERM, marks=pytest.mark.chaos),  # noqa: S104
+    ],
 )
 def test_nobody_else_reaches_it_unless_told_so_and_all_of_it_ends_by_a_signal(
     tmp_path: Path, arguments: tuple[str, ...], number: signal.Signals

@@ -84,7 +84,7 @@ def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A folder with a lake's `published/` and `cohorts/` as a reader has them, and no more."""
     folder = tmp_path_factory.mktemp("apart")
     written = folder / "published"
-    with emulated(synthetic=1500, seed=2) as emulator:
+    with emulated(synthetic=600, seed=2) as emulator:
         lake = folder / "lake"
         fill_lake(emulator, lake, days=2, published=str(written), privacy=request.param)
     assert {path.name for path in written.iterdir()} == {"published"}

@@ -53,7 +53,7 @@ def closest(lake: Lake, table: str, column: str) -> Cohort:
     return cohort.closest_study_per_patient(to=column)
 
 
-@settings(max_examples=examples(100, quick=8))
+@settings(max_examples=examples(100, quick=4))
 @given(
     st.sampled_from([word for word in WORDS if NAME.fullmatch(word)]),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=30, unique_by=str.casefold),

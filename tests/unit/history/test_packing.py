@@ -132,7 +132,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=examples(40, quick=4), deadline=None)
+@settings(max_examples=examples(40, quick=3), deadline=None)
 @given(steps=STEPS, fewest=st.integers(2, 4), most=st.integers(2, 7))
 def test_the_same_increments_whatever_is_packed_when(
     tmp_path_factory: Any, steps: list[tuple[str, int]], fewest: int, most: int
