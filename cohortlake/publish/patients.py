@@ -47,8 +47,9 @@ def write(
     plan: PublishPlan,
     policy: Policy,
     writer: Writer,
+    shared: str,
 ) -> str:
-    """Write the table.
+    """Write the table, and work out the order of the affected patients' studies.
 
     Args:
         con: The connection of the plan's relations, with the macros of `keyed_hashes`.
@@ -57,14 +58,14 @@ def write(
         plan: What is published.
         policy: The privacy policy.
         writer: Writes the file.
+        shared: The schema of the table that is made. See `engine.shared_schema`.
 
     Returns:
-        The name of a temporary table: the order of the affected patients' studies. See
-        `study_order.of`.
+        The name of this table, with the order. See `study_order.of`.
     """
-    order = "study_order"
+    order = f"{shared}.study_order"
     con.execute(f"""
-        CREATE TEMP TABLE {order} (
+        CREATE TABLE {shared}.study_order (
             person_hash UBIGINT, entity_hash UBIGINT, study_ordinal INT, days_since_previous INT
         )
     """)

@@ -1,8 +1,8 @@
 """Publishes the version history as plain Parquet, each row once, under a privacy policy.
 
 Only files in which something changed are written. The steps of a publication, in order: `plan` says
-what is written, `patients` and `rows` read the rows and apply the policy, `marts` makes the tables
-from them, `writer` writes the files, and `marker` names the files that readers read.
+what is written, `patients`, `period_tables` and `series_headers` write the tables, and `marker`
+names the files that readers read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-
-import duckdb
 
 from cohortlake import schema
 from cohortlake.errors import DamagedFile
@@ -27,10 +25,9 @@ from cohortlake.privacy import Policy, fingerprint
 from cohortlake.privacy.key_store import IN_LAKE
 from cohortlake.privacy.keyed_hashes import create_macros
 from cohortlake.privacy.treatments import prepare
-from cohortlake.publish import marts, patients, rows, series_headers
-from cohortlake.publish.carried_rows import CarriedRows
+from cohortlake.publish import patients, period_tables, series_headers
 from cohortlake.publish.export import catalogue
-from cohortlake.publish.plan import PublishPlan, make_plan
+from cohortlake.publish.plan import make_plan
 from cohortlake.publish.publication import intact, snapshots
 from cohortlake.publish.publication.marker import (
     Publication,
@@ -260,14 +257,14 @@ def _publish_since(
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
     memory = {"memory": _MEMORY_OF_ALL} if since is None else {}
-    with engine.bounded_connection(**memory) as con:
+    with engine.bounded_connection(**memory) as con, engine.shared_schema(con) as shared:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
         appended = image_sets.register_appended(con, root, since, version)
         plan = make_plan(con, history, index, appended, policy, rewrite)
-        study_order = patients.write(con, history, index, plan, policy, writer)
-        _write_periods(con, plan, study_order, policy, writer)
+        study_order = patients.write(con, history, index, plan, policy, writer, shared)
+        period_tables.write(con, plan, study_order, policy, writer, shared)
         writer.finish()
         # When a full publication is due, the marker may be one of another history.
         seen_before = before if before and not plan.is_full else None
@@ -307,38 +304,6 @@ def _joined(
     if not instants:
         return None, None
     return min(instants).isoformat(), max(instants).isoformat()
-
-
-def _write_periods(
-    con: duckdb.DuckDBPyConnection,
-    plan: PublishPlan,
-    study_order: str,
-    policy: Policy,
-    writer: Writer,
-) -> None:
-    """Write the tables that are cut into periods."""
-    carried = CarriedRows(con)
-    con.execute("CREATE TEMP TABLE replaced (datastore_id VARCHAR, StudyInstanceUID VARCHAR)")
-    for batch in plan.batches:
-        loaded = rows.load(con, plan, batch.months, policy)
-        if not plan.is_full:
-            con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
-        queries = {
-            "image_sets": f"FROM {loaded.current}",
-            "series": marts.series(loaded.current, "study_month"),
-            "studies": marts.studies(loaded.current, study_order, "study_month"),
-            "history": f"FROM {loaded.states}",
-        }
-        for table, query in queries.items():
-            # A study of several batches is published in the month of its representative row.
-            once = f"FROM ({query}) WHERE study_month IN {engine.text_list(batch.months)}"
-            to_write = plan.periods[table]
-            of_batch = writer.in_periods(table, once, to_write & (batch.periods | batch.unfinished))
-            complete = carried.join(table, of_batch, batch)
-            own = batch.periods & to_write
-            writer.write_periods(con, table, complete, own & plan.rewrite)
-            writer.replace(con, table, complete, own - plan.rewrite, "FROM replaced")
-            carried.keep_unfinished(table, batch)
 
 
 def _remove(root: Root, paths: Iterable[str]) -> None:

@@ -22,10 +22,10 @@ from cohortlake.storage import engine
 
 @dataclass(frozen=True)
 class PublishedRows:
-    """The rows of some months, as names of relations.
+    """The rows of some months, as SQL for relations.
 
     Attributes:
-        states: All states, as the table `history` has them.
+        states: All states, as the table `history` has them: the name of a table.
         current: The states that are true now.
         studies: The studies that they belong to, as they are published: datastore_id,
             StudyInstanceUID.
@@ -41,6 +41,7 @@ def load(
     plan: PublishPlan,
     months: Collection[str],
     policy: Policy,
+    shared: str,
 ) -> PublishedRows:
     """Load the rows of some months, and those of their studies and series in other months.
 
@@ -51,18 +52,22 @@ def load(
         plan: What is published.
         months: Some months of the plan.
         policy: The privacy policy.
+        shared: The schema of the table that is made. See `engine.shared_schema`.
     """
     batch = _with_changes(con, plan, months)
     columns = con.table(batch).columns
+    name = f'"rows_of_{min(months, default="")}"'  # each month is loaded once
     keyed = keyed_sql(batch, _make_lookups(con, batch, plan.patients))
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE published_rows AS {rows_sql(keyed, columns, policy)};
-        CREATE OR REPLACE TEMP VIEW current_rows AS FROM published_rows WHERE ended_by IS NULL;
-        CREATE OR REPLACE TEMP VIEW published_studies AS
-            SELECT DISTINCT datastore_id, StudyInstanceUID FROM published_rows;
+        CREATE TABLE {shared}.{name} AS {rows_sql(keyed, columns, policy)};
         DROP TABLE {batch};
     """)
-    return PublishedRows("published_rows", "current_rows", "published_studies")
+    states = f"{shared}.{name}"
+    return PublishedRows(
+        states,
+        f"(FROM {states} WHERE ended_by IS NULL)",
+        f"(SELECT DISTINCT datastore_id, StudyInstanceUID FROM {states})",
+    )
 
 
 @dataclass(frozen=True)

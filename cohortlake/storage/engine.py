@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import threading
+import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -81,6 +82,23 @@ def bounded_connection(
     """
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     return connection(memory_limit=memory, threads=str(threads))
+
+
+@contextmanager
+def shared_schema(con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Give the name of a schema whose tables the cursors of a connection see too.
+
+    It is for work that several threads do together: a temporary table belongs to one connection.
+
+    Args:
+        con: The connection. All tables are dropped at the end of the block.
+    """
+    name = f"shared_{uuid.uuid4().hex}"
+    con.execute(f"CREATE SCHEMA {name}")
+    try:
+        yield name
+    finally:
+        con.execute(f"DROP SCHEMA {name} CASCADE")
 
 
 class _SharedDatabase:

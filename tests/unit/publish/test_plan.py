@@ -141,7 +141,7 @@ def _renamed(con: duckdb.DuckDBPyConnection, name: str) -> str:
 def test_each_step_reads_only_the_relations_that_it_is_given(
     root: Root, tmp_path: Path, *, is_full: bool
 ) -> None:
-    with engine.connection() as con:
+    with engine.connection() as con, engine.shared_schema(con) as shared:
         given, given_appended = _registered(con, root)
         names = [*asdict(given).values(), str(given_appended)]
         *of_history, appended = (_renamed(con, name) for name in names)
@@ -149,11 +149,11 @@ def test_each_step_reads_only_the_relations_that_it_is_given(
         for name in names:
             con.execute(f"DROP VIEW {name}")
         plan = make_plan(con, history, _index(root), None if is_full else appended, POLICY)
-        loaded = rows.load(con, plan, plan.batches[0].months, POLICY)
+        loaded = rows.load(con, plan, plan.batches[0].months, POLICY, shared)
         count = 6 if is_full else 5
         assert engine.count(con, f"SELECT count(*) FROM {loaded.current}") == count
         assert engine.count(con, f"SELECT count(*) FROM {loaded.states}") == count
         if is_full:
             writer = Writer(Root(str(tmp_path)), POLICY, {})
-            order = patients.write(con, history, _index(root), plan, POLICY, writer)
+            order = patients.write(con, history, _index(root), plan, POLICY, writer, shared)
             assert engine.count(con, f"SELECT count(*) FROM {order}") == 4

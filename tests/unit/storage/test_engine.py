@@ -53,9 +53,25 @@ def test_nothing_of_one_connection_is_seen_by_another(tmp_path: Path) -> None:
         assert con.execute(held).fetchall() == [(0,)], "tables go with their connection"
 
 
+def test_a_shared_schema_is_seen_by_cursors_and_is_gone_after_its_block() -> None:
+    with engine.connection() as con:
+        with engine.shared_schema(con) as one, engine.shared_schema(con) as other:
+            con.execute(f"CREATE TABLE {one}.rows AS SELECT 1 AS n")
+            con.execute(f"CREATE TABLE {other}.rows AS SELECT 2 AS n")
+            with con.cursor() as cursor:
+                query = f"FROM {one}.rows UNION ALL FROM {other}.rows ORDER BY n"
+                assert cursor.execute(query).fetchall() == [(1,), (2,)]
+        assert con.execute("SHOW ALL TABLES").fetchall() == []
+        with pytest.raises(ValueError, match="stop"), engine.shared_schema(con) as schema:
+            con.execute(f"CREATE TABLE {schema}.rows AS SELECT 1 AS n")
+            raise ValueError("stop")
+        schemas = "SELECT schema_name FROM duckdb_schemas() WHERE schema_name LIKE 'shared%'"
+        assert con.execute(schemas).fetchall() == []
+
+
 def test_whatever_a_module_creates_is_temporary() -> None:
     library = Path(cohortlake.__file__).parent
-    kept = re.compile(r"CREATE (OR REPLACE )?(TABLE|VIEW|MACRO)")
+    kept = re.compile(r"CREATE (OR REPLACE )?(TABLE|VIEW|MACRO) (?!\{shared\}\.)")
     found = {path.relative_to(library).as_posix() for path in library.rglob("*.py")
              if kept.search(path.read_text())}  # fmt: skip
     assert found == {"publish/export/database.py"}, "a view that is kept is seen by all connections"
