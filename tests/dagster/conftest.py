@@ -38,7 +38,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COHORTLAKE_PRIVACY", "limited")
     # One worker, so that it is known which days are written before a failure.
     monkeypatch.setenv("COHORTLAKE_WORKERS", "1")
-    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 7, 1))  # few months, less to wait
+    monkeypatch.setattr(partitions, "FIRST_MONTH", date(2025, 11, 1))  # few months, less to wait
     return tmp_path / "lake"
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from emulated import emulated
 from endpoint import DATASTORE, Endpoint
+from unpublished import unpublished
 
 from cohortlake import HealthImaging, Settings, Sync, read_table
 from cohortlake.errors import AccessDenied
@@ -216,7 +217,8 @@ def test_a_data_store_with_too_much_gone_holds_up_no_other(
             for store in (first, second)
         }
         emulator.admin.advance(days=1)
-        sync.run()
+        with unpublished():
+            sync.run()
         for store, count in ((first, 15), (second, 2)):
             for image_set_id in ids[store][:count]:
                 emulator.admin.delete(image_set_id, datastore_id=store)
@@ -243,9 +245,9 @@ def test_study_months_can_be_had_before_all_others(
 ) -> None:
     fill(endpoint, 3)
     endpoint.image_sets[1]["DICOMTags"]["DICOMStudyDate"] = "20210301"
-    assert run("reconcile", keys=(f"{DATASTORE}|2025-07", f"{DATASTORE}|2025-12")).success
+    assert run("reconcile", keys=(f"{DATASTORE}|2025-11", f"{DATASTORE}|2025-12")).success
     assert len(published_ids(lake)) == 2
-    assert len(instance.get_materialized_partitions(dg.AssetKey("study_date_sweeps"))) == 6
+    assert len(instance.get_materialized_partitions(dg.AssetKey("study_date_sweeps"))) == 2
 
 
 def test_dagster_and_the_library_leave_the_same_rows(

@@ -40,7 +40,7 @@ def named(value: str | None) -> str:
 
 
 @given(ROWS, st.integers(0, 6), st.integers(1, 4))
-@settings(max_examples=examples(15, quick=5))
+@settings(max_examples=examples(15, quick=4))
 def test_a_value_is_named_and_counted_only_if_enough_patients_have_it(
     rows: list[tuple[int, str | None]], below: int, most: int
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_value_is_named_and_counted_only_if_enough_patients_have_it(
 @example(
     [(n % 3 * 2, ("CT", "MR")[n // 3]) for n in range(6)] + [(2 * n, "US") for n in range(6)], 4
 )
-@settings(max_examples=examples(15, quick=5))
+@settings(max_examples=examples(15, quick=4))
 def test_a_grid_shows_no_count_of_few(rows: list[tuple[int, str | None]], below: int) -> None:
     with lake_of(rows) as lake:
         relation = f"SELECT coalesce(Modality, '-') AS m, PatientSex AS s, person FROM ({SERIES})"
@@ -88,7 +88,7 @@ def test_a_grid_shows_no_count_of_few(rows: list[tuple[int, str | None]], below:
 
 
 @given(hospitals(), CRITERIA, st.integers(0, 4))
-@settings(max_examples=examples(25, quick=8))
+@settings(max_examples=examples(25, quick=5))
 def test_between_told_steps_nobody_or_enough_are_left_out(
     rows: list[dict[str, Any]], criteria: Criteria, below: int
 ) -> None:

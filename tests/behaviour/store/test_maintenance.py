@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from endpoint import Endpoint
 from filled import FilledLake, filled
 from small_hospital import assert_equal_to_truth, change, fill
+from unpublished import unpublished
 
 import cohortlake
 from cohortlake import Settings, Sync
@@ -32,11 +33,13 @@ def five_hours(tmp_path_factory: pytest.TempPathFactory) -> FilledLake:
 
 def live_five_hours(endpoint: Endpoint, sync: Sync) -> None:
     fill(endpoint, 12, months=2)
-    sync.run()
-    for hour in range(5):
-        endpoint.now += timedelta(hours=1)
-        change(endpoint, hour, DICOMPatientSex="F")
+    with unpublished():
         sync.run()
+        for hour in range(5):
+            endpoint.now += timedelta(hours=1)
+            change(endpoint, hour, DICOMPatientSex="F")
+            sync.run()
+    sync.publish()
 
 
 @pytest.fixture
@@ -142,19 +145,6 @@ def test_what_is_older_than_the_retention_goes_unless_it_is_held(lived: Sync) ->
     assert Sync(lived.settings).publish()
 
 
-def test_what_a_tag_holds_stays(lived: Sync, endpoint: Endpoint) -> None:
-    held = cohortlake.open(lived.settings.root).tag("study").image_sets_version
-    endpoint.now += timedelta(hours=1)
-    change(endpoint, 9, DICOMPatientSex="F")
-    lived.run()
-    at_once = Sync(replace(lived.settings, retention=timedelta(0)))
-    at_once.maintain()
-    assert held in _readable(lived.root)
-    Path(lived.root.path("published/_tags/study.json")).unlink()
-    at_once.maintain()
-    assert held not in _readable(lived.root)
-
-
 def _readable(root: Root) -> set[int]:
     newest = image_sets.version(root) or 0
     return {v for v in range(newest + 1) if delta.open_table(root, "image_sets", v)}
@@ -167,7 +157,9 @@ def test_a_tag_holds_its_version(lived: Sync, endpoint: Endpoint) -> None:
     for hour in range(3):
         endpoint.now += timedelta(hours=1)
         change(endpoint, hour, DICOMPatientSex="O")
-        lived.run()
+        with unpublished():
+            lived.run()
+    lived.publish()
     at_once = Sync(replace(lived.settings, retention=timedelta(0)))
     at_once.maintain()
     table = DeltaTable(lived.root.uri_of("image_sets"), version=tagged)

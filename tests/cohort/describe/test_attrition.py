@@ -22,7 +22,7 @@ from cohortlake.errors import BadCriteria, MissingExtra
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=examples(40, quick=8))
+@settings(max_examples=examples(40, quick=6))
 def test_counts_equal_plain_loops_and_only_ever_shrink(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:

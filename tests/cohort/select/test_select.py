@@ -50,7 +50,7 @@ def spaced() -> Iterator[Lake]:
 
 
 @given(hospitals(), CRITERIA)
-@settings(max_examples=examples(60, quick=12))
+@settings(max_examples=examples(60, quick=8))
 def test_each_step_leaves_what_plain_loops_leave(
     rows: list[dict[str, Any]], criteria: Criteria
 ) -> None:
