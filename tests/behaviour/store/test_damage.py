@@ -113,7 +113,7 @@ def test_a_damaged_body_below_a_whole_footer_is_named(hospital: Hospital) -> Non
 def test_a_damaged_published_file_is_named_and_written_again(hospital: Hospital, how: str) -> None:
     root = hospital.root
     path = "published/studies/study_month=2024-01/studies.parquet"
-    file = damaged(root, path, how)
+    damaged(root, path, how)
     for read in (
         lambda: cohortlake.read_table(root.uri, "studies"),
         lambda: cohortlake.open(root.uri).sql("FROM studies").to_pandas(),
@@ -124,7 +124,12 @@ def test_a_damaged_published_file_is_named_and_written_again(hospital: Hospital,
         assert told.value.__suppress_context__
     publisher.publish(root, LIMITED, verify=True)
     assert len(cohortlake.read_table(root.uri, "studies")) == 3
-    file.unlink()
+
+
+def test_a_missing_published_file_is_named_and_written_again(hospital: Hospital) -> None:
+    root = hospital.root
+    path = "published/studies/study_month=2024-01/studies.parquet"
+    root.delete(path)
     with pytest.raises(DamagedFile, match=path):
         cohortlake.open(root.uri)
     publisher.publish(root, LIMITED)
@@ -182,7 +187,7 @@ def test_damaged_members_and_a_damaged_manifest_are_named(hospital: Hospital) ->
     ],
 )
 def test_a_damaged_log_is_named_and_a_rebuild_repairs_it(
-    hospital: Hospital, how: str, table: str, tmp_path: Path
+    hospital: Hospital, table: str, how: str
 ) -> None:
     root = hospital.root
     path = f"{table}/_delta_log/{1:020}.json"
