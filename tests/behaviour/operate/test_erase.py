@@ -23,10 +23,11 @@ from endpoint import DATASTORE, Endpoint
 from filled import FilledLake, filled
 from small_hospital import change, fill
 from typer.testing import Result
+from unpublished import unpublished
 
 import cohortlake
 from cohortlake import Settings, Sync, read_table
-from cohortlake.admin import erase_again, erase_patient
+from cohortlake.admin import erase_again
 from cohortlake.admin.checks import check_published_rows
 from cohortlake.admin.reconciliation_check import reconciliation_check
 from cohortlake.cli.app import app
@@ -39,7 +40,7 @@ from cohortlake.increments import files, kinds, packed
 from cohortlake.increments.record import content_hash
 from cohortlake.ingest import partitions
 from cohortlake.privacy import erasures
-from cohortlake.privacy.erasures import Erasure, Patient
+from cohortlake.privacy.erasures import Erasure
 from cohortlake.schema import PUBLISHED
 from cohortlake.storage.root import Root
 
@@ -85,7 +86,8 @@ def fill_and_sweep(endpoint: Endpoint, sync: Sync) -> None:
             {"imageSetId": image_set_id, "version": 1, "createdAt": at, "updatedAt": at,
              "isPrimary": True, "DICOMTags": dict(FIRST_STATE)}
         )  # fmt: skip
-    search_and_apply(sync)
+    with unpublished():
+        sync.run()
     endpoint.now += timedelta(hours=2)
     change(endpoint, 60, **CANARY)
     change(endpoint, 3, DICOMPatientSex="M")
@@ -140,13 +142,6 @@ def erased(
     """The test's own copy of the lake after the patient was erased."""
     erased_lake.copy_to(lake_settings.root, endpoint)
     return Sync(lake_settings)
-
-
-def search_and_apply(sync: Sync) -> None:
-    """Search what is due and apply it, and publish nothing."""
-    store = sync.datastore(DATASTORE)
-    list(sync.extract(store, sync.due(store)))
-    sync.apply()
 
 
 def state_keys(root: Root) -> set[str]:
@@ -292,7 +287,8 @@ def test_the_axes_agree_afterwards(
     # One month's, and those of `undated`.
     assert (after.differing, after.agreeing, after.changed) == ((), before.agreeing - 2, 2)
     endpoint.now += timedelta(hours=2)
-    assert erased.reconcile().applied.changes == {}
+    with unpublished():
+        assert erased.reconcile().applied.changes == {}
     again = reconciliation_check(erased.root)
     assert (again.differing, again.agreeing, again.changed) == ((), before.agreeing, 0)
     ledger = coverage.read(erased.root).to_pylist()
@@ -305,9 +301,11 @@ def test_no_search_brings_them_back(erased: Sync, endpoint: Endpoint, wanted: se
     endpoint.now += timedelta(hours=1)
     change(endpoint, 60, DICOMPatientSex="CANARY-AGAIN")
     change(endpoint, 5, DICOMPatientSex="O")
-    assert erased.run().applied.changes == {"updated": 1}
-    endpoint.image_sets.append(endpoint.image_sets[60] | {"imageSetId": IDS[1]})
-    erased.reconcile()
+    with unpublished():
+        assert erased.run().applied.changes == {"updated": 1}
+        endpoint.image_sets.append(endpoint.image_sets[60] | {"imageSetId": IDS[1]})
+        erased.reconcile()
+    assert left(erased.settings.root, wanted | {"CANARY"}) == {}
     erased.rebuild()
     assert left(erased.settings.root, wanted | {"CANARY"}) == {}
     ids = set(read_table(erased.settings.root, "image_sets")["image_set_id"])
@@ -396,7 +394,8 @@ def test_no_search_after_a_restored_copy_brings_anybody_back(
 ) -> None:
     restore(copied_lake.root, Path(newer.settings.root))
     newer.erase_again()
-    search_and_apply(newer)
+    with unpublished():
+        newer.run()
     newer.reconcile()
     assert left(newer.settings.root, wanted | {"CANARY"}) == {}
     assert_published_are(newer, endpoint.image_sets)
@@ -443,10 +442,12 @@ def test_an_image_set_belongs_to_its_last_known_patient(
     endpoint.now += timedelta(hours=2)
     change(endpoint, 10, DICOMPatientId="CANARY-ID")  # was filed under another, and is theirs
     change(endpoint, 60, DICOMPatientId="P7", DICOMPatientName="CANARY^OTHER")  # and the reverse
-    search_and_apply(sync)
+    with unpublished():
+        sync.run()
     endpoint.now += timedelta(hours=2)
     change(endpoint, 10, DICOMPatientId="  ")  # says nothing
-    search_and_apply(sync)
+    with unpublished():
+        sync.run()
     erasure = sync.erase("CANARY-ID", DATASTORE)
     assert erasure.image_sets == 3
     history = read_table(lake_settings.root, "history").set_index("image_set_id")
@@ -460,18 +461,18 @@ def test_an_image_set_belongs_to_its_last_known_patient(
 def test_an_image_set_refiled_to_the_erased_patient_is_closed(
     erased: Sync, endpoint: Endpoint, lake_settings: Settings
 ) -> None:
-    for work, number in ((Sync.run, 12), (Sync.reconcile, 13)):
-        endpoint.now += timedelta(hours=2)
-        change(endpoint, number, DICOMPatientId="CANARY-ID")
-        assert work(Sync(lake_settings)).applied.changes == {"deleted": 1}
-        assert f"{number:032x}" not in set(
-            read_table(lake_settings.root, "image_sets")["image_set_id"]
-        )
-        assert reconciliation_check(erased.root).differing == ()
+    with unpublished():
+        for work, number in ((Sync.run, 12), (Sync.reconcile, 13)):
+            endpoint.now += timedelta(hours=2)
+            change(endpoint, number, DICOMPatientId="CANARY-ID")
+            assert work(Sync(lake_settings)).applied.changes == {"deleted": 1}
+            assert reconciliation_check(erased.root).differing == ()
+    assert {f"{number:032x}" for number in (12, 13)}.isdisjoint(held(erased))
     endpoint.now += timedelta(hours=2)
     for number in (12, 13):
         change(endpoint, number, DICOMPatientId="P5")  # it was a mistake
-    assert Sync(lake_settings).run().applied.changes == {"reappeared": 2}
+    with unpublished():
+        assert Sync(lake_settings).run().applied.changes == {"reappeared": 2}
 
 
 def refile(endpoint: Endpoint) -> str:
@@ -505,7 +506,7 @@ def test_a_refiled_image_set_is_closed_though_the_search_fails_midway(
         pages.append(search_page(*arguments, **options))
         return pages[-1]
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, unpublished():
         patch.setattr(HealthImaging, "search_page", fails)
         with pytest.raises(ServiceUnavailable):
             Sync(one).run()
@@ -515,7 +516,8 @@ def test_a_refiled_image_set_is_closed_though_the_search_fails_midway(
     }
     assert days, "the window that brought it counts as searched, and no other search finds it"
     assert refiled not in held(erased)
-    assert Sync(erased.settings).run().applied.changes == {"updated": 59 - 49}
+    with unpublished():
+        assert Sync(erased.settings).run().applied.changes == {"updated": 59 - 49}
     assert len(held(erased)) == 59
     assert left(erased.settings.root, {"CANARY"}) == {}
 
@@ -543,7 +545,8 @@ def test_a_refiled_image_set_is_closed_though_the_run_is_killed(
 
             patch.setattr(step, dies)
             Sync(erased.settings).run()
-    Sync(erased.settings).run()
+    with unpublished():
+        Sync(erased.settings).run()
     still_held = held(erased)
     assert len(still_held) == 58
     assert f"{13:032x}" not in still_held
@@ -594,7 +597,8 @@ def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
     }
     endpoint.now += timedelta(hours=2)
     change(endpoint, 20, DICOMPatientSex="F")
-    assert sync.run().applied.changes == {}
+    with unpublished():
+        assert sync.run().applied.changes == {}
 
 
 def test_other_blanks_than_dicoms_are_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
@@ -603,18 +607,19 @@ def test_other_blanks_than_dicoms_are_part_of_an_id(sync: Sync, endpoint: Endpoi
     endpoint.now += timedelta(hours=2)
     for number, patient in theirs.items():
         change(endpoint, number, DICOMPatientId=patient)
-    search_and_apply(sync)
+    with unpublished():
+        sync.run()
     assert sync.erase("CANARY-ID", DATASTORE).image_sets == 2
     held = set(read_table(sync.settings.root, "image_sets")["image_set_id"])
     assert {f"{number:032x}" for number in theirs} <= held
     for patient in theirs.values():
-        theirs_alone = Patient(DATASTORE, patient)
-        erasure = erase_patient.erase(sync.root, sync.settings, theirs_alone, publish=lambda: None)
-        assert erasure.image_sets == 1
+        with unpublished():
+            assert sync.erase(patient, DATASTORE).image_sets == 1
     endpoint.now += timedelta(hours=2)
     for number in theirs:
         change(endpoint, number, DICOMPatientSex="F")
-    assert sync.run().applied.changes == {}
+    with unpublished():
+        assert sync.run().applied.changes == {}
 
 
 def test_what_was_not_applied_yet_goes_too(
@@ -680,7 +685,8 @@ def test_the_only_patient_of_a_lake(
     endpoint.now += timedelta(hours=3)
     for number in (1, 2, 3):
         change(endpoint, number)
-    assert sync.run().applied.changes == {"created": 3}
+    with unpublished():
+        assert sync.run().applied.changes == {"created": 3}
 
 
 def test_while_another_run_is_at_work_it_is_only_begun(
