@@ -1,10 +1,9 @@
-"""The sensor and its job: events in a queue, over HTTP, on an instance that is kept on disk."""
+"""The sensor and its job: events in a queue, over HTTP, on an instance in memory."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -15,16 +14,12 @@ import dagster as dg
 import pytest
 from endpoint import DATASTORE, Endpoint
 
+from cohortlake import Settings, Sync
+
 from .conftest import Run
 from .store import checks, image_set, published_ids
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as kept:
-        yield kept
 
 
 @pytest.fixture
@@ -59,7 +54,7 @@ def test_what_events_say_is_looked_into_and_the_messages_are_gone(
     lake: Path, queue: Any,
 ) -> None:  # fmt: skip
     endpoint.image_sets = [image_set(i, NOON) for i in range(3)]
-    assert run("tick").success
+    Sync(Settings.from_env()).run()
     assert evaluated(deployment, instance) == (0, "no events wait")
 
     gone = endpoint.image_sets.pop()["imageSetId"]
