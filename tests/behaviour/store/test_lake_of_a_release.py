@@ -54,15 +54,11 @@ def test_it_has_the_same_rows(
     _assert_same(found, expected)
 
 
-def test_it_has_the_same_rows_after_a_rebuild(
+def test_it_has_the_same_rows_cohorts_and_tag_after_a_rebuild(
     settings: Settings, expected: dict[str, list[dict[str, object]]]
 ) -> None:
     Sync(settings).rebuild()
     _assert_same(rows_of(settings.root), expected)
-
-
-def test_its_cohorts_and_its_tag_are_still_there(settings: Settings) -> None:
-    Sync(settings).rebuild()
     with cohortlake.open(settings.root) as lake:
         assert lake.verify("every_study").is_identical
         assert lake.verify("men").is_identical

@@ -247,10 +247,10 @@ def _fails_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int)
     ("owner", "name", "call"),
     [
         (pack_writer.PackWriter, "add", 3),
-        (pack_writer.PackWriter, "commit", 1),
+        pytest.param(pack_writer.PackWriter, "commit", 1, marks=pytest.mark.chaos),
         (pack_writer.PackWriter, "commit", 2),
         (erasures, "read", 2),
-        (Root, "delete", 1),
+        pytest.param(Root, "delete", 1, marks=pytest.mark.chaos),
         (Root, "delete", 3),
     ],
 )
