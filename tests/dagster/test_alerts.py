@@ -15,6 +15,8 @@ from endpoint import Endpoint
 from small_hospital import fill
 from webhook import Webhook, listening
 
+from cohortlake import Settings, Sync
+
 from .conftest import Run
 
 
@@ -48,10 +50,10 @@ def look(
 
 
 def test_what_is_wrong_is_told_once_and_so_is_its_end(
-    endpoint: Endpoint, run: Run, lake: Path, webhook: Webhook, look: Any
+    endpoint: Endpoint, lake: Path, webhook: Webhook, look: Any
 ) -> None:
     fill(endpoint, 10)
-    assert run("tick").success
+    Sync(Settings.from_env()).run()
     for _ in range(3):
         look("state_of_lake")
     assert webhook.messages == []

@@ -13,6 +13,7 @@ import pytest
 from endpoint import DATASTORE, Endpoint
 
 import cohortlake
+from cohortlake import Settings, Sync
 from cohortlake.schema import PUBLISHED
 
 from .store import checks, image_set, loaded_anew
@@ -89,7 +90,7 @@ def test_a_frozen_cohort_that_cannot_be_drawn_again_is_reported(
     with_cohorts: ModuleType, endpoint: Endpoint, lake: Path, instance: dg.DagsterInstance
 ) -> None:
     endpoint.image_sets = [image_set(n, NOON) for n in range(2)]
-    tick(with_cohorts, instance)
+    Sync(Settings.from_env()).run()
     with cohortlake.open(str(lake)) as opened:
         everybody = opened.sql("SELECT patient_key FROM patients").to_pandas()
         opened.attach("registry", everybody)
