@@ -15,7 +15,7 @@ from cohortlake import Lake
 @pytest.fixture(scope="session")
 def hospital_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = str(tmp_path_factory.mktemp("hospital") / "lake")
-    with emulated(synthetic=900, seed=2) as emulator:
+    with emulated(synthetic=900, seed=2, now="2026-06-01T12:00:00Z") as emulator:
         fill_lake(emulator, root)
     return root
 

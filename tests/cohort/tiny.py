@@ -70,22 +70,19 @@ def publish(
     rows = [dict(state) for state in states]
     key = repr((rows, version, policy))
     if key not in _PUBLISHED:
-        _write(root, rows, version, policy)
-        _PUBLISHED[key] = {
-            path.relative_to(root): path.read_bytes()
-            for path in Path(root, "published").rglob("*")
-            if path.is_file() and "_tags" not in path.parts
-        }
+        written = _write(root, rows, version, policy)
+        _PUBLISHED[key] = {path: Path(root, path).read_bytes() for path in written}
     for path, content in _PUBLISHED[key].items():
         Path(root, path).parent.mkdir(parents=True, exist_ok=True)
         Path(root, path).write_bytes(content)
 
 
-_PUBLISHED: dict[str, dict[Path, bytes]] = {}
+_PUBLISHED: dict[str, dict[str, bytes]] = {}
 """What was published of -> the files. Many tests publish the same, and it takes 0.2 s."""
 
 
-def _write(root: str, states: list[dict[str, Any]], version: int, policy: Policy) -> None:
+def _write(root: str, states: list[dict[str, Any]], version: int, policy: Policy) -> list[str]:
+    """Write them, and return the paths."""
     every = {c.name: c for table in schema.PUBLISHED.values() for c in table}
     columns = schema.arrow_schema(every.values())
     files: dict[str, PublishedFile] = {}
@@ -112,6 +109,7 @@ def _write(root: str, states: list[dict[str, Any]], version: int, policy: Policy
                 pq.write_table(own.cast(shown), Path(root) / path)
                 files[path] = PublishedFile(len(own))
     (Path(root) / MARKER_PATH).write_bytes(marker(policy, version, files).to_marker())
+    return [*files, MARKER_PATH]
 
 
 @contextmanager

@@ -18,13 +18,15 @@ from cohortlake.ingest.headers.choice import HeaderChoice
 from cohortlake.ingest.progress import Progress
 from cohortlake.stop import Stop
 
-IMAGE_SETS = 240
+IMAGE_SETS = 150
 EVERYTHING = HeaderChoice(include_archived=True)
 
 
 @pytest.fixture(scope="module")
 def hospital():
-    with emulated(synthetic=IMAGE_SETS, seed=5, series_size=0.1) as emulator:
+    with emulated(
+        synthetic=IMAGE_SETS, seed=5, series_size=0.1, now="2026-06-01T12:00:00Z"
+    ) as emulator:
         yield emulator
 
 

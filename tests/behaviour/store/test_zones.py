@@ -20,6 +20,7 @@ from emulated import emulated, fill_lake
 from endpoint import DATASTORE, Endpoint
 from small_hospital import assert_equal_to_truth, change, fill
 from truth import published, truth
+from unpublished import unpublished
 
 import cohortlake
 from cohortlake import Settings, Sync
@@ -57,11 +58,12 @@ def test_only_its_owner_has_rights_on_the_restricted_zone(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     lake = Path(lake_settings.root)
-    fill(endpoint, 60)
-    Sync(lake_settings).run()
-    change(endpoint, 1, DICOMPatientSex="O")
-    endpoint.image_sets.pop()
-    Sync(lake_settings).run()
+    fill(endpoint, 60, months=1)
+    with unpublished():
+        Sync(lake_settings).run()
+        change(endpoint, 1, DICOMPatientSex="O")
+        endpoint.image_sets.pop()
+        Sync(lake_settings).run()
     Sync(lake_settings).reconcile()
     Sync(lake_settings).maintain()
     Sync(lake_settings).rebuild()
@@ -84,7 +86,7 @@ def apart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A folder with a lake's `published/` and `cohorts/` as a reader has them, and no more."""
     folder = tmp_path_factory.mktemp("apart")
     written = folder / "published"
-    with emulated(synthetic=600, seed=2) as emulator:
+    with emulated(synthetic=600, seed=2, now="2026-06-01T12:00:00Z") as emulator:
         lake = folder / "lake"
         fill_lake(emulator, lake, days=2, published=str(written), privacy=request.param)
     assert {path.name for path in written.iterdir()} == {"published"}
@@ -127,7 +129,7 @@ def test_a_lake_whose_published_part_lies_elsewhere_is_kept_up_to_date(
     endpoint: Endpoint, lake_settings: Settings, tmp_path: Path
 ) -> None:
     settings = replace(lake_settings, published=str(tmp_path / "for-readers"))
-    fill(endpoint, 30)
+    fill(endpoint, 30, months=1)
     Sync(settings).run()
     change(endpoint, 1, DICOMPatientSex="O")
     assert Sync(settings).run().applied.changes == {"updated": 1}
