@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pictures
 import pytest
+from cohort import pictures
 
 from cohortlake.cohort.describe.attrition import Attrition
 from cohortlake.cohort.describe.attrition_step import AttritionStep, Counts

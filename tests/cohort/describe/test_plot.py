@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pictures
 import pytest
+from cohort import pictures
 from cohort.tiny import image_set, opened
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
