@@ -27,6 +27,7 @@ _MONAI_NAMES = {
     "testing": "test",
 }
 _SUMMARY = "cohortlake"
+_NO_ENTRIES: tuple[str, Iterator[Entry]] = ("", iter(()))
 
 
 def write(file: Path, entries: Iterator[Entry], about: About) -> None:
@@ -35,25 +36,26 @@ def write(file: Path, entries: Iterator[Entry], about: About) -> None:
     Raises:
         BadCriteria: Two parts of the split have one name in MONAI's words.
     """
-    keys = [_key(part) for part in about.parts or (_WHOLE,)]
+    parts = sorted(about.parts) or [_WHOLE]  # as the entries are
+    keys = [_key(part) for part in parts]
     if len({*keys, _SUMMARY}) <= len(keys):
         raise BadCriteria(
             f"the parts of the split are called {', '.join(keys)} in a datalist, where each name "
             f"stands once and {_SUMMARY} is taken; rename a part"
         )
+    groups = groupby(entries, lambda entry: entry.part or _WHOLE)
+    filled, group = next(groups, _NO_ENTRIES)
     with file.open("wb") as stream:
         stream.write(b"{")
-        for part, group in groupby(entries, lambda entry: entry.part):
-            key = _key(part or _WHOLE)
-            keys.remove(key)
+        for part, key in zip(parts, keys, strict=True):
             stream.write(b'\n"%s": [' % key.encode())
-            between = b"\n"
-            for entry in group:
-                stream.write(between + msgspec.json.encode(_item(entry, about)))
-                between = b",\n"
+            if part == filled:
+                between = b"\n"
+                for entry in group:
+                    stream.write(between + msgspec.json.encode(_item(entry, about)))
+                    between = b",\n"
+                filled, group = next(groups, _NO_ENTRIES)
             stream.write(b"\n],")
-        for empty in keys:
-            stream.write(b'\n"%s": [],' % empty.encode())
         stream.write(b'\n"%s": %s\n}\n' % (_SUMMARY.encode(), msgspec.json.encode(about.summary())))
 
 

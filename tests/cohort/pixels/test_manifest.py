@@ -187,6 +187,7 @@ def test_a_datalist_has_each_part_and_one_of_an_unsplit_cohort(lake: Lake, tmp_p
     one = lake.cohort("one").where(patient_key="p0")
     one.split(train=0.5, val=0.25, test=0.25).manifest(tmp_path / "one.json", format="monai")
     parts = json.loads((tmp_path / "one.json").read_bytes())
+    assert list(parts) == ["test", "training", "validation", "cohortlake"]
     assert sorted(len(parts[part]) for part in ("training", "validation", "test")) == [0, 0, 2]
     twice = lake.cohort("twice").split(train=0.5, training=0.5)
     with pytest.raises(BadCriteria, match="called training, training in a datalist"):
