@@ -73,25 +73,27 @@ def _write_tables(
     policy: Policy,
     writer: Writer,
 ) -> None:
-    carried = CarriedRows(con)
     con.execute("CREATE TEMP TABLE replaced (datastore_id VARCHAR, StudyInstanceUID VARCHAR)")
-    for batch, loaded in loaded_rows:
-        if not plan.is_full:
-            con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
-        queries = {
-            "image_sets": f"FROM {loaded.current}",
-            "series": marts.series(loaded.current, "study_month"),
-            "studies": marts.studies(loaded.current, study_order, "study_month"),
-            "history": f"FROM {loaded.states}",
-        }
-        for table, query in queries.items():
-            # A study of several batches is published in the month of its representative row.
-            once = f"FROM ({query}) WHERE study_month IN {engine.text_list(batch.months)}"
-            to_write = plan.periods[table]
-            of_batch = writer.in_periods(table, once, to_write & (batch.periods | batch.unfinished))
-            complete = carried.join(table, of_batch, batch)
-            own = batch.periods & to_write
-            writer.write_periods(con, table, complete, own & plan.rewrite)
-            writer.replace(con, table, complete, own - plan.rewrite, "FROM replaced")
-            carried.keep_unfinished(table, batch)
-        con.execute(f"DROP TABLE {loaded.states}")
+    with CarriedRows(con) as carried:
+        for batch, loaded in loaded_rows:
+            if not plan.is_full:
+                con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
+            queries = {
+                "image_sets": f"FROM {loaded.current}",
+                "series": marts.series(loaded.current, "study_month"),
+                "studies": marts.studies(loaded.current, study_order, "study_month"),
+                "history": f"FROM {loaded.states}",
+            }
+            for table, query in queries.items():
+                # A study of several batches is published in the month of its representative row.
+                once = f"FROM ({query}) WHERE study_month IN {engine.text_list(batch.months)}"
+                to_write = plan.periods[table]
+                of_batch = writer.in_periods(
+                    table, once, to_write & (batch.periods | batch.unfinished)
+                )
+                complete = carried.join(table, of_batch, batch)
+                own = batch.periods & to_write
+                writer.write_periods(con, table, complete, own & plan.rewrite)
+                writer.replace(con, table, complete, own - plan.rewrite, "FROM replaced")
+                carried.keep_unfinished(table, batch)
+            con.execute(f"DROP TABLE {loaded.states}")

@@ -16,7 +16,7 @@ from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
 
-_BATCH_ROWS = 200_000
+_BATCH_ROWS = 120_000
 
 
 @dataclass(frozen=True)

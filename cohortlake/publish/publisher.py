@@ -44,7 +44,7 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
-_MEMORY_OF_ALL = "500MB"  # a full publication sorts the rows of whole years
+_MEMORY_OF_ALL = "400MB"  # a full publication sorts the rows of whole years
 _MEMORY_OF_HEADERS = "150MB"  # more rows of 200 columns are spilled
 
 
