@@ -63,12 +63,14 @@ class CarriedRows:
             batch: The batch.
         """
         parts = self._parts.setdefault(table, [])
+        queries = [] if batch.unfinished else [f"({rows})"]
         if batch.unfinished:
             parts.append(_Part(self._written(rows), batch.periods | batch.unfinished))
-            rows = ""
-        paths = [engine.quoted(engine.literally(str(part.path))) for part in parts]
-        kept = [f"FROM read_parquet([{', '.join(paths)}])"] if paths else []
-        return " UNION ALL ".join([*kept, *([f"({rows})"] if rows else [])])
+        if parts:
+            paths = ", ".join(engine.quoted(engine.literally(str(part.path))) for part in parts)
+            # The names of the folders above are no columns.
+            queries.append(f"FROM read_parquet([{paths}], hive_partitioning = false)")
+        return " UNION ALL ".join(queries)
 
     def keep_unfinished(self, table: str, batch: Batch) -> None:
         """Delete the rows of which a batch completes all periods. They have been written."""

@@ -18,8 +18,8 @@ def _batch(periods: set[str], unfinished: set[str]) -> Batch:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "it's [temporary]"
-    folder.mkdir()
+    folder = tmp_path / "it's [temporary] period=1" / "n=2"
+    folder.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
