@@ -173,7 +173,7 @@ def test_a_single_millisecond_is_paged_from_both_ends(reverses_ties: bool) -> No
     assert sorted(_ids(arrivals)) == [f"{n:032d}" for n in range(5000)]
     orders = Counter(request["sort"]["sortOrder"] for request in service.requests)
     if reverses_ties:
-        assert min(orders.values()) > 10, "each did its part"
+        assert min(orders.values()) > 25, "each did its part"
         assert len(service.requests) < 1.05 * 100
     else:
         assert orders["ASC"] >= 100, "the first chain went on to the end"
@@ -192,7 +192,7 @@ def test_a_busy_day_of_studies_is_sliced_by_creation(takes_two_filters: bool) ->
         assert not backwards
     else:
         assert len(sliced) == 1
-        assert len(backwards) > 10, "each end did its part"
+        assert len(backwards) > 30
 
 
 def test_a_burst_is_shared_between_all_workers() -> None:
