@@ -7,7 +7,6 @@ The next batch is loaded meanwhile, so that all cores have work.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -59,10 +58,10 @@ def _load(
 
     with ThreadPoolExecutor(1) as thread:
         started = ((batch, thread.submit(load, batch)) for batch in plan.batches)
-        for one, _ in itertools.pairwise(itertools.chain(started, [None])):
-            if one:
-                batch, loading = one
-                yield batch, loading.result()
+        next_one = next(started, None)
+        while next_one:
+            (batch, loading), next_one = next_one, next(started, None)
+            yield batch, loading.result()
 
 
 def _write_tables(

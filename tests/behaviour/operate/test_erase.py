@@ -8,7 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -127,21 +127,28 @@ def few_partitions(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
 
 
 @pytest.fixture
-def sync(
-    swept_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
-) -> Sync:
-    """The test's own copy of the lake that was swept."""
-    swept_lake.copy_to(lake_settings.root, endpoint)
-    return Sync(lake_settings)
+def own_copy(
+    endpoint: Endpoint, lake_settings: Settings, few_partitions: None
+) -> Callable[[FilledLake], Sync]:
+    """Copies a lake for the test."""
+
+    def copy(lake: FilledLake) -> Sync:
+        lake.copy_to(lake_settings.root, endpoint)
+        return Sync(lake_settings)
+
+    return copy
 
 
 @pytest.fixture
-def erased(
-    erased_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
-) -> Sync:
+def sync(own_copy: Callable[[FilledLake], Sync], swept_lake: FilledLake) -> Sync:
+    """The test's own copy of the lake that was swept."""
+    return own_copy(swept_lake)
+
+
+@pytest.fixture
+def erased(own_copy: Callable[[FilledLake], Sync], erased_lake: FilledLake) -> Sync:
     """The test's own copy of the lake after the patient was erased."""
-    erased_lake.copy_to(lake_settings.root, endpoint)
-    return Sync(lake_settings)
+    return own_copy(erased_lake)
 
 
 def state_keys(root: Root) -> set[str]:
@@ -363,12 +370,9 @@ def newer_lake(copied_lake: FilledLake, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def newer(
-    newer_lake: FilledLake, endpoint: Endpoint, lake_settings: Settings, few_partitions: None
-) -> Sync:
+def newer(own_copy: Callable[[FilledLake], Sync], newer_lake: FilledLake) -> Sync:
     """The test's own copy of that lake."""
-    newer_lake.copy_to(lake_settings.root, endpoint)
-    return Sync(lake_settings)
+    return own_copy(newer_lake)
 
 
 @pytest.mark.parametrize("derived", ["older", "newer", "gone"])

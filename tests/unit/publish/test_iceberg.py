@@ -29,6 +29,7 @@ from cohortlake.publish import publisher
 from cohortlake.publish.export import tables
 from cohortlake.publish.iceberg import commit, data_files, registration
 from cohortlake.publish.publication.marker import Publication
+from cohortlake.settings import POLICIES
 from cohortlake.storage.root import Root
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -160,7 +161,8 @@ def fail(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", ["safe", "identified", pytest.param("limited", marks=pytest.mark.chaos)]
+    "policy",
+    [pytest.param(name, marks=[pytest.mark.chaos] * (name == "limited")) for name in POLICIES],
 )
 def test_every_table_has_the_published_rows(root: Root, policy: str) -> None:
     see(root, DATES)
