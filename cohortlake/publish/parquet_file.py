@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,11 +25,11 @@ from cohortlake.errors import DamagedFile
 from cohortlake.flatten import schema_with_pandas_dtypes
 from cohortlake.publish.publication import intact
 from cohortlake.publish.publication.marker import PublishedFile
-from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 _BUFFER_BYTES = 1024 * 1024  # Arrow writes some bytes at a time, each with a call into Python
-_ROW_GROUP_VALUES = 5_000_000  # a row group of a table of 200 columns is written from memory
+# A row group is written from memory, and each thread has one. A table may have 200 columns.
+ROW_GROUP_ROWS, _ROW_GROUP_VALUES = 32_768, 5_000_000
 _COMPARED_ROWS = 100_000
 _FEW_ROWS = 2000
 _ROWS_OF_A_SLICE = 400  # runs that are shorter on average are copied row by row
@@ -47,20 +46,22 @@ def write(
         columns: Its columns.
         batches: Its rows, in order.
     """
-    most = min(engine.ROW_GROUP_ROWS, _ROW_GROUP_VALUES // len(columns))
+    most = min(ROW_GROUP_ROWS, _ROW_GROUP_VALUES // len(columns))
     groups = _row_groups((batch.select(columns.names) for batch in batches), most)
-    first = next(groups, pa.Table.from_batches([], columns))
-    rows = 0
+    none = pa.Table.from_batches([], columns)
+    group, rows = next(groups, none), 0
     with root.writing(path) as stream:
         hashed = _Hashed(stream)
-        layout = _layout(columns, len(first))
+        layout = _layout(columns, len(group))
         with (
             pa.BufferedOutputStream(pa.PythonFile(hashed, mode="w"), _BUFFER_BYTES) as buffered,
             pq.ParquetWriter(buffered, _in_file(columns), **layout) as file,
         ):
-            for group in itertools.chain([first], groups):
-                file.write_table(group, row_group_size=max(1, len(group)))
+            while len(group):
+                file.write_table(group, row_group_size=len(group))
                 rows += len(group)
+                del group  # it is not in memory while the next one is read
+                group = next(groups, none)
     return PublishedFile(rows, hashed.size_bytes, hashed.sha256)
 
 
@@ -168,41 +169,59 @@ def _replaced(
     new = _NewRows(new_rows, columns, compared)
     if not len(new.pending) and not _has_any(file, entities):
         raise _NothingReplaced
-    for group in range(file.num_row_groups):
-        kept = file.read_row_group(group, columns.names, use_threads=file.num_row_groups > 1)
-        kept = kept.replace_schema_metadata(None)
-        is_replaced = entities.are_of(kept)
-        if is_replaced.any():
-            compared.add(former=kept.filter(pa.array(is_replaced)))
-        places = np.flatnonzero(~is_replaced)
-        while len(places) and len(new.pending):
-            both = pa.concat_tables([kept, new.pending])
-            all_places = np.concatenate([places, np.arange(len(kept), len(both))])
-            keys = both.select(order).take(all_places)
-            sorted_ = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in order])
-            merged = all_places[sorted_.to_numpy()]
-            # What comes after the last row of one side waits for the next rows of that side.
-            is_new = merged >= len(kept)
-            until = 1 + min(np.flatnonzero(is_new)[-1], np.flatnonzero(~is_new)[-1])
-            piece, rest = _taken(both, merged[:until]), merged[until:]
-            del both
-            if len(rest) and rest[0] < len(kept):
-                places = rest
-                new.load()
-            else:
-                places = rest[:0]
-                new.pending = _taken(new.pending, rest - len(kept))
-                kept = new.none  # the row group is not in memory while the next rows are written
-                if not len(rest):
-                    new.load()
-            yield piece
-        if len(places):
-            yield _taken(kept, places)
+    for number in range(file.num_row_groups):
+        # No row group is kept in memory while the next one is read.
+        yield from _merged(_read(file, number, columns), order, entities, new, compared)
     while len(new.pending):
         yield new.pending
         new.load()
     if compared.are_same():
         raise _NothingReplaced
+
+
+def _read(file: pq.ParquetFile, number: int, columns: pa.Schema) -> pa.Table:
+    has_others = file.num_row_groups > 1  # with threads, more of a small file is in memory
+    rows = file.read_row_group(number, columns.names, use_threads=has_others)
+    return rows.replace_schema_metadata(None)
+
+
+def _merged(
+    kept: pa.Table,
+    order: Sequence[str],
+    entities: Entities,
+    new: _NewRows,
+    compared: _Compared,
+) -> Iterator[pa.Table]:
+    """Yield the rows of a row group that stay, and the new rows between them, in order."""
+    is_replaced = entities.are_of(kept)
+    if is_replaced.any():
+        compared.add(former=kept.filter(pa.array(is_replaced)))
+    places = np.flatnonzero(~is_replaced)
+    while len(places) and len(new.pending):
+        both = pa.concat_tables([kept, new.pending])
+        all_places = np.concatenate([places, np.arange(len(kept), len(both))])
+        keys = both.select(order).take(all_places)
+        sorted_ = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in order])
+        merged = all_places[sorted_.to_numpy()]
+        # What comes after the last row of one side waits for the next rows of that side.
+        is_new = merged >= len(kept)
+        until = 1 + min(np.flatnonzero(is_new)[-1], np.flatnonzero(~is_new)[-1])
+        piece, rest = _taken(both, merged[:until]), merged[until:]
+        del both
+        if len(rest) and rest[0] < len(kept):
+            places = rest
+            new.load()
+        else:
+            places = rest[:0]
+            new.pending = _taken(new.pending, rest - len(kept))
+            kept = new.none  # it is not in memory while the next rows are written
+            if not len(rest):
+                new.load()
+        yield piece
+        del piece
+    if len(places):
+        kept = _taken(kept, places)
+        yield kept
 
 
 def _has_any(file: pq.ParquetFile, entities: Entities) -> bool:
@@ -315,9 +334,7 @@ def _is_time(type_: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(type_) or pa.types.is_time(type_))
 
 
-def _row_groups(
-    batches: Iterable[pa.RecordBatch | pa.Table], most: int = engine.ROW_GROUP_ROWS
-) -> Iterator[pa.Table]:
+def _row_groups(batches: Iterable[pa.RecordBatch | pa.Table], most: int) -> Iterator[pa.Table]:
     """Join batches to row groups of `most` rows; the last may have fewer."""
     held, count = list[pa.Table](), 0
     for batch in batches:
@@ -329,5 +346,6 @@ def _row_groups(
         if len(rows):
             held.append(rows)
             count += len(rows)
+        del batch, rows  # they are not in memory while the next ones are read
     if held:
         yield pa.concat_tables(held)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from cohortlake.errors import DamagedFile
 from cohortlake.publish import parquet_file
 from cohortlake.publish.parquet_file import Entities, replace_rows, write
-from cohortlake.storage import engine
 from cohortlake.storage.root import Root
 
 COLUMNS = pa.schema(
@@ -90,7 +89,7 @@ def test_the_rows_of_some_studies_are_replaced_and_all_others_kept(
     new_rows = table(new)
     pieces = [new_rows.slice(start, piece) for start in range(0, len(new), piece)]
     with (
-        mock.patch.object(engine, "ROW_GROUP_ROWS", group),
+        mock.patch.object(parquet_file, "ROW_GROUP_ROWS", group),
         mock.patch.object(parquet_file, "_COMPARED_ROWS", compared),
     ):
         written = write(root, PATH, COLUMNS, [table(before)])
@@ -130,7 +129,7 @@ def test_row_groups_stay_of_one_size(root: Root) -> None:
     before = [{"datastore_id": "a", "StudyInstanceUID": f"{n}", "number": n} for n in range(0, 90)]
     keys = {"datastore_id": pa.array(["a"]), "StudyInstanceUID": pa.array(["x"])}
     new = [{"datastore_id": "a", "StudyInstanceUID": "x", "number": n} for n in (3, 3, 44)]
-    with mock.patch.object(engine, "ROW_GROUP_ROWS", 30):
+    with mock.patch.object(parquet_file, "ROW_GROUP_ROWS", 30):
         written = write(root, PATH, COLUMNS, [table(before)])
         replace_rows(root, PATH, written, COLUMNS, ORDER, Entities(pa.table(keys)), [table(new)])
     file = pq.ParquetFile(root.path(PATH)).metadata

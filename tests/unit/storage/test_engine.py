@@ -53,6 +53,23 @@ def test_nothing_of_one_connection_is_seen_by_another(tmp_path: Path) -> None:
         assert con.execute(held).fetchall() == [(0,)], "tables go with their connection"
 
 
+@pytest.mark.skipif(
+    "jemalloc" not in pa.supported_memory_backends(), reason="this pyarrow has no jemalloc"
+)
+def test_arrow_gives_memory_back_during_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend() -> str:
+        return str(pa.default_memory_pool().backend_name)
+
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    before = backend()
+    with engine.bounded_connection():
+        assert backend() == "jemalloc"
+    assert backend() == before
+    monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", before)
+    with engine.bounded_connection():
+        assert backend() == before
+
+
 def test_a_shared_schema_is_seen_by_cursors_and_is_gone_after_its_block() -> None:
     with engine.connection() as con:
         with engine.shared_schema(con) as one, engine.shared_schema(con) as other:
