@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -566,15 +567,9 @@ def test_rows_written_by_a_run_with_an_older_list_do_not_come_back(
 ) -> None:
     """On S3 nobody knows of a run on another machine that began before the erasure."""
     refiled = refile(endpoint)
-    change(endpoint, 60, DICOMPatientSex="CANARY-LATE")
-    endpoint.now += timedelta(hours=1)
-    with monkeypatch.context() as older:
-        older.setattr(erasures, "read", lambda _root: [])
-        store = erased.datastore(DATASTORE)
-        list(erased.extract(store, erased.due(store)))
+    with run_with_older_list(erased, endpoint, monkeypatch):
         if is_applied:  # by a release that did not look
             Sync(erased.settings).apply()
-    assert left(erased.settings.root, {"CANARY-LATE"})
     if is_applied:
         Sync(erased.settings).rebuild()
     assert refiled not in held(erased)
@@ -586,6 +581,31 @@ def test_rows_written_by_a_run_with_an_older_list_do_not_come_back(
         assert reconciliation_check(erased.root).differing == ()
     assert coverage.pending(erased.root) == []
     assert sum(coverage.read(erased.root)["erased_rows"].to_pylist()) >= 2
+
+
+def test_rows_that_came_late_leave_with_the_next_erasure(
+    erased: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes the history from all increments, and they were not applied yet."""
+    with run_with_older_list(erased, endpoint, monkeypatch):
+        pass
+    assert erased.erase("P5", DATASTORE).image_sets > 0
+    assert left(erased.settings.root, {"CANARY"}) == {}
+
+
+@contextmanager
+def run_with_older_list(
+    erased: Sync, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A run on another machine searches, and then does what the block does."""
+    change(endpoint, 60, DICOMPatientSex="CANARY-LATE")
+    endpoint.now += timedelta(hours=1)
+    with monkeypatch.context() as older:
+        older.setattr(erasures, "read", lambda _root: [])
+        store = erased.datastore(DATASTORE)
+        list(erased.extract(store, erased.due(store)))
+        yield
+    assert left(erased.settings.root, {"CANARY-LATE"})
 
 
 def test_padding_is_no_part_of_an_id(sync: Sync, endpoint: Endpoint) -> None:
