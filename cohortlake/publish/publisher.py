@@ -274,7 +274,7 @@ def _publish_since(
     values, by_month = HeaderValues(policy, key), header_files.by_month(header_paths)
     with engine.connection(memory_limit=_MEMORY_OF_HEADERS, threads="1") as con:
         series_headers.write(con, root, version, policy, values, writer, by_month, changed, plan)
-    removed = set(writer.unwritten() if plan.is_full else ())
+    removed = set(writer.retire_others() if plan.is_full else ())
     files = {path: file for path, file in sorted(writer.files.items()) if path not in removed}
     return Publication(
         version,

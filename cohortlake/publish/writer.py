@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import duckdb
 import pyarrow as pa
@@ -261,10 +262,19 @@ class Writer:
         """Return whether a table has a file of a period."""
         return self._path(table, period) in self.files
 
-    def unwritten(self) -> list[str]:
-        """Return the published files that this writer did not write."""
+    def retire_others(self) -> list[str]:
+        """Name the published files that this writer did not write, and empty them.
+
+        They are removed after the marker is written. Until then patterns still match them, such as
+        those of the views, and they may have the columns of another policy.
+        """
         written = set(self.written)
-        return [p for p in self._root.files("published", ".parquet") if p not in written]
+        others = [p for p in self._root.files("published", ".parquet") if p not in written]
+        for table in schema.PUBLISHED:
+            patterns = [self._path(table, period) for period in ("", "*")]
+            for path in (p for p in others if any(fnmatchcase(p, each) for each in patterns)):
+                write(self._root, path, self._columns(table), ())
+        return others
 
     def _columns(self, table: str) -> pa.Schema:
         shown = self._policy.shown(schema.published(table))

@@ -24,7 +24,12 @@ from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
 from cohortlake.publish import patients, periods, publisher
-from cohortlake.publish.publication.marker import MARKER_PATH, Publication, read_marker
+from cohortlake.publish.publication.marker import (
+    MARKER_PATH,
+    Publication,
+    read_marker,
+    write_marker,
+)
 from cohortlake.storage.root import Root
 
 pytestmark = pytest.mark.slow
@@ -145,6 +150,37 @@ def test_many_patients_lie_in_a_file_for_each_year_of_the_last_study(
     assert column in read
     with duckdb.connect(root.path("published/cohortlake.duckdb"), read_only=True) as con:
         assert con.sql("SELECT count(*) FROM patients").fetchall() == [(6,)]
+
+
+def test_files_with_the_columns_of_another_policy_are_emptied_and_then_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new policy has no row for the year, which comes first for a reader of all files."""
+    monkeypatch.setattr(patients, "_MOST_IN_ONE_FILE", 2)
+    root = Root(str(tmp_path))
+    root.prepare()
+    Hospital(root).step([_change(number) for number in range(6)], [])
+    publisher.publish(root, built_in("safe"))
+    others = [
+        "published/patients/patients-1990.parquet",
+        "published/patients/patients.parquet",
+        "published/studies/study_month=1990-01/studies.parquet",
+    ]
+    for path in others:
+        Path(root.path(path)).parent.mkdir(exist_ok=True)
+        pd.DataFrame({"other": [1]}).to_parquet(root.path(path))
+    seen = []
+
+    def counted(*given_: Any) -> bool:
+        with duckdb.connect(root.path("published/cohortlake.duckdb"), read_only=True) as con:
+            query = "SELECT (SELECT count(*) FROM patients), count(*) FROM studies"
+            seen.append(con.sql(query).fetchall())
+        return write_marker(*given_)
+
+    monkeypatch.setattr(publisher, "write_marker", counted)
+    assert publisher.publish(root, built_in("limited"))
+    assert seen == [[(3, 3)]]
+    assert not any(map(root.exists, others))
 
 
 def _assert_each_in_its_year(root: Root, column: str, count: int) -> None:
