@@ -33,7 +33,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from cohortlake import schema
 from cohortlake.errors import CommitConflict, DamagedFile
-from cohortlake.storage import delta_errors, engine
+from cohortlake.storage import delta_errors
 from cohortlake.storage.delta_log import (
     actions,
     damaged_log_file,
@@ -54,11 +54,11 @@ _COLUMNS = {
     **dict.fromkeys(("image_set_id", "StudyInstanceUID", "SeriesInstanceUID"), _ID),
     **{column.name: _INSTANT for column in schema.IMAGE_SETS if column.type == schema.INSTANT},
 }
-# A reader holds a row group of each of its threads in memory.
+_ROW_GROUP_ROWS = 100_000  # a reader holds a row group of each of its threads in memory
 WRITER_PROPERTIES = WriterProperties(
     compression="ZSTD",
     compression_level=3,
-    max_row_group_size=engine.ROW_GROUP_ROWS,
+    max_row_group_size=_ROW_GROUP_ROWS,
     column_properties=_COLUMNS,
 )
 # Commits do not clean up the log: `history.maintenance` knows which versions must stay readable.

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
     import pyarrow.fs as pafs
 
-ROW_GROUP_ROWS = 100_000
 _MEMORY = "200MB"
 """What DuckDB keeps in memory. It spills all else; Arrow, deltalake and Python take more."""
 _MOST_THREADS = 4
@@ -88,9 +87,9 @@ def bounded_connection(memory: str = _MEMORY) -> Iterator[duckdb.DuckDBPyConnect
 def _frugal_arrow() -> Iterator[None]:
     """Let Arrow allocate by jemalloc as long as the block lasts, where it has that.
 
-    By default Arrow allocates by mimalloc. A publication then takes 100 MB more, and the processor
-    time of its largest ticks is a sixth higher. Whoever names an allocator in the environment keeps
-    it.
+    By default Arrow allocates by mimalloc. A publication then takes a tenth more memory, and one
+    that writes large files again a fifth more time. Whoever names an allocator in the environment
+    keeps it.
     """
     before = pa.default_memory_pool()
     is_chosen = "ARROW_DEFAULT_MEMORY_POOL" in os.environ
