@@ -86,26 +86,29 @@ def write(
 def _write_all(con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer) -> None:
     count = engine.count(con, "SELECT count(*) FROM new_patients")
     year = _last_year_sql(policy) if count > _MOST_IN_ONE_FILE else _ONE_FILE
-    counts = f"SELECT {year}, count(*) FROM new_patients GROUP BY ALL ORDER BY ALL"
-    for period, rows in con.sql(counts).fetchall() or [("", 0)]:
-        of_period = f"SELECT * FROM new_patients WHERE {year} = '{period}'"
-        ranges = _ranges_of_keys(rows, _RANGE_PATIENTS)
-        writer.write_period(con, TABLE, period, (f"{of_period} AND {keys}" for keys in ranges))
+    rows, years = _with_period(con, year)
+    writer.write_rows(con, TABLE, rows, years or {""})
 
 
 def _replace(con: duckdb.DuckDBPyConnection, patients: str, policy: Policy, writer: Writer) -> None:
     """Replace the rows of the affected patients. A new study may move one to another file."""
-    names = (PurePosixPath(path).stem for path in writer.files if _is_file(path))
+    names = (PurePosixPath(path).stem for path in writer.files if is_file(path))
     written = {name.removeprefix(TABLE).removeprefix("-") for name in names}
     year = _ONE_FILE if written == {""} else _last_year_sql(policy)
-    with_year = f"SELECT *, {year} AS period FROM new_patients"
-    years = con.sql(f"SELECT DISTINCT period FROM ({with_year})").fetchall()
-    periods = written | {period for (period,) in years}
+    rows, years = _with_period(con, year)
     replaced = f"SELECT datastore_id, patient_key FROM {patients}"
-    writer.replace(con, TABLE, with_year, periods, replaced)
+    writer.replace(con, TABLE, rows, written | years, replaced)
 
 
-def _is_file(path: str) -> bool:
+def _with_period(con: duckdb.DuckDBPyConnection, year: str) -> tuple[str, set[str]]:
+    """Return SQL for the new rows and the period of each, and all these periods."""
+    rows = f"SELECT *, {year} AS period FROM new_patients"
+    periods = con.sql(f"SELECT DISTINCT period FROM ({rows})").fetchall()
+    return rows, {period for (period,) in periods}
+
+
+def is_file(path: str) -> bool:
+    """Return whether a path below the root is one of the table's files."""
     return path.startswith(f"published/{TABLE}/")
 
 

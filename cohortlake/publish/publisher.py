@@ -125,7 +125,7 @@ def _publish(
         request = _full_request(root) if _REQUEST_PATH in sizes else None
         altered = intact.altered(root, before, sizes, verify=verify) if before else {}
         # The file of `patients` must hold the patients that are not counted again.
-        must_be_full = request or any(map(_is_of_patients, altered))
+        must_be_full = request or any(map(patients.is_file, altered))
         since = None if must_be_full else _version_to_continue(before, policy)
         header_sizes = header_files.sizes(root)
         headers = header_files.digests(header_sizes)
@@ -218,10 +218,6 @@ def _version_to_continue(before: Publication | None, policy: Policy) -> int | No
 
 def _made_by(publication: Publication) -> tuple[str, int, str]:
     return publication.policy_digest, publication.format, publication.key_fingerprint
-
-
-def _is_of_patients(path: str) -> bool:
-    return path.startswith(f"published/{patients.TABLE}/")
 
 
 def _period(path: str) -> str:
