@@ -241,7 +241,7 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
     runs, until = _chain(root, version), _point(root, version)
     if runs and runs[-1].until == until:
         return runs
-    with engine.connection() as con, locks.temporary_folder() as folder:
+    with engine.bounded_connection() as con, locks.temporary_folder() as folder:
         paths = image_sets.appended_files(root, runs[-1].version, version) if runs else None
         if paths is None:
             runs, history = [], image_sets.register(con, root, version)

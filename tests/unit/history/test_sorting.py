@@ -15,9 +15,10 @@ from cohortlake.storage.files import Files
 @given(
     batches=st.lists(st.lists(st.integers(-9, 9), max_size=6), max_size=6),
     part_bytes=st.sampled_from([1, 99, 9**9]),
+    most_merged=st.integers(2, 4),
 )
 def test_rows_come_in_the_order_of_their_first_column(
-    batches: list[list[int]], part_bytes: int, tmp_path: Path
+    batches: list[list[int]], part_bytes: int, most_merged: int, tmp_path: Path
 ) -> None:
     given_batches = [
         pa.record_batch({"key": pa.array(keys, pa.int64()), "text": [f"{k}" for k in keys]})
@@ -25,6 +26,7 @@ def test_rows_come_in_the_order_of_their_first_column(
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sorting, "_PART_BYTES", part_bytes)
+        patch.setattr(sorting, "_MOST_MERGED", most_merged)
         found = list(sorting.in_order(filter(len, given_batches), Files(str(tmp_path))))
     expected = sorted(key for keys in batches for key in keys)
     assert [key for batch in found for key in batch["key"].to_pylist()] == expected
