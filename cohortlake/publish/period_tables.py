@@ -1,6 +1,6 @@
 """The published tables that are cut into periods: image_sets, series, studies and history.
 
-The months of a publication are read in batches. For each batch, `rows` loads the rows and applies
+The rows of a publication are read in batches. For each batch, `rows` loads the rows and applies
 the policy, `marts` makes the tables from them, and `writer` writes the periods that are complete.
 The next batch is loaded meanwhile, so that all cores have work.
 """
@@ -20,7 +20,9 @@ from cohortlake.publish.periods import Batch
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.publish.rows import PublishedRows
 from cohortlake.publish.writer import Writer
-from cohortlake.storage import engine
+
+_PLACE = ("study_month", "study_hash")
+"""The columns that say in which batch a row is."""
 
 
 def write(
@@ -54,7 +56,7 @@ def _load(
     """Yield the rows of each batch. A thread loads those of the next one meanwhile."""
 
     def load(batch: Batch) -> PublishedRows:
-        return rows.load(con, plan, batch.months, policy, shared)
+        return rows.load(con, plan, batch, policy, shared)
 
     with ThreadPoolExecutor(1) as thread:
         started = ((batch, thread.submit(load, batch)) for batch in plan.batches)
@@ -79,13 +81,13 @@ def _write_tables(
                 con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
             queries = {
                 "image_sets": f"FROM {loaded.current}",
-                "series": marts.series(loaded.current, "study_month"),
-                "studies": marts.studies(loaded.current, study_order, "study_month"),
+                "series": marts.series(loaded.current, *_PLACE),
+                "studies": marts.studies(loaded.current, study_order, *_PLACE),
                 "history": f"FROM {loaded.states}",
             }
             for table, query in queries.items():
-                # A study of several batches is published in the month of its representative row.
-                once = f"FROM ({query}) WHERE study_month IN {engine.text_list(batch.months)}"
+                # A study of several batches is published with its representative row.
+                once = f"FROM ({query}) WHERE {batch.sql}"
                 to_write = plan.periods[table]
                 of_batch = writer.in_periods(
                     table, once, to_write & (batch.periods | batch.unfinished)

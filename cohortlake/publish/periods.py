@@ -7,6 +7,8 @@ year into the past, so a shifted year is made of two years of the version histor
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,24 +17,38 @@ import duckdb
 from cohortlake import schema
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
+from cohortlake.storage import engine
 
 _BATCH_ROWS = 120_000
+_HASHES = 2**63
+"""How many hashes there are. See `timeline.ENTITY_HASHES`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Months that are read together, and the periods that can be written then.
+    """Rows that are read together, and the periods that can be written then.
 
     Attributes:
-        months: The months. Each month is in one batch.
-        periods: The periods whose months are all in this batch or in earlier ones. Each period
+        months: The months of the rows. Each month is in one batch, or in several if it is large.
+        periods: The periods whose rows are all in this batch or in earlier ones. Each period
             is in one batch.
-        unfinished: The periods that have months in later batches.
+        unfinished: The periods that have rows in later batches.
+        hashes: The first and the last `study_hash` of the rows, if the month is in several batches.
+            So all rows of a study in a month are in one batch.
     """
 
     months: frozenset[str]
     periods: frozenset[str]
     unfinished: frozenset[str]
+    hashes: tuple[int, int] | None = None
+
+    @property
+    def sql(self) -> str:
+        """SQL for whether a row of the version history is in the batch."""
+        in_months = f"study_month IN {engine.text_list(self.months)}"
+        if self.hashes is None:
+            return f"({in_months})"
+        return f"({in_months} AND study_hash BETWEEN {self.hashes[0]} AND {self.hashes[1]})"
 
 
 @dataclass(frozen=True)
@@ -64,15 +80,18 @@ class Periods:
         )
 
     def batches(self, periods: Collection[str]) -> Iterator[Batch]:
-        """Yield the months of some periods, in order, in batches whose rows fit into memory."""
+        """Yield the rows of some periods, month by month, in batches that fit into memory."""
         unwritten, read = frozenset(periods), frozenset[str]()
-        for months in self._batches_of_months(periods):
-            read |= months
-            later = self.of_months(self.months(periods) - read) & unwritten
-            yield Batch(months, unwritten - later, later & self.of_months(read))
-            unwritten = later
+        for months in self._months_together(periods):
+            begun = read | months
+            for hashes in self._parts(months):
+                is_last = hashes is None or hashes[1] == _HASHES - 1
+                read = begun if is_last else read
+                later = self.of_months(self.months(periods) - read) & unwritten
+                yield Batch(months, unwritten - later, later & self.of_months(begun), hashes)
+                unwritten = later
 
-    def _batches_of_months(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
+    def _months_together(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
         some, rows = frozenset[str](), 0
         for month in sorted(self.months(periods)):
             if some and rows + self.sizes[month] > _BATCH_ROWS:
@@ -82,6 +101,16 @@ class Periods:
             rows += self.sizes[month]
         if some or periods:
             yield some
+
+    def _parts(self, months: Collection[str]) -> Iterator[tuple[int, int] | None]:
+        """Yield ranges of hashes that cut some months into parts, or None for a single part."""
+        count = math.ceil(sum(self.sizes[month] for month in months) / _BATCH_ROWS)
+        if count <= 1:
+            yield None
+            return
+        bounds = [_HASHES * number // count for number in range(count + 1)]
+        for start, end in itertools.pairwise(bounds):
+            yield start, end - 1
 
     def _of_month(self, month: str) -> tuple[str, ...]:
         if month == schema.UNDATED or self.dates is Treatment.KEEP:

@@ -39,14 +39,15 @@ class PublishPlan:
             is always written.
         rewrite: The periods of which no row is kept. Of the others, the rows of studies that are
             not in `rows` are kept.
-        batches: The months of all these periods, cut so that the rows of a batch fit into memory.
+        batches: The rows of all these periods, cut so that those of a batch fit into memory.
         patients: The name of a temporary table: datastore_id, PatientID, patient_key and
             shift_days of the affected patients. `patients` keeps the rows of the others. None if
             all patients are affected, in a full publication.
         patient_rows: The current rows of these patients: a relation with the columns of
             `marts.PATIENT_SOURCE`.
-        multi_month_rows: The name of a temporary table: those of `rows` whose study or series has
-            rows in several months, one of them to be read.
+        linked_rows: The name of a temporary table: those of `rows` whose study has rows in several
+            months, or whose series has rows in several studies. A study or series of theirs may
+            have rows in several batches.
         previous_states: The name of a temporary table with the columns `change_kinds.FORMER`:
             the states before those of `rows`, if they are not read with them.
     """
@@ -58,7 +59,7 @@ class PublishPlan:
     batches: tuple[Batch, ...]
     patients: str | None
     patient_rows: str
-    multi_month_rows: str
+    linked_rows: str
     previous_states: str
 
 
@@ -90,7 +91,7 @@ def _plan_everything(
 ) -> PublishPlan:
     periods = Periods.of(con, history.versions, policy)
     every = periods.of_months(periods.sizes)
-    multi_month_rows = _find_multi_month_rows(con, history.versions, history.history)
+    linked_rows = _find_linked_rows(con, history.versions, history.history)
     moved = _moved(history.versions)
     return PublishPlan(
         is_full=True,
@@ -100,8 +101,8 @@ def _plan_everything(
         batches=tuple(periods.batches(every)),
         patients=None,
         patient_rows=history.current,
-        multi_month_rows=multi_month_rows,
-        previous_states=_find_previous_states(con, history, [moved, multi_month_rows]),
+        linked_rows=linked_rows,
+        previous_states=_find_previous_states(con, history, [moved, linked_rows]),
     )
 
 
@@ -124,8 +125,8 @@ def _plan_changes(
     changed = periods_of(f"FROM {affected.changed}")
     of_changed = periods_of(f"{studies} WHERE reason = '{Reason.CHANGED}'")
     of_reordered = periods_of(f"{studies} WHERE reason = '{Reason.REORDERED}'")
-    multi_month_rows = _find_multi_month_rows(con, affected.rows, affected.rows)
-    to_find = [_moved(affected.rows), _without_previous(affected.rows), multi_month_rows]
+    linked_rows = _find_linked_rows(con, affected.rows, affected.rows)
+    to_find = [_moved(affected.rows), _without_previous(affected.rows), linked_rows]
     return PublishPlan(
         is_full=False,
         rows=affected.rows,
@@ -139,37 +140,38 @@ def _plan_changes(
         batches=tuple(periods.batches(of_changed | of_reordered)),
         patients=derived_values.keyed_patients(con, affected.patients, _PATIENTS),
         patient_rows=affected.patient_rows,
-        multi_month_rows=multi_month_rows,
+        linked_rows=linked_rows,
         previous_states=_find_previous_states(con, history, to_find),
     )
 
 
-def _find_multi_month_rows(con: duckdb.DuckDBPyConnection, versions: str, rows: str) -> str:
-    """Look up the table of `PublishPlan.multi_month_rows`. There are few of these rows.
+def _find_linked_rows(con: duckdb.DuckDBPyConnection, versions: str, rows: str) -> str:
+    """Look up the table of `PublishPlan.linked_rows`. There are few of these rows.
 
     Args:
         con: The connection of the relations.
         versions: The versions to look for: a relation.
         rows: Their states: a relation.
     """
-    several = "HAVING min(study_month) < max(study_month)"
     con.execute(f"""
-        CREATE TEMP TABLE multi_month_keys AS
+        CREATE TEMP TABLE linked_keys AS
         SELECT interval_key, study_month FROM {versions}
         WHERE study_hash IN (
-            SELECT study_hash FROM {versions} GROUP BY study_hash {several}
+            SELECT study_hash FROM {versions}
+            GROUP BY study_hash HAVING min(study_month) < max(study_month)
         ) OR series_hash IN (
-            SELECT series_hash FROM {versions} GROUP BY series_hash {several}
+            SELECT series_hash FROM {versions}
+            GROUP BY series_hash HAVING min(study_hash) < max(study_hash)
         )
     """)
-    months = engine.text_list(select_months(con, "FROM multi_month_keys"))
+    months = engine.text_list(select_months(con, "FROM linked_keys"))
     con.execute(f"""
-        CREATE TEMP TABLE multi_month_rows AS
-        SELECT * FROM {rows} SEMI JOIN multi_month_keys USING (interval_key)
+        CREATE TEMP TABLE linked_rows AS
+        SELECT * FROM {rows} SEMI JOIN linked_keys USING (interval_key)
         WHERE study_month IN {months};
-        DROP TABLE multi_month_keys;
+        DROP TABLE linked_keys;
     """)
-    return "multi_month_rows"
+    return "linked_rows"
 
 
 def _moved(rows: str) -> str:

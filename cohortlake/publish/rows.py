@@ -1,4 +1,4 @@
-"""The rows of some months, ready to publish: with keyed hashes, derived values and changes.
+"""The rows of a batch, ready to publish: with keyed hashes, derived values and changes.
 
 The policy is applied here: what leaves this module holds no value that the policy hides. See
 `marts` for the tables that are made of these rows.
@@ -6,7 +6,7 @@ The policy is applied here: what leaves this module holds no value that the poli
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import uuid
 from dataclasses import dataclass
 
 import duckdb
@@ -16,13 +16,14 @@ from cohortlake.privacy import Policy
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values
 from cohortlake.publish.marts import STUDY
+from cohortlake.publish.periods import Batch
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.storage import engine
 
 
 @dataclass(frozen=True)
 class PublishedRows:
-    """The rows of some months, as SQL for relations.
+    """The rows of a batch, as SQL for relations.
 
     Attributes:
         states: All states, as the table `history` has them: the name of a table.
@@ -39,30 +40,29 @@ class PublishedRows:
 def load(
     con: duckdb.DuckDBPyConnection,
     plan: PublishPlan,
-    months: Collection[str],
+    batch: Batch,
     policy: Policy,
     shared: str,
 ) -> PublishedRows:
-    """Load the rows of some months, and those of their studies and series in other months.
+    """Load the rows of a batch, and those of their studies and series in other batches.
 
-    Of the other months only current rows are loaded: the tables `series` and `studies` need them.
+    Of the other batches only current rows are loaded: the tables `series` and `studies` need them.
 
     Args:
         con: The connection of the plan's relations, with the macros of `keyed_hashes`.
         plan: What is published.
-        months: Some months of the plan.
+        batch: One of its batches.
         policy: The privacy policy.
         shared: The schema of the table that is made. See `engine.shared_schema`.
     """
-    batch = _with_changes(con, plan, months)
-    columns = con.table(batch).columns
-    name = f'"rows_of_{min(months, default="")}"'  # each month is loaded once
-    keyed = keyed_sql(batch, _make_lookups(con, batch, plan.patients))
+    rows = _with_changes(con, plan, batch)
+    columns = con.table(rows).columns
+    states = f"{shared}.rows_of_{uuid.uuid4().hex}"
+    keyed = keyed_sql(rows, _make_lookups(con, rows, plan.patients))
     con.execute(f"""
-        CREATE TABLE {shared}.{name} AS {rows_sql(keyed, columns, policy)};
-        DROP TABLE {batch};
+        CREATE TABLE {states} AS {rows_sql(keyed, columns, policy)};
+        DROP TABLE {rows};
     """)
-    states = f"{shared}.{name}"
     return PublishedRows(
         states,
         f"(FROM {states} WHERE ended_by IS NULL)",
@@ -133,24 +133,27 @@ def keyed_sql(rows: str, lookups: Lookups) -> str:
 def _with_changes(
     con: duckdb.DuckDBPyConnection,
     plan: PublishPlan,
-    months: Collection[str],
+    batch: Batch,
 ) -> str:
-    """Load rows, and say of each state of the months what changed in it.
+    """Load rows, and say of each state of the batch what changed in it.
 
     Studies in which images sets were only created, nearly all, have no study-wide change.
     """
-    listed = engine.text_list(months)
-    multi_month = plan.multi_month_rows
+    linked = plan.linked_rows
+    former = "in_batch"
+    if batch.hashes:  # a state before may have had another study, and so be in another batch
+        months = engine.text_list(batch.months)
+        former = f"(FROM {plan.rows} WHERE study_month IN {months})"
     # The rows of a few changes are a table already.
     table_or_view = "TABLE" if plan.is_full else "VIEW"
     con.execute(f"""
-        CREATE OR REPLACE TEMP {table_or_view} in_months AS
-            SELECT * FROM {plan.rows} WHERE study_month IN {listed};
+        CREATE OR REPLACE TEMP {table_or_view} in_batch AS
+            SELECT * FROM {plan.rows} WHERE {batch.sql};
         CREATE OR REPLACE TEMP VIEW states AS
-            FROM in_months UNION ALL
-            FROM {multi_month} WHERE study_month NOT IN {listed};
+            FROM in_batch UNION ALL
+            FROM {linked} WHERE NOT {batch.sql};
         CREATE OR REPLACE TEMP VIEW former_states AS
-            SELECT {change_kinds.FORMER} FROM in_months
+            SELECT {change_kinds.FORMER} FROM {former}
             UNION ALL FROM {plan.previous_states};
     """)
     changes = change_kinds.find_changes(con, "states", "former_states")
@@ -165,15 +168,15 @@ def _with_changes(
     study_wide = change_kinds.find_study_wide(con, "study_states")
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE batch AS
-        SELECT in_months.*, changed_fields, coalesce(kind, 'created') AS kind,
+        SELECT in_batch.*, changed_fields, coalesce(kind, 'created') AS kind,
                interval_key IN (SELECT interval_key FROM {study_wide}) AS is_study_wide
-        FROM in_months LEFT JOIN {changes} USING (interval_key)
+        FROM in_batch LEFT JOIN {changes} USING (interval_key)
         UNION ALL BY NAME
-        SELECT * FROM {multi_month}
-        WHERE study_month NOT IN {listed} AND ended_by IS NULL AND (
-            study_hash IN (SELECT study_hash FROM {multi_month} WHERE study_month IN {listed})
-            OR series_hash IN (SELECT series_hash FROM {multi_month} WHERE study_month IN {listed})
+        SELECT * FROM {linked}
+        WHERE NOT {batch.sql} AND ended_by IS NULL AND (
+            study_hash IN (SELECT study_hash FROM {linked} WHERE {batch.sql})
+            OR series_hash IN (SELECT series_hash FROM {linked} WHERE {batch.sql})
         );
-        DROP {table_or_view} in_months CASCADE;
+        DROP {table_or_view} in_batch CASCADE;
     """)
     return "batch"

@@ -91,7 +91,7 @@ def test_a_plan_names_what_the_last_commit_affects(root: Root) -> None:
     with engine.connection() as con:
         history, appended = _registered(con, root)
         plan = make_plan(con, history, _index(root), appended, POLICY)
-        assert _studies(con, plan.multi_month_rows) == ["1.2"]
+        assert _studies(con, plan.linked_rows) == ["1.2"]
         assert _studies(con, plan.rows) == ["1.1", "1.2", "1.4"]
         assert _patients(con, plan) == ["P1", "P2"]
     assert not plan.is_full
@@ -149,7 +149,7 @@ def test_each_step_reads_only_the_relations_that_it_is_given(
         for name in names:
             con.execute(f"DROP VIEW {name}")
         plan = make_plan(con, history, _index(root), None if is_full else appended, POLICY)
-        loaded = rows.load(con, plan, plan.batches[0].months, POLICY, shared)
+        loaded = rows.load(con, plan, plan.batches[0], POLICY, shared)
         count = 6 if is_full else 5
         assert engine.count(con, f"SELECT count(*) FROM {loaded.current}") == count
         assert engine.count(con, f"SELECT count(*) FROM {loaded.states}") == count
