@@ -246,7 +246,7 @@ def _up_to_date(root: Root, version: int) -> list[_Run]:
         if paths is None:
             runs, history = [], image_sets.register(con, root, version)
         else:
-            history = views.create(con, root, paths)
+            history = views.create(con, root, list(paths))
         since = runs[-1].until if runs else _START
         scratch = Files(str(folder))
         added = {

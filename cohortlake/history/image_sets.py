@@ -158,11 +158,11 @@ def register_appended(
     appended = None if since is None else appended_files(root, since, version)
     if appended is None:
         return None
-    engine.register(con, "appended", root, appended, STORED)
+    engine.register(con, "appended", root, list(appended), STORED)
     return "appended"
 
 
-def appended_files(root: Root, since: int, version: int) -> list[str] | None:
+def appended_files(root: Root, since: int, version: int) -> dict[str, int] | None:
     """Return the files of the rows committed between two versions.
 
     Reads the log, because compaction adds files without any new row.
@@ -173,16 +173,18 @@ def appended_files(root: Root, since: int, version: int) -> list[str] | None:
         version: The later version.
 
     Returns:
-        The files; None if the rows are not known. See `register_appended`.
+        The files, and how many rows each has; None if the rows are not known. See
+        `register_appended`.
     """
     if since > version:  # of a table that was there before this one
         return None
-    added = []
+    added = dict[str, int]()
     for number in range(since + 1, version + 1):
         actions = delta_log.actions(root, TABLE, number)
         if actions is None or any(action["dataChange"] for action in actions["remove"]):
             return None
-        added += [f"{TABLE}/{unquote(a['path'])}" for a in actions["add"] if a["dataChange"]]
+        for action in (action for action in actions["add"] if action["dataChange"]):
+            added[f"{TABLE}/{unquote(action['path'])}"] = delta_log.rows_added(action)
     if not root.knows_who_is_there:  # on S3 one listing for all files, instead of a look at each
         return added if set(root.files(TABLE, ".parquet")).issuperset(added) else None
     return added if all(map(root.exists, added)) else None

@@ -25,6 +25,7 @@ from cohortlake.history.views import HistoryViews
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import rows_sql
 from cohortlake.publish import derived_values, marts, study_order
+from cohortlake.publish.parquet_file import Entities
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.publish.writer import Writer
 from cohortlake.storage import engine
@@ -87,7 +88,7 @@ def _write_all(con: duckdb.DuckDBPyConnection, policy: Policy, writer: Writer) -
     count = engine.count(con, "SELECT count(*) FROM new_patients")
     year = _last_year_sql(policy) if count > _MOST_IN_ONE_FILE else _ONE_FILE
     rows, years = _with_period(con, year)
-    writer.write_rows(con, TABLE, rows, years or {""})
+    writer.write(TABLE, writer.read_periods(con, TABLE, rows), years or {""})
 
 
 def _replace(con: duckdb.DuckDBPyConnection, patients: str, policy: Policy, writer: Writer) -> None:
@@ -96,8 +97,10 @@ def _replace(con: duckdb.DuckDBPyConnection, patients: str, policy: Policy, writ
     written = {name.removeprefix(TABLE).removeprefix("-") for name in names}
     year = _ONE_FILE if written == {""} else _last_year_sql(policy)
     rows, years = _with_period(con, year)
-    replaced = f"SELECT datastore_id, patient_key FROM {patients}"
-    writer.replace(con, TABLE, rows, written | years, replaced)
+    replaced = Entities(
+        con.sql(f"SELECT datastore_id, patient_key FROM {patients}").to_arrow_table()
+    )
+    writer.replace(TABLE, writer.read_periods(con, TABLE, rows), written | years, replaced)
 
 
 def _with_period(con: duckdb.DuckDBPyConnection, year: str) -> tuple[str, set[str]]:

@@ -16,6 +16,7 @@ import duckdb
 from cohortlake.privacy import Policy
 from cohortlake.publish import marts, rows
 from cohortlake.publish.carried_rows import CarriedRows
+from cohortlake.publish.parquet_file import Entities
 from cohortlake.publish.periods import Batch
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.publish.rows import PublishedRows
@@ -75,7 +76,7 @@ def _write_tables(
     writer: Writer,
 ) -> None:
     con.execute("CREATE TEMP TABLE replaced (datastore_id VARCHAR, StudyInstanceUID VARCHAR)")
-    with CarriedRows(con) as carried:
+    with CarriedRows() as carried:
         for batch, loaded in loaded_rows:
             if not plan.is_full:
                 con.execute(f"INSERT INTO replaced FROM {loaded.studies}")
@@ -85,16 +86,19 @@ def _write_tables(
                 "studies": marts.studies(loaded.current, study_order, *_PLACE),
                 "history": f"FROM {loaded.states}",
             }
+            replaced = Entities(con.sql("FROM replaced").to_arrow_table())
             for table, query in queries.items():
                 # A study of several batches is published with its representative row.
                 once = f"FROM ({query}) WHERE {batch.sql}"
-                to_write = plan.periods[table]
-                of_batch = writer.in_periods(
-                    table, once, to_write & (batch.periods | batch.unfinished)
-                )
-                complete = carried.join(table, of_batch, batch)
-                own = batch.periods & to_write
-                writer.write_periods(con, table, complete, own & plan.rewrite)
-                writer.replace(con, table, complete, own - plan.rewrite, "FROM replaced")
-                carried.keep_unfinished(table, batch)
+                of_batch = plan.periods[table] & (batch.periods | batch.unfinished)
+                for periods in (of_batch & plan.rewrite, of_batch - plan.rewrite):
+                    if not periods:
+                        continue
+                    complete = periods & batch.periods
+                    rows = writer.read_periods(con, table, writer.in_periods(table, once, periods))
+                    rows = carried.complete(table, writer.order(table), rows, complete)
+                    if periods <= plan.rewrite:
+                        writer.write(table, rows, complete)
+                    else:
+                        writer.replace(table, rows, complete, replaced)
             con.execute(f"DROP TABLE {loaded.states}")

@@ -19,7 +19,6 @@ from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import FIRST_SHIFTED
 from cohortlake.storage import engine
 
-_BATCH_ROWS = 120_000
 _HASHES = 2**63
 """How many hashes there are. See `timeline.ENTITY_HASHES`."""
 
@@ -79,38 +78,35 @@ class Periods:
             month for month in self.sizes if not self.of_months([month]).isdisjoint(periods)
         )
 
-    def batches(self, periods: Collection[str]) -> Iterator[Batch]:
-        """Yield the rows of some periods, month by month, in batches that fit into memory."""
+    def batches(self, periods: Collection[str], most_rows: int) -> Iterator[Batch]:
+        """Yield the rows of some periods, month by month, in batches.
+
+        Args:
+            periods: The periods.
+            most_rows: How many rows a batch may have, about.
+        """
         unwritten, read = frozenset(periods), frozenset[str]()
-        for months in self._months_together(periods):
+        for months in self._months_together(periods, most_rows):
             begun = read | months
-            for hashes in self._parts(months):
+            for hashes in _parts(sum(self.sizes[month] for month in months), most_rows):
                 is_last = hashes is None or hashes[1] == _HASHES - 1
                 read = begun if is_last else read
                 later = self.of_months(self.months(periods) - read) & unwritten
                 yield Batch(months, unwritten - later, later & self.of_months(begun), hashes)
                 unwritten = later
 
-    def _months_together(self, periods: Collection[str]) -> Iterator[frozenset[str]]:
+    def _months_together(
+        self, periods: Collection[str], most_rows: int
+    ) -> Iterator[frozenset[str]]:
         some, rows = frozenset[str](), 0
         for month in sorted(self.months(periods)):
-            if some and rows + self.sizes[month] > _BATCH_ROWS:
+            if some and rows + self.sizes[month] > most_rows:
                 yield some
                 some, rows = frozenset(), 0
             some |= {month}
             rows += self.sizes[month]
         if some or periods:
             yield some
-
-    def _parts(self, months: Collection[str]) -> Iterator[tuple[int, int] | None]:
-        """Yield ranges of hashes that cut some months into parts, or None for a single part."""
-        count = math.ceil(sum(self.sizes[month] for month in months) / _BATCH_ROWS)
-        if count <= 1:
-            yield None
-            return
-        bounds = [_HASHES * number // count for number in range(count + 1)]
-        for start, end in itertools.pairwise(bounds):
-            yield start, end - 1
 
     def _of_month(self, month: str) -> tuple[str, ...]:
         if month == schema.UNDATED or self.dates is Treatment.KEEP:
@@ -120,6 +116,17 @@ class Periods:
             return (_period(year),)
         periods = (_period(year - 1), _period(year))
         return (*periods, schema.UNDATED) if year <= FIRST_SHIFTED.year else periods
+
+
+def _parts(rows: int, most_rows: int) -> Iterator[tuple[int, int] | None]:
+    """Yield ranges of hashes that cut rows into parts; None if there is one part only."""
+    count = math.ceil(rows / most_rows)
+    if count <= 1:
+        yield None
+        return
+    bounds = [_HASHES * number // count for number in range(count + 1)]
+    for start, end in itertools.pairwise(bounds):
+        yield start, end - 1
 
 
 def _period(year: int) -> str:

@@ -26,6 +26,10 @@ _TABLES = ("image_sets", "series", "studies", "history")
 """The tables that are cut into periods."""
 _PATIENTS = "keyed_patients"
 
+# These fit into half of the memory that DuckDB gets. See `publisher`.
+_BATCH_ROWS = 120_000
+_BATCH_ROWS_OF_CHANGES = 60_000
+
 
 @dataclass(frozen=True)
 class PublishPlan:
@@ -92,17 +96,17 @@ def _plan_everything(
     periods = Periods.of(con, history.versions, policy)
     every = periods.of_months(periods.sizes)
     linked_rows = _find_linked_rows(con, history.versions, history.history)
-    moved = _moved(history.versions)
+    to_find = [_moved(history.versions), _of_another_study(history.versions), linked_rows]
     return PublishPlan(
         is_full=True,
         rows=history.history,
         periods=dict.fromkeys(_TABLES, every),
         rewrite=every,
-        batches=tuple(periods.batches(every)),
+        batches=tuple(periods.batches(every, _BATCH_ROWS)),
         patients=None,
         patient_rows=history.current,
         linked_rows=linked_rows,
-        previous_states=_find_previous_states(con, history, [moved, linked_rows]),
+        previous_states=_find_previous_states(con, history, to_find),
     )
 
 
@@ -126,7 +130,10 @@ def _plan_changes(
     of_changed = periods_of(f"{studies} WHERE reason = '{Reason.CHANGED}'")
     of_reordered = periods_of(f"{studies} WHERE reason = '{Reason.REORDERED}'")
     linked_rows = _find_linked_rows(con, affected.rows, affected.rows)
-    to_find = [_moved(affected.rows), _without_previous(affected.rows), linked_rows]
+    to_find = [
+        *(_moved(affected.rows), _of_another_study(affected.rows)),
+        *(_without_previous(affected.rows), linked_rows),
+    ]
     return PublishPlan(
         is_full=False,
         rows=affected.rows,
@@ -137,7 +144,7 @@ def _plan_changes(
             "history": of_changed,
         },
         rewrite=rewrite,
-        batches=tuple(periods.batches(of_changed | of_reordered)),
+        batches=tuple(periods.batches(of_changed | of_reordered, _BATCH_ROWS_OF_CHANGES)),
         patients=derived_values.keyed_patients(con, affected.patients, _PATIENTS),
         patient_rows=affected.patient_rows,
         linked_rows=linked_rows,
@@ -177,6 +184,18 @@ def _find_linked_rows(con: duckdb.DuckDBPyConnection, versions: str, rows: str) 
 def _moved(rows: str) -> str:
     """Return SQL for the rows whose state before is in another month. There are few."""
     return f"(FROM {rows} WHERE prior_study_month <> study_month)"
+
+
+def _of_another_study(rows: str) -> str:
+    """Return SQL for the rows whose state before was of another study. There are few.
+
+    The state before may lie in another batch of the same month.
+    """
+    return f"""
+        (SELECT own.prior_study_month, own.prior_state_key FROM {rows} own
+         JOIN {rows} previous ON previous.state_key = own.prior_state_key
+         WHERE own.prior_state_key IS NOT NULL AND previous.study_hash <> own.study_hash)
+    """
 
 
 def _without_previous(rows: str) -> str:

@@ -44,7 +44,8 @@ from cohortlake.storage.root import Root
 _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
-_MEMORY_OF_ALL = "400MB"  # a full publication sorts the rows of whole years
+_MEMORY_OF_MANY = "400MB"
+_FEW_ROWS = 20_000  # so many new rows need no more memory than `engine` gives
 _MEMORY_OF_HEADERS = "150MB"  # more rows of 200 columns are spilled
 
 
@@ -252,7 +253,9 @@ def _publish_since(
     writer = Writer(root, policy, before.files if before else {})
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
-    memory = {"memory": _MEMORY_OF_ALL} if since is None else {}
+    appended_files = None if since is None else image_sets.appended_files(root, since, version)
+    are_few = appended_files is not None and sum(appended_files.values()) <= _FEW_ROWS
+    memory = {} if are_few and not rewrite else {"memory": _MEMORY_OF_MANY}
     with engine.bounded_connection(**memory) as con, engine.shared_schema(con) as shared:
         create_macros(con, key)
         prepare(con, policy)

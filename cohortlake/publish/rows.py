@@ -18,7 +18,6 @@ from cohortlake.publish import derived_values
 from cohortlake.publish.marts import STUDY
 from cohortlake.publish.periods import Batch
 from cohortlake.publish.plan import PublishPlan
-from cohortlake.storage import engine
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,6 @@ def _with_changes(
     Studies in which images sets were only created, nearly all, have no study-wide change.
     """
     linked = plan.linked_rows
-    former = "in_batch"
-    if batch.hashes:  # a state before may have had another study, and so be in another batch
-        months = engine.text_list(batch.months)
-        former = f"(FROM {plan.rows} WHERE study_month IN {months})"
     # The rows of a few changes are a table already.
     table_or_view = "TABLE" if plan.is_full else "VIEW"
     con.execute(f"""
@@ -153,7 +148,7 @@ def _with_changes(
             FROM in_batch UNION ALL
             FROM {linked} WHERE NOT {batch.sql};
         CREATE OR REPLACE TEMP VIEW former_states AS
-            SELECT {change_kinds.FORMER} FROM {former}
+            SELECT {change_kinds.FORMER} FROM in_batch
             UNION ALL FROM {plan.previous_states};
     """)
     changes = change_kinds.find_changes(con, "states", "former_states")

@@ -19,6 +19,7 @@ from cohortlake.headers import columns, files
 from cohortlake.headers.shown_values import HeaderValues
 from cohortlake.history import image_sets
 from cohortlake.privacy import Policy
+from cohortlake.publish.parquet_file import Entities
 from cohortlake.publish.periods import Periods
 from cohortlake.publish.plan import PublishPlan
 from cohortlake.publish.writer import Writer
@@ -224,7 +225,8 @@ def _replace(
     """Replace the rows of the altered image sets in the files of some periods of a table."""
     if periods:
         rows = f"SELECT {', '.join(_names(policy))}, period {_rows_of(table, periods)}"
-        writer.replace(con, table, rows, periods, f"FROM {_ALTERED}")
+        replaced = Entities(con.sql(f"FROM {_ALTERED}").to_arrow_table())
+        writer.replace(table, writer.read_periods(con, table, rows), periods, replaced)
 
 
 def _write(
@@ -248,7 +250,8 @@ def _write(
         ) WHERE number % {_ROWS} = 0 ORDER BY ALL
     """).fetchall()
     if len(periods) > 1 or not last_ids:
-        writer.write_rows(con, table, f"SELECT {names}, period {rows}", periods)
+        together = writer.read_periods(con, table, f"SELECT {names}, period {rows}")
+        writer.write(table, together, periods)
         return
     bounds = [None, *sorted({str(id_) for (id_,) in last_ids}), None]
     slices = (

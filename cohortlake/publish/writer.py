@@ -22,6 +22,7 @@ from cohortlake import schema
 from cohortlake.errors import DamagedFile
 from cohortlake.privacy import Policy, Treatment
 from cohortlake.privacy.treatments import partition_sql, published_sql
+from cohortlake.publish.carried_rows import RowsOfPeriods
 from cohortlake.publish.parquet_file import Entities, replace_rows, write
 from cohortlake.publish.publication import intact
 from cohortlake.publish.publication.marker import PublishedFile
@@ -70,30 +71,27 @@ class Writer:
         self._waiting: list[_Replacement] = []
         self._waiting_rows = 0
 
-    def write_periods(
-        self, con: duckdb.DuckDBPyConnection, table: str, query: str, periods: Collection[str]
-    ) -> None:
+    def write(self, table: str, rows: RowsOfPeriods, periods: Collection[str]) -> None:
         """Write one file per period.
 
         If a period has no rows any more, its file is replaced by one without rows. Deleting it
         would break the query of a reader who has listed the file and not opened it yet.
 
         Args:
-            con: The connection of the query.
             table: The published table.
-            query: SQL of `in_periods` for these periods, and perhaps for others.
+            rows: Its rows. See `read_periods`.
             periods: The periods to write.
         """
-        if periods:
-            self.write_rows(con, table, _of_periods(query, periods), periods)
+        columns, filled = self._columns(table), set()
+        for period, batches in rows:
+            self._write(self._path(table, period), columns, batches)
+            filled.add(period)
+        for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
+            if path in self.files or self._root.exists(path):
+                self._write(path, columns, [])
 
     def replace(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        table: str,
-        query: str,
-        periods: Collection[str],
-        entities: str,
+        self, table: str, rows: RowsOfPeriods, periods: Collection[str], entities: Entities
     ) -> None:
         """Replace the rows of some studies or patients in the files of some periods.
 
@@ -101,23 +99,19 @@ class Writer:
         these rows are the same as before is left as it is.
 
         Args:
-            con: The connection of the query.
             table: The published table.
-            query: SQL for their new rows as the policy shows them, and the period of each.
+            rows: Their new rows. See `read_periods`.
             periods: The periods to write.
-            entities: SQL for them as they are published: datastore_id, and StudyInstanceUID or
-                patient_key.
+            entities: Whose rows are replaced.
 
         Raises:
             DamagedFile: A file does not hold what was written, so its rows cannot be kept.
         """
-        if not periods:
-            return
-        replaced, without_rows = Entities(con.sql(entities).to_arrow_table()), set(periods)
-        for period, batches in self._read_periods(con, table, _of_periods(query, periods)):
+        without_rows = set(periods)
+        for period, batches in rows:
             without_rows.discard(period)
-            held, count = list[pa.RecordBatch](), 0
-            for batch in batches:
+            given, held, count = iter(batches), list[pa.RecordBatch](), 0
+            for batch in given:
                 held.append(batch)
                 count += len(batch)
                 if count > _WAITING_ROWS:
@@ -125,13 +119,13 @@ class Writer:
             has_too_many = count > _WAITING_ROWS  # the others are read when its file is written
             if self._waiting_rows + count > _WAITING_ROWS:
                 self.finish()
-            given = itertools.chain(held, batches) if has_too_many else held
-            self._waiting.append(_Replacement(table, self._path(table, period), replaced, given))
+            new_rows = itertools.chain(held, given) if has_too_many else held
+            self._waiting.append(_Replacement(table, self._path(table, period), entities, new_rows))
             self._waiting_rows += count
             if has_too_many:
                 self.finish()
         paths = (self._path(table, period) for period in sorted(without_rows))
-        self._waiting += [_Replacement(table, path, replaced, ()) for path in paths]
+        self._waiting += [_Replacement(table, path, entities, ()) for path in paths]
 
     def finish(self) -> None:
         """Write the files whose rows are to be replaced, each by a thread, the largest first.
@@ -152,7 +146,7 @@ class Writer:
         return self.files[one.path].rows if one.path in self.files else 0
 
     def _replaced(self, one: _Replacement) -> PublishedFile | None:
-        columns, order = self._columns(one.table), self._order(one.table)
+        columns, order = self._columns(one.table), self.order(one.table)
         tables = (pa.Table.from_batches([batch]) for batch in one.new_rows)
         if one.path in self.files:
             written, reader = self.files[one.path], self._root.reader("published")
@@ -163,30 +157,15 @@ class Writer:
             return write(self._root, one.path, columns, tables)
         return None
 
-    def write_rows(
-        self, con: duckdb.DuckDBPyConnection, table: str, rows: str, periods: Collection[str]
-    ) -> None:
-        """Write one file per period.
+    def read_periods(self, con: duckdb.DuckDBPyConnection, table: str, rows: str) -> RowsOfPeriods:
+        """Yield a table's rows, period by period, in the order of the table.
 
         Args:
             con: The connection of the rows.
             table: The published table.
-            rows: SQL for the table's rows as the policy shows them, and the period of each.
-            periods: The periods to write.
+            rows: SQL for its rows as the policy shows them, and the period of each.
         """
-        columns, filled = self._columns(table), set()
-        for period, batches in self._read_periods(con, table, rows):
-            self._write(self._path(table, period), columns, batches)
-            filled.add(period)
-        for path in (self._path(table, period) for period in sorted(set(periods) - filled)):
-            if path in self.files or self._root.exists(path):
-                self._write(path, columns, [])
-
-    def _read_periods(
-        self, con: duckdb.DuckDBPyConnection, table: str, rows: str
-    ) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-        """Yield the rows of each period, in the order of the periods and of the table."""
-        ordered = f"SELECT * FROM ({rows}) ORDER BY period, {', '.join(self._order(table))}"
+        ordered = f"SELECT * FROM ({rows}) ORDER BY period, {', '.join(self.order(table))}"
         with_period = self._columns(table).append(pa.field("period", self._policy.partition.type))
         return _by_period(engine.batches(con, ordered, with_period))
 
@@ -236,7 +215,7 @@ class Writer:
             period: The period.
             queries: Queries for its columns as the policy shows them, in the order of the table.
         """
-        columns, order = self._columns(table), ", ".join(self._order(table))
+        columns, order = self._columns(table), ", ".join(self.order(table))
         ordered = (f"SELECT * FROM ({query}) ORDER BY {order}" for query in queries)
         batches = (batch for query in ordered for batch in engine.batches(con, query, columns))
         self._write(self._path(table, period), columns, batches)
@@ -285,7 +264,7 @@ class Writer:
         sql = published_sql(schema.published(table), self._policy)
         return ", ".join(f"{sql[name]} AS {name}" for name in self._columns(table).names)
 
-    def _order(self, table: str) -> list[str]:
+    def order(self, table: str) -> list[str]:
         """Return the columns by which the rows of a file are sorted, of those that are shown.
 
         A hidden column would show through the order.

@@ -120,6 +120,11 @@ def actions(root: Root, name: str, version: int) -> dict[str, list[dict[str, Any
     return found
 
 
+def rows_added(action: Mapping[str, Any]) -> int:
+    """Return how many rows the file of an action has; 0 if the log does not say it."""
+    return int(json.loads(action.get("stats") or "{}").get("numRecords", 0))
+
+
 def log_files(root: Root, name: str) -> list[str]:
     """Return the paths of the files of a table's log."""
     return root.files(f"{name}/_delta_log", "")

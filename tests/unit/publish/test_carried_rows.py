@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cohortlake.publish.carried_rows import CarriedRows
-from cohortlake.publish.periods import Batch
-from cohortlake.storage import engine
+from cohortlake.publish import carried_rows
+from cohortlake.publish.carried_rows import CarriedRows, RowsOfPeriods, merged
 
 
-def _batch(periods: set[str], unfinished: set[str]) -> Batch:
-    return Batch(frozenset(), frozenset(periods), frozenset(unfinished))
+def _rows(**numbers: list[int]) -> list[tuple[str, Iterator[pa.RecordBatch]]]:
+    """Return the rows of some periods: `in_2019=[1, 2]`."""
+    return [
+        (name.removeprefix("in_"), iter([pa.record_batch({"n": pa.array(sorted(some))})]))
+        for name, some in numbers.items()
+    ]
+
+
+def _read(rows: RowsOfPeriods) -> dict[str, list[int]]:
+    return {
+        period: [number for batch in batches for number in batch["n"].to_pylist()]
+        for period, batches in rows
+    }
 
 
 @pytest.fixture
@@ -25,43 +39,64 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_wait_until_their_period_is_complete(temporary: Path) -> None:
-    first = "SELECT 1 AS n, '2019' AS period UNION ALL SELECT 2, '2020'"
-    second = "SELECT 3 AS n, '2020' AS period UNION ALL SELECT 4, '2021'"
-    with engine.connection() as con, CarriedRows(con) as carried:
-        one = _batch({"2019"}, {"2020"})
-        assert con.sql(carried.join("series", first, one)).order("n").fetchall() == [
-            (1, "2019"), (2, "2020")
-        ]  # fmt: skip
-        carried.keep_unfinished("series", one)
-        assert len(list(temporary.rglob("*.parquet"))) == 1
-        two = _batch({"2020"}, {"2021"})
-        rows = con.sql(carried.join("series", second, two)).filter("period = '2020'")
-        assert rows.order("n").fetchall() == [(2, "2020"), (3, "2020")]
-        carried.keep_unfinished("series", two)
-        assert len(list(temporary.rglob("*.parquet"))) == 1, "the first batch is written"
-        last = _batch({"2021"}, set())
-        rows = con.sql(carried.join("series", "SELECT 5 AS n, '2021' AS period", last))
-        assert rows.filter("period = '2021'").order("n").fetchall() == [(4, "2021"), (5, "2021")]
-        carried.keep_unfinished("series", last)
-        assert not list(temporary.rglob("*.parquet"))
+    def complete(rows: RowsOfPeriods, *periods: str) -> dict[str, list[int]]:
+        return _read(carried.complete("series", ["n"], rows, periods))
+
+    def count_files() -> int:
+        return len(list(temporary.rglob("*.arrow")))
+
+    with CarriedRows() as carried:
+        assert complete(_rows(in_2019=[1], in_2020=[2, 5]), "2019") == {"2019": [1]}
+        assert count_files() == 1
+        other = carried.complete("studies", ["n"], _rows(in_2020=[9]), ["2020"])
+        assert _read(other) == {"2020": [9]}, "another table"
+        assert complete(_rows(in_2020=[3], in_2021=[4]), "2020") == {"2020": [2, 3, 5]}
+        assert count_files() == 1, "2020 is written"
+        assert complete([], "2021") == {"2021": [4]}, "a batch without rows of the period"
+        assert complete([], "2022") == {}
+        assert count_files() == 0
     assert not list(temporary.iterdir())
 
 
 def test_rows_that_wait_for_nothing_are_not_written(temporary: Path) -> None:
-    with engine.connection() as con, CarriedRows(con) as carried:
-        batch = _batch({"2019"}, set())
-        assert con.sql(carried.join("series", "SELECT 1 AS n", batch)).fetchall() == [(1,)]
-        carried.keep_unfinished("series", batch)
-        assert not list(temporary.rglob("*.parquet"))
+    with CarriedRows() as carried:
+        rows = carried.complete("series", ["n"], _rows(in_2019=[1]), ["2019"])
+        assert _read(rows) == {"2019": [1]}
+        assert not list(temporary.iterdir())
 
 
 def test_an_error_leaves_no_file(temporary: Path) -> None:
-    with (
-        engine.connection() as con,
-        pytest.raises(ValueError, match="stop"),
-        CarriedRows(con) as carried,
-    ):
-        carried.join("series", "SELECT 1 AS n", _batch(set(), {"2020"}))
-        assert list(temporary.rglob("*.parquet"))
+    with pytest.raises(ValueError, match="stop"), CarriedRows() as carried:
+        assert not _read(carried.complete("series", ["n"], _rows(in_2020=[1]), []))
+        assert list(temporary.rglob("*.arrow"))
         raise ValueError("stop")
     assert not list(temporary.iterdir())
+
+
+KEYS = st.tuples(st.sampled_from(["CT", "MR", None]), st.integers(0, 5) | st.none())
+
+
+@given(
+    parts=st.lists(st.lists(KEYS, min_size=1, max_size=12), min_size=1, max_size=5),
+    batch_rows=st.integers(1, 4),
+    merged_rows=st.integers(1, 9),
+)
+def test_sorted_parts_are_merged(
+    parts: list[list[tuple[str | None, int | None]]], batch_rows: int, merged_rows: int
+) -> None:
+    schema = pa.schema({"a": pa.string(), "b": pa.int64(), "part": pa.int64()})
+    tables = [
+        pa.table([*zip(*keys, strict=True), [number] * len(keys)], schema)
+        for number, keys in enumerate(parts)
+    ]
+    order = ["a", "b"]
+    by_order = [(name, "ascending") for name in order]
+    batches = [table.sort_by(by_order).to_batches(max_chunksize=batch_rows) for table in tables]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carried_rows, "_BATCH_ROWS", batch_rows)
+        patch.setattr(carried_rows, "_MERGED_ROWS", merged_rows)
+        found = pa.Table.from_batches(merged(batches, order), schema)
+    every = pa.concat_tables(tables)
+    assert found.select(order) == every.sort_by(by_order).select(order)
+    in_full = [(name, "ascending") for name in schema.names]
+    assert found.sort_by(in_full) == every.sort_by(in_full), "no row is lost or there twice"

@@ -23,7 +23,7 @@ from cohortlake import schema
 from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
-from cohortlake.publish import patients, periods, publisher
+from cohortlake.publish import patients, plan, publisher
 from cohortlake.publish.publication.marker import (
     MARKER_PATH,
     Publication,
@@ -106,7 +106,7 @@ def _publish_little_by_little(
 def _publish_all(root: Root, policy: str) -> dict[str, list[dict[str, Any]]]:
     publisher.request_full_publish(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(periods, "_BATCH_ROWS", 1)
+        patch.setattr(plan, "_BATCH_ROWS", 1)
         publisher.publish(root, built_in(policy))
     return _rows_of_patients_together(root)
 
@@ -211,7 +211,7 @@ def test_batches_of_one_month_write_the_same_files(
     hospital.step([*JANUARY_AGAIN, *SERIES_OF_TWO_STUDIES, *MOVED_BEHIND], [])
     copy = hospital.copy_to(str(tmp_path / "copy")).root
     at_once = publisher.publish(root, built_in(policy))
-    monkeypatch.setattr(periods, "_BATCH_ROWS", 1)
+    monkeypatch.setattr(plan, "_BATCH_ROWS_OF_CHANGES", 1)
     in_batches = publisher.publish(copy, built_in(policy))
     assert at_once
     assert in_batches
