@@ -139,10 +139,8 @@ def _with_changes(
     Studies in which images sets were only created, nearly all, have no study-wide change.
     """
     linked = plan.linked_rows
-    # The rows of a few changes are a table already.
-    table_or_view = "TABLE" if plan.is_full else "VIEW"
     con.execute(f"""
-        CREATE OR REPLACE TEMP {table_or_view} in_batch AS
+        CREATE OR REPLACE TEMP TABLE in_batch AS
             SELECT * FROM {plan.rows} WHERE {batch.sql};
         CREATE OR REPLACE TEMP VIEW states AS
             FROM in_batch UNION ALL
@@ -172,6 +170,6 @@ def _with_changes(
             study_hash IN (SELECT study_hash FROM {linked} WHERE {batch.sql})
             OR series_hash IN (SELECT series_hash FROM {linked} WHERE {batch.sql})
         );
-        DROP {table_or_view} in_batch CASCADE;
+        DROP TABLE in_batch CASCADE;
     """)
     return "batch"
