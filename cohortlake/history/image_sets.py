@@ -7,7 +7,7 @@ rows these are, `views` gives the rows as SQL views.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import unquote
@@ -140,25 +140,18 @@ def register_nothing(con: duckdb.DuckDBPyConnection, root: Root) -> HistoryViews
     return _register_table(con, root, None)
 
 
-def register_appended(
-    con: duckdb.DuckDBPyConnection, root: Root, since: int | None, version: int
-) -> str | None:
+def register_appended(con: duckdb.DuckDBPyConnection, root: Root, paths: Collection[str]) -> str:
     """Make the rows that were committed between two versions readable, as they are stored.
 
     Args:
         con: Gets the view.
         root: The lake.
-        since: The earlier version, or None.
-        version: The later version.
+        paths: Their files. See `appended_files`.
 
     Returns:
-        The name of the view; None if there is no earlier version, or if the rows are not known:
-        the table was rebuilt since then, or its log or files were cleaned up.
+        The name of the view.
     """
-    appended = None if since is None else appended_files(root, since, version)
-    if appended is None:
-        return None
-    engine.register(con, "appended", root, list(appended), STORED)
+    engine.register(con, "appended", root, sorted(paths), STORED)
     return "appended"
 
 
@@ -173,8 +166,8 @@ def appended_files(root: Root, since: int, version: int) -> dict[str, int] | Non
         version: The later version.
 
     Returns:
-        The files, and how many rows each has; None if the rows are not known. See
-        `register_appended`.
+        The files, and how many rows each has; None if the rows are not known: the table was rebuilt
+        since then, or its log or files were cleaned up.
     """
     if since > version:  # of a table that was there before this one
         return None

@@ -25,6 +25,8 @@ from cohortlake.history.views import (
 from cohortlake.publish import study_order
 from cohortlake.storage import engine
 
+_FEW_STUDIES = 20_000
+
 
 class Reason(StrEnum):
     """Why a study is affected. Their order is that of the alphabet: the first that fits counts."""
@@ -132,6 +134,9 @@ def _read_rows(
 ) -> str:
     """Read all states of the affected studies.
 
+    If there are many studies, each batch reads its own rows from the version history: in a table
+    they would take more memory than there is.
+
     Args:
         con: The connection of the views.
         history: The version history.
@@ -139,10 +144,16 @@ def _read_rows(
         studies: The affected studies. Those that share a series with one of them are added.
 
     Returns:
-        The name of a temporary table with the columns of `HistoryViews.history`.
+        The name of a temporary table or view with the columns of `HistoryViews.history`.
     """
     months = _add_linked_studies(con, history, index, studies)
     in_months = f"study_month IN {engine.text_list(months)}"
+    if engine.count(con, f"SELECT count(*) FROM {studies}") > _FEW_STUDIES:
+        con.execute(f"""
+            CREATE TEMP VIEW affected_rows AS
+            FROM {history.history} SEMI JOIN {studies} USING (study_hash) WHERE {in_months}
+        """)
+        return "affected_rows"
     con.execute(f"""
         CREATE TEMP TABLE affected_versions AS
         FROM {history.versions} SEMI JOIN {studies} USING (study_hash) WHERE {in_months}

@@ -46,6 +46,7 @@ _YEAR_ALONE = re.compile(r"=\d{4}/")
 _REQUEST_PATH = "published/full_publish_requested"
 _MEMORY_OF_MANY = "400MB"
 _FEW_ROWS = 20_000  # so many new rows need no more memory than `engine` gives
+_MOST_CHANGED_ROWS = 1_500_000  # more new rows need too much memory: everything is published
 _MEMORY_OF_HEADERS = "150MB"  # more rows of 200 columns are spilled
 
 
@@ -254,13 +255,18 @@ def _publish_since(
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
     appended_files = None if since is None else image_sets.appended_files(root, since, version)
-    are_few = appended_files is not None and sum(appended_files.values()) <= _FEW_ROWS
-    memory = {} if are_few and not rewrite else {"memory": _MEMORY_OF_MANY}
+    count = sum((appended_files or {}).values())
+    if count > _MOST_CHANGED_ROWS:
+        appended_files = None
+    are_few = appended_files is not None and count <= _FEW_ROWS and not rewrite
+    memory = {} if are_few else {"memory": _MEMORY_OF_MANY}
     with engine.bounded_connection(**memory) as con, engine.shared_schema(con) as shared:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)
-        appended = image_sets.register_appended(con, root, since, version)
+        appended = None
+        if appended_files is not None:
+            appended = image_sets.register_appended(con, root, appended_files)
         plan = make_plan(con, history, index, appended, policy, rewrite)
         study_order = patients.write(con, history, index, plan, policy, writer, shared)
         period_tables.write(con, plan, study_order, policy, writer, shared)

@@ -70,7 +70,9 @@ def _registered(con: duckdb.DuckDBPyConnection, root: Root) -> tuple[HistoryView
     version = image_sets.version(root)
     assert version is not None
     history = image_sets.register(con, root, version)
-    return history, image_sets.register_appended(con, root, version - 1, version)
+    appended = image_sets.appended_files(root, version - 1, version)
+    assert appended is not None
+    return history, image_sets.register_appended(con, root, appended)
 
 
 def _index(root: Root) -> HistoryIndex:

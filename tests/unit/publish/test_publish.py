@@ -23,7 +23,7 @@ from cohortlake import schema
 from cohortlake.history import history_index
 from cohortlake.history.change_kinds import COMPARED
 from cohortlake.privacy import Policy, Treatment, built_in
-from cohortlake.publish import patients, plan, publisher
+from cohortlake.publish import affected, patients, plan, publisher
 from cohortlake.publish.publication.marker import (
     MARKER_PATH,
     Publication,
@@ -75,7 +75,7 @@ def test_publishing_what_changed_gives_what_publishing_all_gives_by_month(
     tmp_path_factory: Any, steps: _Steps
 ) -> None:
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    published = _publish_little_by_little(root, "identified", 0, steps)
+    published = _publish_little_by_little(root, "identified", steps)
     _assert_that_changed_fields_differ(published)
     assert published == _publish_all(root, "identified")
 
@@ -86,16 +86,26 @@ def test_publishing_what_changed_gives_what_publishing_all_gives_by_shifted_year
     tmp_path_factory: Any, steps: _Steps
 ) -> None:
     root = Root(str(tmp_path_factory.mktemp("lake")))
-    assert _publish_little_by_little(root, "safe", 6, steps) == _publish_all(root, "safe")
+    published = _publish_little_by_little(root, "safe", steps, has_many=True)
+    assert published == _publish_all(root, "safe")
 
 
 def _publish_little_by_little(
-    root: Root, policy: str, scan_factor: int, steps: _Steps
+    root: Root, policy: str, steps: _Steps, *, has_many: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
+    """Publish after each step, and return the published rows.
+
+    Args:
+        root: An empty lake.
+        policy: The policy.
+        steps: What changes in each step.
+        has_many: Whether to do what is done if much changed.
+    """
     root.prepare()
     hospital = Hospital(root)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(history_index, "_SCAN_FACTOR", scan_factor)
+        patched.setattr(history_index, "_SCAN_FACTOR", 6 if has_many else 0)
+        patched.setattr(affected, "_FEW_STUDIES", 0 if has_many else 9)
         patched.setattr(patients, "_MOST_IN_ONE_FILE", 0)  # one for each year
         for changes, gone in steps:
             hospital.step(changes, gone)
@@ -212,11 +222,32 @@ def test_batches_of_one_month_write_the_same_files(
     copy = hospital.copy_to(str(tmp_path / "copy")).root
     at_once = publisher.publish(root, built_in(policy))
     monkeypatch.setattr(plan, "_BATCH_ROWS_OF_CHANGES", 1)
+    monkeypatch.setattr(affected, "_FEW_STUDIES", 0)
     in_batches = publisher.publish(copy, built_in(policy))
     assert at_once
     assert in_batches
     assert set(in_batches.written) == set(at_once.written)
     assert in_batches.files == at_once.files
+
+
+def test_after_very_many_changes_everything_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    hospital = Hospital(root)
+    hospital.step([_change(1), _change(2)], [])
+    assert publisher.publish(root, built_in("limited"))
+    hospital.step([_change(2, DICOMPatientSex="F"), _change(4)], [])
+    monkeypatch.setattr(publisher, "_MOST_CHANGED_ROWS", 1)
+    publication = publisher.publish(root, built_in("limited"))
+    assert publication
+    assert set(publication.written) == set(publication.files)
+    assert publication.rows("image_sets") == 3
+    publisher.request_full_publish(root)
+    in_full = publisher.publish(root, built_in("limited"))
+    assert in_full
+    assert in_full.files == publication.files
 
 
 def _assert_that_changed_fields_differ(published: dict[str, list[dict[str, Any]]]) -> None:
