@@ -230,6 +230,39 @@ def test_batches_of_one_month_write_the_same_files(
     assert in_batches.files == at_once.files
 
 
+def test_what_changed_is_known_though_the_state_before_lies_in_another_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image set goes to another study and series of the same month."""
+    root = Root(str(tmp_path / "lake"))
+    root.prepare()
+    hospital = Hospital(root)
+
+    def in_studies(number: int) -> list[dict[str, Any]]:
+        uids = [(f"{number}.{n}", f"{number}.{n}.1") for n in range(8)]
+        return [
+            _change(3 * n, DICOMStudyInstanceUID=study, DICOMSeriesInstanceUID=series)
+            for n, (study, series) in enumerate(uids)
+        ]
+
+    hospital.step(in_studies(5), [])
+    publisher.publish(root, built_in("identified"))
+    hospital.step(in_studies(6), [])
+    copy = hospital.copy_to(str(tmp_path / "copy")).root
+    at_once = publisher.publish(root, built_in("identified"))
+    monkeypatch.setattr(plan, "_BATCH_ROWS_OF_CHANGES", 1)
+    changes = publisher.publish(copy, built_in("identified"))
+    monkeypatch.setattr(plan, "_BATCH_ROWS", 1)
+    publisher.request_full_publish(copy)
+    everything = publisher.publish(copy, built_in("identified"))
+    assert at_once
+    assert changes
+    assert everything
+    assert changes.files == at_once.files
+    assert everything.files == at_once.files
+    _assert_that_changed_fields_differ(published_rows(copy))
+
+
 def test_after_very_many_changes_everything_is_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
