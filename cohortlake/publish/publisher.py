@@ -45,8 +45,8 @@ _YEAR_ALONE = re.compile(r"=\d{4}/")
 """The folder of a year in earlier releases. See `schema.YEAR_FORMAT` for its name now."""
 _REQUEST_PATH = "published/full_publish_requested"
 _MEMORY_OF_MANY = "400MB"
-_FEW_ROWS = 20_000  # so many new rows need no more memory than `engine` gives
-_MOST_CHANGED_ROWS = 1_500_000  # more new rows need too much memory: everything is published
+_FEW_ROWS = 20_000  # so many changed rows need no more memory than `engine` gives
+_MOST_CHANGED_ROWS = 1_500_000  # more of them need too much memory: everything is published
 _MEMORY_OF_HEADERS = "150MB"  # more rows of 200 columns are spilled
 
 
@@ -255,11 +255,12 @@ def _publish_since(
     index = HistoryIndex(root, version)
     index.bring_up_to_date()
     appended_files = None if since is None else image_sets.appended_files(root, since, version)
-    count = sum((appended_files or {}).values())
+    count = sum((appended_files or {}).values()) + _rows_of(before, rewrite)
     if count > _MOST_CHANGED_ROWS:
         appended_files = None
-    are_few = appended_files is not None and count <= _FEW_ROWS and not rewrite
-    memory = {} if are_few else {"memory": _MEMORY_OF_MANY}
+    memory = (
+        {} if appended_files is not None and count <= _FEW_ROWS else {"memory": _MEMORY_OF_MANY}
+    )
     with engine.bounded_connection(**memory) as con, engine.shared_schema(con) as shared:
         create_macros(con, key)
         prepare(con, policy)
@@ -296,6 +297,13 @@ def _publish_since(
         fingerprint(key),
         replaced=policy.replaced,
     )
+
+
+def _rows_of(before: Publication | None, periods: Collection[str]) -> int:
+    """Return about how many rows of the version history some published periods are made of."""
+    files = before.files.items() if before else ()
+    of_periods = (file.rows for path, file in files if _period(path) in periods)
+    return 2 * max(of_periods, default=0) * len(periods)  # a shifted year is made of two years
 
 
 def _joined(

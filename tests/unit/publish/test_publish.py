@@ -230,6 +230,27 @@ def test_batches_of_one_month_write_the_same_files(
     assert in_batches.files == at_once.files
 
 
+def test_after_the_loss_of_a_very_large_file_everything_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Root(str(tmp_path))
+    root.prepare()
+    Hospital(root).step([_change(1), _change(2), _change(4)], [])
+    before = publisher.publish(root, built_in("limited"))
+    assert before
+    (lost,) = [path for path in before.files if "/studies/study_month=2024-02" in path]
+    root.delete(lost)
+    some = publisher.publish(root, built_in("limited"))
+    assert some
+    assert set(some.written) < set(some.files)
+    root.delete(lost)
+    monkeypatch.setattr(publisher, "_MOST_CHANGED_ROWS", 3)  # the month has two rows
+    everything = publisher.publish(root, built_in("limited"))
+    assert everything
+    assert set(everything.written) == set(everything.files)
+    assert everything.files == before.files
+
+
 def test_what_changed_is_known_though_the_state_before_lies_in_another_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
