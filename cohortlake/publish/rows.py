@@ -56,12 +56,13 @@ def load(
     """
     rows = _with_changes(con, plan, batch)
     columns = con.table(rows).columns
-    states = f"{shared}.rows_of_{uuid.uuid4().hex}"
+    name = f"rows_of_{uuid.uuid4().hex}"
     keyed = keyed_sql(rows, _make_lookups(con, rows, plan.patients))
     con.execute(f"""
-        CREATE TABLE {states} AS {rows_sql(keyed, columns, policy)};
+        CREATE TABLE {shared}.{name} AS {rows_sql(keyed, columns, policy)};
         DROP TABLE {rows};
     """)
+    states = f"{shared}.{name}"
     return PublishedRows(
         states,
         f"(FROM {states} WHERE ended_by IS NULL)",
