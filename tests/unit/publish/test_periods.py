@@ -30,6 +30,8 @@ def test_a_period_is_written_once_and_after_all_its_rows(
     every = sorted(all_periods.of_months(sizes))
     wanted = frozenset(data.draw(st.lists(st.sampled_from(every)))) if every else frozenset()
     batches = list(all_periods.batches(wanted, MOST_ROWS))
+    read = [month for batch in batches if (batch.hashes or (0,))[0] == 0 for month in batch.months]
+    assert sorted(read) == sorted(all_periods.months(wanted))
     assert sorted(period for batch in batches for period in batch.periods) == sorted(wanted)
     for number, batch in enumerate(batches):
         begun = frozenset[str]().union(*(each.months for each in batches[: number + 1]))
