@@ -91,9 +91,7 @@ def _write_tables(
                 # A study of several batches is published with its representative row.
                 once = f"FROM ({query}) WHERE {batch.sql}"
                 of_batch = plan.periods[table] & (batch.periods | batch.unfinished)
-                for periods in (of_batch & plan.rewrite, of_batch - plan.rewrite):
-                    if not periods:
-                        continue
+                for periods in filter(None, (of_batch & plan.rewrite, of_batch - plan.rewrite)):
                     complete = periods & batch.periods
                     rows = writer.read_periods(con, table, writer.in_periods(table, once, periods))
                     rows = carried.complete(table, writer.order(table), rows, complete)

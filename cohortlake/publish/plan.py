@@ -26,7 +26,7 @@ _TABLES = ("image_sets", "series", "studies", "history")
 """The tables that are cut into periods."""
 _PATIENTS = "keyed_patients"
 
-# These fit into half of the memory that DuckDB gets. See `publisher`.
+# DuckDB's memory holds two batches: one is written while the next one is loaded. See `publisher`.
 _BATCH_ROWS = 120_000
 _BATCH_ROWS_OF_CHANGES = 60_000
 

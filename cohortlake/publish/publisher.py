@@ -258,10 +258,9 @@ def _publish_since(
     count = sum((appended_files or {}).values()) + _rows_of(before, rewrite)
     if count > _MOST_CHANGED_ROWS:
         appended_files = None
-    memory = (
-        {} if appended_files is not None and count <= _FEW_ROWS else {"memory": _MEMORY_OF_MANY}
-    )
-    with engine.bounded_connection(**memory) as con, engine.shared_schema(con) as shared:
+    are_few = appended_files is not None and count <= _FEW_ROWS
+    memory = engine.MEMORY if are_few else _MEMORY_OF_MANY
+    with engine.bounded_connection(memory) as con, engine.shared_schema(con) as shared:
         create_macros(con, key)
         prepare(con, policy)
         history = image_sets.register(con, root, version)

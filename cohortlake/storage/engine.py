@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
     import pyarrow.fs as pafs
 
-_MEMORY = "200MB"
+MEMORY = "200MB"
 """What DuckDB keeps in memory. It spills all else; Arrow, deltalake and Python take more."""
 _MOST_THREADS = 4
 """Each thread of DuckDB needs its own share of the memory, such as a row group that it reads."""
@@ -72,7 +72,7 @@ def connection(**config: str) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def bounded_connection(memory: str = _MEMORY) -> Iterator[duckdb.DuckDBPyConnection]:
+def bounded_connection(memory: str = MEMORY) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a connection as `connection` does, for work on any number of rows in bounded memory.
 
     Args:
